@@ -1,0 +1,43 @@
+# Everything starts from Python 3.11+, pip and make; the environment is made in .venv when it is first needed.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PORT ?= 8000
+
+.PHONY: demo test check bench clean
+
+demo: $(VENV)/demo  ## Serve the example app with the in-memory store
+	@echo "The dashboard: http://127.0.0.1:$(PORT)"
+	@$(BIN)/python -m uvicorn example_app.main:app --host 127.0.0.1 --port $(PORT) --log-level warning
+
+test: check  ## Everything that has to be true
+	$(BIN)/python -m pytest
+
+check: $(VENV)/test  ## Style, types and layering
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+bench: $(VENV)/bench  ## Us, the floors and the peers in one run; writes benchmarks/RESULTS.md
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV)
+
+$(VENV)/pip: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	@touch $@
+
+$(VENV)/demo: $(VENV)/pip
+	$(BIN)/python -m pip install --quiet --editable . --group example
+	@touch $@
+
+$(VENV)/test: $(VENV)/pip
+	$(BIN)/python -m pip install --quiet --editable ".[all]" --group test
+	@touch $@
+
+$(VENV)/bench: $(VENV)/test
+	$(BIN)/python -m pip install --quiet --group bench
+	@touch $@

@@ -1,0 +1,111 @@
+"""What time it is, in whole microseconds, and how to wait for a later one."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+__all__ = ["Clock", "ManualClock", "SystemClock", "Timer"]
+
+
+class Timer(Protocol):
+    """Something that will happen unless it is cancelled."""
+
+    def cancel(self) -> None: ...
+
+
+class Clock(Protocol):
+    """A clock that never needs to agree with another one, except in `wall`."""
+
+    def now_us(self) -> int:
+        """Microseconds since some fixed moment."""
+        ...
+
+    def wall(self) -> float:
+        """Seconds since the Unix epoch, for what is told to others."""
+        ...
+
+    def call_later(self, seconds: float, callback: Callable[[], object]) -> Timer:
+        """Call `callback` on the running event loop once `seconds` have passed."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Return when at least `seconds` have passed on this clock."""
+        ...
+
+
+class SystemClock:
+    """The machine's monotonic clock: it neither jumps nor goes back."""
+
+    def now_us(self) -> int:
+        return time.monotonic_ns() // 1000
+
+    def wall(self) -> float:
+        return time.time()
+
+    def call_later(self, seconds: float, callback: Callable[[], object]) -> Timer:
+        return asyncio.get_running_loop().call_later(seconds, callback)
+
+    async def sleep(self, seconds: float) -> None:
+        # The loop's own clock may be up to its resolution early; the store's must not be.
+        until = self.now_us() + round(seconds * 1e6)
+        while (left := until - self.now_us()) > 0:
+            await asyncio.sleep(left / 1e6)
+
+
+class ManualClock:
+    """A clock for tests: it stands still until `advance` is called, and counts whole microseconds.
+
+    `start` is in seconds since the Unix epoch, so `wall()` is as deterministic as the rest.
+    """
+
+    def __init__(self, start: float = 1_700_000_000.0) -> None:
+        self._now = round(start * 1e6)
+        self._timers: list[tuple[int, int, _ManualTimer]] = []
+        self._order = itertools.count()
+
+    def now_us(self) -> int:
+        return self._now
+
+    def wall(self) -> float:
+        return self._now / 1e6
+
+    def advance(self, seconds: float) -> None:
+        """Move by `seconds` (negative: the clock goes back) and fire the timers that are due."""
+        self._now += round(seconds * 1e6)
+        while self._timers and self._timers[0][0] <= self._now:
+            heapq.heappop(self._timers)[2].fire()
+
+    def call_later(self, seconds: float, callback: Callable[[], object]) -> Timer:
+        timer = _ManualTimer(asyncio.get_running_loop(), callback)
+        due = self._now + max(0, round(seconds * 1e6))
+        if due <= self._now:
+            timer.fire()
+        else:
+            heapq.heappush(self._timers, (due, next(self._order), timer))
+        return timer
+
+    async def sleep(self, seconds: float) -> None:
+        done = asyncio.Event()
+        timer = self.call_later(seconds, done.set)
+        try:
+            await done.wait()
+        finally:
+            timer.cancel()
+
+
+class _ManualTimer:
+    def __init__(self, loop: asyncio.AbstractEventLoop, callback: Callable[[], object]) -> None:
+        self._loop = loop
+        self._callback: Callable[[], object] | None = callback
+
+    def cancel(self) -> None:
+        self._callback = None
+
+    def fire(self) -> None:
+        if self._callback is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._callback)

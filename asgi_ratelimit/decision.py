@@ -1,0 +1,149 @@
+"""What was decided, and by which policy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import copy
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Any, Literal
+
+from asgi_ratelimit.limits import Limit, Measure, Scope
+
+__all__ = ["Decision", "Policy", "Reason", "blocked", "reported"]
+
+Reason = Literal["ok", "limited", "blocked", "cached", "degraded"]
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A limit under the name of its limiter: what all keys' buckets have in common."""
+
+    name: str
+    limit: Limit
+    bucket: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        identity = repr((self.name, *self.limit.identity)).encode("utf-8", "surrogatepass")
+        object.__setattr__(self, "bucket", blake2b(identity, digest_size=16).hexdigest())
+
+
+class Decision:
+    """Whether a call may go on, and what its bucket looks like now. To be read, not written.
+
+    Its numbers are computed when they are asked for: most callers want one or two of them.
+    """
+
+    # No __init__: a store makes one for every call it decides, and fills the slots itself.
+    __slots__ = (
+        "_charged", "_delay_us", "_kept_as", "_kept_in", "_measure", "_now_us", "_parts", "_state",
+        "allowed", "cost", "policy", "reason",
+    )  # fmt: skip
+    allowed: bool
+    policy: Policy
+    reason: Reason
+    cost: int
+    _kept_in: Any  # where the store keeps the bucket
+    _kept_as: Any
+    _state: Any  # the bucket's state after this decision
+    _now_us: int
+    _charged: bool  # whether there is something to refund
+    _delay_us: int
+    _measure: Measure | None
+    _parts: tuple[Decision, ...]
+
+    @property
+    def limit(self) -> int:
+        """How many the full bucket holds."""
+        return self.policy.limit.capacity
+
+    @property
+    def remaining(self) -> int:
+        """How many are left."""
+        return self.measure.remaining
+
+    @property
+    def reset_after(self) -> float:
+        """Seconds until the bucket is full again."""
+        return self.measure.reset_us / 1e6
+
+    @property
+    def retry_after(self) -> float:
+        """Seconds until this cost would be allowed; 0.0 when it is."""
+        return 0.0 if self.allowed else self.measure.retry_us / 1e6
+
+    @property
+    def delay(self) -> float:
+        """Seconds to wait before going on (a LeakyBucket's slot); 0.0 from every other limit."""
+        return self._delay_us / 1e6
+
+    @property
+    def bucket(self) -> str:
+        """32 hex characters, the same for every key of a limit, as in Discord's X-RateLimit-Bucket."""
+        return self.policy.bucket
+
+    @property
+    def scope(self) -> Scope:
+        """Whose bucket it is: "user", "global" or "shared"."""
+        return self.policy.limit.scope
+
+    @property
+    def parts(self) -> tuple[Decision, ...]:
+        """The decision of every limit in the limiter's list; of a single limit, the decision itself."""
+        return self._parts or (self,)
+
+    @property
+    def measure(self) -> Measure:
+        """Remaining, reset and retry in whole microseconds."""
+        if self._measure is None:
+            self._measure = self.policy.limit.measure(self._state, self._now_us, self.cost)
+        return self._measure
+
+    def wait_us(self, cost: int) -> int:
+        """Microseconds from this decision until another `cost` would be allowed, if nobody else comes."""
+        return max(p.policy.limit.measure(p._state, p._now_us, cost).retry_us for p in self.parts)
+
+    def as_refusal(self, cost: int) -> Decision:
+        """The refusal of another `cost` right after this decision."""
+        refusal = copy(self)
+        refusal.allowed, refusal.reason, refusal.cost, refusal._charged = False, "limited", cost, False
+        refusal._measure, refusal._delay_us = None, 0
+        return refusal
+
+    def __eq__(self, other: object) -> bool:
+        return self._public() == other._public() if isinstance(other, Decision) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        names = ("allowed", "limit", "remaining", "reset_after", "retry_after", "delay", "bucket", "scope", "reason")
+        return f"Decision({', '.join(f'{n}={v!r}' for n, v in zip(names, self._public(), strict=True))})"
+
+    def _public(self) -> tuple[object, ...]:
+        m, retry_after = self.measure, self.retry_after
+        return (
+            self.allowed, self.limit, m.remaining, self.reset_after, retry_after, self.delay,
+            self.bucket, self.scope, self.reason,
+        )  # fmt: skip
+
+
+def reported(parts: Sequence[Decision]) -> Decision:
+    """The decision of a list of limits: the longest wait of those that refused, else the fewest remaining."""
+    if len(parts) == 1:
+        return parts[0]
+    refused = [part for part in parts if not part.allowed]
+    if refused:
+        chosen = max(refused, key=lambda part: part.measure.retry_us)
+    else:
+        chosen = min(parts, key=lambda part: part.measure.remaining)
+    whole = copy(chosen)
+    whole._parts = tuple(parts)
+    whole._delay_us = 0 if refused else max(part._delay_us for part in parts)
+    return whole
+
+
+def blocked(first: Decision, for_us: int) -> Decision:
+    """The decision about a key that is blocked for `for_us` microseconds, made from that of its first limit."""
+    first.allowed, first.reason, first._delay_us = False, "blocked", 0
+    first._measure = Measure(0, for_us, for_us)
+    return first

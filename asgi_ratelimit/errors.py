@@ -1,0 +1,48 @@
+"""What can go wrong, as one tree.
+
+    RateLimitError             everything this package raises on its own account
+    ├── RateLimited            a call was refused; carries the Decision
+    └── StoreUnavailable       the store cannot answer, or has no room
+
+    RateLimitWarning           a misconfiguration: works, but not as its author thinks
+
+A bad limit, cost or option is a plain ValueError, raised where it is written down.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from asgi_ratelimit.decision import Decision
+
+__all__ = ["RateLimitError", "RateLimitWarning", "RateLimited", "StoreUnavailable"]
+
+
+class RateLimitError(Exception):
+    """The base of every error that this package raises."""
+
+
+class RateLimited(RateLimitError):
+    """A call was refused. `decision` says by which limit, `retry_after` for how many seconds."""
+
+    def __init__(self, decision: Decision) -> None:
+        Exception.__init__(self, decision)  # not super(): the FastAPI door makes an HTTPException of it
+        self.decision = decision
+
+    @property
+    def retry_after(self) -> float:
+        """Seconds until the same call would be allowed."""
+        return self.decision.retry_after
+
+    def __str__(self) -> str:
+        d = self.decision
+        return f"{d.policy.limit} of {d.policy.name!r} is used up; try again in {d.retry_after:.3f} s"
+
+
+class StoreUnavailable(RateLimitError):
+    """The store cannot answer, or has no room for another block."""
+
+
+class RateLimitWarning(UserWarning):
+    """A misconfiguration. Its text starts with a stable code, e.g. `ARL101`; see the README."""

@@ -1,0 +1,293 @@
+"""The FastAPI door: a dependency that limits the routes it stands on, with nothing else to set up."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from inspect import Parameter, Signature
+from typing import Any
+from uuid import UUID
+
+try:
+    from fastapi import FastAPI, Response, params
+    from fastapi import routing as fastapi_routing
+    from fastapi.exception_handlers import http_exception_handler
+except ImportError as error:
+    raise ImportError("asgi_ratelimit.fastapi needs FastAPI: pip install 'asgi-ratelimit-discord[fastapi]'") from error
+from starlette.exceptions import HTTPException
+from starlette.middleware.exceptions import ExceptionMiddleware
+from starlette.requests import HTTPConnection
+from starlette.routing import Mount
+
+from asgi_ratelimit.decision import Decision
+from asgi_ratelimit.errors import RateLimited
+from asgi_ratelimit.inbound.gate import ASK, Gate, Limiters
+from asgi_ratelimit.inbound.headers import HeaderStyle
+from asgi_ratelimit.inbound.keys import KeyFunction, by_user_or_ip
+from asgi_ratelimit.inbound.ledger import Ledger, ledger_of, merged
+from asgi_ratelimit.inbound.misuse import Notices, inside_a_request, several_workers
+from asgi_ratelimit.inbound.response import LimitedResponse
+from asgi_ratelimit.limiter import Limiter
+from asgi_ratelimit.store import MemoryStore, Store
+
+__all__ = ["RateLimit", "document_limits", "rate_limit"]
+
+_STORE = "ratelimit_store"  # where an app without the middleware keeps its store, in app.state
+_MOST_ROUTES = 4096
+
+
+class RateLimit:
+    """A dependency: `dependencies=[Depends(RateLimit("5/5s"))]`, or `Annotated[Decision, Depends(...)]`.
+
+    One bucket per path template and key; `per` adds path parameters, as Discord's major parameters do; routes
+    with the same `name` share. `key` is a function of the connection, or another dependency
+    (`key=Depends(current_user)`) that gives a str, int or UUID, or an object with one of those as `identity` or
+    `id`. `store` is its own, else the middleware's, else one in `app.state`. Other options as for
+    RateLimitMiddleware. A refusal raises RateLimited, answered with Discord's 429 unless the app has a handler
+    of its own for RateLimited, 429 or HTTPException.
+    """
+
+    def __init__(
+        self,
+        limit: Any = "5/5s",
+        *,
+        key: KeyFunction | params.Depends = by_user_or_ip,
+        cost: int | Callable[[HTTPConnection], Any] = 1,
+        per: Iterable[str] = (),
+        name: str | None = None,
+        store: Store | None = None,
+        enforce: bool = True,
+        max_wait: float = 0.0,
+        headers: HeaderStyle | None = "discord",
+    ) -> None:
+        if isinstance(per, str):
+            raise ValueError(f'per is a list of path parameters such as ("channel_id",), not the string {per!r}')
+        if headers not in ("discord", "ietf", "both", None):
+            raise ValueError(f'headers must be "discord", "ietf", "both" or None, not {headers!r}')
+        self._notices = Notices()
+        depends = key if isinstance(key, params.Depends) else None
+        self._gate = Gate(limit, by_user_or_ip if depends else key, cost, max_wait, self._notices)  # type: ignore[arg-type]
+        self._per, self._name, self._own_store = tuple(per), name, store
+        self._enforce, self._style = enforce, headers
+        self._limiters: OrderedDict[tuple[Store, str], Limiters] = OrderedDict()
+        self.__signature__ = _signature(depends)
+        if inside_a_request():
+            self._notices.say("ARL106", "its buckets may be new each time; make the RateLimit once, beside the route")
+
+    async def __call__(self, conn: HTTPConnection, response: Response, key: Any = ASK) -> Decision | None:
+        """Let the request pass, or raise RateLimited. None where a limit function said there is no limit."""
+        ledger = ledger_of(conn.scope)
+        limiters = self._limiters_for(conn, ledger)
+        decided = await self._gate.decide(conn, limiters, key=key, per=self._resource(conn))
+        if decided is None:
+            return None
+        decision, limiter = decided
+        if not ledger.add(decision, enforced=self._enforce):
+            self._notices.say("ARL102", f"{limiter!r} has been passed twice; give one of the doors another name")
+        if self._enforce and not decision.allowed:
+            raise self._refusal(conn, decision, ledger, limiter)
+        if ledger.style is None and self._style is not None:
+            ours = ledger.headers(self._style, limiter.store.clock.wall())
+            response.raw_headers[:] = merged(_foreign(response.raw_headers), ours)
+        return decision
+
+    @property
+    def responses(self) -> dict[int | str, dict[str, Any]]:
+        """The 429, for a route's `responses=`."""
+        return {429: _DOCUMENTED}
+
+    def _limiters_for(self, conn: HTTPConnection, ledger: Ledger) -> Limiters:
+        store = self._own_store or ledger.store or _store_of_app(conn)
+        template = route_template(conn.scope)
+        limiters = self._limiters.get((store, template))
+        if limiters is None:
+            limiters = Limiters(store, self._name or template, self._gate.fixed, global_name=self._name or "routes")
+            limiters.introduce(self._notices)
+            self._limiters[store, template] = limiters
+            if len(self._limiters) > _MOST_ROUTES:
+                self._limiters.popitem(last=False)
+            if isinstance(store, MemoryStore) and several_workers():
+                self._notices.say(
+                    "ARL105", "each worker counts for itself, so N workers allow N times the limit; share a RedisStore"
+                )
+        return limiters
+
+    def _resource(self, conn: HTTPConnection) -> str:
+        if not self._per:
+            return ""
+        found = conn.scope.get("path_params", {})
+        return "".join(f"{len(text)}:{text}" for text in (_canonical(found.get(name, "")) for name in self._per))
+
+    def _refusal(self, conn: HTTPConnection, decision: Decision, ledger: Ledger, limiter: Limiter) -> HTTPException:
+        _answer_in_discords_words(conn)
+        written = ledger.headers(self._style, limiter.store.clock.wall())
+        return _Refused(decision, {name.decode("ascii"): value.decode("ascii") for name, value in written})
+
+
+class _Refused(RateLimited, HTTPException):
+    """What a refusal raises: both, so that a handler for either of them, or for 429, gets it."""
+
+    def __init__(self, decision: Decision, headers: dict[str, str]) -> None:
+        HTTPException.__init__(self, 429, detail="You are being rate limited.", headers=headers)
+        RateLimited.__init__(self, decision)
+
+
+def _answer_in_discords_words(conn: HTTPConnection) -> None:
+    """See to it that the app answers a refusal, unless it has a handler of its own for it."""
+    handlers, status_handlers = conn.scope.get("starlette.exception_handlers", ({}, {}))
+    found = next((handlers[kind] for kind in _Refused.__mro__ if kind in handlers), None)
+    default = found is http_exception_handler or getattr(found, "__func__", None) is ExceptionMiddleware.http_exception
+    if default and 429 not in status_handlers:
+        handlers[_Refused] = _respond
+
+
+async def _respond(conn: HTTPConnection, refused: Exception) -> Response:
+    assert isinstance(refused, _Refused)
+    response = LimitedResponse(refused.decision)
+    if ledger_of(conn.scope).style is None:  # else the middleware writes them
+        ours = [(name.encode("ascii"), value.encode("ascii")) for name, value in (refused.headers or {}).items()]
+        response.raw_headers = merged(response.raw_headers, ours)
+    return response
+
+
+def _foreign(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Without what an earlier limit of the same request has written."""
+    return [header for header in headers if not header[0].startswith((b"x-ratelimit-", b"ratelimit"))]
+
+
+def _signature(depends: params.Depends | None) -> Signature:
+    """What FastAPI injects."""
+    names: list[tuple[str, Any, Any]] = [
+        ("conn", HTTPConnection, Parameter.empty),
+        ("response", Response, Parameter.empty),
+    ]
+    if depends is not None:
+        names.append(("key", Any, depends))
+    return Signature(
+        [Parameter(n, Parameter.KEYWORD_ONLY, annotation=kind, default=default) for n, kind, default in names]
+    )
+
+
+def _store_of_app(conn: HTTPConnection) -> Store:
+    state = conn.scope["app"].state
+    store: Store | None = getattr(state, _STORE, None)
+    if store is None:
+        store = MemoryStore()
+        setattr(state, _STORE, store)
+    return store
+
+
+def _canonical(value: object) -> str:
+    """One spelling for each resource: FastAPI reads "007" and "7" as the same int, and a UUID in any case."""
+    text = str(value)
+    for kind in (int, UUID):
+        try:
+            return str(kind(text))
+        except ValueError:
+            continue
+    return text
+
+
+# Which route it is
+
+
+def route_template(scope: Any) -> str:
+    """The path template of the matched route, with the prefixes of its routers and mounts; never a concrete URL."""
+    route = scope.get("route")
+    context = (scope.get("fastapi") or {}).get("effective_route_context")
+    if context is not None:
+        effective = getattr(context, "starlette_route", None) or context
+        if route is effective or route is getattr(context, "original_route", None):
+            route = effective
+    path = getattr(route, "path", "/{path}")
+    return f"{_mount_template(scope, path)}{path}"
+
+
+def _mount_template(scope: Any, path: str) -> str:
+    outer = scope.get("app_root_path")
+    prefix = "" if outer is None else str(scope.get("root_path", ""))[len(outer) :]
+    if not prefix or all(f"{{{name}" in path for name in scope.get("path_params", ())):
+        return prefix
+    return _walk(getattr(scope.get("router"), "routes", ()), prefix) or "/{mount}"
+
+
+def _walk(routes: Any, prefix: str) -> str:
+    """The templates of the mounts that a concrete prefix runs through, in the order in which they match."""
+    for route in _every_route(routes):
+        if isinstance(getattr(route, "original_route", route), Mount):
+            match = route.path_regex.match(f"{prefix}/")
+            if match is None:
+                continue
+            rest = match.group("path").rstrip("/")
+            inner = _walk(route.routes, f"/{rest}") if rest else ""
+            if inner or not rest:
+                return f"{route.path}{inner}"
+    return ""
+
+
+def _every_route(routes: Any) -> Iterator[Any]:
+    """Included routers' routes too: since FastAPI 0.137 they are not copied into the including router."""
+    contexts = getattr(fastapi_routing, "iter_route_contexts", None)
+    return iter(routes) if contexts is None else contexts(routes)
+
+
+# How it is documented
+
+_HEADERS = {
+    "Retry-After": ("integer", "Seconds until the next request is allowed, rounded up"),
+    "X-RateLimit-Limit": ("integer", "How many requests the full bucket holds"),
+    "X-RateLimit-Remaining": ("integer", "How many are left"),
+    "X-RateLimit-Reset": ("number", "Epoch seconds at which the bucket is full again"),
+    "X-RateLimit-Reset-After": ("number", "Seconds until the bucket is full again"),
+    "X-RateLimit-Bucket": ("string", "The limit's identity"),
+    "X-RateLimit-Scope": ("string", "user, global or shared"),
+}
+_DOCUMENTED: dict[str, Any] = {
+    "description": "Too Many Requests",
+    "headers": {name: {"description": text, "schema": {"type": kind}} for name, (kind, text) in _HEADERS.items()},
+    "content": {
+        "application/json": {
+            "schema": {
+                "type": "object",
+                "title": "RateLimited",
+                "required": ["message", "retry_after", "global"],
+                "properties": {
+                    "message": {"type": "string"},
+                    "retry_after": {"type": "number", "description": "Seconds"},
+                    "global": {"type": "boolean"},
+                },
+            },
+            "example": {"message": "You are being rate limited.", "retry_after": 1.337, "global": False},
+        }
+    },
+}
+
+
+def document_limits(app: FastAPI) -> None:
+    """Put the 429 of every route with a RateLimit into the app's OpenAPI document.
+
+    In FastAPI's own way of extending it: `app.openapi` is replaced by a function that calls the former one.
+    """
+    former = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        schema = former()
+        for route in _every_route(app.routes):
+            if _is_limited(getattr(route, "dependant", None)):
+                operations = schema.get("paths", {}).get(getattr(route, "path_format", None), {})
+                for method in getattr(route, "methods", None) or ():
+                    responses = operations.get(method.lower(), {}).get("responses")
+                    if responses is not None:
+                        responses.setdefault("429", _DOCUMENTED)
+        return schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _is_limited(dependant: Any) -> bool:
+    if dependant is None:
+        return False
+    return isinstance(dependant.call, RateLimit) or any(_is_limited(inner) for inner in dependant.dependencies)
+
+
+rate_limit = RateLimit()  # ready to use: 5 per 5 s

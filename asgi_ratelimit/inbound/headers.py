@@ -1,0 +1,101 @@
+"""How it is said: decisions as response headers, in Discord's form and in the IETF's.
+
+Everything is rounded so that a client that obeys it is not refused: waits up, what remains down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from typing import Literal
+
+from asgi_ratelimit.decision import Decision, Policy
+
+__all__ = ["HeaderStyle", "RawHeaders", "discord_headers", "ietf_headers", "in_milliseconds", "retry_after_header"]
+
+HeaderStyle = Literal["discord", "ietf", "both"]
+RawHeaders = list[tuple[bytes, bytes]]
+
+
+def discord_headers(decision: Decision, wall: float, *, refused: bool) -> RawHeaders:
+    """Discord's headers for one bucket, `wall` being now in epoch seconds. A global 429 names no bucket.
+
+    https://discord.com/developers/docs/topics/rate-limits#header-format
+    """
+    if refused and decision.scope == "global":
+        return [(b"x-ratelimit-global", b"true"), (b"x-ratelimit-scope", b"global")]
+    remaining, reset_us, _ = decision.measure
+    limit, bucket, scope = _constant(decision.limit, decision.bucket, decision.scope)
+    reset_ms = -(-reset_us // 1000)
+    moment_ms = -(-(int(wall * 1e6) + reset_us) // 1000)
+    headers = [
+        limit,
+        (b"x-ratelimit-remaining", b"%d" % remaining),
+        (b"x-ratelimit-reset", b"%d.%03d" % divmod(moment_ms, 1000)),
+        (b"x-ratelimit-reset-after", b"%d.%03d" % divmod(reset_ms, 1000)),
+        bucket,
+    ]
+    if refused:
+        headers.append(scope)
+    return headers
+
+
+@lru_cache(maxsize=4096)
+def _constant(limit: int, bucket: str, scope: str) -> tuple[tuple[bytes, bytes], ...]:
+    return (
+        (b"x-ratelimit-limit", b"%d" % limit),
+        (b"x-ratelimit-bucket", bucket.encode("ascii")),
+        (b"x-ratelimit-scope", scope.encode("ascii")),
+    )
+
+
+def ietf_headers(decisions: Iterable[Decision]) -> RawHeaders:
+    """RateLimit-Policy and RateLimit, one item per limit (draft-ietf-httpapi-ratelimit-headers-10)."""
+    parts = _unique([part for decision in decisions for part in decision.parts])
+    if not parts:
+        return []
+    names = _names([part.policy for part in parts])
+    return [
+        (b"ratelimit-policy", b", ".join(_policy_item(name, part) for name, part in zip(names, parts, strict=True))),
+        (b"ratelimit", b", ".join(_state_item(name, part) for name, part in zip(names, parts, strict=True))),
+    ]
+
+
+def retry_after_header(decision: Decision) -> tuple[bytes, bytes]:
+    """Whole seconds, at least 1 (RFC 9110 §10.2.3)."""
+    return (b"retry-after", b"%d" % max(1, -(-decision.measure.retry_us // 1_000_000)))
+
+
+def in_milliseconds(microseconds: int) -> float:
+    """Seconds with three decimals, rounded up, as Discord's bodies have them."""
+    return -(-microseconds // 1000) / 1000
+
+
+def _unique(parts: Sequence[Decision]) -> list[Decision]:
+    """The last word on each bucket."""
+    return list({(part.bucket, str(part._kept_as)): part for part in parts}.values())
+
+
+def _names(policies: Sequence[Policy]) -> list[bytes]:
+    """A policy's own name, else its limiter's; the limit is added where that alone would name two."""
+    plain = [policy.limit.name or policy.name for policy in policies]
+    return [
+        _quoted(name if plain.count(name) == 1 else f"{name} {policy.limit}")
+        for name, policy in zip(plain, policies, strict=True)
+    ]
+
+
+def _policy_item(name: bytes, part: Decision) -> bytes:
+    return b"%s;q=%d;w=%d" % (name, part.limit, max(1, -(-part.policy.limit.window_us // 1_000_000)))
+
+
+def _state_item(name: bytes, part: Decision) -> bytes:
+    reset_us = part.measure.reset_us if part.allowed else max(part.measure.retry_us, part.measure.reset_us)
+    return b"%s;r=%d;t=%d" % (name, part.remaining, -(-reset_us // 1_000_000))
+
+
+@lru_cache(maxsize=4096)
+def _quoted(name: str) -> bytes:
+    """An sf-string (RFC 9651 §3.3.3): printable ASCII in quotes."""
+    text = "".join(char if " " <= char <= "~" else "?" for char in name)
+    return b'"%s"' % text.replace("\\", "\\\\").replace('"', '\\"').encode("ascii")

@@ -1,0 +1,82 @@
+"""What one request has passed on its way in. It travels in the scope, so that every door can read and add."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, MutableMapping
+from typing import Any
+
+from asgi_ratelimit.decision import Decision
+from asgi_ratelimit.inbound.headers import (
+    HeaderStyle,
+    RawHeaders,
+    discord_headers,
+    ietf_headers,
+    retry_after_header,
+)
+from asgi_ratelimit.store import Store
+
+__all__ = ["LEDGER", "Ledger", "ledger_of"]
+
+LEDGER = "asgi_ratelimit"  # where it stands in the scope
+
+
+class Ledger:
+    """The decisions about one request, and who writes them on its response."""
+
+    __slots__ = ("charged", "decisions", "refused_by", "store", "style")
+
+    def __init__(self, store: Store | None = None) -> None:
+        self.store = store  # of the innermost middleware: its routes use it too
+        self.style: HeaderStyle | None = None  # what the outermost middleware that writes headers has promised
+        self.decisions: list[Decision] = []
+        self.refused_by: Decision | None = None
+        self.charged: set[tuple[str, Any]] | None = None
+
+    def add(self, decision: Decision, *, enforced: bool) -> bool:
+        """Note a decision. False if one of its buckets had been charged by this request before."""
+        self.decisions.append(decision)
+        if enforced and not decision.allowed:
+            self.refused_by = decision
+        if len(self.decisions) == 1 or not decision.allowed:
+            return True
+        earlier = {(part.bucket, part._kept_as) for d in self.decisions[:-1] for part in d.parts}
+        return earlier.isdisjoint((part.bucket, part._kept_as) for part in decision.parts)
+
+    @property
+    def shown(self) -> Decision | None:
+        """The one bucket that Discord's headers are about: the one that refused, else the one with least left."""
+        if self.refused_by is not None or not self.decisions:
+            return self.refused_by
+        return min(self.decisions, key=lambda d: d.measure.remaining) if len(self.decisions) > 1 else self.decisions[0]
+
+    def headers(self, style: HeaderStyle | None, wall: float) -> RawHeaders:
+        """The headers that a response to this request carries in that style."""
+        shown = self.shown
+        if shown is None:
+            return []
+        refused = self.refused_by is not None
+        headers: RawHeaders = []
+        if style in ("discord", "both"):
+            headers += discord_headers(shown, wall, refused=refused)
+        if style in ("ietf", "both"):
+            headers += ietf_headers(self.decisions)
+        if refused:
+            headers.append(retry_after_header(shown))
+        return headers
+
+
+def ledger_of(scope: MutableMapping[str, Any]) -> Ledger:
+    """The request's ledger, begun if it has none."""
+    ledger = scope.get(LEDGER)
+    if not isinstance(ledger, Ledger):
+        ledger = scope[LEDGER] = Ledger()
+    return ledger
+
+
+def merged(headers: Iterable[tuple[bytes, bytes]], ours: RawHeaders) -> RawHeaders:
+    """The response's own headers, then ours, except those that it carries already: two values would be joined."""
+    present = list(headers)
+    names = {name.lower() for name, _ in present}
+    if any(name.startswith((b"x-ratelimit-", b"ratelimit")) for name in names):
+        ours = [header for header in ours if header[0] == b"retry-after"]
+    return present + [header for header in ours if header[0] not in names]

@@ -1,0 +1,274 @@
+"""The ASGI door: one middleware for every request and every WebSocket of an app."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections import deque
+from collections.abc import Callable, Iterable
+from inspect import isawaitable
+from typing import Any
+
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import HTTPConnection
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from asgi_ratelimit.decision import Decision
+from asgi_ratelimit.inbound.gate import ClientGone, Gate, Limiters, reads_the_user
+from asgi_ratelimit.inbound.headers import HeaderStyle
+from asgi_ratelimit.inbound.keys import KeyFunction, by_user_or_ip
+from asgi_ratelimit.inbound.ledger import LEDGER, Ledger, merged
+from asgi_ratelimit.inbound.misuse import Notices, inside_a_request, is_preflight, several_workers
+from asgi_ratelimit.inbound.response import LimitedResponse
+from asgi_ratelimit.inbound.websocket import LimitedSocket
+from asgi_ratelimit.limiter import Limiter
+from asgi_ratelimit.limits import as_limits
+from asgi_ratelimit.store import MemoryStore, Store
+
+__all__ = ["RateLimitMiddleware"]
+
+logger = logging.getLogger("asgi_ratelimit")
+
+_READ_AHEAD = 65_536  # bytes of a body that are kept while its request is held
+
+
+class RateLimitMiddleware:
+    """Limits an ASGI app: `app.add_middleware(RateLimitMiddleware, limit="100/minute")`.
+
+    `limit`: a string, a limit, a list of them (all or nothing), None, or a function of the connection that
+    returns any of those. `key`, `cost`, `exempt` and `on_limited` may be functions too, sync or async.
+    `exempt`: paths of the app, `*` standing for anything. `refund`: a function of the response's status; where
+    it is true the charge is given back. `enforce=False` counts and reports but refuses nothing. `max_wait`:
+    seconds that a request may be held instead of refused. `headers`: "discord", "ietf", "both" or None.
+    `messages`: a limit on the frames of each WebSocket. ValueError for what makes no sense.
+
+    An exception of the user's own functions is passed on as it is.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        limit: Any,
+        key: KeyFunction = by_user_or_ip,
+        cost: int | Callable[[HTTPConnection], Any] = 1,
+        store: Store | None = None,
+        name: str = "app",
+        exempt: Iterable[str] | Callable[[HTTPConnection], Any] = (),
+        refund: Callable[[int], bool] | None = None,
+        enforce: bool = True,
+        max_wait: float = 0.0,
+        headers: HeaderStyle | None = "discord",
+        on_limited: Callable[[HTTPConnection, Decision], Any] | None = None,
+        messages: Any = None,
+    ) -> None:
+        if headers not in ("discord", "ietf", "both", None):
+            raise ValueError(f'headers must be "discord", "ietf", "both" or None, not {headers!r}')
+        for option, function in (("refund", refund), ("on_limited", on_limited)):
+            if function is not None and not callable(function):
+                raise ValueError(f"{option} must be a function or None, not {function!r}")
+        self.app = app
+        self.store: Store = MemoryStore() if store is None else store
+        self._notices = Notices()
+        self._gate = Gate(limit, key, cost, max_wait, self._notices)
+        self._limiters = Limiters(self.store, name, self._gate.fixed)
+        self._exempt = exempt if callable(exempt) else _path_pattern(exempt)
+        self._refund, self._enforce, self._style = refund, enforce, headers
+        self._on_limited = on_limited
+        self._messages = None if messages is None else as_limits(messages)
+        self._awaits_user = reads_the_user(key)
+        self._would_refuse = _Tally(self.store)
+        self._checked_start = False
+        self._limiters.introduce(self._notices)
+        self._check_place()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not self._checked_start:
+            self._check_start()
+        if scope["type"] not in ("http", "websocket"):
+            await self.app(scope, receive, send)
+            return
+        ledger = scope.get(LEDGER)
+        if ledger is None:
+            ledger = scope[LEDGER] = Ledger()
+        ledger.store = self.store
+        if ledger.style is None and self._style is not None:
+            ledger.style = self._style
+            send = self._writing(ledger, send)
+        if self._messages is not None and scope["type"] == "websocket":
+            socket = LimitedSocket(self._messages, self.store.clock, receive, send)
+            receive, send = socket.receive, socket.send
+        if self._gate.unlimited:
+            await self.app(scope, receive, send)
+        else:
+            await self._limited(ledger, scope, receive, send)
+
+    async def _limited(self, ledger: Ledger, scope: Scope, receive: Receive, send: Send) -> None:
+        conn = HTTPConnection(scope)
+        if (self._exempt is not None and await self._is_exempt(conn)) or is_preflight(scope):
+            await self.app(scope, receive, send)
+            return
+        had_user = not self._awaits_user or "user" in scope
+        try:
+            if self._gate.may_wait:
+                mailbox = _Mailbox(receive)
+                receive = mailbox.receive
+                decided = await self._gate.decide(conn, self._limiters, gone=mailbox.gone)
+            else:
+                decided = await self._gate.decide(conn, self._limiters)
+        except ClientGone:
+            return
+        if decided is None:
+            await self.app(scope, receive, send)
+            return
+        decision, limiter = decided
+        if not ledger.add(decision, enforced=self._enforce):
+            self._notices.say("ARL102", f"{limiter!r} has been passed twice; give one of the doors another name")
+        if decision.allowed or not self._enforce:
+            if not decision.allowed:
+                self._would_refuse.count(limiter)
+            await self._pass_on(decision, limiter, scope, receive, send)
+            if not had_user and "user" in scope:
+                self._warn_late_user()
+            return
+        response = await self._response_to(conn, decision)
+        await response(scope, receive, send)
+
+    async def _pass_on(self, decision: Decision, limiter: Limiter, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._refund is None:
+            await self.app(scope, receive, send)
+            return
+        status = 0
+
+        async def refunding(message: Message) -> None:
+            nonlocal status
+            if not status and (status := _status(message)) and self._refund is not None and self._refund(status):
+                await limiter.refund(decision)
+            await send(message)
+
+        try:
+            await self.app(scope, receive, refunding)
+        except Exception:
+            if not status and self._refund(500):
+                await limiter.refund(decision)
+            raise
+
+    async def _response_to(self, conn: HTTPConnection, decision: Decision) -> Any:
+        if self._on_limited is not None:
+            response = self._on_limited(conn, decision)
+            if isawaitable(response):
+                response = await response
+            if callable(response):
+                return response
+            self._notices.say(
+                "ARL204", f"it must return a Response, not {response!r:.80}; Discord's 429 is sent instead"
+            )
+        return LimitedResponse(decision)
+
+    async def _is_exempt(self, conn: HTTPConnection) -> bool:
+        if callable(self._exempt):
+            exempt = self._exempt(conn)
+            return bool(await exempt if isawaitable(exempt) else exempt)
+        return self._exempt is not None and self._exempt.fullmatch(_app_path(conn.scope)) is not None
+
+    def _writing(self, ledger: Ledger, send: Send) -> Send:
+        """A `send` that puts the ledger's headers on the start of a response, or on an accepted WebSocket."""
+        style, wall = self._style, self.store.clock.wall
+
+        async def write(message: Message) -> None:
+            if message["type"] in _STARTS and ledger.decisions:
+                message = {**message, "headers": merged(message.get("headers") or (), ledger.headers(style, wall()))}
+            await send(message)
+
+        return write
+
+    # What is checked once, at construction or at the first request
+
+    def _check_place(self) -> None:
+        if inside_a_request():
+            self._notices.say("ARL106", "its buckets are new each time and limit nothing; make it once, with the app")
+        inner: Any = self.app
+        while inner is not None and not self._gate.unlimited:
+            if isinstance(inner, CORSMiddleware):
+                self._notices.say(
+                    "ARL108",
+                    "browsers may not read its 429, which lacks the CORS headers. Add CORSMiddleware after "
+                    "RateLimitMiddleware: what is added last stands outside.",
+                )
+            inner = getattr(inner, "app", None)
+
+    def _check_start(self) -> None:
+        self._checked_start = True
+        if isinstance(self.store, MemoryStore) and several_workers():
+            self._notices.say(
+                "ARL105", "each worker counts for itself, so N workers allow N times the limit; share a RedisStore"
+            )
+
+    def _warn_late_user(self) -> None:
+        self._notices.say(
+            "ARL107",
+            "it saw no user, so everybody was keyed by address. Add AuthenticationMiddleware after "
+            "RateLimitMiddleware: what is added last stands outside and runs first.",
+        )
+
+
+_STARTS = frozenset(("http.response.start", "websocket.accept", "websocket.http.response.start"))
+
+
+def _status(message: Message) -> int:
+    """The status of a response that starts with this message, 0 if none does; a WebSocket's accept is its 101."""
+    if message["type"] == "websocket.accept":
+        return 101
+    return int(message["status"]) if message["type"] in _STARTS else 0
+
+
+def _path_pattern(paths: Iterable[str]) -> re.Pattern[str] | None:
+    paths = tuple(paths) if not isinstance(paths, str) else (paths,)
+    for path in paths:
+        if not isinstance(path, str) or not path.startswith(("/", "*")):
+            raise ValueError(f'an exempt path looks like "/health" or "/static/*", not {path!r}')
+    return re.compile("|".join(re.escape(path).replace(r"\*", ".*") for path in paths), re.DOTALL) if paths else None
+
+
+def _app_path(scope: Scope) -> str:
+    """The path as the app's routes see it: without the prefix under which a server or a mount has put the app."""
+    path, root = str(scope.get("path", "")), str(scope.get("root_path", "")).rstrip("/")
+    return path[len(root) :] if root and path.startswith(f"{root}/") else path
+
+
+class _Mailbox:
+    """Reads ahead while a request is held, to notice that its client leaves; what was read is kept for the app."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._kept: deque[Message] = deque()
+
+    async def gone(self) -> None:
+        """Return when the client has left."""
+        size = 0
+        while size <= _READ_AHEAD:
+            message = await self._receive()
+            self._kept.append(message)
+            if message["type"] in ("http.disconnect", "websocket.disconnect"):
+                return
+            size += len(message.get("body", b""))
+        await asyncio.get_running_loop().create_future()  # reads no further
+
+    async def receive(self) -> Message:
+        return self._kept.popleft() if self._kept else await self._receive()
+
+
+class _Tally:
+    """Counts what shadow mode would have refused, and says so once a minute at most."""
+
+    def __init__(self, store: Store) -> None:
+        self._clock = store.clock
+        self._counted = 0
+        self._next_us = 0
+
+    def count(self, limiter: Limiter) -> None:
+        self._counted += 1
+        if self._clock.now_us() >= self._next_us:
+            logger.warning("%r would have refused %d requests (enforce=False)", limiter, self._counted)
+            self._counted, self._next_us = 0, self._clock.now_us() + 60_000_000

@@ -1,0 +1,46 @@
+"""The 429 that a real Discord client obeys."""
+
+from __future__ import annotations
+
+import json
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from asgi_ratelimit.decision import Decision
+from asgi_ratelimit.inbound.headers import in_milliseconds
+
+__all__ = ["LimitedResponse", "limited_body"]
+
+RATE_LIMITED = 4008  # the code with which Discord's gateway closes a socket that sends too much
+
+
+def limited_body(decision: Decision) -> dict[str, object]:
+    """Discord's body of a 429: `retry_after` in seconds, rounded up to a millisecond."""
+    whose = "The resource is" if decision.scope == "shared" else "You are"
+    return {
+        "message": f"{whose} being rate limited.",
+        "retry_after": max(0.001, in_milliseconds(decision.measure.retry_us)),
+        "global": decision.scope == "global",
+    }
+
+
+class LimitedResponse(Response):
+    """A 429 in Discord's words; its X-RateLimit headers are added by the door.
+
+    `Via`, because without it discord.py and its kin take any 429 for a ban by Cloudflare; the content type
+    without a charset, because they compare it. A WebSocket that is not open yet is refused with the same
+    response where the server can send one, else closed with 4008.
+    """
+
+    media_type = "application/json"
+
+    def __init__(self, decision: Decision) -> None:
+        body = json.dumps(limited_body(decision)).encode("ascii")
+        super().__init__(body, status_code=429, headers={"via": "1.1 asgi_ratelimit"})
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket" and "websocket.http.response" not in (scope.get("extensions") or {}):
+            await send({"type": "websocket.close", "code": RATE_LIMITED, "reason": "rate limited"})
+            return
+        await super().__call__(scope, receive, send)

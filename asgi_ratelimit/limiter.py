@@ -1,0 +1,107 @@
+"""Limits + a store + a name: the engine's one noun, and its verbs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable
+from inspect import isawaitable
+from typing import TYPE_CHECKING
+
+from asgi_ratelimit.decision import Decision, Policy
+from asgi_ratelimit.limits import Limit, as_limits
+from asgi_ratelimit.line import Lines
+from asgi_ratelimit.store import MemoryStore, Store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["Limiter"]
+
+
+class Limiter:
+    """One limit or a list of them, kept in a store under a name.
+
+    `limit` is a string such as "5/5s", a limit, or a list of them, decided all or nothing. `store` is a
+    MemoryStore of its own unless given. Limiters of the same name, limit and store share their buckets;
+    `global_name`, the name unless given, is that of its limits of scope "global".
+    """
+
+    def __init__(
+        self,
+        limit: str | Limit | Iterable[str | Limit],
+        *,
+        store: Store | None = None,
+        name: str = "default",
+        global_name: str | None = None,
+    ) -> None:
+        if not isinstance(name, str) or not name:
+            raise ValueError(f'the name of a limiter is a string such as "search", not {name!r}')
+        self.name = name
+        self.limits = as_limits(limit)
+        self.capacity = min(limit.capacity for limit in self.limits)
+        self.policies = tuple(
+            Policy(global_name or name if limit.scope == "global" else name, limit) for limit in self.limits
+        )
+        self.store: Store = MemoryStore() if store is None else store
+        self._buckets = self.store.open(name, self.policies)
+        self._lines = Lines(self.store.clock)
+
+    def __repr__(self) -> str:
+        return f"Limiter({[str(limit) for limit in self.limits]}, name={self.name!r})"
+
+    async def try_acquire(self, key: str, cost: int = 1, *, per: str = "") -> Decision:
+        """Answer now: charged, or refused and nothing charged. Never waits, never raises for a refusal.
+
+        `per` names the resource that is asked for, for limits of scope "shared". ValueError for a cost below 1
+        or above the capacity.
+        """
+        if type(cost) is not int or not 0 < cost <= self.capacity:
+            self._refuse_cost(cost)
+        answer = self._buckets.decide(key, cost, per)
+        return answer if isinstance(answer, Decision) else await answer
+
+    async def acquire(self, key: str, cost: int = 1, *, timeout: float | None = None, per: str = "") -> Decision:
+        """Wait for one's turn, first come first served, then for the decision's `delay`.
+
+        RateLimited as soon as it is known that it takes more than `timeout` seconds (None: wait for ever), with
+        nothing charged. Waiters of one key stand in line in this process; only the first of them asks the store.
+        """
+        if type(cost) is not int or not 0 < cost <= self.capacity:
+            self._refuse_cost(cost)
+        if timeout is not None and not timeout >= 0:
+            raise ValueError(f"timeout must be seconds from 0, e.g. timeout=10, or None, not {timeout!r}")
+
+        async def ask() -> Decision:
+            answer = self._buckets.decide(key, cost, per)
+            return answer if isinstance(answer, Decision) else await answer
+
+        return await self._lines.wait((key, per), ask, cost, timeout, self.refund)
+
+    async def peek(self, key: str, cost: int = 1, *, per: str = "") -> Decision:
+        """What `try_acquire` would answer, charging nothing."""
+        if type(cost) is not int or not 0 < cost <= self.capacity:
+            self._refuse_cost(cost)
+        answer = self._buckets.peek(key, cost, per)
+        return answer if isinstance(answer, Decision) else await answer
+
+    async def refund(self, decision: Decision) -> None:
+        """Give back what the decision charged, once; what has flowed back by itself since is not given twice."""
+        await _done(self._buckets.refund(decision))
+
+    async def reset(self, key: str, *, per: str = "") -> None:
+        """Make full every bucket that a call with this key is charged to, and lift its block."""
+        await _done(self._buckets.reset(key, per))
+
+    async def block(self, key: str, seconds: float) -> None:
+        """Refuse the key for so many seconds, whatever its buckets hold; 0 lifts the block."""
+        if not isinstance(seconds, (int, float)) or not 0 <= seconds < math.inf:
+            raise ValueError(f"a block lasts a number of seconds from 0, e.g. 60, not {seconds!r}")
+        await _done(self._buckets.block(key, seconds))
+
+    def _refuse_cost(self, cost: object) -> None:
+        raise ValueError(f"a cost must be a whole number from 1 to {self.capacity}, the capacity, not {cost!r}")
+
+
+async def _done(answer: Awaitable[None] | None) -> None:
+    if isawaitable(answer):
+        await answer
