@@ -25,9 +25,9 @@ from asgi_ratelimit.inbound.gate import ASK, Gate, Limiters
 from asgi_ratelimit.inbound.headers import HeaderStyle
 from asgi_ratelimit.inbound.keys import KeyFunction, by_user_or_ip
 from asgi_ratelimit.inbound.ledger import Ledger, ledger_of, merged
-from asgi_ratelimit.inbound.misuse import Notices, inside_a_request, several_workers
 from asgi_ratelimit.inbound.response import LimitedResponse
 from asgi_ratelimit.limiter import Limiter
+from asgi_ratelimit.misuse import Notices, inside_a_request, several_workers
 from asgi_ratelimit.store import MemoryStore, Store
 
 __all__ = ["RateLimit", "document_limits", "rate_limit"]

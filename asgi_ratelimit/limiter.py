@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING
 from asgi_ratelimit.decision import Decision, Policy
 from asgi_ratelimit.limits import Limit, as_limits
 from asgi_ratelimit.line import Lines
+from asgi_ratelimit.misuse import Notices, inside_a_request
 from asgi_ratelimit.store import MemoryStore, Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 __all__ = ["Limiter"]
+
+_notices = Notices()
 
 
 class Limiter:
@@ -42,6 +45,8 @@ class Limiter:
         self.policies = tuple(
             Policy(global_name or name if limit.scope == "global" else name, limit) for limit in self.limits
         )
+        if store is None and inside_a_request():
+            _notices.say("ARL106", f"{self!r} has a store of its own, so it limits nothing; make it once, with the app")
         self.store: Store = MemoryStore() if store is None else store
         self._buckets = self.store.open(name, self.policies)
         self._lines = Lines(self.store.clock)

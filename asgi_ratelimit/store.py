@@ -64,6 +64,7 @@ def bucket_key(scope: Scope, key: str, per: str) -> str:
 
 _LONG = 256  # characters; a longer key is kept as a digest, so that nobody fills the memory with a few keys
 _SHARD = 4096  # records for which a dict's resize takes well under a millisecond
+_FIRST_SWEEP = 64  # records at which a shard is swept for the first time
 _SWEEP_PAUSE_US = 10_000  # between two sweeps of a store that is full
 _OVERFLOW = object()  # the key of the bucket that newcomers share once the store is full
 
@@ -156,13 +157,13 @@ class MemoryStore:
         if key not in shard:
             if len(shard) >= shard.mark:
                 self._sweep(shard, now_us)
-                shard.mark = max(_SHARD // 4, 2 * len(shard))
+                shard.mark = max(_FIRST_SWEEP, 2 * len(shard))
             self._count += 1
         shard[key] = state
 
     def _new_shard(self, table: _Table, place: int) -> _Shard:
         shard = table.shards[place] = _Shard()
-        shard.mark, shard.place, shard.table = _SHARD // 4, place, table
+        shard.mark, shard.place, shard.table = _FIRST_SWEEP, place, table
         self._shards.append(shard)
         return shard
 

@@ -16,9 +16,9 @@ from starlette.requests import HTTPConnection
 from asgi_ratelimit.decision import Decision
 from asgi_ratelimit.errors import RateLimited
 from asgi_ratelimit.inbound.keys import ClientIP, KeyFunction, by_user, by_user_or, forwarded_for, peer_host
-from asgi_ratelimit.inbound.misuse import Notices
 from asgi_ratelimit.limiter import Limiter
 from asgi_ratelimit.limits import Limit, TokenBucket, as_limits
+from asgi_ratelimit.misuse import Notices
 from asgi_ratelimit.store import Store
 
 __all__ = ["ASK", "ClientGone", "Gate", "Limiters", "reads_the_user"]

@@ -19,11 +19,11 @@ from asgi_ratelimit.inbound.gate import ClientGone, Gate, Limiters, reads_the_us
 from asgi_ratelimit.inbound.headers import HeaderStyle
 from asgi_ratelimit.inbound.keys import KeyFunction, by_user_or_ip
 from asgi_ratelimit.inbound.ledger import LEDGER, Ledger, merged
-from asgi_ratelimit.inbound.misuse import Notices, inside_a_request, is_preflight, several_workers
 from asgi_ratelimit.inbound.response import LimitedResponse
 from asgi_ratelimit.inbound.websocket import LimitedSocket
 from asgi_ratelimit.limiter import Limiter
 from asgi_ratelimit.limits import as_limits
+from asgi_ratelimit.misuse import Notices, inside_a_request, several_workers
 from asgi_ratelimit.store import MemoryStore, Store
 
 __all__ = ["RateLimitMiddleware"]
@@ -106,7 +106,7 @@ class RateLimitMiddleware:
 
     async def _limited(self, ledger: Ledger, scope: Scope, receive: Receive, send: Send) -> None:
         conn = HTTPConnection(scope)
-        if (self._exempt is not None and await self._is_exempt(conn)) or is_preflight(scope):
+        if (self._exempt is not None and await self._is_exempt(conn)) or _is_preflight(scope):
             await self.app(scope, receive, send)
             return
         had_user = not self._awaits_user or "user" in scope
@@ -211,6 +211,14 @@ class RateLimitMiddleware:
             "it saw no user, so everybody was keyed by address. Add AuthenticationMiddleware after "
             "RateLimitMiddleware: what is added last stands outside and runs first.",
         )
+
+
+def _is_preflight(scope: Any) -> bool:
+    """A browser's question before a cross-origin request (Fetch standard, CORS-preflight request)."""
+    if scope.get("method") != "OPTIONS":
+        return False
+    names = {name for name, _ in scope.get("headers", ())}
+    return b"origin" in names and b"access-control-request-method" in names
 
 
 _STARTS = frozenset(("http.response.start", "websocket.accept", "websocket.http.response.start"))

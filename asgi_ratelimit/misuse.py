@@ -1,4 +1,4 @@
-"""Misconfiguration is loud: one warning per door and kind, each with a stable code that the README explains."""
+"""Misconfiguration is loud: one warning of each kind, each with a stable code that the README explains."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ import threading
 import warnings
 from collections.abc import Iterator
 from types import FrameType
-from typing import Any
 
 from asgi_ratelimit.errors import RateLimitWarning
 
-__all__ = ["CODES", "Notices", "inside_a_request", "is_preflight", "several_workers"]
+__all__ = ["CODES", "Notices", "inside_a_request", "several_workers"]
 
 logger = logging.getLogger("asgi_ratelimit")
 
@@ -36,7 +35,7 @@ CODES = {
 
 
 class Notices:
-    """What one door has warned about already: everything is said once."""
+    """What has been warned about already, e.g. by one door: everything is said once."""
 
     def __init__(self) -> None:
         self._said: set[str] = set()
@@ -91,11 +90,3 @@ def _outward(frame: FrameType | None) -> Iterator[FrameType]:
     while frame is not None:
         yield frame
         frame = frame.f_back
-
-
-def is_preflight(scope: Any) -> bool:
-    """A browser's question before a cross-origin request (Fetch standard, CORS-preflight request)."""
-    if scope.get("method") != "OPTIONS":
-        return False
-    names = {name for name, _ in scope.get("headers", ())}
-    return b"origin" in names and b"access-control-request-method" in names
