@@ -1,0 +1,46 @@
+"""The public names are a contract."""
+
+from __future__ import annotations
+
+import asgi_ratelimit
+import asgi_ratelimit.fastapi
+import asgi_ratelimit.testing
+
+
+def test_the_front_page_offers_exactly_these_names() -> None:
+    assert set(asgi_ratelimit.__all__) == {
+        "RateLimitMiddleware",
+        "Limiter",
+        "Decision",
+        "TokenBucket",
+        "LeakyBucket",
+        "SlidingWindow",
+        "FixedWindow",
+        "MemoryStore",
+        "pace",
+        "ClientIP",
+        "by_ip",
+        "by_user",
+        "by_user_or",
+        "by_user_or_ip",
+        "by_header",
+        "RateLimitError",
+        "RateLimitWarning",
+        "RateLimited",
+        "StoreUnavailable",
+    }
+    assert all(hasattr(asgi_ratelimit, name) for name in asgi_ratelimit.__all__)
+
+
+def test_the_fastapi_door_offers_exactly_these_names() -> None:
+    assert set(asgi_ratelimit.fastapi.__all__) == {"RateLimit", "rate_limit", "document_limits"}
+
+
+def test_users_tests_get_exactly_these_names() -> None:
+    assert set(asgi_ratelimit.testing.__all__) == {"ManualClock", "StoreContract"}
+
+
+def test_every_public_name_says_what_it_is() -> None:
+    for module in (asgi_ratelimit, asgi_ratelimit.fastapi, asgi_ratelimit.testing):
+        for name in module.__all__:
+            assert getattr(module, name).__doc__, name
