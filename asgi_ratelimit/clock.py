@@ -21,9 +21,13 @@ class Timer(Protocol):
 class Clock(Protocol):
     """A clock that never needs to agree with another one, except in `wall`."""
 
-    def now_us(self) -> int:
-        """Microseconds since some fixed moment."""
+    def now_ns(self) -> int:
+        """Nanoseconds since some fixed moment; only whole microseconds count."""
         ...
+
+    def now_us(self) -> int:
+        """Microseconds since that moment."""
+        return self.now_ns() // 1000
 
     def wall(self) -> float:
         """Seconds since the Unix epoch, for what is told to others."""
@@ -38,11 +42,10 @@ class Clock(Protocol):
         ...
 
 
-class SystemClock:
+class SystemClock(Clock):
     """The machine's monotonic clock: it neither jumps nor goes back."""
 
-    def now_us(self) -> int:
-        return time.monotonic_ns() // 1000
+    now_ns = staticmethod(time.monotonic_ns)
 
     def wall(self) -> float:
         return time.time()
@@ -57,7 +60,7 @@ class SystemClock:
             await asyncio.sleep(left / 1e6)
 
 
-class ManualClock:
+class ManualClock(Clock):
     """A clock for tests: it stands still until `advance` is called, and counts whole microseconds.
 
     `start` is in seconds since the Unix epoch, so `wall()` is as deterministic as the rest.
@@ -68,8 +71,8 @@ class ManualClock:
         self._timers: list[tuple[int, int, _ManualTimer]] = []
         self._order = itertools.count()
 
-    def now_us(self) -> int:
-        return self._now
+    def now_ns(self) -> int:
+        return self._now * 1000
 
     def wall(self) -> float:
         return self._now / 1e6

@@ -34,23 +34,23 @@ class Decision:
     Its numbers are computed when they are asked for: most callers want one or two of them.
     """
 
-    # No __init__: a store makes one for every call it decides, and fills the slots itself.
+    # No __init__: a store makes one for every call it decides and fills the slots itself. Those from
+    # _delay_us on may stay empty.
     __slots__ = (
-        "_charged", "_delay_us", "_kept_as", "_kept_in", "_measure", "_now_us", "_parts", "_state",
-        "allowed", "cost", "policy", "reason",
+        "_delay_us", "_kept_as", "_kept_in", "_measure", "_now_us", "_parts", "_reason", "_state",
+        "allowed", "cost", "policy",
     )  # fmt: skip
     allowed: bool
     policy: Policy
-    reason: Reason
     cost: int
-    _kept_in: Any  # where the store keeps the bucket
-    _kept_as: Any
     _state: Any  # the bucket's state after this decision
     _now_us: int
-    _charged: bool  # whether there is something to refund
+    _kept_in: Any  # where the store keeps the bucket; None: there is nothing to refund
+    _kept_as: Any
     _delay_us: int
-    _measure: Measure | None
+    _measure: Measure
     _parts: tuple[Decision, ...]
+    _reason: Reason
 
     @property
     def limit(self) -> int:
@@ -75,7 +75,12 @@ class Decision:
     @property
     def delay(self) -> float:
         """Seconds to wait before going on (a LeakyBucket's slot); 0.0 from every other limit."""
-        return self._delay_us / 1e6
+        return getattr(self, "_delay_us", 0) / 1e6
+
+    @property
+    def reason(self) -> Reason:
+        """ "ok" or "limited"; "blocked", "cached" or "degraded" where it was not the buckets that decided."""
+        return getattr(self, "_reason", "ok" if self.allowed else "limited")
 
     @property
     def bucket(self) -> str:
@@ -90,12 +95,12 @@ class Decision:
     @property
     def parts(self) -> tuple[Decision, ...]:
         """The decision of every limit in the limiter's list; of a single limit, the decision itself."""
-        return self._parts or (self,)
+        return getattr(self, "_parts", (self,))
 
     @property
     def measure(self) -> Measure:
         """Remaining, reset and retry in whole microseconds."""
-        if self._measure is None:
+        if not hasattr(self, "_measure"):
             self._measure = self.policy.limit.measure(self._state, self._now_us, self.cost)
         return self._measure
 
@@ -105,9 +110,10 @@ class Decision:
 
     def as_refusal(self, cost: int) -> Decision:
         """The refusal of another `cost` right after this decision."""
-        refusal = copy(self)
-        refusal.allowed, refusal.reason, refusal.cost, refusal._charged = False, "limited", cost, False
-        refusal._measure, refusal._delay_us = None, 0
+        refusal = Decision()
+        refusal.policy, refusal.cost, refusal.allowed = self.policy, cost, False
+        refusal._state, refusal._now_us = self._state, self._now_us
+        refusal._kept_in, refusal._kept_as = None, self._kept_as
         return refusal
 
     def __eq__(self, other: object) -> bool:
@@ -138,12 +144,12 @@ def reported(parts: Sequence[Decision]) -> Decision:
         chosen = min(parts, key=lambda part: part.measure.remaining)
     whole = copy(chosen)
     whole._parts = tuple(parts)
-    whole._delay_us = 0 if refused else max(part._delay_us for part in parts)
+    whole._delay_us = 0 if refused else max(getattr(part, "_delay_us", 0) for part in parts)
     return whole
 
 
 def blocked(first: Decision, for_us: int) -> Decision:
     """The decision about a key that is blocked for `for_us` microseconds, made from that of its first limit."""
-    first.allowed, first.reason, first._delay_us = False, "blocked", 0
+    first.allowed, first._reason, first._delay_us = False, "blocked", 0
     first._measure = Measure(0, for_us, for_us)
     return first

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Limiter"]
 
 _notices = Notices()
+_ONE = 1
 
 
 class Limiter:
@@ -49,6 +50,7 @@ class Limiter:
             _notices.say("ARL106", f"{self!r} has a store of its own, so it limits nothing; make it once, with the app")
         self.store: Store = MemoryStore() if store is None else store
         self._buckets = self.store.open(name, self.policies)
+        self._decide = self._buckets.decide
         self._lines = Lines(self.store.clock)
 
     def __repr__(self) -> str:
@@ -60,9 +62,9 @@ class Limiter:
         `per` names the resource that is asked for, for limits of scope "shared". ValueError for a cost below 1
         or above the capacity.
         """
-        if type(cost) is not int or not 0 < cost <= self.capacity:
-            self._refuse_cost(cost)
-        answer = self._buckets.decide(key, cost, per)
+        if cost is not _ONE:
+            self._check_cost(cost)
+        answer = self._decide(key, cost, per)
         return answer if isinstance(answer, Decision) else await answer
 
     async def acquire(self, key: str, cost: int = 1, *, timeout: float | None = None, per: str = "") -> Decision:
@@ -71,21 +73,21 @@ class Limiter:
         RateLimited as soon as it is known that it takes more than `timeout` seconds (None: wait for ever), with
         nothing charged. Waiters of one key stand in line in this process; only the first of them asks the store.
         """
-        if type(cost) is not int or not 0 < cost <= self.capacity:
-            self._refuse_cost(cost)
+        if cost is not _ONE:
+            self._check_cost(cost)
         if timeout is not None and not timeout >= 0:
             raise ValueError(f"timeout must be seconds from 0, e.g. timeout=10, or None, not {timeout!r}")
 
         async def ask() -> Decision:
-            answer = self._buckets.decide(key, cost, per)
+            answer = self._decide(key, cost, per)
             return answer if isinstance(answer, Decision) else await answer
 
         return await self._lines.wait((key, per), ask, cost, timeout, self.refund)
 
     async def peek(self, key: str, cost: int = 1, *, per: str = "") -> Decision:
         """What `try_acquire` would answer, charging nothing."""
-        if type(cost) is not int or not 0 < cost <= self.capacity:
-            self._refuse_cost(cost)
+        if cost is not _ONE:
+            self._check_cost(cost)
         answer = self._buckets.peek(key, cost, per)
         return answer if isinstance(answer, Decision) else await answer
 
@@ -103,7 +105,9 @@ class Limiter:
             raise ValueError(f"a block lasts a number of seconds from 0, e.g. 60, not {seconds!r}")
         await _done(self._buckets.block(key, seconds))
 
-    def _refuse_cost(self, cost: object) -> None:
+    def _check_cost(self, cost: object) -> None:
+        if type(cost) is int and 0 < cost <= self.capacity:
+            return
         raise ValueError(f"a cost must be a whole number from 1 to {self.capacity}, the capacity, not {cost!r}")
 
 
