@@ -1,0 +1,75 @@
+"""Every example in the README runs, and the 429 on its first screen is the one that its first example gives."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from asgi_ratelimit.misuse import CODES
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+EXAMPLES = re.findall(r"^```python\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)
+
+
+def run(source: str) -> dict[str, Any]:
+    names: dict[str, Any] = {"__name__": "example"}
+    exec(compile(source, "README.md", "exec"), names)
+    return names
+
+
+@pytest.mark.parametrize("source", EXAMPLES, ids=lambda source: source.strip().splitlines()[0][:40])
+def test_the_example_runs(source: str) -> None:
+    app = run(source).get("app")
+    if app is not None:
+        with TestClient(app) as client:
+            assert client.get("/").status_code in (200, 404)
+
+
+def test_there_are_examples() -> None:
+    assert len(EXAMPLES) >= 12
+
+
+def test_the_first_example_has_twelve_lines_and_gives_the_429_that_is_shown() -> None:
+    assert len(EXAMPLES[0].splitlines()) <= 12
+    shown, _, body = re.findall(r"^```http\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)[0].partition("\n\n")
+    with TestClient(run(EXAMPLES[0])["app"]) as client:
+        for left in (4, 3, 2, 1, 0):
+            assert client.get("/search").json() == f"{left} left"
+        answer = client.get("/search")
+    names = {line.partition(":")[0] for line in shown.splitlines()[1:]}
+    assert answer.status_code == 429
+    assert names == set(answer.headers) - {"content-length"}
+    for name in (
+        "content-type",
+        "retry-after",
+        "via",
+        "x-ratelimit-limit",
+        "x-ratelimit-remaining",
+        "x-ratelimit-scope",
+    ):
+        assert f"{name}: {answer.headers[name]}" in shown
+    assert json.loads(body).keys() == answer.json().keys()
+    assert json.loads(body)["message"] == answer.json()["message"]
+
+
+def test_the_dependency_s_options_work_as_the_readme_says() -> None:
+    source = next(source for source in EXAMPLES if "current_user" in source)
+    with TestClient(run(source)["app"]) as client:
+        for channel in (1, 2):
+            answers = [client.post(f"/channels/{channel}/messages", headers={"x-api-key": "k"}) for _ in range(6)]
+            assert [answer.status_code for answer in answers] == [200] * 5 + [429]
+        assert client.post("/channels/1/messages", headers={"x-api-key": "other"}).status_code == 200
+        assert "429" in client.get("/openapi.json").json()["paths"]["/ping"]["get"]["responses"]
+
+
+def test_every_warning_is_explained() -> None:
+    assert set(re.findall(r"^\| `(ARL\d+)`", README, flags=re.MULTILINE)) == set(CODES)
+
+
+def test_nobody_is_told_to_install_the_other_project() -> None:
+    assert not re.search(r"pip install \"?asgi-ratelimit(?!-discord)", README)
