@@ -1,0 +1,47 @@
+"""Every limit of the app, in one place: what a tier may do, and what a single route allows."""
+
+from __future__ import annotations
+
+from starlette.requests import HTTPConnection
+
+from asgi_ratelimit import FixedWindow, LeakyBucket, SlidingWindow, TokenBucket
+from asgi_ratelimit.limits import Limit
+from example_app.users import Tier, tier_of
+
+__all__ = [
+    "BY_TIER",
+    "EVERYBODY",
+    "FRAMES",
+    "MESSAGES",
+    "PICTURES",
+    "REPORTS_BY_TIER",
+    "SEARCH",
+    "app_limit",
+    "report_limit",
+]
+
+BY_TIER: dict[Tier, Limit] = {
+    "anonymous": TokenBucket("60/minute"),
+    "free": TokenBucket("120/minute"),
+    "pro": TokenBucket("600/minute"),
+}
+EVERYBODY = TokenBucket("900/minute", scope="global")  # all visitors together
+
+SEARCH = TokenBucket("5/5s")  # what the ready-made `rate_limit` allows
+MESSAGES = FixedWindow("4/6s")
+PICTURES = LeakyBucket("2/s", queue=4)
+REPORTS_BY_TIER: dict[Tier, Limit] = {
+    "anonymous": SlidingWindow("3/20s"),
+    "free": SlidingWindow("6/20s"),
+    "pro": SlidingWindow("12/20s"),
+}
+FRAMES = "12/10s"  # what one WebSocket may send
+
+
+def app_limit(conn: HTTPConnection) -> list[Limit]:
+    """What the whole app allows: so much to each visitor by tier, and so much to all of them together."""
+    return [BY_TIER[tier_of(conn)], EVERYBODY]
+
+
+def report_limit(conn: HTTPConnection) -> Limit:
+    return REPORTS_BY_TIER[tier_of(conn)]

@@ -1,0 +1,45 @@
+"""The app, put together: its routes, and who stands outside whom."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+from fastapi import FastAPI
+from starlette.middleware.authentication import AuthenticationMiddleware
+from starlette.middleware.sessions import SessionMiddleware
+from starlette.staticfiles import StaticFiles
+
+from asgi_ratelimit import RateLimitMiddleware
+from asgi_ratelimit.fastapi import document_limits
+from asgi_ratelimit.store import Store
+from example_app import gauges, pages, routes
+from example_app.limits import FRAMES, app_limit
+from example_app.store import open_store
+from example_app.users import SessionBackend
+
+__all__ = ["app", "create_app"]
+
+EXEMPT = ("/static/*", "/api/gauges")
+
+
+def create_app(store: Store | None = None) -> FastAPI:
+    # The interactive docs would fetch their scripts from elsewhere.
+    app = FastAPI(title="Rate limits, live", docs_url=None, redoc_url=None)
+    app.state.store = open_store() if store is None else store
+    for room in (pages, routes, gauges):
+        app.include_router(room.router)
+    app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"))
+    document_limits(app)
+
+    # What is added last stands outside and runs first: session, then who it is, then what they may do.
+    app.add_middleware(RateLimitMiddleware, limit=app_limit, store=app.state.store, exempt=EXEMPT, messages=FRAMES)
+    app.add_middleware(AuthenticationMiddleware, backend=SessionBackend())
+    # Without a secret of its own, each start forgets who was logged in.
+    secret = os.environ.get("SESSION_SECRET") or secrets.token_urlsafe(32)
+    app.add_middleware(SessionMiddleware, secret_key=secret, same_site="lax")
+    return app
+
+
+app = create_app()

@@ -1,0 +1,70 @@
+"""The pages: the dashboard, and a log-in without passwords."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+from fastapi import APIRouter, Form, HTTPException, Request
+from starlette.responses import RedirectResponse, Response
+from starlette.templating import Jinja2Templates
+
+from asgi_ratelimit import by_ip
+from example_app.limits import BY_TIER, EVERYBODY, FRAMES, MESSAGES, PICTURES, REPORTS_BY_TIER, SEARCH
+from example_app.routes import CHANNELS
+from example_app.users import MEMBERS, SESSION_KEY, tier_of
+
+__all__ = ["router"]
+
+HEADERS = {"Cache-Control": "no-store", "Content-Security-Policy": "default-src 'self'"}
+
+router = APIRouter(include_in_schema=False)
+templates = Jinja2Templates(Path(__file__).parent / "templates")
+templates.env.filters["words"] = lambda limit: _words(str(limit))
+templates.env.globals |= {
+    "by_tier": BY_TIER,
+    "everybody": EVERYBODY,
+    "frames": FRAMES,
+    "messages": MESSAGES,
+    "pictures": PICTURES,
+    "reports_by_tier": REPORTS_BY_TIER,
+    "search": SEARCH,
+    "channels": CHANNELS,
+    "members": MEMBERS,
+}
+
+
+@router.get("/")
+async def dashboard(request: Request) -> Response:
+    return _page(request, "dashboard.html", address=by_ip(request), store=type(request.app.state.store).__name__)
+
+
+@router.get("/login")
+async def login_page(request: Request) -> Response:
+    return _page(request, "login.html")
+
+
+@router.post("/login")
+async def log_in(request: Request, member: Annotated[str, Form()]) -> Response:
+    if member not in MEMBERS:
+        raise HTTPException(404, "There are two people here: ada and grace.")
+    request.session.clear()
+    request.session[SESSION_KEY] = member
+    return RedirectResponse("/", 303)
+
+
+@router.post("/logout")
+async def log_out(request: Request) -> Response:
+    request.session.clear()
+    return RedirectResponse("/", 303)
+
+
+def _words(limit: str) -> str:
+    """ "5/20s" as one would say it: 5 per 20 s."""
+    return re.sub(r"/(\d*)", lambda found: f" per {found[1]} " if found[1] else " per ", limit)
+
+
+def _page(request: Request, template: str, **context: object) -> Response:
+    context |= {"user": request.user, "tier": tier_of(request)}
+    return templates.TemplateResponse(request, template, context, headers=HEADERS)

@@ -1,0 +1,42 @@
+"""The two people who may log in, what tier they are on, and how a session is read."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from starlette.authentication import AuthCredentials, AuthenticationBackend, SimpleUser
+from starlette.requests import HTTPConnection
+
+__all__ = ["MEMBERS", "Member", "SessionBackend", "Tier", "tier_of"]
+
+Tier = Literal["anonymous", "free", "pro"]
+
+SESSION_KEY = "member"
+
+
+class Member(SimpleUser):
+    """Somebody with an account; `identity` is what the limiter keys them by."""
+
+    def __init__(self, name: str, tier: Tier) -> None:
+        super().__init__(name)
+        self.tier = tier
+
+    @property
+    def identity(self) -> str:
+        return self.username.lower()
+
+
+MEMBERS = {member.identity: member for member in (Member("Ada", "free"), Member("Grace", "pro"))}
+
+
+class SessionBackend(AuthenticationBackend):
+    """Reads from the signed session cookie who is asking; nobody in it leaves the visitor anonymous."""
+
+    async def authenticate(self, conn: HTTPConnection) -> tuple[AuthCredentials, Member] | None:
+        member = MEMBERS.get(conn.session.get(SESSION_KEY, ""))
+        return None if member is None else (AuthCredentials(["authenticated"]), member)
+
+
+def tier_of(conn: HTTPConnection) -> Tier:
+    """The tier of whoever is asking."""
+    return conn.user.tier if isinstance(conn.user, Member) else "anonymous"
