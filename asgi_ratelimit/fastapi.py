@@ -97,7 +97,8 @@ class RateLimit:
         return {429: _DOCUMENTED}
 
     def _limiters_for(self, conn: HTTPConnection, ledger: Ledger) -> Limiters:
-        store = self._own_store or ledger.store or _store_of_app(conn)
+        store = ledger.store if self._own_store is None else self._own_store
+        store = _store_of_app(conn) if store is None else store
         template = route_template(conn.scope)
         limiters = self._limiters.get((store, template))
         if limiters is None:
@@ -116,7 +117,8 @@ class RateLimit:
         if not self._per:
             return ""
         found = conn.scope.get("path_params", {})
-        return "".join(f"{len(text)}:{text}" for text in (_canonical(found.get(name, "")) for name in self._per))
+        texts = [_canonical(found.get(name, "")) for name in self._per]
+        return texts[0] if len(texts) == 1 else "".join(f"{len(text)}:{text}" for text in texts)
 
     def _refusal(self, conn: HTTPConnection, decision: Decision, ledger: Ledger, limiter: Limiter) -> HTTPException:
         _answer_in_discords_words(conn)
