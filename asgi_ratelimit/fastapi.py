@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
+from copy import deepcopy
 from inspect import Parameter, Signature
 from typing import Any
 from uuid import UUID
 
 try:
-    from fastapi import FastAPI, Response, params
+    from fastapi import FastAPI, HTTPException, Response, params
     from fastapi import routing as fastapi_routing
     from fastapi.exception_handlers import http_exception_handler
 except ImportError as error:
     raise ImportError("asgi_ratelimit.fastapi needs FastAPI: pip install 'asgi-ratelimit-discord[fastapi]'") from error
-from starlette.exceptions import HTTPException
 from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import HTTPConnection
 from starlette.routing import Mount
@@ -25,7 +25,7 @@ from asgi_ratelimit.inbound.gate import ASK, Gate, Limiters
 from asgi_ratelimit.inbound.headers import HeaderStyle
 from asgi_ratelimit.inbound.keys import KeyFunction, by_user_or_ip
 from asgi_ratelimit.inbound.ledger import Ledger, ledger_of, merged
-from asgi_ratelimit.inbound.response import LimitedResponse
+from asgi_ratelimit.inbound.response import VIA, LimitedResponse
 from asgi_ratelimit.limiter import Limiter
 from asgi_ratelimit.misuse import Notices, inside_a_request, several_workers
 from asgi_ratelimit.store import MemoryStore, Store
@@ -41,8 +41,8 @@ class RateLimit:
 
     One bucket per path template and key; `per` adds path parameters, as Discord's major parameters do; routes
     with the same `name` share. `key` is a function of the connection, or another dependency
-    (`key=Depends(current_user)`) that gives a str, int or UUID, or an object with one of those as `identity` or
-    `id`. `store` is its own, else the middleware's, else one in `app.state`. Other options as for
+    (`key=Depends(current_user)`) that gives a str, int or UUID, or an object or dict with one of those as
+    `identity`, `id` or `sub`. `store` is its own, else the middleware's, else one in `app.state`. Other options as for
     RateLimitMiddleware. A refusal raises RateLimited, answered with Discord's 429 unless the app has a handler
     of its own for RateLimited, 429 or HTTPException.
     """
@@ -62,6 +62,8 @@ class RateLimit:
     ) -> None:
         if isinstance(per, str):
             raise ValueError(f'per is a list of path parameters such as ("channel_id",), not the string {per!r}')
+        if name is not None and (not isinstance(name, str) or not name):
+            raise ValueError(f'the name of a limit is a string such as "search", not {name!r}')
         if headers not in ("discord", "ietf", "both", None):
             raise ValueError(f'headers must be "discord", "ietf", "both" or None, not {headers!r}')
         self._notices = Notices()
@@ -94,7 +96,7 @@ class RateLimit:
     @property
     def responses(self) -> dict[int | str, dict[str, Any]]:
         """The 429, for a route's `responses=`."""
-        return {429: _DOCUMENTED}
+        return {429: deepcopy(_DOCUMENTED)}
 
     def _limiters_for(self, conn: HTTPConnection, ledger: Ledger) -> Limiters:
         store = ledger.store if self._own_store is None else self._own_store
@@ -103,7 +105,8 @@ class RateLimit:
         limiters = self._limiters.get((store, template))
         if limiters is None:
             limiters = Limiters(store, self._name or template, self._gate.fixed, global_name=self._name or "routes")
-            limiters.introduce(self._notices)
+            if self._name:  # several limits of one route are no mistake
+                limiters.introduce(self._notices)
             self._limiters[store, template] = limiters
             if len(self._limiters) > _MOST_ROUTES:
                 self._limiters.popitem(last=False)
@@ -117,13 +120,16 @@ class RateLimit:
         if not self._per:
             return ""
         found = conn.scope.get("path_params", {})
+        for name in self._per:
+            if name not in found:
+                self._notices.say("ARL109", f"the path has no {{{name}}}; the resource is left out of the bucket")
         texts = [_canonical(found.get(name, "")) for name in self._per]
-        return texts[0] if len(texts) == 1 else "".join(f"{len(text)}:{text}" for text in texts)
+        return texts[0] if len(texts) == 1 and texts[0] else "".join(f"{len(text)}:{text}" for text in texts)
 
     def _refusal(self, conn: HTTPConnection, decision: Decision, ledger: Ledger, limiter: Limiter) -> HTTPException:
         _answer_in_discords_words(conn)
         written = ledger.headers(self._style, limiter.store.clock.wall())
-        return _Refused(decision, {name.decode("ascii"): value.decode("ascii") for name, value in written})
+        return _Refused(decision, {name.decode("ascii"): value.decode("ascii") for name, value in [VIA, *written]})
 
 
 class _Refused(RateLimited, HTTPException):
@@ -180,14 +186,23 @@ def _store_of_app(conn: HTTPConnection) -> Store:
 
 
 def _canonical(value: object) -> str:
-    """One spelling for each resource: FastAPI reads "007" and "7" as the same int, and a UUID in any case."""
+    """One spelling for each resource: FastAPI reads "007", "7.0" and "7" as one int, and a UUID in any form."""
     text = str(value)
-    for kind in (int, UUID):
+    whole, _, zeros = text.strip().partition(".")
+    for spelled in (text if zeros.strip("0") else whole, _hex(text)):
         try:
-            return str(kind(text))
+            return str(int(spelled))
         except ValueError:
             continue
-    return text
+    return _hex(text) or text
+
+
+def _hex(text: str) -> str:
+    """The 32 digits of a UUID, "" for anything else. One without letters may be a number as well."""
+    try:
+        return UUID(text).hex
+    except ValueError:
+        return ""
 
 
 # Which route it is
@@ -202,13 +217,13 @@ def route_template(scope: Any) -> str:
         if route is effective or route is getattr(context, "original_route", None):
             route = effective
     path = getattr(route, "path", "/{path}")
-    return f"{_mount_template(scope, path)}{path}"
+    return f"{_mount_template(scope)}{path}"
 
 
-def _mount_template(scope: Any, path: str) -> str:
+def _mount_template(scope: Any) -> str:
     outer = scope.get("app_root_path")
     prefix = "" if outer is None else str(scope.get("root_path", ""))[len(outer) :]
-    if not prefix or all(f"{{{name}" in path for name in scope.get("path_params", ())):
+    if not prefix or not scope.get("path_params"):
         return prefix
     return _walk(getattr(scope.get("router"), "routes", ()), prefix) or "/{mount}"
 
@@ -230,7 +245,10 @@ def _walk(routes: Any, prefix: str) -> str:
 def _every_route(routes: Any) -> Iterator[Any]:
     """Included routers' routes too: since FastAPI 0.137 they are not copied into the including router."""
     contexts = getattr(fastapi_routing, "iter_route_contexts", None)
-    return iter(routes) if contexts is None else contexts(routes)
+    if contexts is None:
+        return iter(routes)
+    # Until 0.142 the context of an included mount knows no path itself.
+    return (getattr(context, "starlette_route", None) or context for context in contexts(routes))
 
 
 # How it is documented
@@ -280,7 +298,7 @@ def document_limits(app: FastAPI) -> None:
                 for method in getattr(route, "methods", None) or ():
                     responses = operations.get(method.lower(), {}).get("responses")
                     if responses is not None:
-                        responses.setdefault("429", _DOCUMENTED)
+                        responses.setdefault("429", deepcopy(_DOCUMENTED))
         return schema
 
     app.openapi = openapi  # type: ignore[method-assign]

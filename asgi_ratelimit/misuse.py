@@ -27,6 +27,7 @@ CODES = {
     "ARL106": "a limiter made anew for each request",
     "ARL107": "the user is known only after the limiter has run",
     "ARL108": "a limiter outside CORSMiddleware",
+    "ARL109": "per= names a path parameter that the route does not have",
     "ARL201": "a key function returned what is no key",
     "ARL202": "a limit function returned what is no limit",
     "ARL203": "a cost function returned what is no cost",

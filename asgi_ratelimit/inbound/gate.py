@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import lru_cache
 from inspect import isawaitable
 from typing import Any
@@ -178,8 +178,7 @@ class Gate:
     def _as_key(self, key: object) -> str:
         if isinstance(key, bytes):
             return key.decode("latin-1")
-        if not isinstance(key, (str, int, UUID)) and key is not None:
-            key = getattr(key, "identity", None) or getattr(key, "id", key)  # a user object
+        key = _identity(key)
         if isinstance(key, (str, int, UUID)):
             return str(key)
         if key is None:
@@ -217,6 +216,17 @@ class Gate:
                 "if that is your own proxy, all of its users share one bucket: use ClientIP(trusted_proxies=[...]) "
                 "or the server's own option (uvicorn --proxy-headers --forwarded-allow-ips).",
             )
+
+
+def _identity(user: object) -> object:
+    """What names a user object or dict, else the thing itself."""
+    if user is None or isinstance(user, (str, int, UUID)):
+        return user
+    for name in ("identity", "id", "sub"):
+        value = user.get(name) if isinstance(user, Mapping) else getattr(user, name, None)
+        if isinstance(value, (str, int, UUID)):
+            return value
+    return user
 
 
 def _reads_the_address(key: object) -> bool:

@@ -10,8 +10,9 @@ from starlette.types import Receive, Scope, Send
 from asgi_ratelimit.decision import Decision
 from asgi_ratelimit.inbound.headers import in_milliseconds
 
-__all__ = ["LimitedResponse", "limited_body"]
+__all__ = ["RATE_LIMITED", "VIA", "LimitedResponse", "limited_body"]
 
+VIA = (b"via", b"1.1 asgi_ratelimit")
 RATE_LIMITED = 4008  # the code with which Discord's gateway closes a socket that sends too much
 
 
@@ -37,7 +38,8 @@ class LimitedResponse(Response):
 
     def __init__(self, decision: Decision) -> None:
         body = json.dumps(limited_body(decision)).encode("ascii")
-        super().__init__(body, status_code=429, headers={"via": "1.1 asgi_ratelimit"})
+        super().__init__(body, status_code=429)
+        self.raw_headers.append(VIA)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket" and "websocket.http.response" not in (scope.get("extensions") or {}):

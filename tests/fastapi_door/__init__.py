@@ -1,0 +1,1 @@
+"""The FastAPI door: which bucket a route has, who is asking, what is answered and what is documented."""
