@@ -15,7 +15,7 @@ __all__ = ["Decision", "Policy", "Reason", "blocked", "reported"]
 Reason = Literal["ok", "limited", "blocked", "cached", "degraded"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Policy:
     """A limit under the name of its limiter: what all keys' buckets have in common."""
 
@@ -48,7 +48,7 @@ class Decision:
     _kept_in: Any  # where the store keeps the bucket; None: there is nothing to refund
     _kept_as: Any
     _delay_us: int
-    _measure: Measure
+    _measure: Measure | None
     _parts: tuple[Decision, ...]
     _reason: Reason
 
@@ -60,17 +60,17 @@ class Decision:
     @property
     def remaining(self) -> int:
         """How many are left."""
-        return self.measure.remaining
+        return self.measure[0]
 
     @property
     def reset_after(self) -> float:
         """Seconds until the bucket is full again."""
-        return self.measure.reset_us / 1e6
+        return self.reset_us / 1e6
 
     @property
     def retry_after(self) -> float:
         """Seconds until this cost would be allowed; 0.0 when it is."""
-        return 0.0 if self.allowed else self.measure.retry_us / 1e6
+        return 0.0 if self.allowed else self.retry_us / 1e6
 
     @property
     def delay(self) -> float:
@@ -98,22 +98,34 @@ class Decision:
         return getattr(self, "_parts", (self,))
 
     @property
+    def reset_us(self) -> int:
+        """Microseconds until the bucket is full again, rounded up."""
+        return self.measure[1]
+
+    @property
+    def retry_us(self) -> int:
+        """Microseconds until as much again would be allowed, rounded up."""
+        return self.measure[2]
+
+    @property
     def measure(self) -> Measure:
-        """Remaining, reset and retry in whole microseconds."""
-        if not hasattr(self, "_measure"):
-            self._measure = self.policy.limit.measure(self._state, self._now_us, self.cost)
-        return self._measure
+        """What remains, and the microseconds until it is full and until this cost is allowed."""
+        found = self._measure
+        if found is None:
+            found = self._measure = self.policy.limit.measure(self._state, self._now_us, self.cost)
+        return found
 
     def wait_us(self, cost: int) -> int:
         """Microseconds from this decision until another `cost` would be allowed, if nobody else comes."""
-        return max(p.policy.limit.measure(p._state, p._now_us, cost).retry_us for p in self.parts)
+        return max(p.policy.limit.measure(p._state, p._now_us, cost)[2] for p in self.parts)
 
-    def as_refusal(self, cost: int) -> Decision:
-        """The refusal of another `cost` right after this decision."""
-        refusal = Decision()
-        refusal.policy, refusal.cost, refusal.allowed = self.policy, cost, False
-        refusal._state, refusal._now_us = self._state, self._now_us
-        refusal._kept_in, refusal._kept_as = None, self._kept_as
+    def as_refusal(self, cost: int, wait_us: int = 0) -> Decision:
+        """The refusal of another `cost` right after this decision, for `wait_us` microseconds at least."""
+        refusal = copy(self)
+        refusal.cost, refusal.allowed, refusal._delay_us = cost, False, 0
+        refusal._kept_in = refusal._measure = None
+        remaining, reset_us, retry_us = refusal.measure
+        refusal._measure = remaining, reset_us, max(retry_us, wait_us)
         return refusal
 
     def __eq__(self, other: object) -> bool:
@@ -126,9 +138,8 @@ class Decision:
         return f"Decision({', '.join(f'{n}={v!r}' for n, v in zip(names, self._public(), strict=True))})"
 
     def _public(self) -> tuple[object, ...]:
-        m, retry_after = self.measure, self.retry_after
         return (
-            self.allowed, self.limit, m.remaining, self.reset_after, retry_after, self.delay,
+            self.allowed, self.limit, self.remaining, self.reset_after, self.retry_after, self.delay,
             self.bucket, self.scope, self.reason,
         )  # fmt: skip
 
@@ -138,18 +149,15 @@ def reported(parts: Sequence[Decision]) -> Decision:
     if len(parts) == 1:
         return parts[0]
     refused = [part for part in parts if not part.allowed]
-    if refused:
-        chosen = max(refused, key=lambda part: part.measure.retry_us)
-    else:
-        chosen = min(parts, key=lambda part: part.measure.remaining)
-    whole = copy(chosen)
+    whole = copy(max(refused, key=lambda p: p.retry_us) if refused else min(parts, key=lambda p: p.remaining))
     whole._parts = tuple(parts)
     whole._delay_us = 0 if refused else max(getattr(part, "_delay_us", 0) for part in parts)
     return whole
 
 
-def blocked(first: Decision, for_us: int) -> Decision:
-    """The decision about a key that is blocked for `for_us` microseconds, made from that of its first limit."""
-    first.allowed, first._reason, first._delay_us = False, "blocked", 0
-    first._measure = Measure(0, for_us, for_us)
-    return first
+def blocked(parts: Sequence[Decision], for_us: int) -> Decision:
+    """The decision about a key that is blocked for `for_us` microseconds: in the words of a limit of its own."""
+    decision = next((part for part in parts if part.scope != "global"), parts[0])
+    decision.allowed, decision._reason, decision._delay_us = False, "blocked", 0
+    decision._measure = (0, for_us, for_us)
+    return decision

@@ -20,7 +20,7 @@ from starlette.requests import HTTPConnection
 from starlette.routing import Mount
 
 from asgi_ratelimit.decision import Decision
-from asgi_ratelimit.errors import RateLimited
+from asgi_ratelimit.errors import RateLimited, StoreUnavailable
 from asgi_ratelimit.inbound.gate import ASK, Gate, Limiters
 from asgi_ratelimit.inbound.headers import HeaderStyle
 from asgi_ratelimit.inbound.keys import KeyFunction, by_user_or_ip
@@ -80,7 +80,10 @@ class RateLimit:
         """Let the request pass, or raise RateLimited. None where a limit function said there is no limit."""
         ledger = ledger_of(conn.scope)
         limiters = self._limiters_for(conn, ledger)
-        decided = await self._gate.decide(conn, limiters, key=key, per=self._resource(conn))
+        try:
+            decided = await self._gate.decide(conn, limiters, key=key, per=self._resource(conn))
+        except StoreUnavailable as error:
+            raise HTTPException(503, "The rate limiter cannot answer.", {"retry-after": "1"}) from error
         if decided is None:
             return None
         decision, limiter = decided
@@ -90,7 +93,8 @@ class RateLimit:
             raise self._refusal(conn, decision, ledger, limiter)
         if ledger.style is None and self._style is not None:
             ours = ledger.headers(self._style, limiter.store.clock.wall())
-            response.raw_headers[:] = merged(_foreign(response.raw_headers), ours)
+            others = response.raw_headers if len(ledger.decisions) == 1 else _foreign(response.raw_headers)
+            response.raw_headers[:] = merged(others, ours)
         return decision
 
     @property
@@ -154,7 +158,7 @@ async def _respond(conn: HTTPConnection, refused: Exception) -> Response:
     response = LimitedResponse(refused.decision)
     if ledger_of(conn.scope).style is None:  # else the middleware writes them
         ours = [(name.encode("ascii"), value.encode("ascii")) for name, value in (refused.headers or {}).items()]
-        response.raw_headers = merged(response.raw_headers, ours)
+        response.raw_headers = merged(response.raw_headers, [header for header in ours if header != VIA])
     return response
 
 

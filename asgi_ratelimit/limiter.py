@@ -84,6 +84,10 @@ class Limiter:
 
         return await self._lines.wait((key, per), ask, cost, timeout, self.refund)
 
+    def has_line(self, key: str, *, per: str = "") -> bool:
+        """Whether somebody in this process waits for this key in `acquire`."""
+        return (key, per) in self._lines
+
     async def peek(self, key: str, cost: int = 1, *, per: str = "") -> Decision:
         """What `try_acquire` would answer, charging nothing."""
         if cost is not _ONE:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 from math import gcd
-from typing import Any, ClassVar, Literal, NamedTuple, Self
+from typing import Any, ClassVar, Literal, Self
 
 from asgi_ratelimit.rate import Rate, parse_rate
 
@@ -22,12 +22,9 @@ _EXACT = 2**53  # where a double, all that Lua has, stops telling neighbours apa
 _LATEST_US = 4_102_444_800_000_000  # the year 2100, in µs since the epoch
 
 
-class Measure(NamedTuple):
-    """What a state means to a caller, in whole microseconds rounded up (`remaining` rounded down)."""
-
-    remaining: int
-    reset_us: int
-    retry_us: int
+# What a state means to a caller: what remains (rounded down), and in how many µs (rounded up) the bucket is full and
+# the cost allowed. A plain tuple: one is made for every response, and a NamedTuple takes four times as long to make.
+Measure = tuple[int, int, int]
 
 
 class Limit:
@@ -170,10 +167,14 @@ class TokenBucket(Limit):
 
     def measure(self, state: int | None, now_us: int, cost: int) -> Measure:
         now = now_us * self.ticks
-        full = now if state is None or self.is_full(state, now_us) else state
-        late = full + cost * self.interval - self.depth - now
-        return Measure(
-            (now + self.depth - full) // self.interval, -((now - full) // self.ticks), -(-max(0, late) // self.ticks)
+        latest = now + self.depth
+        if state is None or state < now or state > latest:
+            state = now
+        late = state + cost * self.interval - latest
+        return (
+            (latest - state) // self.interval,
+            -((now - state) // self.ticks),
+            -(-late // self.ticks) if late > 0 else 0,
         )
 
     def is_full(self, state: int, now_us: int) -> bool:
@@ -235,9 +236,9 @@ class FixedWindow(Limit):
 
     def measure(self, state: tuple[int, int] | None, now_us: int, cost: int) -> Measure:
         if state is None or self.is_full(state, now_us):
-            return Measure(self.capacity, 0, 0)
+            return (self.capacity, 0, 0)
         end, used = state
-        return Measure(self.capacity - used, end - now_us, end - now_us if used + cost > self.capacity else 0)
+        return (self.capacity - used, end - now_us, end - now_us if used + cost > self.capacity else 0)
 
     def is_full(self, state: tuple[int, int], now_us: int) -> bool:
         return not now_us < state[0] <= now_us + self.rate.period_us
@@ -273,12 +274,10 @@ class SlidingWindow(Limit):
     def measure(self, state: tuple[int, ...] | None, now_us: int, cost: int) -> Measure:
         counted = self._counted(state, now_us)
         if not counted:
-            return Measure(self.capacity, 0, 0)
+            return (self.capacity, 0, 0)
         frees = now_us - self.rate.period_us
         excess = len(counted) + cost - self.capacity
-        return Measure(
-            self.capacity - len(counted), counted[-1] - frees, counted[excess - 1] - frees if excess > 0 else 0
-        )
+        return (self.capacity - len(counted), counted[-1] - frees, counted[excess - 1] - frees if excess > 0 else 0)
 
     def is_full(self, state: tuple[int, ...], now_us: int) -> bool:
         return not now_us - self.rate.period_us < state[-1] <= now_us

@@ -34,6 +34,10 @@ class Lines:
         self._clock = clock
         self._lines: dict[Hashable, _Line] = {}
 
+    def __contains__(self, key: Hashable) -> bool:
+        """Whether somebody stands in line for this key."""
+        return (id(asyncio.get_running_loop()), key) in self._lines
+
     async def wait(self, key: Hashable, ask: Ask, cost: int, timeout: float | None, give_back: GiveBack) -> Decision:
         """Ask until it is allowed, each time at the moment the refusal named; then wait for the delay."""
         deadline_us = None if timeout is None else self._clock.now_us() + round(timeout * 1e6)
@@ -94,7 +98,7 @@ class Lines:
 
     def _refuse_if_late(self, decision: Decision, seconds: float, deadline_us: int | None) -> None:
         if deadline_us is not None and self._clock.now_us() + round(seconds * 1e6) > deadline_us:
-            raise RateLimited(decision)
+            raise RateLimited(decision.as_refusal(decision.cost, round(seconds * 1e6)))
 
     def _leave(self, place: Hashable, line: _Line, turn: asyncio.Future[bool]) -> None:
         first = line.turns[0] is turn

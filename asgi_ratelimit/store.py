@@ -246,6 +246,7 @@ class _MemoryBuckets:
         decision.policy = policy
         decision.cost = cost
         decision._now_us = now_us
+        decision._measure = None
         decision._kept_in = shard
         decision._kept_as = key
         if after <= latest:
@@ -305,12 +306,13 @@ class _MemoryBuckets:
                     self._charge(part, now_us)
                 else:
                     part._kept_in = None
-        return blocked(parts[0], blocked_us) if blocked_us else reported(parts)
+        return blocked(parts, blocked_us) if blocked_us else reported(parts)
 
     def _ask(self, table: _Table, key: str, cost: int, per: str, now_us: int) -> Decision:
         """What one limit says, with nothing charged yet."""
         policy: Any = table.policy
         part = Decision()
+        part._measure = None
         part.policy, part.cost, part._now_us = policy, cost, now_us
         part._kept_in, part._kept_as, part._state = self._store.locate(
             table, bucket_key(policy.limit.scope, key, per), now_us

@@ -113,7 +113,7 @@ def test_no_quota_is_lost_by_asking_at_the_earliest_moment(limit: TokenBucket, c
     """90 per minute sustains 90 per minute: n calls take exactly ceil((n - burst) intervals)."""
     now, state = NOW, None
     for _ in range(calls):
-        now += limit.measure(state, now, 1).retry_us
+        now += limit.measure(state, now, 1)[2]
         state = limit.take(state, now, 1)
         assert state is not None
     late = max(0, calls - limit.capacity) * Fraction(limit.rate.period_us, limit.rate.count)
@@ -130,7 +130,7 @@ def test_retry_is_exact_to_the_microsecond(limit: Limit, trace: Any, cost: int) 
     for pause, some in trace:
         now += pause
         state = limit.take(state, now, min(some, limit.capacity)) or state
-    retry = limit.measure(state, now, cost).retry_us
+    retry = limit.measure(state, now, cost)[2]
     assert (retry == 0) == (limit.take(state, now, cost) is not None)
     if retry:
         assert limit.take(state, now + retry - 1, cost) is None
@@ -143,7 +143,7 @@ def test_reset_is_when_it_is_full_and_no_microsecond_earlier(limit: Limit, trace
     for pause, cost in trace:
         now += pause
         state = limit.take(state, now, min(cost, limit.capacity)) or state
-    reset = limit.measure(state, now, 1).reset_us
+    reset = limit.measure(state, now, 1)[1]
     assert limit.measure(state, now + reset, 1) == (limit.capacity, 0, 0)
     assert limit.is_full(state, now + reset)
     if reset:
@@ -156,7 +156,7 @@ def test_remaining_is_what_could_still_be_taken(limit: Limit, trace: Any) -> Non
     for pause, cost in trace:
         now += pause
         state = limit.take(state, now, min(cost, limit.capacity)) or state
-    remaining = limit.measure(state, now, 1).remaining
+    remaining = limit.measure(state, now, 1)[0]
     assert 0 <= remaining <= limit.capacity
     if remaining:
         assert limit.take(state, now, remaining) is not None
@@ -204,7 +204,7 @@ def test_a_refund_never_makes_more_than_full(limit: Limit, cost: int, pause: int
     cost = min(cost, limit.capacity)
     charged = limit.take(None, NOW, cost)
     state = limit.give_back(charged, NOW + pause, cost, charged, NOW)
-    assert limit.measure(state, NOW + pause, 1).remaining == limit.capacity
+    assert limit.measure(state, NOW + pause, 1)[0] == limit.capacity
     assert limit.take(state, NOW + pause, limit.capacity) is not None
 
 
@@ -214,11 +214,11 @@ def test_a_refund_never_makes_more_than_full(limit: Limit, cost: int, pause: int
 @given(limits, st.integers(1, 10**12))
 def test_a_record_further_ahead_than_its_limit_allows_counts_as_full(limit: Limit, back: int) -> None:
     state = limit.take(None, NOW, limit.capacity)
-    reset = limit.measure(state, NOW, 1).reset_us
+    reset = limit.measure(state, NOW, 1)[1]
     then = NOW - back
-    assert limit.measure(state, then, 1).remaining == limit.capacity
+    assert limit.measure(state, then, 1)[0] == limit.capacity
     assert limit.take(state, then, limit.capacity) is not None
-    assert limit.measure(state, then, 1).reset_us <= reset
+    assert limit.measure(state, then, 1)[1] <= reset
 
 
 # The value

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from asgi_ratelimit.clock import SystemClock
 from asgi_ratelimit.misuse import CODES
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
@@ -34,7 +35,8 @@ def test_there_are_examples() -> None:
     assert len(EXAMPLES) >= 12
 
 
-def test_the_first_example_has_twelve_lines_and_gives_the_429_that_is_shown() -> None:
+def test_the_first_example_has_twelve_lines_and_gives_the_429_that_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SystemClock, "now_ns", staticmethod(lambda: 10**15))
     assert len(EXAMPLES[0].splitlines()) <= 12
     shown, _, body = re.findall(r"^```http\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)[0].partition("\n\n")
     with TestClient(run(EXAMPLES[0])["app"]) as client:

@@ -11,11 +11,20 @@ from inspect import isawaitable
 from typing import Any
 from uuid import UUID
 
+from starlette.authentication import BaseUser
 from starlette.requests import HTTPConnection
 
 from asgi_ratelimit.decision import Decision
 from asgi_ratelimit.errors import RateLimited
-from asgi_ratelimit.inbound.keys import ClientIP, KeyFunction, by_user, by_user_or, forwarded_for, peer_host
+from asgi_ratelimit.inbound.keys import (
+    ClientIP,
+    KeyFunction,
+    by_user,
+    by_user_or,
+    forwarded_for,
+    identity_of,
+    peer_host,
+)
 from asgi_ratelimit.limiter import Limiter
 from asgi_ratelimit.limits import Limit, TokenBucket, as_limits
 from asgi_ratelimit.misuse import Notices
@@ -42,6 +51,8 @@ class Limiters:
     def __init__(
         self, store: Store, name: str, fixed: tuple[Limit, ...] | None, *, global_name: str | None = None
     ) -> None:
+        if not isinstance(name, str) or not name:
+            raise ValueError(f'the name of a limiter is a string such as "search", not {name!r}')
         self.store = store
         self._names: Any = {"name": name, "global_name": global_name}
         self.fixed = None if fixed is None else self._limiter(fixed)
@@ -86,13 +97,10 @@ class Gate:
         self._cost_function = cost if callable(cost) else None
         self._cost = 1 if callable(cost) else _static_cost(cost, self.fixed)
         self._max_wait = max_wait
+        # Whether a request may be held here.
+        self.may_wait = max_wait > 0 or self.fixed is None or any(limit.shapes for limit in self.fixed)
         self._held = 0
         self._trials = _TRIALS if _reads_the_address(key) else 0
-
-    @property
-    def may_wait(self) -> bool:
-        """Whether a request may be held here."""
-        return self._max_wait > 0 or self.fixed is None or any(limit.shapes for limit in self.fixed)
 
     async def decide(
         self, conn: HTTPConnection, limiters: Limiters, *, key: Any = ASK, per: str = "", gone: Gone | None = None
@@ -103,37 +111,44 @@ class Gate:
             return None
         if key is ASK:
             key = self._key(conn)
-        if type(key) is not str:
+        if type(key) is not str or not key:
             key = self._as_key(await key if isawaitable(key) else key)
         if self._trials:
             self._look_for_a_proxy(conn)
         cost = self._cost
         if self._cost_function is not None:
-            cost = await self._asked_cost(conn, limiter)
+            cost = await self._asked_cost(conn)
             if cost == 0:
                 return None
-        if self._max_wait:
+        if cost > limiter.capacity:
+            cost = self._all_of(limiter)
+        if self._max_wait and (self._held < MOST_HELD or limiter.has_line(key, per=per)):
             return await self._held_back(limiter, key, cost, per, gone), limiter
         decision = await limiter.try_acquire(key, cost, per=per)
-        return (await self._delayed(decision, limiter, gone) if decision.delay else decision), limiter
+        if self.may_wait and decision.delay:
+            decision = await self._delayed(decision, limiter, gone)
+        return decision, limiter
 
     # Waiting
 
     async def _held_back(self, limiter: Limiter, key: str, cost: int, per: str, gone: Gone | None) -> Decision:
+        if not limiter.has_line(key, per=per):
+            decision = await limiter.try_acquire(key, cost, per=per)
+            if not decision.delay and (decision.allowed or decision.retry_after > self._max_wait):
+                return decision
+            await limiter.refund(decision)
         if self._held >= MOST_HELD:
             return (await limiter.peek(key, cost, per=per)).as_refusal(cost)
         try:
-            decision: Decision = await self._unless_gone(
-                limiter.acquire(key, cost, timeout=self._max_wait, per=per), gone
-            )
-            return decision
+            acquired = limiter.acquire(key, cost, timeout=self._max_wait, per=per)
+            return await self._unless_gone(acquired, gone)  # type: ignore[no-any-return]
         except RateLimited as refused:
             return refused.decision
 
     async def _delayed(self, decision: Decision, limiter: Limiter, gone: Gone | None) -> Decision:
         if self._held >= MOST_HELD:
             await limiter.refund(decision)
-            return decision.as_refusal(decision.cost)
+            return decision.as_refusal(decision.cost, round(decision.delay * 1e6))
         try:
             await self._unless_gone(limiter.store.clock.sleep(decision.delay), gone)
         except BaseException:
@@ -177,11 +192,11 @@ class Gate:
 
     def _as_key(self, key: object) -> str:
         if isinstance(key, bytes):
-            return key.decode("latin-1")
+            key = key.decode("latin-1")
         key = _identity(key)
-        if isinstance(key, (str, int, UUID)):
+        if isinstance(key, (str, int, UUID)) and key != "":
             return str(key)
-        if key is None:
+        if key is None or key == "":
             self._notices.say(
                 "ARL103",
                 "the key function found no user, address or header, so all such requests share one bucket. "
@@ -191,19 +206,20 @@ class Gate:
             self._notices.say("ARL201", f"a key is a string such as 'user:1', not {key!r:.80}; such requests share one")
         return ANONYMOUS
 
-    async def _asked_cost(self, conn: HTTPConnection, limiter: Limiter) -> int:
+    async def _asked_cost(self, conn: HTTPConnection) -> int:
         cost = self._cost_function(conn) if self._cost_function else 1
         if isawaitable(cost):
             cost = await cost
-        if isinstance(cost, float) and math.isfinite(cost):
+        if isinstance(cost, float) and 0 <= cost < math.inf:
             cost = math.ceil(cost)
         if not isinstance(cost, int) or cost < 0:
             self._notices.say("ARL203", f"a cost is a whole number from 0, not {cost!r:.80}; 1 is charged instead")
             return 1
-        if cost > limiter.capacity:
-            self._notices.say("ARL203", f"{cost} is above the capacity of {limiter!r}; the capacity is charged instead")
-            return limiter.capacity
         return int(cost)
+
+    def _all_of(self, limiter: Limiter) -> int:
+        self._notices.say("ARL203", f"one is above the capacity of {limiter!r}; the capacity is charged instead")
+        return limiter.capacity
 
     def _look_for_a_proxy(self, conn: HTTPConnection) -> None:
         self._trials -= 1
@@ -222,6 +238,8 @@ def _identity(user: object) -> object:
     """What names a user object or dict, else the thing itself."""
     if user is None or isinstance(user, (str, int, UUID)):
         return user
+    if isinstance(user, BaseUser):
+        return identity_of(user)
     for name in ("identity", "id", "sub"):
         value = user.get(name) if isinstance(user, Mapping) else getattr(user, name, None)
         if isinstance(value, (str, int, UUID)):

@@ -24,15 +24,17 @@ def discord_headers(decision: Decision, wall: float, *, refused: bool) -> RawHea
     """
     if refused and decision.scope == "global":
         return [(b"x-ratelimit-global", b"true"), (b"x-ratelimit-scope", b"global")]
-    remaining, reset_us, _ = decision.measure
-    limit, bucket, scope = _constant(decision.limit, decision.bucket, decision.scope)
-    reset_ms = -(-reset_us // 1000)
-    moment_ms = -(-(int(wall * 1e6) + reset_us) // 1000)
+    left, reset_us, _ = decision.measure
+    limit, bucket, scope = _constant(decision.policy)
+    seconds = (reset_us + 999) // 1000 / 1000
+    # Formatted at one go, for speed; a little less than half a millisecond more rounds the moment up.
+    moment = wall + reset_us / 1e6 + 0.0004995
+    remaining, reset, reset_after = (b"%d %.3f %.3f" % (left, moment, seconds)).split()
     headers = [
         limit,
-        (b"x-ratelimit-remaining", b"%d" % remaining),
-        (b"x-ratelimit-reset", b"%d.%03d" % divmod(moment_ms, 1000)),
-        (b"x-ratelimit-reset-after", b"%d.%03d" % divmod(reset_ms, 1000)),
+        (b"x-ratelimit-remaining", remaining),
+        (b"x-ratelimit-reset", reset),
+        (b"x-ratelimit-reset-after", reset_after),
         bucket,
     ]
     if refused:
@@ -41,11 +43,11 @@ def discord_headers(decision: Decision, wall: float, *, refused: bool) -> RawHea
 
 
 @lru_cache(maxsize=4096)
-def _constant(limit: int, bucket: str, scope: str) -> tuple[tuple[bytes, bytes], ...]:
+def _constant(policy: Policy) -> tuple[tuple[bytes, bytes], ...]:
     return (
-        (b"x-ratelimit-limit", b"%d" % limit),
-        (b"x-ratelimit-bucket", bucket.encode("ascii")),
-        (b"x-ratelimit-scope", scope.encode("ascii")),
+        (b"x-ratelimit-limit", b"%d" % policy.limit.capacity),
+        (b"x-ratelimit-bucket", policy.bucket.encode("ascii")),
+        (b"x-ratelimit-scope", policy.limit.scope.encode("ascii")),
     )
 
 
@@ -63,7 +65,7 @@ def ietf_headers(decisions: Iterable[Decision]) -> RawHeaders:
 
 def retry_after_header(decision: Decision) -> tuple[bytes, bytes]:
     """Whole seconds, at least 1 (RFC 9110 §10.2.3)."""
-    return (b"retry-after", b"%d" % max(1, -(-decision.measure.retry_us // 1_000_000)))
+    return (b"retry-after", b"%d" % max(1, -(-decision.retry_us // 1_000_000)))
 
 
 def in_milliseconds(microseconds: int) -> float:
@@ -90,8 +92,7 @@ def _policy_item(name: bytes, part: Decision) -> bytes:
 
 
 def _state_item(name: bytes, part: Decision) -> bytes:
-    reset_us = part.measure.reset_us if part.allowed else max(part.measure.retry_us, part.measure.reset_us)
-    return b"%s;r=%d;t=%d" % (name, part.remaining, -(-reset_us // 1_000_000))
+    return b"%s;r=%d;t=%d" % (name, part.remaining, -(-part.reset_us // 1_000_000))
 
 
 @lru_cache(maxsize=4096)

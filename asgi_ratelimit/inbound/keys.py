@@ -37,15 +37,15 @@ class ClientIP:
         self.trusts_unix = "unix" in proxies
         self.trusted_proxies = tuple(_network(proxy) for proxy in proxies if proxy != "unix")
         self.ipv6_prefix = ipv6_prefix
+        self._trusts_somebody = bool(proxies)
         self._mask = ((1 << ipv6_prefix) - 1) << (128 - ipv6_prefix)
         self._read = lru_cache(maxsize=8192)(self._canonical)
         self._is_trusted = lru_cache(maxsize=8192)(self._in_a_trusted_network)
 
     def __call__(self, conn: HTTPConnection) -> Key:
-        scope = conn.scope
-        peer = peer_host(scope)
-        if (self.trusted_proxies or self.trusts_unix) and self._trusts(peer):
-            peer = self._behind_proxies(scope, peer)
+        peer = peer_host(conn.scope)
+        if self._trusts_somebody and self._trusts(peer):
+            peer = self._behind_proxies(conn.scope, peer)
         return None if peer is None else self._read(peer)
 
     def _behind_proxies(self, scope: Any, peer: str | None) -> str | None:
@@ -81,9 +81,10 @@ class ClientIP:
 def peer_host(scope: Any) -> str | None:
     """The host in the scope's `client`; None for a unix socket or anything odd."""
     client = scope.get("client")
-    if isinstance(client, (list, tuple)) and client and isinstance(client[0], str):
-        return client[0][:256] or None
-    return None
+    if not client or not isinstance(client, (list, tuple)):
+        return None
+    host = client[0]
+    return host[:256] or None if isinstance(host, str) else None
 
 
 def forwarded_for(scope: Any) -> list[str]:
@@ -115,7 +116,7 @@ def address_bytes(host: str) -> bytes | None:
 
 def _network(text: str) -> IPv4Network | IPv6Network:
     try:
-        network = ip_network(text)
+        network = ip_network(text if isinstance(text, str) else repr([text]))
     except ValueError as error:
         raise ValueError(f'a trusted proxy is a network such as "10.0.0.0/8", not {text!r}: {error}') from None
     if isinstance(network, IPv6Network) and network.prefixlen >= 96 and network.network_address.ipv4_mapped:
@@ -131,11 +132,16 @@ def by_user(conn: HTTPConnection) -> Key:
     user = conn.scope.get("user")
     if user is None or not getattr(user, "is_authenticated", False):
         return None
-    try:
-        identity = user.identity
-    except (AttributeError, NotImplementedError):  # starlette.authentication.BaseUser's own raises
-        identity = getattr(user, "display_name", None)
+    identity = identity_of(user)
     return None if identity is None or identity == "" else f"user:{identity}"
+
+
+def identity_of(user: Any) -> Any:
+    """A user's `identity`, or `display_name` where Starlette's BaseUser has none of its own."""
+    try:
+        return user.identity
+    except (AttributeError, NotImplementedError):
+        return getattr(user, "display_name", None)
 
 
 class by_user_or:  # noqa: N801 - one of the key functions, called like one
@@ -147,7 +153,7 @@ class by_user_or:  # noqa: N801 - one of the key functions, called like one
         self.fallback = fallback
 
     def __call__(self, conn: HTTPConnection) -> Key | Awaitable[Key]:
-        key = by_user(conn)
+        key = by_user(conn) if "user" in conn.scope else None
         return self.fallback(conn) if key is None else key
 
 

@@ -47,10 +47,12 @@ class Ledger:
         """The one bucket that Discord's headers are about: the one that refused, else the one with least left."""
         if self.refused_by is not None or not self.decisions:
             return self.refused_by
-        return min(self.decisions, key=lambda d: d.measure.remaining) if len(self.decisions) > 1 else self.decisions[0]
+        return min(self.decisions, key=lambda d: d.remaining) if len(self.decisions) > 1 else self.decisions[0]
 
     def headers(self, style: HeaderStyle | None, wall: float) -> RawHeaders:
         """The headers that a response to this request carries in that style."""
+        if style == "discord" and self.refused_by is None and len(self.decisions) == 1:
+            return discord_headers(self.decisions[0], wall, refused=False)
         shown = self.shown
         if shown is None:
             return []
@@ -76,7 +78,19 @@ def ledger_of(scope: MutableMapping[str, Any]) -> Ledger:
 def merged(headers: Iterable[tuple[bytes, bytes]], ours: RawHeaders) -> RawHeaders:
     """The response's own headers, then ours, except those that it carries already: two values would be joined."""
     present = list(headers)
+    for name, _ in present:
+        if name.lower() in _OURS:
+            break
+    else:
+        return present + ours
     names = {name.lower() for name, _ in present}
-    if any(name.startswith((b"x-ratelimit-", b"ratelimit")) for name in names):
+    if (names - {b"retry-after"}) & _OURS:
         ours = [header for header in ours if header[0] == b"retry-after"]
     return present + [header for header in ours if header[0] not in names]
+
+
+_NAMES = (
+    *(f"x-ratelimit-{part}" for part in ("limit", "remaining", "reset", "reset-after", "bucket", "scope", "global")),
+    *("ratelimit", "ratelimit-policy", "retry-after"),
+)
+_OURS = frozenset(name.encode("ascii") for name in _NAMES)

@@ -15,11 +15,12 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asgi_ratelimit.decision import Decision
+from asgi_ratelimit.errors import StoreUnavailable
 from asgi_ratelimit.inbound.gate import ClientGone, Gate, Limiters, reads_the_user
 from asgi_ratelimit.inbound.headers import HeaderStyle
 from asgi_ratelimit.inbound.keys import KeyFunction, by_user_or_ip
 from asgi_ratelimit.inbound.ledger import LEDGER, Ledger, merged
-from asgi_ratelimit.inbound.response import LimitedResponse
+from asgi_ratelimit.inbound.response import LimitedResponse, UnavailableResponse, can_only_close
 from asgi_ratelimit.inbound.websocket import LimitedSocket
 from asgi_ratelimit.limiter import Limiter
 from asgi_ratelimit.limits import as_limits
@@ -30,6 +31,7 @@ __all__ = ["RateLimitMiddleware"]
 
 logger = logging.getLogger("asgi_ratelimit")
 
+_MOST_LAYERS = 100  # of middleware that are looked through
 _READ_AHEAD = 65_536  # bytes of a body that are kept while its request is held
 
 
@@ -97,7 +99,7 @@ class RateLimitMiddleware:
             ledger.style = self._style
             send = self._writing(ledger, send)
         if self._messages is not None and scope["type"] == "websocket":
-            socket = LimitedSocket(self._messages, self.store.clock, receive, send)
+            socket = LimitedSocket(self._messages, self.store.clock, receive, send, self._too_many_frames)
             receive, send = socket.receive, socket.send
         if self._gate.unlimited:
             await self.app(scope, receive, send)
@@ -106,7 +108,11 @@ class RateLimitMiddleware:
 
     async def _limited(self, ledger: Ledger, scope: Scope, receive: Receive, send: Send) -> None:
         conn = HTTPConnection(scope)
-        if (self._exempt is not None and await self._is_exempt(conn)) or _is_preflight(scope):
+        if type(scope.get("headers")) is not list:  # any iterable will do for ASGI, but it is read more than once
+            scope["headers"] = list(scope.get("headers") or ())
+        if (self._exempt is not None and await self._is_exempt(conn)) or (
+            scope.get("method") == "OPTIONS" and _is_preflight(scope)
+        ):
             await self.app(scope, receive, send)
             return
         had_user = not self._awaits_user or "user" in scope
@@ -119,6 +125,10 @@ class RateLimitMiddleware:
                 decided = await self._gate.decide(conn, self._limiters)
         except ClientGone:
             return
+        except StoreUnavailable as error:
+            logger.error("a request was answered with 503: %s", error)
+            await UnavailableResponse()(scope, receive, send)
+            return
         if decided is None:
             await self.app(scope, receive, send)
             return
@@ -127,30 +137,38 @@ class RateLimitMiddleware:
             self._notices.say("ARL102", f"{limiter!r} has been passed twice; give one of the doors another name")
         if decision.allowed or not self._enforce:
             if not decision.allowed:
-                self._would_refuse.count(limiter)
-            await self._pass_on(decision, limiter, scope, receive, send)
+                self._would_refuse.count(repr(limiter))
+            if self._refund is None:
+                await self.app(scope, receive, send)
+            else:
+                await self._pass_on(decision, limiter, self._refund, scope, receive, send)
             if not had_user and "user" in scope:
                 self._warn_late_user()
             return
-        response = await self._response_to(conn, decision)
+        response = LimitedResponse(decision) if can_only_close(scope) else await self._response_to(conn, decision)
         await response(scope, receive, send)
 
-    async def _pass_on(self, decision: Decision, limiter: Limiter, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._refund is None:
-            await self.app(scope, receive, send)
-            return
+    async def _pass_on(
+        self,
+        decision: Decision,
+        limiter: Limiter,
+        refund: Callable[[int], bool],
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
         status = 0
 
         async def refunding(message: Message) -> None:
             nonlocal status
-            if not status and (status := _status(message)) and self._refund is not None and self._refund(status):
+            if not status and (status := _status(message)) and refund(status):
                 await limiter.refund(decision)
             await send(message)
 
         try:
             await self.app(scope, receive, refunding)
         except Exception:
-            if not status and self._refund(500):
+            if not status and refund(500):
                 await limiter.refund(decision)
             raise
 
@@ -165,6 +183,11 @@ class RateLimitMiddleware:
                 "ARL204", f"it must return a Response, not {response!r:.80}; Discord's 429 is sent instead"
             )
         return LimitedResponse(decision)
+
+    def _too_many_frames(self) -> bool:
+        if not self._enforce:
+            self._would_refuse.count(f"messages={self._messages}")
+        return self._enforce
 
     async def _is_exempt(self, conn: HTTPConnection) -> bool:
         if callable(self._exempt):
@@ -188,8 +211,8 @@ class RateLimitMiddleware:
     def _check_place(self) -> None:
         if inside_a_request():
             self._notices.say("ARL106", "its buckets are new each time and limit nothing; make it once, with the app")
-        inner: Any = self.app
-        while inner is not None and not self._gate.unlimited:
+        inner: Any = None if self._gate.unlimited else self.app
+        for _ in range(_MOST_LAYERS):
             if isinstance(inner, CORSMiddleware):
                 self._notices.say(
                     "ARL108",
@@ -215,8 +238,6 @@ class RateLimitMiddleware:
 
 def _is_preflight(scope: Any) -> bool:
     """A browser's question before a cross-origin request (Fetch standard, CORS-preflight request)."""
-    if scope.get("method") != "OPTIONS":
-        return False
     names = {name for name, _ in scope.get("headers", ())}
     return b"origin" in names and b"access-control-request-method" in names
 
@@ -228,6 +249,8 @@ def _status(message: Message) -> int:
     """The status of a response that starts with this message, 0 if none does; a WebSocket's accept is its 101."""
     if message["type"] == "websocket.accept":
         return 101
+    if message["type"] == "websocket.close":
+        return 403  # before it was accepted, that is
     return int(message["status"]) if message["type"] in _STARTS else 0
 
 
@@ -275,8 +298,8 @@ class _Tally:
         self._counted = 0
         self._next_us = 0
 
-    def count(self, limiter: Limiter) -> None:
+    def count(self, by: str) -> None:
         self._counted += 1
         if self._clock.now_us() >= self._next_us:
-            logger.warning("%r would have refused %d requests (enforce=False)", limiter, self._counted)
+            logger.warning("%s would have refused %d requests (enforce=False)", by, self._counted)
             self._counted, self._next_us = 0, self._clock.now_us() + 60_000_000

@@ -10,7 +10,7 @@ from starlette.types import Receive, Scope, Send
 from asgi_ratelimit.decision import Decision
 from asgi_ratelimit.inbound.headers import in_milliseconds
 
-__all__ = ["RATE_LIMITED", "VIA", "LimitedResponse", "limited_body"]
+__all__ = ["RATE_LIMITED", "VIA", "LimitedResponse", "UnavailableResponse", "can_only_close", "limited_body"]
 
 VIA = (b"via", b"1.1 asgi_ratelimit")
 RATE_LIMITED = 4008  # the code with which Discord's gateway closes a socket that sends too much
@@ -21,12 +21,30 @@ def limited_body(decision: Decision) -> dict[str, object]:
     whose = "The resource is" if decision.scope == "shared" else "You are"
     return {
         "message": f"{whose} being rate limited.",
-        "retry_after": max(0.001, in_milliseconds(decision.measure.retry_us)),
+        "retry_after": max(0.001, in_milliseconds(decision.retry_us)),
         "global": decision.scope == "global",
     }
 
 
-class LimitedResponse(Response):
+def can_only_close(scope: Scope) -> bool:
+    """Whether it is a WebSocket whose server cannot send a response instead of opening it."""
+    return scope["type"] == "websocket" and "websocket.http.response" not in (scope.get("extensions") or {})
+
+
+class _Answer(Response):
+    """A response that closes a WebSocket where the server can do no more."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if can_only_close(scope):
+            await send({"type": "websocket.close", "code": self.close_code, "reason": self.close_reason})
+        else:
+            await super().__call__(scope, receive, send)
+
+    close_code = RATE_LIMITED
+    close_reason = "rate limited"
+
+
+class LimitedResponse(_Answer):
     """A 429 in Discord's words; its X-RateLimit headers are added by the door.
 
     `Via`, because without it discord.py and its kin take any 429 for a ban by Cloudflare; the content type
@@ -37,12 +55,16 @@ class LimitedResponse(Response):
     media_type = "application/json"
 
     def __init__(self, decision: Decision) -> None:
-        body = json.dumps(limited_body(decision)).encode("ascii")
-        super().__init__(body, status_code=429)
+        super().__init__(json.dumps(limited_body(decision)).encode("ascii"), status_code=429)
         self.raw_headers.append(VIA)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "websocket" and "websocket.http.response" not in (scope.get("extensions") or {}):
-            await send({"type": "websocket.close", "code": RATE_LIMITED, "reason": "rate limited"})
-            return
-        await super().__call__(scope, receive, send)
+
+class UnavailableResponse(_Answer):
+    """A 503: the store cannot answer, and nobody may pass unseen."""
+
+    media_type = "application/json"
+    close_code = 1013  # try again later, RFC 6455's registry
+    close_reason = "try again later"
+
+    def __init__(self) -> None:
+        super().__init__(b'{"message": "The rate limiter cannot answer."}', 503, headers={"retry-after": "1"})

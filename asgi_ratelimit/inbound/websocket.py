@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from starlette.types import Message, Receive, Send
 
 from asgi_ratelimit.clock import Clock
@@ -20,7 +22,10 @@ class LimitedSocket:
     still sends is dropped: it learns of the end from its next `receive`.
     """
 
-    def __init__(self, limits: tuple[Limit, ...], clock: Clock, receive: Receive, send: Send) -> None:
+    def __init__(
+        self, limits: tuple[Limit, ...], clock: Clock, receive: Receive, send: Send, on_too_many: Callable[[], bool]
+    ) -> None:
+        self._on_too_many = on_too_many  # whether to close it
         self._limits = limits
         self._states: list[State] = [None] * len(limits)
         self._clock = clock
@@ -32,7 +37,7 @@ class LimitedSocket:
         if self._closed:
             return {"type": "websocket.disconnect", **_CLOSE}
         message = await self._receive()
-        if message["type"] != "websocket.receive" or self._take():
+        if message["type"] != "websocket.receive" or self._take() or not self._on_too_many():
             return message
         self._closed = True
         await self._send({"type": "websocket.close", **_CLOSE})

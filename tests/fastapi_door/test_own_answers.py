@@ -11,7 +11,15 @@ from fastapi.exception_handlers import http_exception_handler
 from fastapi.responses import JSONResponse
 from fastapi.testclient import TestClient
 
-from asgi_ratelimit import Decision, MemoryStore, RateLimited, RateLimitError, RateLimitMiddleware
+from asgi_ratelimit import (
+    Decision,
+    Limiter,
+    MemoryStore,
+    RateLimited,
+    RateLimitError,
+    RateLimitMiddleware,
+    StoreUnavailable,
+)
 from asgi_ratelimit.fastapi import RateLimit
 
 from .traffic import DISCORD_ON_REFUSAL, limit_names, repeated
@@ -183,3 +191,14 @@ def test_an_endpoint_may_catch_the_refusal_of_a_limit_that_it_calls_itself(store
 
     client = TestClient(app)
     assert [client.get("/").json() for _ in range(2)] == ["now", "later: 3600"]
+
+
+def test_a_store_that_cannot_answer_is_a_503(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def unavailable(self: Any, key: str, cost: int = 1, *, per: str = "") -> Decision:
+        raise StoreUnavailable("gone")
+
+    monkeypatch.setattr(Limiter, "try_acquire", unavailable)
+    app = FastAPI(dependencies=[Depends(RateLimit("1/hour"))])
+    app.get("/")(lambda: None)
+    answer = TestClient(app).get("/")
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")

@@ -1,0 +1,1 @@
+"""The way in: keys, headers, ledger, gate, answer, WebSockets, warnings and the middleware."""
