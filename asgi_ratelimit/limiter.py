@@ -62,10 +62,14 @@ class Limiter:
         `per` names the resource that is asked for, for limits of scope "shared". ValueError for a cost below 1
         or above the capacity.
         """
+        answer = self.ask(key, cost, per)
+        return answer if isinstance(answer, Decision) else await answer
+
+    def ask(self, key: str, cost: int = 1, per: str = "") -> Decision | Awaitable[Decision]:
+        """`try_acquire` for those who can do without a coroutine when the store answers at once."""
         if cost is not _ONE:
             self._check_cost(cost)
-        answer = self._decide(key, cost, per)
-        return answer if isinstance(answer, Decision) else await answer
+        return self._decide(key, cost, per)
 
     async def acquire(self, key: str, cost: int = 1, *, timeout: float | None = None, per: str = "") -> Decision:
         """Wait for one's turn, first come first served, then for the decision's `delay`.

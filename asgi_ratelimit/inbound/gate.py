@@ -124,7 +124,8 @@ class Gate:
             cost = self._all_of(limiter)
         if self._max_wait and (self._held < MOST_HELD or limiter.has_line(key, per=per)):
             return await self._held_back(limiter, key, cost, per, gone), limiter
-        decision = await limiter.try_acquire(key, cost, per=per)
+        answer = limiter.ask(key, cost, per)
+        decision = answer if isinstance(answer, Decision) else await answer
         if self.may_wait and decision.delay:
             decision = await self._delayed(decision, limiter, gone)
         return decision, limiter

@@ -43,10 +43,13 @@ class ClientIP:
         self._is_trusted = lru_cache(maxsize=8192)(self._in_a_trusted_network)
 
     def __call__(self, conn: HTTPConnection) -> Key:
-        peer = peer_host(conn.scope)
-        if self._trusts_somebody and self._trusts(peer):
-            peer = self._behind_proxies(conn.scope, peer)
-        return None if peer is None else self._read(peer)
+        if self._trusts_somebody:
+            peer = peer_host(conn.scope)
+            return self._read(self._behind_proxies(conn.scope, peer) if self._trusts(peer) else peer)
+        client: Any = conn.scope.get("client")
+        # As every server has it; peer_host knows the odd ones, too.
+        plain = type(client) is tuple and len(client) == 2 and type(client[0]) is str
+        return self._read(client[0] if plain else peer_host(conn.scope))
 
     def _behind_proxies(self, scope: Any, peer: str | None) -> str | None:
         hops = forwarded_for(scope)[-_MOST_HOPS:]
@@ -67,7 +70,10 @@ class ClientIP:
         address = ip_address(packed)
         return any(address in network for network in self.trusted_proxies)
 
-    def _canonical(self, host: str) -> str:
+    def _canonical(self, host: str | None) -> Key:
+        if not host:
+            return None
+        host = host[:256]
         packed = address_bytes(host)
         if packed is None:
             return host  # a name that the server made up, such as a test client's
@@ -84,7 +90,7 @@ def peer_host(scope: Any) -> str | None:
     if not client or not isinstance(client, (list, tuple)):
         return None
     host = client[0]
-    return host[:256] or None if isinstance(host, str) else None
+    return host or None if isinstance(host, str) else None
 
 
 def forwarded_for(scope: Any) -> list[str]:

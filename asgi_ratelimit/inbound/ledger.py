@@ -23,21 +23,22 @@ LEDGER = "asgi_ratelimit"  # where it stands in the scope
 class Ledger:
     """The decisions about one request, and who writes them on its response."""
 
-    __slots__ = ("charged", "decisions", "refused_by", "store", "style")
+    __slots__ = ("decisions", "refused_by", "store", "style")
 
     def __init__(self, store: Store | None = None) -> None:
         self.store = store  # of the innermost middleware: its routes use it too
         self.style: HeaderStyle | None = None  # what the outermost middleware that writes headers has promised
         self.decisions: list[Decision] = []
         self.refused_by: Decision | None = None
-        self.charged: set[tuple[str, Any]] | None = None
 
     def add(self, decision: Decision, *, enforced: bool) -> bool:
         """Note a decision. False if one of its buckets had been charged by this request before."""
         self.decisions.append(decision)
-        if enforced and not decision.allowed:
-            self.refused_by = decision
-        if len(self.decisions) == 1 or not decision.allowed:
+        if not decision.allowed:
+            if enforced:
+                self.refused_by = decision
+            return True
+        if len(self.decisions) == 1:
             return True
         earlier = {(part.bucket, part._kept_as) for d in self.decisions[:-1] for part in d.parts}
         return earlier.isdisjoint((part.bucket, part._kept_as) for part in decision.parts)
@@ -77,7 +78,7 @@ def ledger_of(scope: MutableMapping[str, Any]) -> Ledger:
 
 def merged(headers: Iterable[tuple[bytes, bytes]], ours: RawHeaders) -> RawHeaders:
     """The response's own headers, then ours, except those that it carries already: two values would be joined."""
-    present = list(headers)
+    present = headers if type(headers) is list else list(headers)
     for name, _ in present:
         if name.lower() in _OURS:
             break
