@@ -25,6 +25,7 @@ from asgi_ratelimit.inbound.keys import (
     identity_of,
     peer_host,
 )
+from asgi_ratelimit.inbound.turns import Turns, is_discord_client
 from asgi_ratelimit.limiter import Limiter
 from asgi_ratelimit.limits import Limit, TokenBucket, as_limits
 from asgi_ratelimit.misuse import Notices
@@ -100,6 +101,7 @@ class Gate:
         # Whether a request may be held here.
         self.may_wait = max_wait > 0 or self.fixed is None or any(limit.shapes for limit in self.fixed)
         self._held = 0
+        self._turns = Turns()
         self._trials = _TRIALS if _reads_the_address(key) else 0
 
     async def decide(
@@ -123,11 +125,14 @@ class Gate:
         if cost > limiter.capacity:
             cost = self._all_of(limiter)
         if self._max_wait and (self._held < MOST_HELD or limiter.has_line(key, per=per)):
-            return await self._held_back(limiter, key, cost, per, gone), limiter
-        answer = limiter.ask(key, cost, per)
-        decision = answer if isinstance(answer, Decision) else await answer
-        if self.may_wait and decision.delay:
-            decision = await self._delayed(decision, limiter, gone)
+            decision = await self._held_back(limiter, key, cost, per, gone)
+        else:
+            answer = limiter.ask(key, cost, per)
+            decision = answer if isinstance(answer, Decision) else await answer
+            if self.may_wait and decision.delay:
+                decision = await self._delayed(decision, limiter, gone)
+        if not decision.allowed and is_discord_client(conn.scope):
+            decision = self._turns.next(decision, limiter.store.clock.now_us())
         return decision, limiter
 
     # Waiting

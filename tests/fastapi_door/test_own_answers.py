@@ -194,10 +194,10 @@ def test_an_endpoint_may_catch_the_refusal_of_a_limit_that_it_calls_itself(store
 
 
 def test_a_store_that_cannot_answer_is_a_503(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def unavailable(self: Any, key: str, cost: int = 1, *, per: str = "") -> Decision:
+    def unavailable(self: Any, key: str, cost: int = 1, per: str = "") -> Decision:
         raise StoreUnavailable("gone")
 
-    monkeypatch.setattr(Limiter, "try_acquire", unavailable)
+    monkeypatch.setattr(Limiter, "ask", unavailable)
     app = FastAPI(dependencies=[Depends(RateLimit("1/hour"))])
     app.get("/")(lambda: None)
     answer = TestClient(app).get("/")

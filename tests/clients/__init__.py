@@ -1,0 +1,1 @@
+"""Bots as they are installed, against an app limited by this package."""
