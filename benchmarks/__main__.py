@@ -1,0 +1,79 @@
+"""Measures everything, prints the page and writes it to benchmarks/RESULTS.md."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks import candidates, decisions, doors, report
+from benchmarks.memory import memory
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description="Us, the floors and the peers, in one run."
+    )
+    parser.add_argument("--quick", action="store_true", help="fewer rounds and keys: a minute instead of ten")
+    parser.add_argument("--output", type=Path, default=Path(__file__).with_name("RESULTS.md"), help="where to write")
+    options = parser.parse_args()
+    warnings.simplefilter("ignore", DeprecationWarning)  # the peers'
+    os.chdir(Path(__file__).parent)  # some peers read ./.env
+    page = report.page(sections(options.quick), quick=options.quick)
+    options.output.write_text(page, encoding="utf-8")
+    print(page)
+
+
+def sections(quick: bool) -> Iterator[tuple[str, str, str]]:
+    rounds = 5 if quick else 15
+    yield _decisions(rounds, quick)
+    yield _growth(rounds, quick)
+    yield _inserts(quick)
+    yield _middlewares(rounds, quick)
+    yield _dependencies(rounds, quick)
+
+
+def _decisions(rounds: int, quick: bool) -> tuple[str, str, str]:
+    cases = asyncio.run(decisions.decisions(rounds, 5_000 if quick else 20_000))
+    used = memory(1 if quick else 3)
+    text = (
+        "An async call, 100 000 keys in the store. *Spread*: keys in random order, 100 a minute, all allowed. *Hot*: "
+        "one key again and again, all allowed. *Refused*: keys in random order, every one of them used up. Checks per "
+        "second are of the first. Memory: what the resident process grows by for 100 000 keys, each in a process of "
+        "its own, the keys themselves not counted."
+    )
+    return "A decision in memory", text, report.per_check(cases, used, candidates.FLOOR)
+
+
+def _growth(rounds: int, quick: bool) -> tuple[str, str, str]:
+    sizes = decisions.SIZES[:-1] if quick else decisions.SIZES
+    scores = asyncio.run(decisions.growth(rounds, 5_000 if quick else 20_000, sizes))
+    text = "Keys in random order, so that what grows is mostly the misses of the processor's caches."
+    return "Growth with the number of keys", text, report.growth(scores, candidates.FLOOR, candidates.OURS)
+
+
+def _inserts(quick: bool) -> tuple[str, str, str]:
+    number, fills = (100_000, 1) if quick else (1_000_000, 3)
+    worst = decisions.worst_inserts(number, fills)
+    text = f"The slowest single check while a store is filled with {number:,} new keys (the best of {fills} fills)."
+    names = {candidates.FLOOR: "one plain dict", candidates.OURS: candidates.OURS}
+    return "The worst insert", text.replace(",", " "), report.inserts(worst, names)
+
+
+def _middlewares(rounds: int, quick: bool) -> tuple[str, str, str]:
+    scores, headers = asyncio.run(doors.middlewares(2 * rounds + 1, 200 if quick else 400))
+    text = "A Starlette app with one route, called in process as a server would call it; 1 000 clients in turn."
+    return "What a middleware adds", text, report.added(scores, headers, doors.BARE, doors.FLOOR)
+
+
+def _dependencies(rounds: int, quick: bool) -> tuple[str, str, str]:
+    scores, headers = asyncio.run(doors.dependencies(2 * rounds + 1, 200 if quick else 400))
+    text = "The same with a FastAPI app. The bare app's route has one trivial dependency, an async function of nothing."
+    return "What a dependency adds", text, report.added(scores, headers, doors.BARE, doors.FLOOR)
+
+
+if __name__ == "__main__":
+    main()
