@@ -81,7 +81,7 @@ class RateLimit:
         ledger = ledger_of(conn.scope)
         limiters = self._limiters_for(conn, ledger)
         try:
-            decided = await self._gate.decide(conn, limiters, key=key, per=self._resource(conn))
+            decided = await self._gate.decide(conn.scope, limiters, conn=conn, key=key, per=self._resource(conn))
         except StoreUnavailable as error:
             raise HTTPException(503, "The rate limiter cannot answer.", {"retry-after": "1"}) from error
         if decided is None:

@@ -13,6 +13,7 @@ from uuid import UUID
 
 from starlette.authentication import BaseUser
 from starlette.requests import HTTPConnection
+from starlette.types import Scope
 
 from asgi_ratelimit.decision import Decision
 from asgi_ratelimit.errors import RateLimited
@@ -23,6 +24,7 @@ from asgi_ratelimit.inbound.keys import (
     by_user_or,
     forwarded_for,
     identity_of,
+    key_of_scope,
     peer_host,
 )
 from asgi_ratelimit.inbound.turns import Turns, is_discord_client
@@ -95,6 +97,7 @@ class Gate:
         self.fixed = None if callable(limit) or limit is None else as_limits(limit)
         self.unlimited = limit is None
         self._key = key
+        self._key_of = key_of_scope(key)
         self._cost_function = cost if callable(cost) else None
         self._cost = 1 if callable(cost) else _static_cost(cost, self.fixed)
         self._max_wait = max_wait
@@ -105,21 +108,31 @@ class Gate:
         self._trials = _TRIALS if _reads_the_address(key) else 0
 
     async def decide(
-        self, conn: HTTPConnection, limiters: Limiters, *, key: Any = ASK, per: str = "", gone: Gone | None = None
+        self,
+        scope: Scope,
+        limiters: Limiters,
+        *,
+        conn: HTTPConnection | None = None,
+        key: Any = ASK,
+        per: str = "",
+        gone: Gone | None = None,
     ) -> tuple[Decision, Limiter] | None:
-        """Charge the connection's buckets; None if nothing limits it. Waits for `max_wait` and for a delay."""
-        limiter = limiters.fixed or await self._chosen(conn, limiters)
+        """Charge a connection's buckets; None if nothing limits it. Waits for `max_wait` and for a delay.
+
+        `conn` is what a user's functions are given, a HTTPConnection unless the door has a better one.
+        """
+        limiter = limiters.fixed or await self._chosen(conn or HTTPConnection(scope), limiters)
         if limiter is None:
             return None
         if key is ASK:
-            key = self._key(conn)
+            key = self._key_of(scope) if self._key_of else self._key(conn or HTTPConnection(scope))
         if type(key) is not str or not key:
             key = self._as_key(await key if isawaitable(key) else key)
         if self._trials:
-            self._look_for_a_proxy(conn)
+            self._look_for_a_proxy(scope)
         cost = self._cost
         if self._cost_function is not None:
-            cost = await self._asked_cost(conn)
+            cost = await self._asked_cost(conn or HTTPConnection(scope))
             if cost == 0:
                 return None
         if cost > limiter.capacity:
@@ -131,7 +144,7 @@ class Gate:
             decision = answer if isinstance(answer, Decision) else await answer
             if self.may_wait and decision.delay:
                 decision = await self._delayed(decision, limiter, gone)
-        if not decision.allowed and is_discord_client(conn.scope):
+        if not decision.allowed and is_discord_client(scope):
             decision = self._turns.next(decision, limiter.store.clock.now_us())
         return decision, limiter
 
@@ -227,11 +240,11 @@ class Gate:
         self._notices.say("ARL203", f"one is above the capacity of {limiter!r}; the capacity is charged instead")
         return limiter.capacity
 
-    def _look_for_a_proxy(self, conn: HTTPConnection) -> None:
+    def _look_for_a_proxy(self, scope: Scope) -> None:
         self._trials -= 1
-        hops = forwarded_for(conn.scope)
+        hops = forwarded_for(scope)
         # uvicorn's own ProxyHeadersMiddleware has then put the client's address in place of the proxy's.
-        if hops and peer_host(conn.scope) not in hops:
+        if hops and peer_host(scope) not in hops:
             self._trials = 0
             self._notices.say(
                 "ARL104",

@@ -43,13 +43,17 @@ class ClientIP:
         self._is_trusted = lru_cache(maxsize=8192)(self._in_a_trusted_network)
 
     def __call__(self, conn: HTTPConnection) -> Key:
+        return self.of(conn.scope)
+
+    def of(self, scope: Any) -> Key:
+        """The same of a scope."""
         if self._trusts_somebody:
-            peer = peer_host(conn.scope)
-            return self._read(self._behind_proxies(conn.scope, peer) if self._trusts(peer) else peer)
-        client: Any = conn.scope.get("client")
+            peer = peer_host(scope)
+            return self._read(self._behind_proxies(scope, peer) if self._trusts(peer) else peer)
+        client = scope.get("client")
         # As every server has it; peer_host knows the odd ones, too.
         plain = type(client) is tuple and len(client) == 2 and type(client[0]) is str
-        return self._read(client[0] if plain else peer_host(conn.scope))
+        return self._read(client[0] if plain else peer_host(scope))
 
     def _behind_proxies(self, scope: Any, peer: str | None) -> str | None:
         hops = forwarded_for(scope)[-_MOST_HOPS:]
@@ -135,7 +139,11 @@ by_ip = ClientIP()
 
 def by_user(conn: HTTPConnection) -> Key:
     """`scope["user"]` if it is authenticated: its `identity`, or its `display_name` where it has none."""
-    user = conn.scope.get("user")
+    return _user_of(conn.scope)
+
+
+def _user_of(scope: Any) -> Key:
+    user = scope.get("user")
     if user is None or not getattr(user, "is_authenticated", False):
         return None
     identity = identity_of(user)
@@ -159,8 +167,18 @@ class by_user_or:  # noqa: N801 - one of the key functions, called like one
         self.fallback = fallback
 
     def __call__(self, conn: HTTPConnection) -> Key | Awaitable[Key]:
-        key = by_user(conn) if "user" in conn.scope else None
+        key = _user_of(conn.scope)
         return self.fallback(conn) if key is None else key
+
+
+def key_of_scope(key: KeyFunction) -> Callable[[Any], Key] | None:
+    """The same as a function of the scope, where that is one of ours and needs no connection."""
+    if isinstance(key, ClientIP):
+        return key.of
+    if isinstance(key, by_user_or) and isinstance(key.fallback, ClientIP):
+        address_of = key.fallback.of
+        return lambda scope: (_user_of(scope) if "user" in scope else None) or address_of(scope)
+    return None
 
 
 by_user_or_ip = by_user_or(by_ip)

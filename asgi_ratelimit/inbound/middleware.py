@@ -91,6 +91,36 @@ class RateLimitMiddleware:
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
+        ledger, receive, send = self._opened(scope, receive, send)
+        may_be_exempt = self._exempt is not None or scope.get("method") == "OPTIONS"
+        if self._gate.unlimited or (may_be_exempt and await self._is_exempt(scope)):
+            await self.app(scope, receive, send)
+            return
+        had_user = "user" in scope
+        mailbox = _Mailbox(receive) if self._gate.may_wait else None
+        try:
+            decided = await self._gate.decide(scope, self._limiters, gone=mailbox.gone if mailbox else None)
+        except ClientGone:
+            return
+        except StoreUnavailable as error:
+            logger.error("a request was answered with 503: %s", error)
+            await UnavailableResponse()(scope, receive, send)
+            return
+        if mailbox is not None:
+            receive = mailbox.receive
+        if decided is None:
+            await self.app(scope, receive, send)
+        elif not self._lets_pass(ledger, *decided):
+            await self._refuse(decided[0], scope, receive, send)
+        elif self._refund is None:
+            await self.app(scope, receive, send)
+        else:
+            await self._pass_on(*decided, self._refund, scope, receive, send)
+        if self._awaits_user and not had_user and "user" in scope:
+            self._warn_late_user()
+
+    def _opened(self, scope: Scope, receive: Receive, send: Send) -> tuple[Ledger, Receive, Send]:
+        """The request's ledger, and its channels with what this door does to them."""
         ledger = scope.get(LEDGER)
         if ledger is None:
             ledger = scope[LEDGER] = Ledger()
@@ -101,52 +131,18 @@ class RateLimitMiddleware:
         if self._messages is not None and scope["type"] == "websocket":
             socket = LimitedSocket(self._messages, self.store.clock, receive, send, self._too_many_frames)
             receive, send = socket.receive, socket.send
-        if self._gate.unlimited:
-            await self.app(scope, receive, send)
-        else:
-            await self._limited(ledger, scope, receive, send)
-
-    async def _limited(self, ledger: Ledger, scope: Scope, receive: Receive, send: Send) -> None:
-        conn = HTTPConnection(scope)
         if type(scope.get("headers")) is not list:  # any iterable will do for ASGI, but it is read more than once
             scope["headers"] = list(scope.get("headers") or ())
-        if (self._exempt is not None and await self._is_exempt(conn)) or (
-            scope.get("method") == "OPTIONS" and _is_preflight(scope)
-        ):
-            await self.app(scope, receive, send)
-            return
-        had_user = not self._awaits_user or "user" in scope
-        try:
-            if self._gate.may_wait:
-                mailbox = _Mailbox(receive)
-                receive = mailbox.receive
-                decided = await self._gate.decide(conn, self._limiters, gone=mailbox.gone)
-            else:
-                decided = await self._gate.decide(conn, self._limiters)
-        except ClientGone:
-            return
-        except StoreUnavailable as error:
-            logger.error("a request was answered with 503: %s", error)
-            await UnavailableResponse()(scope, receive, send)
-            return
-        if decided is None:
-            await self.app(scope, receive, send)
-            return
-        decision, limiter = decided
+        return ledger, receive, send
+
+    def _lets_pass(self, ledger: Ledger, decision: Decision, limiter: Limiter) -> bool:
         if not ledger.add(decision, enforced=self._enforce):
             self._notices.say("ARL102", f"{limiter!r} has been passed twice; give one of the doors another name")
-        if decision.allowed or not self._enforce:
-            if not decision.allowed:
-                self._would_refuse.count(repr(limiter))
-            if self._refund is None:
-                await self.app(scope, receive, send)
-            else:
-                await self._pass_on(decision, limiter, self._refund, scope, receive, send)
-            if not had_user and "user" in scope:
-                self._warn_late_user()
-            return
-        response = LimitedResponse(decision) if can_only_close(scope) else await self._response_to(conn, decision)
-        await response(scope, receive, send)
+        if decision.allowed:
+            return True
+        if not self._enforce:
+            self._would_refuse.count(repr(limiter))
+        return not self._enforce
 
     async def _pass_on(
         self,
@@ -172,28 +168,30 @@ class RateLimitMiddleware:
                 await limiter.refund(decision)
             raise
 
-    async def _response_to(self, conn: HTTPConnection, decision: Decision) -> Any:
-        if self._on_limited is not None:
-            response = self._on_limited(conn, decision)
+    async def _refuse(self, decision: Decision, scope: Scope, receive: Receive, send: Send) -> None:
+        response: Any = None
+        if self._on_limited is not None and not can_only_close(scope):
+            response = self._on_limited(HTTPConnection(scope), decision)
             if isawaitable(response):
                 response = await response
-            if callable(response):
-                return response
-            self._notices.say(
-                "ARL204", f"it must return a Response, not {response!r:.80}; Discord's 429 is sent instead"
-            )
-        return LimitedResponse(decision)
+            if not callable(response):
+                self._notices.say(
+                    "ARL204", f"it must return a Response, not {response!r:.80}; Discord's 429 is sent instead"
+                )
+        await (response if callable(response) else LimitedResponse(decision))(scope, receive, send)
 
     def _too_many_frames(self) -> bool:
         if not self._enforce:
             self._would_refuse.count(f"messages={self._messages}")
         return self._enforce
 
-    async def _is_exempt(self, conn: HTTPConnection) -> bool:
+    async def _is_exempt(self, scope: Scope) -> bool:
+        if scope.get("method") == "OPTIONS" and _is_preflight(scope):
+            return True
         if callable(self._exempt):
-            exempt = self._exempt(conn)
+            exempt = self._exempt(HTTPConnection(scope))
             return bool(await exempt if isawaitable(exempt) else exempt)
-        return self._exempt is not None and self._exempt.fullmatch(_app_path(conn.scope)) is not None
+        return self._exempt is not None and self._exempt.fullmatch(_app_path(scope)) is not None
 
     def _writing(self, ledger: Ledger, send: Send) -> Send:
         """A `send` that puts the ledger's headers on the start of a response, or on an accepted WebSocket."""
