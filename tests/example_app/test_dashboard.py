@@ -83,6 +83,7 @@ def test_a_gauge_refills_without_being_told(page: Page) -> None:
 def test_an_answer_shows_its_headers(page: Page) -> None:
     page.goto("/")
     page.get_by_test_id("burst-reports").click()
+    expect(answers(page, 429)).to_have_count(12)  # the newest comes first: wait for the last of them
     refusal = answers(page, 429).first
     expect(refusal).to_contain_text("remaining 0")
     expect(refusal.get_by_text("X-RateLimit-Bucket")).to_be_hidden()
