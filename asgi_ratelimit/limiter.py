@@ -50,7 +50,7 @@ class Limiter:
             _notices.say("ARL106", f"{self!r} has a store of its own, so it limits nothing; make it once, with the app")
         self.store: Store = MemoryStore() if store is None else store
         self._buckets = self.store.open(name, self.policies)
-        self._decide = self._buckets.decide
+        self.ask = self._buckets.decide  # try_acquire for those who have checked the cost: at once, where the store can
         self._lines = Lines(self.store.clock)
 
     def __repr__(self) -> str:
@@ -62,14 +62,10 @@ class Limiter:
         `per` names the resource that is asked for, for limits of scope "shared". ValueError for a cost below 1
         or above the capacity.
         """
-        answer = self.ask(key, cost, per)
-        return answer if isinstance(answer, Decision) else await answer
-
-    def ask(self, key: str, cost: int = 1, per: str = "") -> Decision | Awaitable[Decision]:
-        """`try_acquire` for those who can do without a coroutine when the store answers at once."""
         if cost is not _ONE:
             self._check_cost(cost)
-        return self._decide(key, cost, per)
+        answer = self.ask(key, cost, per)
+        return answer if isinstance(answer, Decision) else await answer
 
     async def acquire(self, key: str, cost: int = 1, *, timeout: float | None = None, per: str = "") -> Decision:
         """Wait for one's turn, first come first served, then for the decision's `delay`.
@@ -83,7 +79,7 @@ class Limiter:
             raise ValueError(f"timeout must be seconds from 0, e.g. timeout=10, or None, not {timeout!r}")
 
         async def ask() -> Decision:
-            answer = self._decide(key, cost, per)
+            answer = self.ask(key, cost, per)
             return answer if isinstance(answer, Decision) else await answer
 
         return await self._lines.wait((key, per), ask, cost, timeout, self.refund)

@@ -110,12 +110,19 @@ class RateLimitMiddleware:
             receive = mailbox.receive
         if decided is None:
             await self.app(scope, receive, send)
-        elif not self._lets_pass(ledger, *decided):
-            await self._refuse(decided[0], scope, receive, send)
-        elif self._refund is None:
+            return
+        decision, limiter = decided
+        if not ledger.add(decision, enforced=self._enforce):
+            self._notices.say("ARL102", f"{limiter!r} has been passed twice; give one of the doors another name")
+        if not decision.allowed and self._enforce:
+            await self._refuse(decision, scope, receive, send)
+            return
+        if not decision.allowed:
+            self._would_refuse.count(repr(limiter))
+        if self._refund is None:
             await self.app(scope, receive, send)
         else:
-            await self._pass_on(*decided, self._refund, scope, receive, send)
+            await self._pass_on(decision, limiter, self._refund, scope, receive, send)
         if self._awaits_user and not had_user and "user" in scope:
             self._warn_late_user()
 
@@ -134,15 +141,6 @@ class RateLimitMiddleware:
         if type(scope.get("headers")) is not list:  # any iterable will do for ASGI, but it is read more than once
             scope["headers"] = list(scope.get("headers") or ())
         return ledger, receive, send
-
-    def _lets_pass(self, ledger: Ledger, decision: Decision, limiter: Limiter) -> bool:
-        if not ledger.add(decision, enforced=self._enforce):
-            self._notices.say("ARL102", f"{limiter!r} has been passed twice; give one of the doors another name")
-        if decision.allowed:
-            return True
-        if not self._enforce:
-            self._would_refuse.count(repr(limiter))
-        return not self._enforce
 
     async def _pass_on(
         self,

@@ -13,7 +13,6 @@ from fastapi.testclient import TestClient
 
 from asgi_ratelimit import (
     Decision,
-    Limiter,
     MemoryStore,
     RateLimited,
     RateLimitError,
@@ -21,6 +20,7 @@ from asgi_ratelimit import (
     StoreUnavailable,
 )
 from asgi_ratelimit.fastapi import RateLimit
+from asgi_ratelimit.store import _MemoryBuckets
 
 from .traffic import DISCORD_ON_REFUSAL, limit_names, repeated
 
@@ -194,10 +194,10 @@ def test_an_endpoint_may_catch_the_refusal_of_a_limit_that_it_calls_itself(store
 
 
 def test_a_store_that_cannot_answer_is_a_503(monkeypatch: pytest.MonkeyPatch) -> None:
-    def unavailable(self: Any, key: str, cost: int = 1, per: str = "") -> Decision:
+    def unavailable(self: Any, key: str, cost: int, per: str) -> Decision:
         raise StoreUnavailable("gone")
 
-    monkeypatch.setattr(Limiter, "ask", unavailable)
+    monkeypatch.setattr(_MemoryBuckets, "decide", unavailable)
     app = FastAPI(dependencies=[Depends(RateLimit("1/hour"))])
     app.get("/")(lambda: None)
     answer = TestClient(app).get("/")
