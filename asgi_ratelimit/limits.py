@@ -170,12 +170,10 @@ class TokenBucket(Limit):
         latest = now + self.depth
         if state is None or state < now or state > latest:
             state = now
-        late = state + cost * self.interval - latest
-        return (
-            (latest - state) // self.interval,
-            -((now - state) // self.ticks),
-            -(-late // self.ticks) if late > 0 else 0,
-        )
+        room = latest - state
+        remaining = room // self.interval
+        retry_us = 0 if remaining >= cost else -((room - cost * self.interval) // self.ticks)
+        return remaining, -((now - state) // self.ticks), retry_us
 
     def is_full(self, state: int, now_us: int) -> bool:
         now = now_us * self.ticks

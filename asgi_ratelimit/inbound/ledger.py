@@ -78,12 +78,15 @@ def ledger_of(scope: MutableMapping[str, Any]) -> Ledger:
 
 def merged(headers: Iterable[tuple[bytes, bytes]], ours: RawHeaders) -> RawHeaders:
     """The response's own headers, then ours, except those that it carries already: two values would be joined."""
-    present = headers if type(headers) is list else list(headers)
+    present = [*headers]
     for name, _ in present:
-        if name.lower() in _OURS:
-            break
-    else:
-        return present + ours
+        if name in _OURS or not name.islower():
+            return _without_twins(present, ours)
+    present += ours
+    return present
+
+
+def _without_twins(present: RawHeaders, ours: RawHeaders) -> RawHeaders:
     names = {name.lower() for name, _ in present}
     if (names - {b"retry-after"}) & _OURS:
         ours = [header for header in ours if header[0] == b"retry-after"]
