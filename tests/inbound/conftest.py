@@ -1,4 +1,4 @@
-"""What every test of the way in starts from: a clock that stands still, and a store that goes by it."""
+"""What the tests of the way in share: a look at what was warned about."""
 
 from __future__ import annotations
 
@@ -9,25 +9,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from asgi_ratelimit import MemoryStore, RateLimitWarning
-from asgi_ratelimit.testing import ManualClock
+from asgi_ratelimit import RateLimitWarning
 
 Said = Callable[[], list[str]]  # the codes of all warnings so far
-
-
-@pytest.fixture(scope="session")
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
-def store(clock: ManualClock) -> MemoryStore:
-    return MemoryStore(clock=clock)
 
 
 @pytest.fixture(params=["warned", "logged"])
