@@ -122,10 +122,10 @@ class Decision:
     def as_refusal(self, cost: int, wait_us: int = 0) -> Decision:
         """The refusal of another `cost` right after this decision, for `wait_us` microseconds at least."""
         refusal = copy(self)
-        refusal.cost, refusal.allowed, refusal._delay_us = cost, False, 0
-        refusal._kept_in = refusal._measure = None
-        remaining, reset_us, retry_us = refusal.measure
-        refusal._measure = remaining, reset_us, max(retry_us, wait_us)
+        refusal.cost, refusal.allowed, refusal._delay_us, refusal._kept_in = cost, False, 0, None
+        remaining, reset_us, retry_us = self.measure
+        blocked_us = retry_us if self.reason == "blocked" else 0
+        refusal._measure = remaining, reset_us, max(self.wait_us(cost), blocked_us, wait_us)
         return refusal
 
     def __eq__(self, other: object) -> bool:

@@ -22,12 +22,12 @@ from starlette.routing import Mount
 from asgi_ratelimit.decision import Decision
 from asgi_ratelimit.errors import RateLimited, StoreUnavailable
 from asgi_ratelimit.inbound.gate import ASK, Gate, Limiters
-from asgi_ratelimit.inbound.headers import HeaderStyle
+from asgi_ratelimit.inbound.headers import HeaderStyle, checked_style
 from asgi_ratelimit.inbound.keys import KeyFunction, by_user_or_ip
 from asgi_ratelimit.inbound.ledger import Ledger, ledger_of, merged
 from asgi_ratelimit.inbound.response import VIA, LimitedResponse
 from asgi_ratelimit.limiter import Limiter
-from asgi_ratelimit.misuse import Notices, inside_a_request, several_workers
+from asgi_ratelimit.misuse import Notices, inside_a_request
 from asgi_ratelimit.store import MemoryStore, Store
 
 __all__ = ["RateLimit", "document_limits", "rate_limit"]
@@ -64,13 +64,11 @@ class RateLimit:
             raise ValueError(f'per is a list of path parameters such as ("channel_id",), not the string {per!r}')
         if name is not None and (not isinstance(name, str) or not name):
             raise ValueError(f'the name of a limit is a string such as "search", not {name!r}')
-        if headers not in ("discord", "ietf", "both", None):
-            raise ValueError(f'headers must be "discord", "ietf", "both" or None, not {headers!r}')
         self._notices = Notices()
         depends = key if isinstance(key, params.Depends) else None
         self._gate = Gate(limit, by_user_or_ip if depends else key, cost, max_wait, self._notices)  # type: ignore[arg-type]
         self._per, self._name, self._own_store = tuple(per), name, store
-        self._enforce, self._style = enforce, headers
+        self._enforce, self._style = enforce, checked_style(headers)
         self._limiters: OrderedDict[tuple[Store, str], Limiters] = OrderedDict()
         self.__signature__ = _signature(depends)
         if inside_a_request():
@@ -88,9 +86,11 @@ class RateLimit:
             return None
         decision, limiter = decided
         if not ledger.add(decision, enforced=self._enforce):
-            self._notices.say("ARL102", f"{limiter!r} has been passed twice; give one of the doors another name")
-        if self._enforce and not decision.allowed:
-            raise self._refusal(conn, decision, ledger, limiter)
+            self._gate.warn_of_second_pass(limiter)
+        if not decision.allowed:
+            if self._enforce:
+                raise self._refusal(conn, decision, ledger, limiter)
+            self._gate.tally(repr(limiter), limiter.store.clock)
         if ledger.style is None and self._style is not None:
             ours = ledger.headers(self._style, limiter.store.clock.wall())
             others = response.raw_headers if len(ledger.decisions) == 1 else _foreign(response.raw_headers)
@@ -114,10 +114,7 @@ class RateLimit:
             self._limiters[store, template] = limiters
             if len(self._limiters) > _MOST_ROUTES:
                 self._limiters.popitem(last=False)
-            if isinstance(store, MemoryStore) and several_workers():
-                self._notices.say(
-                    "ARL105", "each worker counts for itself, so N workers allow N times the limit; share a RedisStore"
-                )
+            self._gate.warn_of_workers(store)
         return limiters
 
     def _resource(self, conn: HTTPConnection) -> str:

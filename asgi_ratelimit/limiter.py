@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Limiter"]
 
-_notices = Notices()
+_notices = Notices()  # of the whole process: a limiter made for each request could not remember
 _ONE = 1
 
 

@@ -41,9 +41,6 @@ class Notices:
     def __init__(self) -> None:
         self._said: set[str] = set()
 
-    def __contains__(self, code: str) -> bool:
-        return code in self._said
-
     def say(self, code: str, text: str) -> None:
         """Warn once. A filter that makes errors of warnings must not make a 500 of a request: then it is logged."""
         if code in self._said:

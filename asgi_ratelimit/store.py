@@ -121,6 +121,8 @@ class MemoryStore:
             tables = tuple(self._table(policy.bucket, policy) for policy in policies)
             return _MemoryBuckets(self, tables, self._table(f"block:{name}", None))
 
+    # What follows is called with the lock held.
+
     def _table(self, identity: str, policy: Policy | None) -> _Table:
         # Limits made up at run time must not pile up: each new one lets go of two old shards, if they are empty.
         self._recycle()
@@ -135,8 +137,6 @@ class MemoryStore:
                 self._shards.append(shard)
             else:
                 del shard.table.shards[shard.place]
-
-    # What follows is called with the lock held.
 
     def locate(self, table: _Table, key: Any, now_us: int) -> tuple[_Shard, Any, State]:
         """The shard and the key under which a record is kept or would be, and its state."""
@@ -291,8 +291,8 @@ class _MemoryBuckets:
             self._store.write(shard, kept_as, now_us + round(seconds * 1e6), now_us)
 
     def _drop(self, table: _Table, key: str, now_us: int) -> None:
-        shard, kept_as, _ = self._store.locate(table, key, now_us)
-        if kept_as is not _OVERFLOW:  # strangers share that one
+        shard = table.shards.get(hash(kept_as := _checked(key)) & self._mask)
+        if shard is not None:
             self._store.write(shard, kept_as, None, now_us)
 
     def _decide(self, key: str, cost: int, per: str, *, charge: bool) -> Decision:

@@ -317,6 +317,28 @@ async def test_a_blocked_key_waits_for_the_end_of_its_block() -> None:
     assert (await waiter).allowed
 
 
+async def test_whoever_times_out_in_the_line_of_a_blocked_key_is_told_of_the_block() -> None:
+    clock = ManualClock()
+    limiter = Limiter("5/s", store=MemoryStore(clock=clock))
+    await limiter.block("a", 30)
+    first = asyncio.create_task(limiter.acquire("a"))
+    second = asyncio.create_task(limiter.acquire("a", timeout=2))
+    await settle()
+    clock.advance(2)
+    with pytest.raises(RateLimited) as raised:
+        await second
+    assert (raised.value.decision.reason, raised.value.retry_after) == ("blocked", 30.0)
+    clock.advance(28)
+    assert (await first).allowed
+
+
+async def test_a_timeout_in_the_line_of_several_limits_is_told_the_longest_wait() -> None:
+    limiter = Limiter(["2/s", "2/10s"], store=MemoryStore(clock=ManualClock()))
+    await limiter.acquire("a", cost=2)
+    refusal = (await limiter.peek("a")).as_refusal(1)
+    assert refusal.retry_after == 5.0
+
+
 def test_one_limiter_serves_several_event_loops() -> None:
     limiter = Limiter("1000/s")
 

@@ -134,6 +134,14 @@ def test_a_refund_after_the_record_was_dropped_gives_nothing() -> None:
     assert not decided(buckets, "a").allowed
 
 
+def test_resetting_a_key_that_was_never_seen_keeps_nothing() -> None:
+    store = MemoryStore(clock=ManualClock())
+    buckets = open_buckets(store, "1/s")
+    buckets.reset("a", "")
+    buckets.block("a", 0)
+    assert len(store._shards) == 0
+
+
 def test_64_threads_admit_exactly_the_limit() -> None:
     buckets = open_buckets(MemoryStore(clock=ManualClock()), "1000/h")
     barrier = threading.Barrier(64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
@@ -15,6 +16,7 @@ from starlette.authentication import BaseUser
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
+from asgi_ratelimit.clock import Clock
 from asgi_ratelimit.decision import Decision
 from asgi_ratelimit.errors import RateLimited
 from asgi_ratelimit.inbound.keys import (
@@ -30,10 +32,12 @@ from asgi_ratelimit.inbound.keys import (
 from asgi_ratelimit.inbound.turns import Turns, is_discord_client
 from asgi_ratelimit.limiter import Limiter
 from asgi_ratelimit.limits import Limit, TokenBucket, as_limits
-from asgi_ratelimit.misuse import Notices
-from asgi_ratelimit.store import Store
+from asgi_ratelimit.misuse import Notices, several_workers
+from asgi_ratelimit.store import MemoryStore, Store
 
 __all__ = ["ASK", "ClientGone", "Gate", "Limiters", "reads_the_user"]
+
+logger = logging.getLogger("asgi_ratelimit")
 
 FALLBACK = (TokenBucket("5/5s"),)  # where a limit function gave no limit: strict enough to be noticed
 ASK = object()  # instead of a key: ask the key function
@@ -104,6 +108,7 @@ class Gate:
         # Whether a request may be held here.
         self.may_wait = max_wait > 0 or self.fixed is None or any(limit.shapes for limit in self.fixed)
         self._held = 0
+        self._would_refuse = self._next_tally_us = 0
         self._turns = Turns()
         self._trials = _TRIALS if _reads_the_address(key) else 0
 
@@ -251,6 +256,24 @@ class Gate:
                 "if that is your own proxy, all of its users share one bucket: use ClientIP(trusted_proxies=[...]) "
                 "or the server's own option (uvicorn --proxy-headers --forwarded-allow-ips).",
             )
+
+    # What both doors have to say
+
+    def warn_of_second_pass(self, limiter: Limiter) -> None:
+        self._notices.say("ARL102", f"{limiter!r} has been passed twice; give one of the doors another name")
+
+    def warn_of_workers(self, store: Store) -> None:
+        if isinstance(store, MemoryStore) and several_workers():
+            self._notices.say(
+                "ARL105", "each worker counts for itself, so N workers allow N times the limit; share one store"
+            )
+
+    def tally(self, by: str, clock: Clock) -> None:
+        """Count what shadow mode would have refused, and say so once a minute at most."""
+        self._would_refuse += 1
+        if clock.now_us() >= self._next_tally_us:
+            logger.warning("%s would have refused %d requests (enforce=False)", by, self._would_refuse)
+            self._would_refuse, self._next_tally_us = 0, clock.now_us() + 60_000_000
 
 
 def _identity(user: object) -> object:

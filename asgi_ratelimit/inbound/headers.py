@@ -11,10 +11,25 @@ from typing import Literal
 
 from asgi_ratelimit.decision import Decision, Policy
 
-__all__ = ["HeaderStyle", "RawHeaders", "discord_headers", "ietf_headers", "in_milliseconds", "retry_after_header"]
+__all__ = [
+    "HeaderStyle",
+    "RawHeaders",
+    "checked_style",
+    "discord_headers",
+    "ietf_headers",
+    "in_milliseconds",
+    "retry_after_header",
+]
 
 HeaderStyle = Literal["discord", "ietf", "both"]
 RawHeaders = list[tuple[bytes, bytes]]
+
+
+def checked_style(style: object) -> HeaderStyle | None:
+    """The style; ValueError if there is none such."""
+    if style not in ("discord", "ietf", "both", None):
+        raise ValueError(f'headers must be "discord", "ietf", "both" or None, not {style!r}')
+    return style
 
 
 def discord_headers(decision: Decision, wall: float, *, refused: bool) -> RawHeaders:

@@ -17,14 +17,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from asgi_ratelimit.decision import Decision
 from asgi_ratelimit.errors import StoreUnavailable
 from asgi_ratelimit.inbound.gate import ClientGone, Gate, Limiters, reads_the_user
-from asgi_ratelimit.inbound.headers import HeaderStyle
+from asgi_ratelimit.inbound.headers import HeaderStyle, checked_style
 from asgi_ratelimit.inbound.keys import KeyFunction, by_user_or_ip
 from asgi_ratelimit.inbound.ledger import LEDGER, Ledger, merged
 from asgi_ratelimit.inbound.response import LimitedResponse, UnavailableResponse, can_only_close
 from asgi_ratelimit.inbound.websocket import LimitedSocket
 from asgi_ratelimit.limiter import Limiter
 from asgi_ratelimit.limits import as_limits
-from asgi_ratelimit.misuse import Notices, inside_a_request, several_workers
+from asgi_ratelimit.misuse import Notices, inside_a_request
 from asgi_ratelimit.store import MemoryStore, Store
 
 __all__ = ["RateLimitMiddleware"]
@@ -65,8 +65,6 @@ class RateLimitMiddleware:
         on_limited: Callable[[HTTPConnection, Decision], Any] | None = None,
         messages: Any = None,
     ) -> None:
-        if headers not in ("discord", "ietf", "both", None):
-            raise ValueError(f'headers must be "discord", "ietf", "both" or None, not {headers!r}')
         for option, function in (("refund", refund), ("on_limited", on_limited)):
             if function is not None and not callable(function):
                 raise ValueError(f"{option} must be a function or None, not {function!r}")
@@ -76,11 +74,10 @@ class RateLimitMiddleware:
         self._gate = Gate(limit, key, cost, max_wait, self._notices)
         self._limiters = Limiters(self.store, name, self._gate.fixed)
         self._exempt = exempt if callable(exempt) else _path_pattern(exempt)
-        self._refund, self._enforce, self._style = refund, enforce, headers
+        self._refund, self._enforce, self._style = refund, enforce, checked_style(headers)
         self._on_limited = on_limited
         self._messages = None if messages is None else as_limits(messages)
         self._awaits_user = reads_the_user(key)
-        self._would_refuse = _Tally(self.store)
         self._checked_start = False
         self._limiters.introduce(self._notices)
         self._check_place()
@@ -113,12 +110,12 @@ class RateLimitMiddleware:
             return
         decision, limiter = decided
         if not ledger.add(decision, enforced=self._enforce):
-            self._notices.say("ARL102", f"{limiter!r} has been passed twice; give one of the doors another name")
+            self._gate.warn_of_second_pass(limiter)
         if not decision.allowed and self._enforce:
             await self._refuse(decision, scope, receive, send)
             return
         if not decision.allowed:
-            self._would_refuse.count(repr(limiter))
+            self._gate.tally(repr(limiter), self.store.clock)
         if self._refund is None:
             await self.app(scope, receive, send)
         else:
@@ -180,7 +177,7 @@ class RateLimitMiddleware:
 
     def _too_many_frames(self) -> bool:
         if not self._enforce:
-            self._would_refuse.count(f"messages={self._messages}")
+            self._gate.tally(f"messages={self._messages}", self.store.clock)
         return self._enforce
 
     async def _is_exempt(self, scope: Scope) -> bool:
@@ -219,10 +216,7 @@ class RateLimitMiddleware:
 
     def _check_start(self) -> None:
         self._checked_start = True
-        if isinstance(self.store, MemoryStore) and several_workers():
-            self._notices.say(
-                "ARL105", "each worker counts for itself, so N workers allow N times the limit; share a RedisStore"
-            )
+        self._gate.warn_of_workers(self.store)
 
     def _warn_late_user(self) -> None:
         self._notices.say(
@@ -284,18 +278,3 @@ class _Mailbox:
 
     async def receive(self) -> Message:
         return self._kept.popleft() if self._kept else await self._receive()
-
-
-class _Tally:
-    """Counts what shadow mode would have refused, and says so once a minute at most."""
-
-    def __init__(self, store: Store) -> None:
-        self._clock = store.clock
-        self._counted = 0
-        self._next_us = 0
-
-    def count(self, by: str) -> None:
-        self._counted += 1
-        if self._clock.now_us() >= self._next_us:
-            logger.warning("%s would have refused %d requests (enforce=False)", by, self._counted)
-            self._counted, self._next_us = 0, self._clock.now_us() + 60_000_000

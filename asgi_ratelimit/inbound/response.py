@@ -1,4 +1,4 @@
-"""The 429 that a real Discord client obeys."""
+"""What is answered instead of letting a request in: the 429 that a real Discord client obeys, or a 503."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def can_only_close(scope: Scope) -> bool:
 class _Answer(Response):
     """A response that closes a WebSocket where the server can do no more."""
 
+    close_code = RATE_LIMITED
+    close_reason = "rate limited"
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if can_only_close(scope):
             await send({"type": "websocket.close", "code": self.close_code, "reason": self.close_reason})
         else:
             await super().__call__(scope, receive, send)
-
-    close_code = RATE_LIMITED
-    close_reason = "rate limited"
 
 
 class LimitedResponse(_Answer):

@@ -221,3 +221,13 @@ def test_a_misspelt_resource_is_one_bucket_with_a_warning(store: MemoryStore) ->
     client = TestClient(app)
     with pytest.warns(RateLimitWarning, match="ARL109.*no {chanel_id}"):
         assert [client.get(f"/channels/{n}").status_code for n in (1, 2)] == [200, 429]
+
+
+def test_shadow_mode_says_what_it_would_have_refused(store: MemoryStore, caplog: pytest.LogCaptureFixture) -> None:
+    app = FastAPI(dependencies=[Depends(RateLimit("1/hour", enforce=False, store=store))])
+    app.get("/")(lambda: None)
+    client = TestClient(app)
+    assert [client.get("/").status_code for _ in range(3)] == [200] * 3
+    said = [record.getMessage() for record in caplog.records if record.name == "asgi_ratelimit"]
+    assert len(said) == 1
+    assert "would have refused 1 requests (enforce=False)" in said[0]
