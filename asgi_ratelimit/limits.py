@@ -9,13 +9,26 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 from math import gcd
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal
 
 from asgi_ratelimit.rate import Rate, parse_rate
 
-__all__ = ["FixedWindow", "LeakyBucket", "Limit", "Measure", "Scope", "SlidingWindow", "TokenBucket", "as_limits"]
+__all__ = [
+    "OUTAGES",
+    "FixedWindow",
+    "LeakyBucket",
+    "Limit",
+    "Measure",
+    "Outage",
+    "Scope",
+    "SlidingWindow",
+    "TokenBucket",
+    "as_limits",
+]
 
 Scope = Literal["user", "global", "shared"]
+Outage = Literal["local", "open", "closed"]
+OUTAGES = ("local", "open", "closed")
 State = Any  # int | tuple[int, ...], each kind of limit its own
 
 _EXACT = 2**53  # where a double, all that Lua has, stops telling neighbours apart
@@ -31,23 +44,31 @@ class Limit:
     """What every kind of limit has: a rate, a capacity, and four pure functions of a state.
 
     `scope` decides whose bucket it is: "user" one per key, "global" one for the whole app, "shared" one per
-    resource. `name` is how it is called in headers. ValueError for a rate or an option that makes no sense.
+    resource. `name` is how it is called in headers. `outage` says who decides while the store cannot, unless the
+    store does: "local" memory, "open" lets everybody pass, "closed" nobody. ValueError for a rate or an option that
+    makes no sense.
     """
 
-    __slots__ = ("capacity", "name", "rate", "scope")
+    __slots__ = ("capacity", "name", "outage", "rate", "scope")
     rate: Rate
     capacity: int
     name: str | None
     scope: Scope
+    outage: Outage | None
     shapes: ClassVar[bool] = False  # whether it admits calls for later, `Decision.delay` seconds from now
 
-    def __init__(self, rate: str | Rate, capacity: int | None, name: str | None, scope: Scope) -> None:
+    def __init__(
+        self, rate: str | Rate, capacity: int | None, name: str | None, scope: Scope, outage: Outage | None
+    ) -> None:
         rate = rate if isinstance(rate, Rate) else parse_rate(rate)
         if scope not in ("user", "global", "shared"):
             raise ValueError(f'scope must be "user", "global" or "shared", not {scope!r}')
         if name is not None and (not isinstance(name, str) or not name):
             raise ValueError(f'the name of a limit is a string such as "burst", not {name!r}')
-        self._set(rate=rate, capacity=rate.count if capacity is None else capacity, name=name, scope=scope)
+        if outage is not None and outage not in OUTAGES:
+            raise ValueError(f'outage must be "local", "open", "closed" or None (as the store), not {outage!r}')
+        capacity = rate.count if capacity is None else capacity
+        self._set(rate=rate, capacity=capacity, name=name, scope=scope, outage=outage)
         if rate.period_us + _LATEST_US >= _EXACT:
             raise ValueError(f"the period of {rate} is too long to count exactly; use less than 150 years")
 
@@ -82,7 +103,9 @@ class Limit:
         return self.rate.period_us
 
     def __eq__(self, other: object) -> bool:
-        return self.identity == other.identity if isinstance(other, Limit) else NotImplemented
+        if not isinstance(other, Limit):
+            return NotImplemented
+        return self.identity == other.identity and self.outage == other.outage
 
     def __hash__(self) -> int:
         return hash(self.identity)
@@ -92,12 +115,14 @@ class Limit:
 
     def __repr__(self) -> str:
         extra = "".join(
-            f", {k}={v!r}" for k, v in (("name", self.name), ("scope", self.scope)) if v not in (None, "user")
+            f", {option}={value!r}"
+            for option, value in (("name", self.name), ("scope", self.scope), ("outage", self.outage))
+            if value not in (None, "user")
         )
         return f'{type(self).__name__}("{self}"{extra})'
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_rebuild, (type(self), self.rate, self.capacity, self.name, self.scope))
+        return (_rebuild, (type(self), self.rate, self.capacity, self.name, self.scope, self.outage))
 
     def take(self, state: State, now_us: int, cost: int) -> State:
         """The state after `cost` was charged, or None if that is refused."""
@@ -129,13 +154,19 @@ class TokenBucket(Limit):
     depth: int
 
     def __init__(
-        self, rate: str | Rate, burst: int | None = None, *, name: str | None = None, scope: Scope = "user"
+        self,
+        rate: str | Rate,
+        burst: int | None = None,
+        *,
+        name: str | None = None,
+        scope: Scope = "user",
+        outage: Outage | None = None,
     ) -> None:
         rate = rate if isinstance(rate, Rate) else parse_rate(rate)
         if burst is not None and rate.burst is not None:
             raise ValueError(f'the burst is given twice: in "{rate}" and as burst={burst!r}')
         capacity = _at_least("burst", burst, 1, "100") if burst is not None else rate.burst
-        super().__init__(Rate(rate.count, rate.period_us, capacity), capacity, name, scope)
+        super().__init__(Rate(rate.count, rate.period_us, capacity), capacity, name, scope, outage)
         self._set_ticks()
 
     def _set_ticks(self) -> None:
@@ -190,14 +221,22 @@ class LeakyBucket(TokenBucket):
     __slots__ = ()
     shapes: ClassVar[bool] = True
 
-    def __init__(self, rate: str | Rate, queue: int = 10, *, name: str | None = None, scope: Scope = "user") -> None:
+    def __init__(
+        self,
+        rate: str | Rate,
+        queue: int = 10,
+        *,
+        name: str | None = None,
+        scope: Scope = "user",
+        outage: Outage | None = None,
+    ) -> None:
         rate = rate if isinstance(rate, Rate) else parse_rate(rate)
         if rate.burst is not None:
             raise ValueError(
                 f'a LeakyBucket has no burst: write LeakyBucket("{_plain(rate)}", queue={rate.burst}) for a queue'
             )
         capacity = _at_least("queue", queue, 0, "10") + 1
-        Limit.__init__(self, rate, capacity, name, scope)
+        Limit.__init__(self, rate, capacity, name, scope, outage)
         self._set_ticks()
 
     def delay_us(self, state: int | None, now_us: int) -> int:
@@ -216,8 +255,15 @@ class FixedWindow(Limit):
 
     __slots__ = ()
 
-    def __init__(self, rate: str | Rate, *, name: str | None = None, scope: Scope = "user") -> None:
-        super().__init__(_without_burst(rate, type(self).__name__), None, name, scope)
+    def __init__(
+        self,
+        rate: str | Rate,
+        *,
+        name: str | None = None,
+        scope: Scope = "user",
+        outage: Outage | None = None,
+    ) -> None:
+        super().__init__(_without_burst(rate, type(self).__name__), None, name, scope, outage)
 
     def take(self, state: tuple[int, int] | None, now_us: int, cost: int) -> tuple[int, int] | None:
         if state is None or self.is_full(state, now_us):
@@ -250,8 +296,15 @@ class SlidingWindow(Limit):
 
     __slots__ = ()
 
-    def __init__(self, rate: str | Rate, *, name: str | None = None, scope: Scope = "user") -> None:
-        super().__init__(_without_burst(rate, type(self).__name__), None, name, scope)
+    def __init__(
+        self,
+        rate: str | Rate,
+        *,
+        name: str | None = None,
+        scope: Scope = "user",
+        outage: Outage | None = None,
+    ) -> None:
+        super().__init__(_without_burst(rate, type(self).__name__), None, name, scope, outage)
 
     def _counted(self, state: tuple[int, ...] | None, now_us: int) -> tuple[int, ...]:
         if state is None or self.is_full(state, now_us):
@@ -292,7 +345,7 @@ def as_limits(value: object) -> tuple[Limit, ...]:
     limits = tuple(limit for item in value for limit in as_limits(item))
     if not limits:
         raise ValueError('an empty list limits nothing; give at least one limit such as "5/5s"')
-    if len(set(limits)) < len(limits):
+    if len({limit.identity for limit in limits}) < len(limits):
         raise ValueError(f"the same limit stands twice in {list(limits)!r}; name one of them if both are meant")
     return limits
 
@@ -314,6 +367,6 @@ def _at_least(what: str, value: object, least: int, example: str) -> int:
     return value
 
 
-def _rebuild(kind: type[Self], rate: Rate, capacity: int, name: str | None, scope: Scope) -> Self:  # type: ignore[misc]
+def _rebuild(kind: type[Any], rate: Rate, capacity: int, name: str | None, scope: Scope, outage: Outage | None) -> Any:
     options: dict[str, Any] = {"queue": capacity - 1} if kind is LeakyBucket else {}
-    return kind(rate, name=name, scope=scope, **options)
+    return kind(rate, name=name, scope=scope, outage=outage, **options)

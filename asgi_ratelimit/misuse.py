@@ -28,6 +28,7 @@ CODES = {
     "ARL107": "the user is known only after the limiter has run",
     "ARL108": "a limiter outside CORSMiddleware",
     "ARL109": "per= names a path parameter that the route does not have",
+    "ARL110": "a Redis that may forget buckets",
     "ARL201": "a key function returned what is no key",
     "ARL202": "a limit function returned what is no limit",
     "ARL203": "a cost function returned what is no cost",

@@ -14,7 +14,7 @@ from asgi_ratelimit.decision import Decision, Policy, blocked, reported
 from asgi_ratelimit.errors import StoreUnavailable
 from asgi_ratelimit.limits import LeakyBucket, Limit, Scope, State, TokenBucket
 
-__all__ = ["Buckets", "MemoryStore", "Store", "bucket_key"]
+__all__ = ["Buckets", "MemoryBuckets", "MemoryStore", "Store", "bucket_key"]
 
 
 class Buckets(Protocol):
@@ -23,8 +23,8 @@ class Buckets(Protocol):
     `key` is who is asking, `per` the resource asked for ("" where there is none).
     """
 
-    def decide(self, key: str, cost: int, per: str) -> Decision | Awaitable[Decision]:
-        """Charge every limit of the limiter, or none."""
+    def decide(self, key: str, cost: int, per: str, waiting: bool = False) -> Decision | Awaitable[Decision]:
+        """Charge every limit of the limiter, or none. Who is `waiting` wants an answer that is not remembered."""
         ...
 
     def peek(self, key: str, cost: int, per: str) -> Decision | Awaitable[Decision]:
@@ -52,6 +52,14 @@ class Store(Protocol):
 
     def open(self, name: str, policies: Sequence[Policy]) -> Buckets:
         """The buckets of the limiter called `name`; opened twice, they are the same buckets."""
+        ...
+
+    async def start(self) -> None:
+        """Get ready, with the app. StoreUnavailable if that is impossible."""
+        ...
+
+    async def aclose(self) -> None:
+        """Let go of what this event loop holds, with the app."""
         ...
 
 
@@ -116,10 +124,16 @@ class MemoryStore:
         """How many records are kept, full ones not yet dropped included."""
         return self._count
 
-    def open(self, name: str, policies: Sequence[Policy]) -> Buckets:
+    def open(self, name: str, policies: Sequence[Policy]) -> MemoryBuckets:
         with self._lock:
             tables = tuple(self._table(policy.bucket, policy) for policy in policies)
-            return _MemoryBuckets(self, tables, self._table(f"block:{name}", None))
+            return MemoryBuckets(self, tables, self._table(f"block:{name}", None))
+
+    async def start(self) -> None:
+        """There is nothing to start."""
+
+    async def aclose(self) -> None:
+        """There is nothing to close."""
 
     # What follows is called with the lock held.
 
@@ -191,7 +205,7 @@ def _checked(key: Any) -> Any:
     return blake2b(key.encode("utf-8", "surrogatepass"), digest_size=32).digest()
 
 
-class _MemoryBuckets:
+class MemoryBuckets:
     """The buckets of one limiter in a MemoryStore."""
 
     __slots__ = (
@@ -216,7 +230,7 @@ class _MemoryBuckets:
         plain = policy is not None and type(policy.limit) is TokenBucket and policy.limit.scope == "user"
         self._single = tables[0] if plain and len(tables) == 1 else None
 
-    def decide(self, key: str, cost: int, per: str) -> Decision:
+    def decide(self, key: str, cost: int, per: str, waiting: bool = False) -> Decision:
         table = self._single
         if table is None or per or self._blocks.shards:
             return self._decide(key, cost, per, charge=True)
@@ -289,6 +303,19 @@ class _MemoryBuckets:
             if kept_as is _OVERFLOW:
                 raise StoreUnavailable(f"no room for another block: all {self._store.max_keys} records are in use")
             self._store.write(shard, kept_as, now_us + round(seconds * 1e6), now_us)
+
+    def adopt(self, key: str, per: str, states: Sequence[State], blocked_until_us: int | None) -> None:
+        """Take over what another store of the same clock knows of these buckets; None: nothing."""
+        with self._lock:
+            now_us = self._now_us()
+            for table, state in zip(self._tables, states, strict=True):
+                policy: Any = table.policy
+                if state is not None:
+                    shard, kept_as, _ = self._store.locate(table, bucket_key(policy.limit.scope, key, per), now_us)
+                    self._store.write(shard, kept_as, state, now_us)
+            if blocked_until_us is not None:
+                shard, kept_as, _ = self._store.locate(self._blocks, key, now_us)
+                self._store.write(shard, kept_as, blocked_until_us, now_us)
 
     def _drop(self, table: _Table, key: str, now_us: int) -> None:
         shard = table.shards.get(hash(kept_as := _checked(key)) & self._mask)

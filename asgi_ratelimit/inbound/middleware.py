@@ -86,6 +86,8 @@ class RateLimitMiddleware:
         if not self._checked_start:
             self._check_start()
         if scope["type"] not in ("http", "websocket"):
+            if scope["type"] == "lifespan":
+                receive, send = self._living(receive, send)
             await self.app(scope, receive, send)
             return
         ledger, receive, send = self._opened(scope, receive, send)
@@ -138,6 +140,26 @@ class RateLimitMiddleware:
         if type(scope.get("headers")) is not list:  # any iterable will do for ASGI, but it is read more than once
             scope["headers"] = list(scope.get("headers") or ())
         return ledger, receive, send
+
+    def _living(self, receive: Receive, send: Send) -> tuple[Receive, Send]:
+        """The channels of the app's lifespan; the store starts before the app does, and is closed after it."""
+
+        async def starting() -> Message:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                try:
+                    await self.store.start()
+                except StoreUnavailable as error:
+                    await send({"type": "lifespan.startup.failed", "message": str(error)})
+                    raise
+            return message
+
+        async def closing(message: Message) -> None:
+            if message["type"] != "lifespan.startup.complete":
+                await self.store.aclose()
+            await send(message)
+
+        return starting, closing
 
     async def _pass_on(
         self,

@@ -20,7 +20,7 @@ from asgi_ratelimit import (
     StoreUnavailable,
 )
 from asgi_ratelimit.fastapi import RateLimit
-from asgi_ratelimit.store import _MemoryBuckets
+from asgi_ratelimit.store import MemoryBuckets
 
 from .traffic import DISCORD_ON_REFUSAL, limit_names, repeated
 
@@ -197,7 +197,7 @@ def test_a_store_that_cannot_answer_is_a_503(monkeypatch: pytest.MonkeyPatch) ->
     def unavailable(self: Any, key: str, cost: int, per: str) -> Decision:
         raise StoreUnavailable("gone")
 
-    monkeypatch.setattr(_MemoryBuckets, "decide", unavailable)
+    monkeypatch.setattr(MemoryBuckets, "decide", unavailable)
     app = FastAPI(dependencies=[Depends(RateLimit("1/hour"))])
     app.get("/")(lambda: None)
     answer = TestClient(app).get("/")

@@ -1,0 +1,21 @@
+"""The shared store: one limit across every process that uses the same Redis or Valkey.
+
+store      RedisStore: its options, and one session per event loop
+buckets    a limiter's verbs as checks; spread: its buckets in several slots of a cluster
+node       a server and its connections: checks travel together; cluster: which node has which slot
+fallback   who decides during an outage; breaker: whether there is one; deadline
+deny       what is refused without asking
+wire       what the script is asked and answers; checks.lua: the script; names: what records are called
+connect    where the servers are
+"""
+
+try:
+    import hiredis as _hiredis  # noqa: F401
+    import redis as _redis  # noqa: F401
+except ImportError as error:
+    raise ImportError("asgi_ratelimit.redis needs redis-py: pip install 'asgi-ratelimit-discord[redis]'") from error
+
+from asgi_ratelimit.redis.breaker import StoreEvent
+from asgi_ratelimit.redis.store import RedisStore
+
+__all__ = ["RedisStore", "StoreEvent"]

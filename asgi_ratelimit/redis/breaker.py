@@ -1,0 +1,76 @@
+"""Whether a server is to be asked at all: after a failure only probes reach it, until one of them succeeds."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["Breaker", "StoreEvent", "Tell"]
+
+logger = logging.getLogger("asgi_ratelimit")
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0  # seconds between two probes
+
+
+@dataclass(frozen=True, slots=True)
+class StoreEvent:
+    """A server stopped answering ("down"), or answers again ("up") after so many seconds."""
+
+    kind: Literal["down", "up"]
+    node: str
+    cause: str
+    seconds: float
+
+
+Tell = Callable[[StoreEvent], object]
+
+
+class Breaker:
+    """The state of one server: closed while it answers, open from a failure until a probe has succeeded."""
+
+    def __init__(self, node: str, tell: Tell | None) -> None:
+        self.node = node
+        self.cause = ""  # why it is open; "" while it is closed
+        self._tell = tell
+        self._since = self._next_probe = 0.0
+        self._pause = _FIRST_PAUSE
+
+    @property
+    def is_open(self) -> bool:
+        return self.cause != ""
+
+    def trip(self, error: BaseException) -> None:
+        """A call has failed."""
+        if self.is_open:
+            return
+        self.cause = str(error) or type(error).__name__
+        self._since = self._next_probe = time.monotonic()
+        self._pause = _FIRST_PAUSE
+        logger.warning("%s is unavailable: %s", self.node, self.cause)
+        self._say(StoreEvent("down", self.node, self.cause, 0.0))
+
+    def may_probe(self) -> bool:
+        """Whether it is time for another probe."""
+        return self.is_open and time.monotonic() >= self._next_probe
+
+    def probed(self, error: BaseException | None) -> None:
+        """A probe has come back."""
+        if error is not None:
+            self._next_probe = time.monotonic() + self._pause
+            self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+            return
+        cause, self.cause = self.cause, ""
+        seconds = time.monotonic() - self._since
+        logger.warning("%s answers again after %.3f s", self.node, seconds)
+        self._say(StoreEvent("up", self.node, cause, seconds))
+
+    def _say(self, event: StoreEvent) -> None:
+        if self._tell is None:
+            return
+        try:
+            self._tell(event)
+        except Exception:
+            logger.exception("on_event failed at %r", event)

@@ -1,0 +1,173 @@
+"""A cluster as one event loop sees it: which node has which slot."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from redis.exceptions import RedisError
+
+from asgi_ratelimit.redis.breaker import Breaker, Tell
+from asgi_ratelimit.redis.connect import Address
+from asgi_ratelimit.redis.node import Check, Node
+
+__all__ = ["Cluster"]
+
+_MOST_HOPS = 3  # of one check, while slots are on the move
+_SECONDS_TO_ASK = 1.0  # one node for the map, for which nobody waits
+_PAUSE = 0.2  # seconds between two maps, at least
+
+_Map = dict[int, Address]
+
+
+class Cluster:
+    """Sends each check to the node of its slot, and follows the slots when they move."""
+
+    def __init__(
+        self,
+        name: str,
+        seeds: Sequence[Address],
+        dial: Callable[[Address], Any],
+        make_node: Callable[[Address, int], Node],
+        tell: Tell | None,
+    ) -> None:
+        self._seeds, self._dial, self._make_node = seeds, dial, make_node
+        self._breaker = Breaker(name, tell)  # of the map, not of a node
+        self._nodes: dict[Address, Node] = {}
+        self._slots: _Map = {}
+        self._waiting: list[Check] = []  # for the first map
+        self._mapping: asyncio.Task[None] | None = None
+        self._next_map = 0.0
+        self.loop = asyncio.get_running_loop()
+
+    def put(self, check: Check) -> None:
+        if self._slots:
+            self._put(check)
+        elif self._breaker.is_open:
+            self._remap()
+            check.fail(ConnectionError(self._breaker.cause))
+        else:
+            if not self._waiting:
+                self.loop.call_at(check.due, self._look)
+            self._waiting.append(check)
+            self._remap()
+
+    async def connect(self) -> None:
+        """Read the map and connect to each node. Raises what redis-py raises."""
+        if not self._slots:
+            self._adopt(await self._asked())
+        await asyncio.gather(*(node.connect() for node in self._nodes.values()))
+
+    async def aclose(self) -> None:
+        if self._mapping is not None:
+            self._mapping.cancel()
+            await asyncio.wait([self._mapping])
+        await asyncio.gather(*(node.aclose() for node in self._nodes.values()))
+
+    def fall(self, error: Exception) -> None:
+        """The map cannot be read: where there is an older one, that is used."""
+        if not self._slots:
+            self._breaker.trip(error)
+        for check in self._emptied():
+            check.fail(error)
+
+    def redirect(self, said: str, checks: Sequence[Check]) -> None:
+        """A node has answered MOVED (for good) or ASK (this once): the script did not run."""
+        kind, _, where = said.split(" ")[:3]
+        host, _, port = where.rpartition(":")
+        address, moved = (host, int(port)), kind == "MOVED"
+        if moved:
+            self._slots[checks[0].slot] = address
+            self._remap()
+        for check in checks:
+            check.hops += 1
+            check.asking = not moved
+            if check.hops > _MOST_HOPS:
+                check.fail(ConnectionError(said))
+            else:
+                self._node(address, check.slot).put(check)
+
+    def _put(self, check: Check) -> None:
+        address = self._slots.get(check.slot)
+        if address is None:
+            self._remap()
+            check.fail(ConnectionError(f"no node of {self._breaker.node} serves slot {check.slot}"))
+            return
+        node = self._node(address, check.slot)
+        if node.breaker.is_open:
+            self._remap()  # another may have taken its place
+        node.put(check)
+
+    def _node(self, address: Address, slot: int) -> Node:
+        node = self._nodes.get(address)
+        if node is None:
+            node = self._nodes[address] = self._make_node(address, slot)
+        return node
+
+    # The map
+
+    def _remap(self) -> None:
+        """Read the map anew, in the background, unless that is being done or was done just now."""
+        if self._mapping is None and self.loop.time() >= self._next_map:
+            self._mapping = self.loop.create_task(self._read_map())
+
+    async def _read_map(self) -> None:
+        try:
+            self._adopt(await self._asked())
+        except (RedisError, OSError, TimeoutError) as error:
+            self.fall(error)
+        finally:
+            self._mapping = None
+            self._next_map = self.loop.time() + _PAUSE
+
+    def _adopt(self, slots: _Map) -> None:
+        self._slots = slots
+        if self._breaker.is_open:
+            self._breaker.probed(None)
+        present = set(slots.values())
+        for address in self._nodes.keys() - present:
+            node = self._nodes.pop(address)
+            node.retire()
+        for slot, address in slots.items():
+            if address in present:
+                present.discard(address)
+                self._node(address, slot)
+        for check in self._emptied():
+            self._put(check)
+
+    def _look(self) -> None:
+        """The first map has not come in time."""
+        if self._waiting and self._waiting[0].due <= self.loop.time():
+            self.fall(TimeoutError(f"{self._breaker.node} did not tell its slots in time"))
+
+    def _emptied(self) -> list[Check]:
+        checks, self._waiting = self._waiting, []
+        return checks
+
+    async def _asked(self) -> _Map:
+        trouble: Exception = ConnectionError(f"{self._breaker.node} has no address")
+        for address in dict.fromkeys([*self._nodes, *self._seeds]):
+            try:
+                return await self._ask(address)
+            except (RedisError, OSError, TimeoutError) as error:
+                trouble = error
+        raise trouble
+
+    async def _ask(self, address: Address) -> _Map:
+        connection = self._dial(address)
+        try:
+            async with asyncio.timeout(_SECONDS_TO_ASK):
+                await connection.connect()
+                await connection.send_command("CLUSTER SLOTS")
+                reply: Any = await connection.read_response(disable_decoding=True)
+        finally:
+            await connection.disconnect(nowait=True)
+        return dict(_slots_of(reply, address[0]))
+
+
+def _slots_of(reply: list[Any], asked: str) -> Iterator[tuple[int, Address]]:
+    for first, last, master, *_ in reply:
+        host = (master[0] or b"").decode() or asked  # a node that does not know its own name is the one asked
+        for slot in range(first, last + 1):
+            yield slot, (host, master[1])

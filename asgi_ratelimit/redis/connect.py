@@ -1,0 +1,165 @@
+"""Where the servers are: a URL, or the settings of a client that the app has already."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from redis.asyncio import Connection, ConnectionPool, Redis, RedisCluster, Sentinel, SSLConnection
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import SentinelConnectionPool
+from redis.backoff import NoBackoff
+
+__all__ = ["Address", "Dial", "Place", "place_of"]
+
+Address = tuple[str, int]
+Dial = Callable[[Address | None], Any]  # a new connection, not yet open
+
+_EXAMPLES = (
+    '"redis://localhost:6379/0", "rediss://…", "unix:///run/redis.sock", "redis+cluster://host:port,host:port", '
+    '"redis+sentinel://host:port,host:port/service" or a redis.asyncio client'
+)
+# redis-py repeats a command by itself after an error, which would charge twice.
+_ONCE: dict[str, Any] = {"retry": Retry(NoBackoff(), 0), "retry_on_error": [], "retry_on_timeout": False}
+_OURS: dict[str, Any] = {**_ONCE, "decode_responses": False, "socket_timeout": None, "health_check_interval": 0}
+_OURS |= {"socket_connect_timeout": None, "protocol": 2}  # we have deadlines of our own
+_THEIRS = ("host", "port", "path", "db", "username", "password", "credential_provider", "client_name")
+_PREFIXES = ("ssl_", "socket_keepalive", "socket_type")
+
+
+class Place(NamedTuple):
+    """One server, a master that Sentinel names, or a cluster. `dial` is made anew for each event loop."""
+
+    kind: Literal["single", "sentinel", "cluster"]
+    name: str  # for the log: without a password
+    seeds: Sequence[Address]
+    dialler: Callable[[], Dial]
+
+
+def place_of(where: object) -> Place:
+    """What a RedisStore was given. ValueError for anything else."""
+    if isinstance(where, str):
+        return _of_url(where)
+    if isinstance(where, RedisCluster):
+        return _of_cluster(where)
+    if isinstance(where, Redis):
+        return _of_pool(where.connection_pool)
+    if isinstance(where, ConnectionPool):
+        return _of_pool(where)
+    raise ValueError(f"a RedisStore is given {_EXAMPLES}, not {where!r:.200}")
+
+
+# A URL
+
+
+def _of_url(url: str) -> Place:
+    split = urlsplit(url)
+    scheme, _, kind = split.scheme.partition("+")
+    known = scheme in ("redis", "rediss") and kind in ("", "cluster", "sentinel")
+    if not known and split.scheme != "unix":
+        raise ValueError(f"a RedisStore is given {_EXAMPLES}, not {_without_password(split)!r}")
+    if not kind:
+        try:
+            return _of_pool(ConnectionPool.from_url(url))
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{_without_password(split)!r}: {error}; it looks like {_EXAMPLES}") from None
+    addresses = _addresses(split, 26379 if kind == "sentinel" else 6379)
+    if kind == "cluster":
+        settings = _settings_of_url(split, scheme, addresses[0], "")
+        return _cluster(_class_of(scheme), settings, addresses)
+    service, _, db = split.path.strip("/").partition("/")
+    if not service:
+        raise ValueError(f"{_without_password(split)!r} names no service; it looks like {_EXAMPLES}")
+    settings = _settings_of_url(split, scheme, addresses[0], f"/{db}" if db else "")
+    return _sentinel(unquote(service), addresses, settings, {}, ssl=scheme == "rediss")
+
+
+def _class_of(scheme: str) -> type[Connection]:
+    return SSLConnection if scheme == "rediss" else Connection
+
+
+def _settings_of_url(split: SplitResult, scheme: str, address: Address, path: str) -> dict[str, Any]:
+    """The settings as redis-py reads them from a URL of one server."""
+    credentials, at, _ = split.netloc.rpartition("@")
+    query = f"?{split.query}" if split.query else ""
+    host = f"[{address[0]}]" if ":" in address[0] else address[0]
+    pool = ConnectionPool.from_url(f"{scheme}://{credentials}{at}{host}:{address[1]}{path}{query}")
+    return pool.connection_kwargs
+
+
+def _addresses(split: SplitResult, port: int) -> list[Address]:
+    try:
+        found = [urlsplit(f"//{part}") for part in split.netloc.rpartition("@")[2].split(",")]
+        addresses = [(one.hostname, one.port or port) for one in found]
+    except ValueError as error:
+        raise ValueError(f"{_without_password(split)!r}: {error}; it looks like {_EXAMPLES}") from None
+    if not all(host for host, _ in addresses):
+        raise ValueError(f"{_without_password(split)!r} names a server without a host; it looks like {_EXAMPLES}")
+    return [(host or "", port) for host, port in addresses]
+
+
+def _without_password(split: SplitResult) -> str:
+    credentials, at, place = split.netloc.rpartition("@")
+    hidden = credentials.partition(":")[0] + ":***" if ":" in credentials else credentials
+    return split._replace(netloc=f"{hidden}{at}{place}", query="").geturl()
+
+
+# A client
+
+
+def _of_pool(pool: ConnectionPool) -> Place:
+    settings = pool.connection_kwargs
+    if isinstance(pool, SentinelConnectionPool):
+        watchers = [client.connection_pool.connection_kwargs for client in pool.sentinel_manager.sentinels]
+        addresses = [(one["host"], int(one["port"])) for one in watchers]
+        ssl = issubclass(pool.connection_class, SSLConnection)
+        return _sentinel(pool.service_name, addresses, settings, watchers[0], ssl=ssl)
+    kind, kept = pool.connection_class, _kept(settings)
+    name = str(settings["path"]) if "path" in settings else _named(settings)
+    return Place("single", name, (), lambda: lambda _: kind(**kept))
+
+
+def _of_cluster(client: RedisCluster) -> Place:
+    settings: dict[str, Any] = dict(client.get_connection_kwargs())
+    seeds = [(str(node.host), int(node.port)) for node in client.nodes_manager.startup_nodes.values()]
+    return _cluster(settings["connection_class"], settings, seeds)
+
+
+def _cluster(kind: type[Connection], settings: dict[str, Any], seeds: Sequence[Address]) -> Place:
+    kept = _kept(settings)
+
+    def dial(address: Address | None) -> Connection:
+        host, port = address or seeds[0]
+        return kind(**{**kept, "host": host, "port": port})
+
+    return Place("cluster", f"cluster {_joined(seeds)}", seeds, lambda: dial)
+
+
+def _sentinel(
+    service: str, watchers: Sequence[Address], settings: dict[str, Any], watcher_settings: dict[str, Any], *, ssl: bool
+) -> Place:
+    kept = {name: value for name, value in _kept(settings).items() if name not in ("host", "port")}
+    theirs = {k: v for k, v in _kept(watcher_settings).items() if k not in ("host", "port", *_OURS)}
+    patience: dict[str, Any] = {"socket_timeout": 0.5, "socket_connect_timeout": 0.5, **_ONCE}
+
+    def dialler() -> Dial:
+        watching = Sentinel(watchers, sentinel_kwargs={**theirs, **patience})  # type: ignore[no-untyped-call]
+        pool: Any = SentinelConnectionPool(service, watching, ssl=ssl, **kept)  # type: ignore[no-untyped-call]
+        # A connection refers to its pool weakly; this one lives as long as the dialler.
+        return lambda _: pool.connection_class(**pool.connection_kwargs)
+
+    return Place("sentinel", f"{service} of sentinel {_joined(watchers)}", (), dialler)
+
+
+def _kept(settings: dict[str, Any]) -> dict[str, Any]:
+    theirs = {k: v for k, v in settings.items() if k in _THEIRS or k.startswith(_PREFIXES)}
+    return {**theirs, **_OURS}
+
+
+def _named(settings: dict[str, Any]) -> str:
+    return f"{settings.get('host', 'localhost')}:{settings.get('port', 6379)}"
+
+
+def _joined(addresses: Sequence[Address]) -> str:
+    return ",".join(f"{host}:{port}" for host, port in addresses)

@@ -1,0 +1,123 @@
+"""Who decides while the server cannot: for each limit nobody, everybody, or a store in this process's memory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from asgi_ratelimit.clock import SystemClock
+from asgi_ratelimit.decision import Decision, Policy, reported
+from asgi_ratelimit.errors import StoreUnavailable
+from asgi_ratelimit.limits import Outage, State
+from asgi_ratelimit.store import MemoryBuckets, MemoryStore
+
+__all__ = ["Fallback", "Known", "ServerClock"]
+
+_GENERATION = 16_384  # buckets; twice as many are known at most
+
+
+class ServerClock(SystemClock):
+    """The server's clock as far as it is known: this machine's, moved to what the server said last."""
+
+    def __init__(self) -> None:
+        self._ahead_ns = time.time_ns() - time.monotonic_ns()
+
+    def now_ns(self) -> int:
+        return time.monotonic_ns() + self._ahead_ns
+
+    def heard(self, now_us: int) -> None:
+        self._ahead_ns = now_us * 1000 - time.monotonic_ns()
+
+
+class Known:
+    """What the server said last, of the buckets that were asked for last; an outage begins with it."""
+
+    def __init__(self) -> None:
+        self.blocks: dict[str, int] = {}  # until when, in µs of the server's clock
+        self._young: dict[str, State] = {}
+        self._old: dict[str, State] = {}
+
+    def note(self, name: str, state: State) -> None:
+        self._young[name] = state
+        if len(self._young) >= _GENERATION:
+            self._old, self._young = self._young, {}
+
+    def note_block(self, name: str, until_us: int) -> None:
+        self.blocks[name] = until_us
+        if len(self.blocks) > _GENERATION:
+            self.blocks.clear()
+
+    def take(self, name: str) -> State:
+        """What is known, once: from then on the one who took it knows better. None: nothing."""
+        older = self._old.pop(name, None)
+        return self._young.pop(name, older)
+
+
+class Fallback:
+    """A limiter's limits without the server. The names are those of its block and of each of its buckets."""
+
+    def __init__(
+        self, store: MemoryStore, known: Known, name: str, policies: Sequence[Policy], face: Policy, outage: Outage
+    ) -> None:
+        self._modes = [policy.limit.outage or outage for policy in policies]
+        self._policies, self._face, self._known = policies, face, known
+        counted = [policy for policy, mode in zip(policies, self._modes, strict=True) if mode == "local"]
+        self._local: MemoryBuckets | None = store.open(name, counted) if counted else None
+
+    def decide(
+        self, names: Sequence[str], key: str, cost: int, per: str, cause: object, *, charge: bool = True
+    ) -> Decision:
+        """The answer in place of the server's. StoreUnavailable where one of the limits wants none other."""
+        if "closed" in self._modes:
+            raise StoreUnavailable(f"Redis cannot answer ({cause}), and the limit is not to be decided without it")
+        if self._local is None:
+            return self._granted(cost)
+        self._warm(self._local, names, key, per)
+        decision = (self._local.decide if charge else self._local.peek)(key, cost, per)
+        if decision.reason == "blocked":
+            return decision
+        counted = iter(decision.parts)
+        parts = [
+            next(counted) if mode == "local" else _open(policy, cost)
+            for policy, mode in zip(self._policies, self._modes, strict=True)
+        ]
+        for part in parts:
+            part._reason = "degraded"
+        return reported(parts)
+
+    def refund(self, decision: Decision) -> None:
+        if self._local is not None:
+            self._local.refund(decision)
+
+    def reset(self, names: Sequence[str], key: str, per: str) -> None:
+        self._known.blocks.pop(names[0], None)
+        for name in names[1:]:
+            self._known.take(name)
+        if self._local is not None:
+            self._local.reset(key, per)
+
+    def block(self, name: str, key: str, seconds: float) -> None:
+        self._known.blocks.pop(name, None)
+        if self._local is not None:
+            self._local.block(key, seconds)
+
+    def _granted(self, cost: int) -> Decision:
+        if self._policies:
+            return reported([_open(policy, cost) for policy in self._policies])
+        decision = _open(self._face, cost)
+        decision._parts = ()
+        return decision
+
+    def _warm(self, local: MemoryBuckets, names: Sequence[str], key: str, per: str) -> None:
+        states = [self._known.take(name) for name, mode in zip(names[1:], self._modes, strict=True) if mode == "local"]
+        local.adopt(key, per, states, self._known.blocks.pop(names[0], None))
+
+
+def _open(policy: Policy, cost: int) -> Decision:
+    """Leave to go on, counted by nobody."""
+    part = Decision()
+    part.allowed, part.policy, part.cost = True, policy, cost
+    part._state = part._kept_in = part._kept_as = part._measure = None
+    part._now_us = 0
+    part._reason = "degraded"
+    return part

@@ -1,0 +1,38 @@
+"""What records are called in Redis: nothing that a user wrote can be read from it, nor mean anything in it."""
+
+from __future__ import annotations
+
+from binascii import b2a_base64
+from hashlib import blake2b
+from typing import Any
+
+__all__ = ["Namer"]
+
+_DIGEST = 15  # bytes: 120 bits, twenty characters
+
+
+class Namer:
+    """Names of the form `prefix:{tag}:rest`; all names with one tag are in one slot of a cluster.
+
+    The tag is a BLAKE2b digest of a limiter's name and a key, keyed with a secret if there is one.
+    """
+
+    def __init__(self, prefix: str, secret: bytes) -> None:
+        self._prefix = prefix
+        self._secret = secret if len(secret) <= blake2b.MAX_KEY_SIZE else blake2b(secret).digest()
+
+    def begun(self, *texts: str) -> Any:
+        """A digest of some texts that `tag` goes on with: none of them can run into the next."""
+        digest = blake2b(key=self._secret, digest_size=_DIGEST)
+        for text in texts:
+            written = text.encode("utf-8", "surrogatepass")
+            digest.update(b"%d:%b" % (len(written), written))
+        return digest
+
+    def tag(self, begun: Any, text: str) -> str:
+        digest = begun.copy()
+        digest.update(text.encode("utf-8", "surrogatepass"))
+        return b2a_base64(digest.digest(), newline=False).decode("ascii")
+
+    def name(self, tag: str, rest: str) -> str:
+        return f"{self._prefix}:{{{tag}}}:{rest}"

@@ -1,0 +1,342 @@
+"""One server and the few connections to it: checks that come while a call is in flight travel in the next one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from itertools import groupby
+from typing import Any, Protocol
+
+from redis.exceptions import ResponseError
+
+from asgi_ratelimit.clock import Clock
+from asgi_ratelimit.redis.breaker import Breaker, Tell
+from asgi_ratelimit.redis.channel import Channel
+from asgi_ratelimit.redis.wire import Command, Question, Reply, command, shape, write
+
+__all__ = ["Check", "Node", "Redirect"]
+
+MOST_IN_A_CALL = 128  # checks; a call of so many keeps Redis busy for less than a millisecond
+MOST_CHANNELS = 4  # to one server, of one event loop
+_SECONDS_TO_CONNECT = 1.0  # for which nobody waits: checks are answered without the server meanwhile
+_GRACE = 2  # turns of the loop: what has come while it was busy is read first
+
+_PROBE = shape("probe", 1)
+# What concerns the server and not the check, in the words of Redis.
+_OF_THE_SERVER = ("OOM ", "READONLY ", "MISCONF ", "NOREPLICAS ", "LOADING ", "BUSY ", "NOPERM ", "MASTERDOWN ")
+
+
+class Check(Question, Protocol):
+    """A question to the server, and who waits for the answer."""
+
+    slot: int  # of a cluster; 0 elsewhere
+    due: float  # the moment, by the event loop's clock, at which it is answered without the server
+    asking: bool  # it follows an ASK
+    hops: int  # how often it was sent elsewhere
+    future: asyncio.Future[Any]
+
+    def answer(self, reply: Reply, place: int, sent_us: int, heard_us: int) -> int:
+        """Read the answer at `place`; return where the next check's begins."""
+        ...
+
+    def fail(self, error: BaseException) -> None:
+        """Answer without the server."""
+        ...
+
+
+Redirect = Callable[[str, Sequence[Check]], None]  # what the server said, of which checks
+
+
+class _Call:
+    """What is in flight on one channel: for each reply that is due the checks that it answers; None: nobody's."""
+
+    __slots__ = ("due", "expected", "sent_us", "unknown")
+
+    def __init__(self, sent_us: int, due: float) -> None:
+        self.sent_us, self.due = sent_us, due
+        self.expected: deque[Sequence[Check] | None] = deque()
+        self.unknown: list[Sequence[Check]] = []  # to whom the server said that it does not know the script
+
+    def checks(self) -> list[Check]:
+        return [check for group in (*self.expected, *self.unknown) if group for check in group]
+
+
+class Node:
+    """A server as one event loop sees it."""
+
+    def __init__(
+        self,
+        name: str,
+        dial: Callable[[], Any],
+        clock: Clock,
+        *,
+        timeout: float,
+        probe_key: str,
+        now: Callable[[], str],
+        heard: Callable[[int], None],
+        tell: Tell | None,
+        redirect: Redirect | None = None,
+        met: Callable[[str], None] | None = None,
+    ) -> None:
+        self.breaker = Breaker(name, tell)
+        self._dial, self._clock, self._timeout, self._now = dial, clock, timeout, now
+        self._probe_key, self._heard, self._redirect, self._met = probe_key, heard, redirect, met
+        self._queue: deque[Check] = deque()
+        self._idle: list[Channel] = []
+        self._busy: set[Channel] = set()
+        self._watch: asyncio.Handle | None = None
+        self._opening: asyncio.Task[None] | None = None
+        self.loop = asyncio.get_running_loop()
+
+    def put(self, check: Check) -> None:
+        """Have a check answered: by the server, or without it where it is down."""
+        if self.breaker.is_open:
+            self._probe()
+            check.fail(ConnectionError(self.breaker.cause))
+            return
+        self._queue.append(check)
+        if self._watch is None:
+            self._watch = self.loop.call_at(check.due, self._look, _GRACE)
+        if self._idle:
+            # Alone, or enough of them to fill a call.
+            if not self._busy or len(self._queue) >= MOST_IN_A_CALL:
+                self._send(self._idle.pop())
+        elif not self._busy or (len(self._queue) >= MOST_IN_A_CALL and len(self._busy) < MOST_CHANNELS):
+            self._open()
+
+    async def connect(self) -> None:
+        """Open the first channel, unless there is one. Raises what redis-py raises."""
+        if not self._idle and not self._busy:
+            self._idle.append(await self._opened())
+
+    async def aclose(self) -> None:
+        """Wait for what is in flight, and hang up."""
+        if self._opening is not None:
+            self._opening.cancel()
+            await asyncio.wait([self._opening])
+        waiting = [check.future for channel in self._busy for check in channel.call.checks()]
+        if waiting:
+            await asyncio.wait(waiting, timeout=self._timeout)
+        self.retire()
+        await asyncio.sleep(0)  # a transport is closed in the loop's next turn
+
+    def retire(self) -> None:
+        """Hang up: this node is not asked any more."""
+        self._hang_up(ConnectionError(f"{self.breaker.node} is not asked any more"))
+        if self._watch is not None:
+            self._watch.cancel()
+
+    def fall(self, error: Exception) -> None:
+        """Ask no more until a probe has succeeded."""
+        self.breaker.trip(error)
+        self._hang_up(error)
+        self._probe()
+
+    # Out
+
+    def _send(self, channel: Channel) -> None:
+        """Send the next checks, as many as fit in a call; those that have waited too long are not sent any more."""
+        checks = [self._queue.popleft() for _ in range(min(len(self._queue), MOST_IN_A_CALL))]
+        now = self.loop.time()
+        if checks[0].due <= now:
+            late = [check for check in checks if check.due <= now]
+            checks = checks[len(late) :]
+            _fail(late, TimeoutError(f"{self.breaker.node} is too busy"))
+        if not checks:
+            self._idle.append(channel)
+            return
+        self._busy.add(channel)
+        call = _Call(self._clock.now_us(), checks[0].due)
+        self._write(channel, call, [checks] if self._redirect is None else _by_slot(checks), by_name=True)
+
+    def _write(self, channel: Channel, call: _Call, groups: Iterable[Sequence[Check]], *, by_name: bool) -> None:
+        now = self._now()
+        commands: list[Command] = []
+        for group in groups:
+            if group[0].asking:
+                commands.append(("ASKING",))
+                call.expected.append(None)
+            commands.append(command(group, now, by_name=by_name))
+            call.expected.append(group)
+        channel.send(call, write(*commands))
+
+    # In
+
+    def _hear(self, channel: Channel, reply: Any) -> None:
+        call: _Call | None = channel.call
+        if call is None:
+            return
+        checks = call.expected.popleft()
+        if checks is not None:
+            self._understand(call, checks, reply)
+        if call.expected or channel.call is None:
+            return
+        if call.unknown:
+            unknown, call.unknown = call.unknown, []
+            self._write(channel, call, unknown, by_name=False)
+            return
+        channel.call = None
+        self._busy.discard(channel)
+        if self._queue:
+            self._send(channel)
+        else:
+            self._idle.append(channel)
+
+    def _understand(self, call: _Call, checks: Sequence[Check], reply: Any) -> None:
+        if type(reply) is list:
+            self._answer(checks, reply, call.sent_us)
+            return
+        said = str(reply)
+        if said.startswith("NOSCRIPT"):
+            call.unknown.append(checks)
+        elif said.startswith(("MOVED", "ASK")) and self._redirect is not None:
+            self._redirect(said, checks)
+        else:
+            error = ResponseError(said)
+            _fail(checks, error)
+            if not said.startswith("TRYAGAIN"):  # half of a slot's keys have moved
+                self.fall(error)
+
+    def _answer(self, checks: Sequence[Check], reply: Reply, sent_us: int) -> None:
+        heard_us = self._clock.now_us()
+        self._heard(reply[0])
+        place = 1
+        trouble = None
+        for check in checks:
+            if type(reply[place]) is bytes:
+                error = ResponseError(reply[place].decode(errors="replace"))
+                check.fail(error)
+                place += 1
+                if any(word in str(error) for word in _OF_THE_SERVER):
+                    trouble = error
+            else:
+                place = check.answer(reply, place, sent_us, heard_us)
+        if trouble is not None:
+            self.fall(trouble)
+
+    def _lose(self, channel: Channel, error: Exception) -> None:
+        if channel in self._idle:  # the next check opens another
+            self._idle.remove(channel)
+        elif channel.call is not None:
+            self._drop(channel, error)
+            self.fall(error)
+
+    # What takes too long
+
+    def _look(self, grace: int) -> None:
+        """Answer without the server what is due; called when the first of all checks may be."""
+        if grace:
+            self._watch = self.loop.call_soon(self._look, grace - 1)
+            return
+        now = self.loop.time()
+        self._watch = None
+        silent = [channel for channel in self._busy if channel.call.due <= now]
+        error = TimeoutError(f"{self.breaker.node} did not answer within {self._timeout} s")
+        for channel in silent:
+            channel.close()
+            self._drop(channel, error)
+        late = bool(self._queue) and self._queue[0].due <= now
+        while self._queue and self._queue[0].due <= now:
+            self._queue.popleft().fail(error)
+        if silent or (late and not self._busy):  # it is silent, or not even connected
+            self.fall(error)
+        dues = [channel.call.due for channel in self._busy] + [check.due for check in list(self._queue)[:1]]
+        if dues:
+            self._watch = self.loop.call_at(min(dues), self._look, _GRACE)
+
+    def _drop(self, channel: Channel, error: Exception) -> None:
+        call, channel.call = channel.call, None
+        self._busy.discard(channel)
+        _fail(call.checks(), error)
+
+    def _hang_up(self, error: Exception) -> None:
+        channels, self._idle = [*self._idle, *self._busy], []
+        for channel in channels:
+            channel.close()
+            if channel.call is not None:
+                self._drop(channel, error)
+        waiting = list(self._queue)
+        self._queue.clear()
+        _fail(waiting, error)
+
+    # Connecting, and finding out whether a server that failed is back: in the background
+
+    def _probe(self) -> None:
+        if self.breaker.may_probe():
+            self._open()
+
+    def _open(self) -> None:
+        if self._opening is None:
+            self._opening = self.loop.create_task(self._open_another())
+
+    async def _open_another(self) -> None:
+        try:
+            channel = await self._opened()
+        except Exception as error:
+            self._opening = None
+            if self.breaker.is_open:
+                self.breaker.probed(error)
+            elif not self._busy:  # else there is one that works
+                self.fall(error)
+            return
+        except BaseException:
+            self._opening = None
+            raise
+        self._opening = None
+        if self.breaker.is_open:
+            self.breaker.probed(None)
+        self._idle.append(channel)
+        if self._queue:
+            self._send(self._idle.pop())
+
+    async def _opened(self) -> Channel:
+        """A new channel, on which the script has run and written."""
+        connection = self._dial()
+        try:
+            async with asyncio.timeout(_SECONDS_TO_CONNECT):
+                await connection.connect()
+            async with asyncio.timeout(self._timeout):
+                await self._inspect(connection)
+            return Channel(connection, self._hear, self._lose)
+        except BaseException as error:
+            await connection.disconnect(nowait=True)
+            if isinstance(error, TimeoutError):
+                raise TimeoutError(f"{self.breaker.node} took too long to connect") from None
+            raise
+
+    async def _inspect(self, connection: Any) -> None:
+        """Run the script, and note once what kind of memory the server has."""
+        probe = command([_Probe(self._probe_key)], self._now(), by_name=False)
+        commands = [probe] if self._met is None else [probe, ("INFO", "memory")]
+        await connection.send_packed_command(write(*commands))
+        reply = await connection.read_response(disable_decoding=True)
+        if isinstance(reply[1], bytes):
+            raise ResponseError(reply[1].decode(errors="replace"))
+        met, self._met = self._met, None
+        if met is not None:
+            with suppress(ResponseError):  # INFO may be forbidden
+                met((await connection.read_response(disable_decoding=True)).decode())
+
+
+class _Probe:
+    def __init__(self, key: str) -> None:
+        self.keys, self.shape = (key,), _PROBE
+
+
+def _by_slot(checks: Sequence[Check]) -> Iterable[Sequence[Check]]:
+    """One group for each call of the script: of one slot, and of those that follow an ASK."""
+
+    def place(check: Check) -> tuple[int, bool]:
+        return check.slot, check.asking
+
+    first = place(checks[0])
+    if all(place(check) == first for check in checks):
+        return [checks]
+    return [list(group) for _, group in groupby(sorted(checks, key=place), key=place)]
+
+
+def _fail(checks: Iterable[Check], error: Exception) -> None:
+    for check in checks:
+        check.fail(error)

@@ -1,0 +1,73 @@
+"""The buckets of one limiter that are in several slots of a cluster: asked in turn, and given back on a refusal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from asgi_ratelimit.decision import Decision, reported
+from asgi_ratelimit.redis.buckets import RedisBuckets
+
+__all__ = ["SpreadBuckets"]
+
+
+class SpreadBuckets:
+    """The most specific first: the key's own buckets and its block, the resource's, the whole app's.
+
+    Not atomic: a call that a later one refuses has for a moment been charged to an earlier one.
+    """
+
+    def __init__(self, groups: Sequence[RedisBuckets]) -> None:
+        self._groups = groups
+
+    async def decide(self, key: str, cost: int, per: str, waiting: bool = False) -> Decision:
+        passed: list[Decision] = []
+        try:
+            for group in self._groups:
+                answer = group.decide(key, cost, per, waiting)
+                decision = answer if isinstance(answer, Decision) else await answer
+                if not decision.allowed:
+                    break
+                passed.append(decision)
+            else:
+                return reported(_parts(passed))
+        except BaseException:
+            for decision in passed:
+                await self.refund(decision)
+            raise
+        for earlier in passed:
+            await self.refund(earlier)
+            for part in earlier.parts:
+                _uncharge(part)
+        if decision.reason != "limited":
+            return decision
+        return reported([*_parts(passed), *decision.parts])
+
+    async def peek(self, key: str, cost: int, per: str) -> Decision:
+        answers = [await group.peek(key, cost, per) for group in self._groups]
+        for answer in answers:
+            if answer.reason == "blocked":
+                return answer
+        return reported(_parts(answers))
+
+    async def refund(self, decision: Decision) -> None:
+        for group in self._groups:
+            back = group.refund(decision)
+            if back is not None:
+                await back
+
+    async def reset(self, key: str, per: str) -> None:
+        for group in self._groups:
+            await group.reset(key, per)
+
+    async def block(self, key: str, seconds: float) -> None:
+        await self._groups[0].block(key, seconds)
+
+
+def _parts(decisions: Sequence[Decision]) -> list[Decision]:
+    return [part for decision in decisions for part in decision.parts]
+
+
+def _uncharge(part: Decision) -> None:
+    """What was charged and given back at once, as if it had not been."""
+    part._state = part.policy.limit.give_back(part._state, part._now_us, part.cost, part._state, part._now_us)
+    part._measure = None

@@ -1,0 +1,89 @@
+"""What is written to the script and read from it; checks.lua is the other end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from hashlib import sha1
+from importlib.resources import files
+from struct import unpack
+from typing import Any, Literal, Protocol
+
+from hiredis import pack_command
+
+from asgi_ratelimit.decision import Decision
+from asgi_ratelimit.limits import FixedWindow, LeakyBucket, Limit, SlidingWindow, TokenBucket
+
+__all__ = ["Command", "Question", "Reply", "Verb", "command", "described", "read_state", "refundable", "shape", "write"]
+
+_SCRIPT = files("asgi_ratelimit.redis").joinpath("checks.lua").read_bytes()
+_SHA = sha1(_SCRIPT, usedforsecurity=False).hexdigest()
+
+Verb = Literal["decide", "peek", "refund", "reset", "block", "probe"]
+Command = tuple[Any, ...]
+Reply = list[Any]  # the server's time in µs, then what it says of each question
+
+
+class Question(Protocol):
+    """One of the questions of a batch."""
+
+    @property
+    def keys(self) -> Sequence[str]: ...
+
+    @property
+    def shape(self) -> str: ...
+
+
+def described(limit: Limit, cost: int) -> list[str | int]:
+    """A limit and a cost, in numbers that a double holds exactly."""
+    if isinstance(limit, TokenBucket):
+        kind = "L" if isinstance(limit, LeakyBucket) else "T"
+        return [kind, limit.ticks, *divmod(cost * limit.interval, limit.ticks), *divmod(limit.depth, limit.ticks)]
+    if isinstance(limit, (FixedWindow, SlidingWindow)):
+        return ["F" if isinstance(limit, FixedWindow) else "S", limit.rate.period_us, limit.capacity, cost]
+    raise ValueError(f"{limit!r} cannot be kept in Redis; use a TokenBucket, LeakyBucket, FixedWindow or SlidingWindow")
+
+
+def refundable(part: Decision) -> list[str | int]:
+    """A limit, and the charge that is to be given back."""
+    limit = part.policy.limit
+    if isinstance(limit, TokenBucket):
+        charge: Sequence[int] = divmod(part._state, limit.ticks)
+    else:
+        charge = part._state[:1] if isinstance(limit, FixedWindow) else (part._now_us,)
+    return [*described(limit, part.cost), *charge]
+
+
+def shape(verb: Verb, keys: int, *rest: object) -> str:
+    """What questions of one kind have in common."""
+    return json.dumps([verb, keys, *rest], separators=(",", ":"))
+
+
+def command(questions: Sequence[Question], now: str, *, by_name: bool = True) -> Command:
+    """One call of the script, by its SHA or with its text."""
+    keys = [key for question in questions for key in question.keys]
+    runs: list[Any] = []
+    previous = None
+    for question in questions:
+        if question.shape == previous:
+            runs[-1] += 1
+        else:
+            previous = question.shape
+            runs += previous, 1
+    call = ("EVALSHA", _SHA) if by_name else ("EVAL", _SCRIPT)
+    return (*call, len(keys), *keys, now, *runs)
+
+
+def write(*commands: Command) -> bytes:
+    """Commands in Redis' protocol."""
+    return b"".join([pack_command(each) for each in commands])
+
+
+def read_state(limit: Limit, reply: Reply, place: int) -> tuple[Any, int]:
+    """A bucket's state as the limit knows it, and where the next one stands."""
+    if isinstance(limit, TokenBucket):
+        return reply[place] * limit.ticks + reply[place + 1], place + 2
+    if isinstance(limit, FixedWindow):
+        return (reply[place], reply[place + 1]), place + 2
+    calls = reply[place]
+    return tuple(map(int, unpack(f"<{len(calls) // 8}d", calls))) or None, place + 1
