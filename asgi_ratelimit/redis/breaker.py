@@ -46,7 +46,7 @@ class Breaker:
         """A call has failed."""
         if self.is_open:
             return
-        self.cause = str(error) or type(error).__name__
+        self.cause = " ".join(str(error).split()) or type(error).__name__  # one line, whatever a server says
         self._since = self._next_probe = time.monotonic()
         self._pause = _FIRST_PAUSE
         logger.warning("%s is unavailable: %s", self.node, self.cause)

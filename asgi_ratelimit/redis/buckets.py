@@ -50,10 +50,19 @@ class Server(Protocol):
 class RedisBuckets:
     """The buckets of a limiter, those of them at least that are in one slot. `face` speaks where there are none."""
 
-    def __init__(self, server: Server, name: str, policies: Sequence[Policy], fallback: Fallback, face: Policy) -> None:
+    def __init__(
+        self,
+        server: Server,
+        name: str,
+        policies: Sequence[Policy],
+        fallback: Fallback,
+        face: Policy,
+        *,
+        blocks: bool = True,
+    ) -> None:
         self.server, self.policies, self.fallback, self.face = server, tuple(policies), fallback, face
         self.only = policies[0] if len(policies) == 1 and type(policies[0].limit) is TokenBucket else None
-        self._namer = server.namer
+        self._namer, self._blocks = server.namer, blocks
         self._begun = self._namer.begun("user", name)
         self._shapes: dict[tuple[Verb, int], str] = {}
 
@@ -119,7 +128,9 @@ class RedisBuckets:
         if not isinstance(key, str):
             raise TypeError(f'a key is a string such as "user:1", not {key!r}')
         tag = self._namer.tag(self._begun, key)
-        return [self._namer.name(tag, "block"), *[self._bucket(policy, tag, per) for policy in self.policies]]
+        buckets = [self._bucket(policy, tag, per) for policy in self.policies]
+        # The block is where the key's own buckets are; in another slot there never is one.
+        return [self._namer.name(tag if self._blocks else _tag(buckets[0]), "block"), *buckets]
 
     def _bucket(self, policy: Policy, tag: str, per: str) -> str:
         rest, scope = policy.bucket[:16], policy.limit.scope
@@ -180,7 +191,7 @@ class _Check:
     def put(self: Any, server: Server) -> asyncio.Future[Any]:
         session = server.session()
         if server.is_cluster:
-            self.slot = crc_hqx(_tag(self.keys[0]), 0) % SLOTS
+            self.slot = crc_hqx(_tag(self.keys[0]).encode(), 0) % SLOTS
         self.due = session.loop.time() + server.timeout
         future: asyncio.Future[Any] = session.loop.create_future()
         self.future = future
@@ -261,5 +272,5 @@ class Telling(_Check):
             self.future.set_exception(unavailable)
 
 
-def _tag(name: str) -> bytes:
-    return name[name.index("{") + 1 : name.index("}")].encode("ascii")
+def _tag(name: str) -> str:
+    return name[name.index("{") + 1 : name.index("}")]

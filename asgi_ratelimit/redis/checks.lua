@@ -23,6 +23,11 @@ local function say(value)
   reply[size] = value
 end
 
+local function say_both(one, other)
+  reply[size + 1], reply[size + 2] = one, other
+  size = size + 2
+end
+
 local function pair(value)
   if not value then return 0, 0 end
   local whole = tonumber(value)
@@ -35,142 +40,160 @@ local function keep(key, value, until_us)
   call('SET', key, value, 'PX', math.ceil((until_us - now) / 1000) + slack)
 end
 
--- Each kind of limit: take(limit, value) -> the state as it is, and as it would be after the charge, if that is allowed;
--- give_back(limit, value) -> the state after a refund, nil: full; keep(limit, key, state); tell(state).
+-- Each kind of limit knows: take(limit, value) -> the state as it is, and as it would be after the charge if that is
+-- allowed; give_back(limit, value) -> the state after a refund, nil: full; keep(limit, key, state); tell(state).
+-- Each is made when it is first needed: making them all takes longer than to answer one check.
 
-local tokens = {} -- [kind, ticks, cost µs, part, depth µs, part, charged µs, part]
+local function tokens() -- limit: [kind, ticks, cost µs, part, depth µs, part, charged µs, part]
+  local kind = {}
 
-local function level(limit, value)
-  local us, part = pair(value)
-  local last = now + limit[5]
-  if us < now or us > last or (us == last and part > limit[6]) then return now, 0 end
-  return us, part
-end
-
-function tokens.take(limit, value)
-  local us, part = level(limit, value)
-  local after_us, after_part = us + limit[3], part + limit[4]
-  if after_part >= limit[2] then
-    after_us, after_part = after_us + 1, after_part - limit[2]
+  function kind.level(limit, value)
+    local us, part = pair(value)
+    local last = now + limit[5]
+    if us < now or us > last or (us == last and part > limit[6]) then return now, 0 end
+    return us, part
   end
-  local last = now + limit[5]
-  if after_us < last or (after_us == last and after_part <= limit[6]) then
-    return us, part, after_us, after_part
-  end
-  return us, part
-end
 
-function tokens.give_back(limit, value)
-  local us, part = level(limit, value)
-  local back_us, back_part = limit[7] - now, limit[8] -- what of the charge has not flowed back by itself
-  if back_us > limit[3] or (back_us == limit[3] and back_part > limit[4]) then
-    back_us, back_part = limit[3], limit[4]
+  function kind.take(limit, value)
+    local us, part = kind.level(limit, value)
+    local after_us, after_part = us + limit[3], part + limit[4]
+    if after_part >= limit[2] then
+      after_us, after_part = after_us + 1, after_part - limit[2]
+    end
+    local last = now + limit[5]
+    if after_us < last or (after_us == last and after_part <= limit[6]) then
+      return us, part, after_us, after_part
+    end
+    return us, part
   end
-  if back_us >= 0 then
-    us, part = us - back_us, part - back_part
-    if part < 0 then
-      us, part = us - 1, part + limit[2]
+
+  function kind.give_back(limit, value)
+    local us, part = kind.level(limit, value)
+    local back_us, back_part = limit[7] - now, limit[8] -- what of the charge has not flowed back by itself
+    if back_us > limit[3] or (back_us == limit[3] and back_part > limit[4]) then
+      back_us, back_part = limit[3], limit[4]
+    end
+    if back_us >= 0 then
+      us, part = us - back_us, part - back_part
+      if part < 0 then
+        us, part = us - 1, part + limit[2]
+      end
+    end
+    if us > now or (us == now and part > 0) then return us, part end
+  end
+
+  function kind.keep(_, key, us, part)
+    if part == 0 then
+      keep(key, string.format('%.0f', us), us)
+    else
+      keep(key, string.format('%.0f:%.0f', us, part), us + 1)
     end
   end
-  if us > now or (us == now and part > 0) then return us, part end
+
+  kind.tell = say_both
+  return kind
 end
 
-function tokens.keep(_, key, us, part)
-  if part == 0 then
-    keep(key, string.format('%.0f', us), us)
-  else
-    keep(key, string.format('%.0f:%.0f', us, part), us + 1)
+local function queue() -- as tokens, but only the last place in the queue can be given back
+  local kind = tokens()
+  local give_back = kind.give_back
+
+  function kind.give_back(limit, value)
+    local us, part = kind.level(limit, value)
+    if us == limit[7] and part == limit[8] then return give_back(limit, value) end
+    if us > now or part > 0 then return us, part end
   end
+
+  return kind
 end
 
-function tokens.tell(us, part)
-  say(us)
-  say(part)
-end
+local function window() -- limit: [kind, period µs, capacity, cost, end of the charged window]
+  local kind = {tell = say_both}
 
-local queue = {take = tokens.take, keep = tokens.keep, tell = tokens.tell}
-
-function queue.give_back(limit, value)
-  local us, part = level(limit, value)
-  if us == limit[7] and part == limit[8] then return tokens.give_back(limit, value) end
-  if us > now or part > 0 then return us, part end
-end
-
-local window = {tell = tokens.tell} -- [kind, period µs, capacity, cost, end of the charged window]
-
-function window.take(limit, value)
-  local finish, used = pair(value)
-  local open = now < finish and finish <= now + limit[2]
-  if not open then finish, used = 0, 0 end
-  if used + limit[4] > limit[3] then return finish, used end
-  return finish, used, open and finish or now + limit[2], used + limit[4]
-end
-
-function window.give_back(limit, value)
-  local finish, used = pair(value)
-  if finish ~= limit[5] then
-    if finish > now then return finish, used end
-  elseif used > limit[4] and finish > now then
-    return finish, used - limit[4]
+  function kind.take(limit, value)
+    local finish, used = pair(value)
+    local open = now < finish and finish <= now + limit[2]
+    if not open then finish, used = 0, 0 end
+    if used + limit[4] > limit[3] then return finish, used end
+    return finish, used, open and finish or now + limit[2], used + limit[4]
   end
-end
 
-function window.keep(_, key, finish, used)
-  keep(key, string.format('%.0f:%.0f', finish, used), finish)
-end
-
-local log = {tell = say} -- [kind, period µs, capacity, cost, moment of the charge]; eight bytes per call
-
-local function moment(calls, index)
-  return (struct.unpack('<d', calls, index * 8 + 1))
-end
-
-local function after(calls, us) -- how many calls came at `us` or before
-  local low, high = 0, #calls / 8
-  while low < high do
-    local middle = math.floor((low + high) / 2)
-    if moment(calls, middle) <= us then low = middle + 1 else high = middle end
+  function kind.give_back(limit, value)
+    local finish, used = pair(value)
+    if finish <= now then return end
+    if finish ~= limit[5] then return finish, used end
+    if used > limit[4] then return finish, used - limit[4] end
   end
-  return low
+
+  function kind.keep(_, key, finish, used)
+    keep(key, string.format('%.0f:%.0f', finish, used), finish)
+  end
+
+  return kind
 end
 
-local function counted(limit, calls)
-  if not calls or calls == '' or #calls % 8 > 0 then return '' end
-  local last = moment(calls, #calls / 8 - 1)
-  if last > now or last <= now - limit[2] then return '' end
-  return string.sub(calls, after(calls, now - limit[2]) * 8 + 1)
+local function log() -- limit: [kind, period µs, capacity, cost, moment of the charge]; a value has eight bytes per call
+  local kind = {tell = say}
+
+  local function moment(calls, index)
+    return (struct.unpack('<d', calls, index * 8 + 1))
+  end
+
+  local function until_then(calls, us) -- how many came at `us` or before
+    local low, high = 0, #calls / 8
+    while low < high do
+      local middle = math.floor((low + high) / 2)
+      if moment(calls, middle) <= us then low = middle + 1 else high = middle end
+    end
+    return low
+  end
+
+  local function counted(limit, calls)
+    if not calls or calls == '' or #calls % 8 > 0 then return '' end
+    local last = moment(calls, #calls / 8 - 1)
+    if last > now or last <= now - limit[2] then return '' end
+    return string.sub(calls, until_then(calls, now - limit[2]) * 8 + 1)
+  end
+
+  function kind.take(limit, value)
+    local calls = counted(limit, value)
+    if #calls / 8 + limit[4] > limit[3] then return calls end
+    return calls, nil, calls .. string.rep(struct.pack('<d', now), limit[4])
+  end
+
+  function kind.give_back(limit, value)
+    local calls = counted(limit, value)
+    local first, last = until_then(calls, limit[5] - 1), until_then(calls, limit[5])
+    calls = string.sub(calls, 1, first * 8) .. string.sub(calls, math.min(last, first + limit[4]) * 8 + 1)
+    if calls ~= '' then return calls end
+  end
+
+  function kind.keep(limit, key, calls)
+    keep(key, calls, moment(calls, #calls / 8 - 1) + limit[2])
+  end
+
+  return kind
 end
 
-function log.take(limit, value)
-  local calls = counted(limit, value)
-  if #calls / 8 + limit[4] > limit[3] then return calls end
-  return calls, nil, calls .. string.rep(struct.pack('<d', now), limit[4])
-end
+local kinds = {}
 
-function log.give_back(limit, value)
-  local calls = counted(limit, value)
-  local first, last = after(calls, limit[5] - 1), after(calls, limit[5])
-  calls = string.sub(calls, 1, first * 8) .. string.sub(calls, math.min(last, first + limit[4]) * 8 + 1)
-  if calls ~= '' then return calls end
+local function kind_of(limit)
+  local name = limit[1]
+  if not kinds[name] then
+    kinds[name] = name == 'T' and tokens() or name == 'L' and queue() or name == 'F' and window() or log()
+  end
+  return kinds[name]
 end
-
-function log.keep(limit, key, calls)
-  keep(key, calls, moment(calls, #calls / 8 - 1) + limit[2])
-end
-
-local kinds = {T = tokens, L = queue, F = window, S = log}
 
 -- The verbs: each is given a shape and the place of the check's first key.
 
-local verbs = {}
-
-local function block(key) -- µs for which it holds, 0 or less: not at all
+local function block(key) -- µs for which it holds; 0 or less: it does not
   local until_us = call('GET', key)
   return until_us and (tonumber(until_us) or 0) - now or 0
 end
 
 local function decide_one(limit, first, charge) -- the usual case, without a table
-  local blocked, key, kind = block(KEYS[first]), KEYS[first + 1], kinds[limit[1]]
+  local blocked, key, kind = block(KEYS[first]), KEYS[first + 1], kind_of(limit)
   local a, b, after_a, after_b = kind.take(limit, call('GET', key))
   if charge and after_a and blocked <= 0 then
     kind.keep(limit, key, after_a, after_b)
@@ -182,18 +205,17 @@ local function decide_one(limit, first, charge) -- the usual case, without a tab
   end
 end
 
-local function decide(shape, first, charge)
-  if #shape == 3 then return decide_one(shape[3], first, charge) end
+local function decide_all(shape, first, charge)
   local blocked, states = block(KEYS[first]), {}
   local allowed = charge and blocked <= 0
   for i = 3, #shape do
-    local state = {kinds[shape[i][1]].take(shape[i], call('GET', KEYS[first + i - 2]))}
+    local state = {kind_of(shape[i]).take(shape[i], call('GET', KEYS[first + i - 2]))}
     states[i] = state
     allowed = allowed and state[3]
   end
   say(allowed and 1 or blocked > 0 and -blocked or 0)
   for i = 3, #shape do
-    local state, kind = states[i], kinds[shape[i][1]]
+    local state, kind = states[i], kind_of(shape[i])
     if allowed then
       kind.keep(shape[i], KEYS[first + i - 2], state[3], state[4])
       kind.tell(state[3], state[4])
@@ -203,53 +225,41 @@ local function decide(shape, first, charge)
   end
 end
 
-function verbs.decide(shape, first)
-  decide(shape, first, true)
-end
-
-function verbs.peek(shape, first)
-  decide(shape, first, false)
-end
-
-function verbs.refund(shape, first)
-  for i = 1, #shape - 2 do
-    local limit, key = shape[i + 2], KEYS[first + i - 1]
-    local kind = kinds[limit[1]]
-    local value = call('GET', key)
-    local a, b
-    if value then a, b = kind.give_back(limit, value) end
-    if a then kind.keep(limit, key, a, b) else call('DEL', key) end
+local function refund(shape, first)
+  for i = 3, #shape do
+    local key, kind = KEYS[first + i - 3], kind_of(shape[i])
+    local value, a, b = call('GET', key), nil, nil
+    if value then a, b = kind.give_back(shape[i], value) end
+    if a then kind.keep(shape[i], key, a, b) else call('DEL', key) end
   end
-  say(1)
 end
 
-function verbs.reset(shape, first)
-  call('DEL', unpack(KEYS, first, first + shape[2] - 1))
-  say(1)
-end
-
-function verbs.block(shape, first) -- [verb, 1, µs]
-  if shape[3] > 0 then
+local function answer(shape, first)
+  local verb = shape[1]
+  if verb == 'decide' or verb == 'peek' then
+    if #shape == 3 then return decide_one(shape[3], first, verb == 'decide') end
+    return decide_all(shape, first, verb == 'decide')
+  end
+  if verb == 'refund' then
+    refund(shape, first)
+  elseif verb == 'reset' or (verb == 'block' and shape[3] == 0) then
+    call('DEL', unpack(KEYS, first, first + shape[2] - 1))
+  elseif verb == 'block' then -- [verb, 1, µs]
     keep(KEYS[first], string.format('%.0f', now + shape[3]), now + shape[3])
-  else
-    call('DEL', KEYS[first])
+  elseif verb == 'probe' then
+    call('SET', KEYS[first], 1, 'PX', 1000)
   end
-  say(1)
-end
-
-function verbs.probe(_, first)
-  call('SET', KEYS[first], 1, 'PX', 1000)
   say(1)
 end
 
 local shapes, place = {}, 1
 for run = 2, #ARGV, 2 do
-  local shape = shapes[ARGV[run]] or cjson.decode(ARGV[run])
-  shapes[ARGV[run]] = shape
-  local verb = verbs[shape[1]]
+  local text = ARGV[run]
+  local shape = shapes[text] or cjson.decode(text)
+  shapes[text] = shape
   for _ = 1, tonumber(ARGV[run + 1]) do
     local before = size
-    local fine, problem = pcall(verb, shape, place)
+    local fine, problem = pcall(answer, shape, place)
     if not fine then
       for i = before + 1, size do reply[i] = nil end
       size = before

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
 from redis.exceptions import RedisError
@@ -28,7 +28,7 @@ class Cluster:
         self,
         name: str,
         seeds: Sequence[Address],
-        dial: Callable[[Address], Any],
+        dial: Callable[[Address], Awaitable[Any]],
         make_node: Callable[[Address, int], Node],
         tell: Tell | None,
     ) -> None:
@@ -155,14 +155,15 @@ class Cluster:
         raise trouble
 
     async def _ask(self, address: Address) -> _Map:
-        connection = self._dial(address)
+        connection = None
         try:
             async with asyncio.timeout(_SECONDS_TO_ASK):
-                await connection.connect()
+                connection = await self._dial(address)
                 await connection.send_command("CLUSTER SLOTS")
                 reply: Any = await connection.read_response(disable_decoding=True)
         finally:
-            await connection.disconnect(nowait=True)
+            if connection is not None:
+                await connection.disconnect(nowait=True)
         return dict(_slots_of(reply, address[0]))
 
 

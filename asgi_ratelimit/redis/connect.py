@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from random import sample
 from typing import Any, Literal, NamedTuple
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -14,27 +15,28 @@ from redis.backoff import NoBackoff
 __all__ = ["Address", "Dial", "Place", "place_of"]
 
 Address = tuple[str, int]
-Dial = Callable[[Address | None], Any]  # a new connection, not yet open
+Dial = Callable[[Address | None], Awaitable[Any]]  # a new connection, open; the address matters in a cluster
 
 _EXAMPLES = (
     '"redis://localhost:6379/0", "rediss://…", "unix:///run/redis.sock", "redis+cluster://host:port,host:port", '
     '"redis+sentinel://host:port,host:port/service" or a redis.asyncio client'
 )
 # redis-py repeats a command by itself after an error, which would charge twice.
-_ONCE: dict[str, Any] = {"retry": Retry(NoBackoff(), 0), "retry_on_error": [], "retry_on_timeout": False}
+_ONCE: dict[str, Any] = {"retry": Retry(NoBackoff(), 0), "retry_on_error": []}
 _OURS: dict[str, Any] = {**_ONCE, "decode_responses": False, "socket_timeout": None, "health_check_interval": 0}
 _OURS |= {"socket_connect_timeout": None, "protocol": 2}  # we have deadlines of our own
+_PATIENCE = 0.3  # seconds for each sentinel; they are asked in any order, one after the other
 _THEIRS = ("host", "port", "path", "db", "username", "password", "credential_provider", "client_name")
 _PREFIXES = ("ssl_", "socket_keepalive", "socket_type")
 
 
 class Place(NamedTuple):
-    """One server, a master that Sentinel names, or a cluster. `dial` is made anew for each event loop."""
+    """One server, a master that Sentinel names, or a cluster."""
 
     kind: Literal["single", "sentinel", "cluster"]
     name: str  # for the log: without a password
     seeds: Sequence[Address]
-    dialler: Callable[[], Dial]
+    dial: Dial
 
 
 def place_of(where: object) -> Place:
@@ -72,7 +74,7 @@ def _of_url(url: str) -> Place:
     if not service:
         raise ValueError(f"{_without_password(split)!r} names no service; it looks like {_EXAMPLES}")
     settings = _settings_of_url(split, scheme, addresses[0], f"/{db}" if db else "")
-    return _sentinel(unquote(service), addresses, settings, {}, ssl=scheme == "rediss")
+    return _sentinel(_class_of(scheme), unquote(service), addresses, settings, {})
 
 
 def _class_of(scheme: str) -> type[Connection]:
@@ -112,12 +114,11 @@ def _of_pool(pool: ConnectionPool) -> Place:
     settings = pool.connection_kwargs
     if isinstance(pool, SentinelConnectionPool):
         watchers = [client.connection_pool.connection_kwargs for client in pool.sentinel_manager.sentinels]
-        addresses = [(one["host"], int(one["port"])) for one in watchers]
-        ssl = issubclass(pool.connection_class, SSLConnection)
-        return _sentinel(pool.service_name, addresses, settings, watchers[0], ssl=ssl)
+        scheme = "rediss" if issubclass(pool.connection_class, SSLConnection) else "redis"
+        return _sentinel(_class_of(scheme), pool.service_name, [*map(_address_of, watchers)], settings, watchers[0])
     kind, kept = pool.connection_class, _kept(settings)
-    name = str(settings["path"]) if "path" in settings else _named(settings)
-    return Place("single", name, (), lambda: lambda _: kind(**kept))
+    name = str(settings["path"]) if "path" in settings else _joined([_address_of(settings)])
+    return Place("single", name, (), lambda _: _opened(kind(**kept)))
 
 
 def _of_cluster(client: RedisCluster) -> Place:
@@ -129,27 +130,45 @@ def _of_cluster(client: RedisCluster) -> Place:
 def _cluster(kind: type[Connection], settings: dict[str, Any], seeds: Sequence[Address]) -> Place:
     kept = _kept(settings)
 
-    def dial(address: Address | None) -> Connection:
+    def dial(address: Address | None) -> Awaitable[Any]:
         host, port = address or seeds[0]
-        return kind(**{**kept, "host": host, "port": port})
+        return _opened(kind(**{**kept, "host": host, "port": port}))
 
-    return Place("cluster", f"cluster {_joined(seeds)}", seeds, lambda: dial)
+    return Place("cluster", f"cluster {_joined(seeds)}", seeds, dial)
 
 
 def _sentinel(
-    service: str, watchers: Sequence[Address], settings: dict[str, Any], watcher_settings: dict[str, Any], *, ssl: bool
+    kind: type[Connection],
+    service: str,
+    watchers: Sequence[Address],
+    settings: dict[str, Any],
+    watcher_settings: dict[str, Any],
 ) -> Place:
-    kept = {name: value for name, value in _kept(settings).items() if name not in ("host", "port")}
-    theirs = {k: v for k, v in _kept(watcher_settings).items() if k not in ("host", "port", *_OURS)}
-    patience: dict[str, Any] = {"socket_timeout": 0.5, "socket_connect_timeout": 0.5, **_ONCE}
+    kept = _kept(settings)
+    watching = {name: value for name, value in _kept(watcher_settings).items() if name not in ("host", "port")}
+    watching |= {"socket_timeout": _PATIENCE, "socket_connect_timeout": _PATIENCE}
 
-    def dialler() -> Dial:
-        watching = Sentinel(watchers, sentinel_kwargs={**theirs, **patience})  # type: ignore[no-untyped-call]
-        pool: Any = SentinelConnectionPool(service, watching, ssl=ssl, **kept)  # type: ignore[no-untyped-call]
-        # A connection refers to its pool weakly; this one lives as long as the dialler.
-        return lambda _: pool.connection_class(**pool.connection_kwargs)
+    async def dial(_: Address | None) -> Any:
+        asked: Any = Sentinel(  # type: ignore[no-untyped-call]
+            sample(watchers, len(watchers)), sentinel_kwargs=watching
+        )
+        try:
+            host, port = await asked.discover_master(service)
+        finally:
+            for client in asked.sentinels:
+                await client.aclose()
+        return await _opened(kind(**{**kept, "host": host, "port": port}))
 
-    return Place("sentinel", f"{service} of sentinel {_joined(watchers)}", (), dialler)
+    return Place("sentinel", f"{service} of sentinel {_joined(watchers)}", (), dial)
+
+
+async def _opened(connection: Any) -> Any:
+    try:
+        await connection.connect()
+    except BaseException:
+        await connection.disconnect(nowait=True)
+        raise
+    return connection
 
 
 def _kept(settings: dict[str, Any]) -> dict[str, Any]:
@@ -157,8 +176,8 @@ def _kept(settings: dict[str, Any]) -> dict[str, Any]:
     return {**theirs, **_OURS}
 
 
-def _named(settings: dict[str, Any]) -> str:
-    return f"{settings.get('host', 'localhost')}:{settings.get('port', 6379)}"
+def _address_of(settings: dict[str, Any]) -> Address:
+    return str(settings.get("host", "localhost")), int(settings.get("port", 6379))
 
 
 def _joined(addresses: Sequence[Address]) -> str:

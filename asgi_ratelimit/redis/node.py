@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from itertools import groupby
 from typing import Any, Protocol
@@ -69,7 +69,7 @@ class Node:
     def __init__(
         self,
         name: str,
-        dial: Callable[[], Any],
+        dial: Callable[[], Awaitable[Any]],
         clock: Clock,
         *,
         timeout: float,
@@ -293,15 +293,16 @@ class Node:
 
     async def _opened(self) -> Channel:
         """A new channel, on which the script has run and written."""
-        connection = self._dial()
+        connection = None
         try:
             async with asyncio.timeout(_SECONDS_TO_CONNECT):
-                await connection.connect()
+                connection = await self._dial()
             async with asyncio.timeout(self._timeout):
                 await self._inspect(connection)
             return Channel(connection, self._hear, self._lose)
         except BaseException as error:
-            await connection.disconnect(nowait=True)
+            if connection is not None:
+                await connection.disconnect(nowait=True)
             if isinstance(error, TimeoutError):
                 raise TimeoutError(f"{self.breaker.node} took too long to connect") from None
             raise

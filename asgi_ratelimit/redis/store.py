@@ -88,7 +88,7 @@ class RedisStore:
         by_scope = [[policy for policy in policies if policy.limit.scope == scope] for scope in _SCOPES]
         groups = [group for i, group in enumerate(by_scope) if group or i == 0]
         face = next((policy for policy in policies if policy.limit.scope != "global"), policies[0])
-        buckets = [self._buckets(name, group, face) for group in groups]
+        buckets = [self._buckets(name, group, face, blocks=i == 0) for i, group in enumerate(groups)]
         return buckets[0] if len(buckets) == 1 else SpreadBuckets(buckets)
 
     async def start(self) -> None:
@@ -129,12 +129,12 @@ class RedisStore:
             session = self._sessions[loop] = self._new_session()
         return session
 
-    def _buckets(self, name: str, policies: Sequence[Policy], face: Policy) -> RedisBuckets:
+    def _buckets(self, name: str, policies: Sequence[Policy], face: Policy, *, blocks: bool = True) -> RedisBuckets:
         fallback = Fallback(self._local, self.known, name, policies, face, self._outage)
-        return RedisBuckets(self, name, policies, fallback, face)
+        return RedisBuckets(self, name, policies, fallback, face, blocks=blocks)
 
     def _new_session(self) -> Node | Cluster:
-        dial = self._place.dialler()
+        dial = self._place.dial
         if not self.is_cluster:
             return self._node(self._place.name, lambda: dial(None), "{probe}")
 
