@@ -5,7 +5,9 @@ The floor plan, from the street down:
     inbound/     the way in: middleware, WebSockets, keys, headers, the 429
     fastapi      the same as a FastAPI dependency                        (extra: fastapi)
     pace         bulk work at a steady pace                              (extra: progress, for its bar)
+    sync         the same limiter without an event loop
     limiter      Limiter: limits + store + name; line: waiting one's turn
+    redis/       RedisStore: one limit for every process                 (extra: redis)
     store        where buckets are kept: MemoryStore
     decision     what was decided; limits, rate: what is allowed
     clock, errors

@@ -265,7 +265,8 @@ class Gate:
     def warn_of_workers(self, store: Store) -> None:
         if isinstance(store, MemoryStore) and several_workers():
             self._notices.say(
-                "ARL105", "each worker counts for itself, so N workers allow N times the limit; share one store"
+                "ARL105",
+                "each worker counts for itself, so N workers allow N times the limit; use one worker or a RedisStore",
             )
 
     def tally(self, by: str, clock: Clock) -> None:

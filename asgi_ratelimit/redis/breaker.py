@@ -13,6 +13,7 @@ __all__ = ["Breaker", "StoreEvent", "Tell"]
 logger = logging.getLogger("asgi_ratelimit")
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0  # seconds between two probes
+_STEADY = 5.0  # seconds without a failure, after which the next one is not the same trouble again
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,7 @@ class Breaker:
         self.cause = ""  # why it is open; "" while it is closed
         self._tell = tell
         self._since = self._next_probe = 0.0
+        self._steady_at = 0.0
         self._pause = _FIRST_PAUSE
 
     @property
@@ -48,7 +50,10 @@ class Breaker:
             return
         self.cause = " ".join(str(error).split()) or type(error).__name__  # one line, whatever a server says
         self._since = self._next_probe = time.monotonic()
-        self._pause = _FIRST_PAUSE
+        if self._since < self._steady_at:  # probes get through, and calls do not
+            self._wait()
+        else:
+            self._pause = _FIRST_PAUSE
         logger.warning("%s is unavailable: %s", self.node, self.cause)
         self._say(StoreEvent("down", self.node, self.cause, 0.0))
 
@@ -59,13 +64,17 @@ class Breaker:
     def probed(self, error: BaseException | None) -> None:
         """A probe has come back."""
         if error is not None:
-            self._next_probe = time.monotonic() + self._pause
-            self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+            self._wait()
             return
         cause, self.cause = self.cause, ""
         seconds = time.monotonic() - self._since
+        self._steady_at = time.monotonic() + _STEADY
         logger.warning("%s answers again after %.3f s", self.node, seconds)
         self._say(StoreEvent("up", self.node, cause, seconds))
+
+    def _wait(self) -> None:
+        self._next_probe = time.monotonic() + self._pause
+        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
 
     def _say(self, event: StoreEvent) -> None:
         if self._tell is None:

@@ -244,7 +244,7 @@ class Asking(_Check):
         fallback = self.buckets.fallback
         try:
             answer = fallback.decide(self.keys, self.key, self.cost, self.per, error, charge=self.charge)
-        except StoreUnavailable as unavailable:
+        except Exception as unavailable:
             unavailable.__cause__ = error
             self.future.set_exception(unavailable)
         else:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from itertools import groupby
 from typing import Any, Protocol
 
-from redis.exceptions import ResponseError
+from redis.exceptions import AskError, ResponseError
 
 from asgi_ratelimit.clock import Clock
 from asgi_ratelimit.redis.breaker import Breaker, Tell
@@ -110,6 +110,8 @@ class Node:
         """Open the first channel, unless there is one. Raises what redis-py raises."""
         if not self._idle and not self._busy:
             self._idle.append(await self._opened())
+            if self.breaker.is_open:
+                self.breaker.probed(None)
 
     async def aclose(self) -> None:
         """Wait for what is in flight, and hang up."""
@@ -186,7 +188,11 @@ class Node:
 
     def _understand(self, call: _Call, checks: Sequence[Check], reply: Any) -> None:
         if type(reply) is list:
-            self._answer(checks, reply, call.sent_us)
+            try:
+                self._answer(checks, reply, call.sent_us)
+            except Exception as error:  # which nobody thought of: still no caller may wait for ever
+                _fail(checks, error)
+                self.fall(error)
             return
         said = str(reply)
         if said.startswith("NOSCRIPT"):
@@ -312,9 +318,10 @@ class Node:
         probe = command([_Probe(self._probe_key)], self._now(), by_name=False)
         commands = [probe] if self._met is None else [probe, ("INFO", "memory")]
         await connection.send_packed_command(write(*commands))
-        reply = await connection.read_response(disable_decoding=True)
-        if isinstance(reply[1], bytes):
-            raise ResponseError(reply[1].decode(errors="replace"))
+        with suppress(AskError):  # it is alive; its slots have moved, no more
+            reply = await connection.read_response(disable_decoding=True)
+            if isinstance(reply[1], bytes):
+                raise ResponseError(reply[1].decode(errors="replace"))
         met, self._met = self._met, None
         if met is not None:
             with suppress(ResponseError):  # INFO may be forbidden
