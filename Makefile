@@ -4,11 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 8000
 
-.PHONY: demo test check bench clean
+.PHONY: demo demo-redis test check bench clean
 
 demo: $(VENV)/demo  ## Serve the example app with the in-memory store
 	@echo "The dashboard: http://127.0.0.1:$(PORT)"
 	@$(BIN)/python -m uvicorn example_app.main:app --host 127.0.0.1 --port $(PORT) --log-level warning
+
+demo-redis: $(VENV)/demo-redis  ## Serve it with four workers that share a private Redis
+	@$(BIN)/python -m example_app.with_redis --port $(PORT)
 
 test: check  ## Everything that has to be true
 	$(BIN)/python -m pytest
@@ -32,6 +35,10 @@ $(VENV)/pip: pyproject.toml
 
 $(VENV)/demo: $(VENV)/pip
 	$(BIN)/python -m pip install --quiet --editable . --group example
+	@touch $@
+
+$(VENV)/demo-redis: $(VENV)/pip
+	$(BIN)/python -m pip install --quiet --editable ".[redis]" --group demo-redis
 	@touch $@
 
 $(VENV)/test: $(VENV)/pip
