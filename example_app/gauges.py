@@ -22,6 +22,7 @@ class Reading(BaseModel):
 
     kind: str
     bucket: str
+    reason: str
     count: int
     period: float
     limit: int
@@ -69,6 +70,7 @@ def _reading(limit: Limit, decision: Decision) -> Reading:
     return Reading(
         kind=type(limit).__name__,
         bucket=decision.bucket,
+        reason=decision.reason,
         count=limit.count,
         period=limit.period,
         limit=decision.limit,

@@ -16,8 +16,9 @@ from asgi_ratelimit.fastapi import document_limits
 from asgi_ratelimit.store import Store
 from example_app import gauges, pages, routes
 from example_app.limits import FRAMES, app_limit
-from example_app.store import open_store
+from example_app.store import is_shared, open_store
 from example_app.users import SessionBackend
+from example_app.worker import NamesItsWorker
 
 __all__ = ["app", "create_app"]
 
@@ -36,9 +37,11 @@ def create_app(store: Store | None = None) -> FastAPI:
     # What is added last stands outside and runs first: session, then who it is, then what they may do.
     app.add_middleware(RateLimitMiddleware, limit=app_limit, store=app.state.store, exempt=EXEMPT, messages=FRAMES)
     app.add_middleware(AuthenticationMiddleware, backend=SessionBackend())
-    # Without a secret of its own, each start forgets who was logged in.
+    # Without a secret of its own, each start forgets who was logged in; workers have to share one.
     secret = os.environ.get("SESSION_SECRET") or secrets.token_urlsafe(32)
     app.add_middleware(SessionMiddleware, secret_key=secret, same_site="lax")
+    if is_shared(app.state.store):
+        app.add_middleware(NamesItsWorker)
     return app
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +14,7 @@ from starlette.templating import Jinja2Templates
 from asgi_ratelimit import by_ip
 from example_app.limits import BY_TIER, EVERYBODY, FRAMES, MESSAGES, PICTURES, REPORTS_BY_TIER, SEARCH
 from example_app.routes import CHANNELS
+from example_app.store import described, is_shared
 from example_app.users import MEMBERS, SESSION_KEY, tier_of
 
 __all__ = ["router"]
@@ -22,6 +24,8 @@ HEADERS = {"Cache-Control": "no-store", "Content-Security-Policy": "default-src 
 router = APIRouter(include_in_schema=False)
 templates = Jinja2Templates(Path(__file__).parent / "templates")
 templates.env.filters["words"] = lambda limit: _words(str(limit))
+templates.env.filters |= {"class_name": lambda thing: type(thing).__name__, "described": described}
+templates.env.tests["shared"] = is_shared
 templates.env.globals |= {
     "by_tier": BY_TIER,
     "everybody": EVERYBODY,
@@ -37,7 +41,7 @@ templates.env.globals |= {
 
 @router.get("/")
 async def dashboard(request: Request) -> Response:
-    return _page(request, "dashboard.html", address=by_ip(request), store=type(request.app.state.store).__name__)
+    return _page(request, "dashboard.html", address=by_ip(request))
 
 
 @router.get("/login")
@@ -66,5 +70,6 @@ def _words(limit: str) -> str:
 
 
 def _page(request: Request, template: str, **context: object) -> Response:
-    context |= {"user": request.user, "tier": tier_of(request)}
+    store = request.app.state.store
+    context |= {"user": request.user, "tier": tier_of(request), "store": store, "worker": os.getpid()}
     return templates.TemplateResponse(request, template, context, headers=HEADERS)

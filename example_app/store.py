@@ -1,10 +1,33 @@
-"""The store that keeps the buckets of the whole app."""
+"""The store that keeps the buckets of the whole app: in memory, or in the Redis that RATELIMIT_REDIS_URL names."""
+
+from __future__ import annotations
+
+import os
 
 from asgi_ratelimit import MemoryStore
+from asgi_ratelimit.store import Store
 
-__all__ = ["open_store"]
+__all__ = ["described", "is_shared", "open_store"]
 
 
-def open_store() -> MemoryStore:
-    """A store in this process's memory: right for one worker."""
-    return MemoryStore()
+def open_store() -> Store:
+    """In this process's memory, which is right for one worker; in Redis, any number of workers share it."""
+    url = os.environ.get("RATELIMIT_REDIS_URL")
+    if not url:
+        return MemoryStore()
+    from asgi_ratelimit.redis import RedisStore  # an extra: nobody needs it for a store in memory
+
+    return RedisStore(url, prefix="example_app")
+
+
+def is_shared(store: Store) -> bool:
+    """Whether other workers see its buckets too."""
+    return not isinstance(store, MemoryStore)
+
+
+def described(store: Store) -> str:
+    """Where it is and who shares it, as the page's badge says it."""
+    if not is_shared(store):
+        return "in memory, 1 process"
+    workers = os.environ.get("WEB_CONCURRENCY", "")  # what uvicorn itself takes for the number of its workers
+    return f"Redis, shared by {workers} workers" if workers.isdigit() else "Redis, shared"

@@ -4,6 +4,8 @@ const POLL_MS = 1000;
 const MOST_ANSWERS = 80;
 const MOST_PIPS = 24;
 const MOST_SEGMENTS = 20;
+const HUES = 6; // of workers; a seventh shares one
+const STAGGER_MS = 4; // between the calls of a burst to several workers: else the first to wake takes all connections
 const FLOWING = new Set(["TokenBucket", "LeakyBucket"]);
 const CHIPS = {
   "x-ratelimit-remaining": "remaining",
@@ -17,6 +19,7 @@ const CHIPS = {
 const byId = (id) => document.getElementById(id);
 const part = (root, name) => root.querySelector(`[data-part="${name}"]`);
 const seconds = (value) => `${(Math.ceil(Math.max(0, value) * 10) / 10).toFixed(1)} s`; // waits are rounded up
+const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 const secondsSince = (moment) => (performance.now() - moment) / 1000;
 const write = (node, text) => {
   if (node.textContent !== text) node.textContent = text;
@@ -139,21 +142,69 @@ class Countdown {
   }
 }
 
+// The app's processes, where it has several: each gets a colour when it is first heard of
+
+class Workers {
+  constructor() {
+    this.hues = new Map();
+  }
+
+  tag(worker, text = "") {
+    if (!this.hues.has(worker)) this.hues.set(worker, this.hues.size % HUES);
+    const tag = byId("worker").content.firstElementChild.cloneNode(true);
+    tag.dataset.hue = this.hues.get(worker);
+    write(part(tag, "id"), worker);
+    write(part(tag, "text"), text);
+    return tag;
+  }
+}
+
+// Where the buckets are kept, and whether that can be reached
+
+class Kept {
+  constructor(root) {
+    this.root = root;
+    this.isShared = "shared" in root.dataset;
+    this.isAway = false;
+    this.whenWell = root.textContent;
+  }
+
+  show(readings) {
+    this.isAway = readings.some(({ reason }) => reason === "degraded");
+    this.root.toggleAttribute("data-away", this.isAway);
+    write(this.root, this.isAway ? "Redis is away, each worker counts alone" : this.whenWell);
+  }
+}
+
 // What the app has answered, the newest on top
 
 class Answers {
   constructor(list) {
     this.list = list;
+    this.workers = new Workers();
     this.counted = { allowed: 0, refused: 0, failed: 0 };
     byId("clear").addEventListener("click", () => this.clear());
   }
 
   add(answer) {
     this.counted[answer.kind] += 1;
-    this.list.prepend(this.#item(answer));
-    while (this.list.children.length > MOST_ANSWERS) this.list.lastElementChild.remove();
+    this.#prepend(this.#item(answer));
     this.#pip(answer);
     this.#settle();
+  }
+
+  // What a burst came to, and what each worker had in it.
+  sum(all) {
+    const shares = sharesOf(all);
+    if (all.length < 2 || shares.size === 0) return;
+    const item = byId("burst").content.firstElementChild.cloneNode(true);
+    write(part(item, "title"), all[0].title);
+    write(part(item, "sum"), summed(all));
+    for (const [worker, { allowed, calls }] of shares) {
+      part(item, "workers").append(this.workers.tag(worker, `${allowed}/${calls}`));
+    }
+    this.#prepend(item);
+    write(document.querySelector(`[data-sum="${all[0].card}"]`), summed(all));
   }
 
   clear() {
@@ -163,6 +214,11 @@ class Answers {
     byId("burst-search").focus();
   }
 
+  #prepend(item) {
+    this.list.prepend(item);
+    while (this.list.children.length > MOST_ANSWERS) this.list.lastElementChild.remove();
+  }
+
   #settle() {
     const isEmpty = this.list.children.length === 0;
     this.list.hidden = byId("clear").hidden = isEmpty;
@@ -170,13 +226,14 @@ class Answers {
     for (const kind of ["allowed", "refused"]) write(part(byId("tally"), kind), String(this.counted[kind]));
   }
 
-  #item({ kind, status, method, path, took, headers, body }) {
+  #item({ kind, status, method, path, took, headers, worker, body }) {
     const item = byId("answer").content.firstElementChild.cloneNode(true);
     item.dataset.kind = kind;
     write(part(item, "status"), String(status));
     write(part(item, "method"), method);
-    write(part(item, "path"), path);
+    part(item, "path").append(...path.split(/(?=\/)/).flatMap((piece) => [made("wbr", ""), piece]));
     write(part(item, "took"), took < 1 ? `${Math.round(took * 1000)} ms` : `${took.toFixed(2)} s`);
+    if (worker) part(item, "worker").append(this.workers.tag(worker));
     part(item, "chips").append(...chips(headers));
     part(item, "headers").append(...headers.flatMap(([name, value]) => [made("dt", titled(name)), made("dd", value)]));
     write(part(item, "body"), body);
@@ -190,6 +247,25 @@ class Answers {
     row.append(pip);
     if (row.children.length > MOST_PIPS) row.firstElementChild.remove();
   }
+}
+
+function sharesOf(all) {
+  const shares = new Map();
+  for (const { worker, kind } of all.filter((answer) => answer.worker)) {
+    const { allowed, calls } = shares.get(worker) ?? { allowed: 0, calls: 0 };
+    shares.set(worker, { allowed: allowed + (kind === "allowed"), calls: calls + 1 });
+  }
+  return shares;
+}
+
+function summed(all) {
+  const allowed = all.filter(({ kind }) => kind === "allowed").length;
+  return `${allowed} of ${all.length} let in, by ${workersOf(all)}`;
+}
+
+function workersOf(all) {
+  const count = sharesOf(all).size;
+  return count > 1 ? `${count} workers ${kept.isAway ? "on their own" : "together"}` : "one worker";
 }
 
 function made(tag, text) {
@@ -217,6 +293,7 @@ function titled(name) {
 // The page
 
 const gauges = new Map([...document.querySelectorAll("[data-gauge]")].map((root) => [root.dataset.gauge, new Gauge(root)]));
+const kept = new Kept(byId("kept"));
 const countdown = new Countdown(byId("countdown"));
 const answers = new Answers(byId("answers"));
 
@@ -232,6 +309,7 @@ async function poll() {
     const readings = await response.json();
     if (turn !== lastPoll) return; // a later one is on its way
     for (const [id, reading] of Object.entries(readings)) gauges.get(id)?.show(reading);
+    kept.show(Object.values(readings));
     byId("offline").hidden = true;
   } catch {
     byId("offline").hidden = false;
@@ -252,7 +330,7 @@ async function ask({ calls, title, method, path }) {
     const response = await fetch(path, { method, cache: "no-store" });
     const text = await response.text();
     const kind = response.ok ? "allowed" : response.status === 429 ? "refused" : "failed";
-    const answer = { kind, card, title, status: response.status, method, path, took: secondsSince(sentAt), headers: told(response), body: text };
+    const answer = { kind, card, title, status: response.status, method, path, took: secondsSince(sentAt), headers: told(response), worker: response.headers.get("x-worker"), body: text };
     answers.add(answer);
     if (kind === "refused") countdown.start(whose(answer), JSON.parse(text).retry_after);
     return answer;
@@ -265,8 +343,13 @@ async function ask({ calls, title, method, path }) {
   }
 }
 
+async function askInTurn(turn, calls) {
+  if (kept.isShared) await pause(turn * STAGGER_MS);
+  return ask(calls);
+}
+
 function told(response) {
-  return [...response.headers].filter(([name]) => /ratelimit|retry-after|via|content-type/.test(name));
+  return [...response.headers].filter(([name]) => /ratelimit|retry-after|via|content-type|x-worker/.test(name));
 }
 
 // Which limit has refused: the route's own, or one of the whole app's.
@@ -280,15 +363,18 @@ function whose({ headers, title }) {
 function announce(all) {
   const count = (kind) => all.filter((answer) => answer.kind === kind).length;
   const wait = countdown.isCounting ? ` Next allowed call in ${countdown.value.textContent} seconds.` : "";
-  write(byId("status"), `${all[0].title}: ${count("allowed")} allowed, ${count("refused")} refused.${wait}`);
+  const by = kept.isShared && all.length > 1 ? `, by ${workersOf(all)}` : "";
+  write(byId("status"), `${all[0].title}: ${count("allowed")} allowed, ${count("refused")} refused${by}.${wait}`);
 }
 
 async function fire(button) {
   if (button.ariaBusy === "true") return;
   button.ariaBusy = "true";
   const { dataset } = button.closest("[data-calls]");
-  const all = await Promise.all(Array.from({ length: Number(button.dataset.times) }, () => ask(dataset)));
+  const turns = Array.from({ length: Number(button.dataset.times) }, (_, turn) => turn);
+  const all = await Promise.all(turns.map((turn) => askInTurn(turn, dataset)));
   button.ariaBusy = "false";
+  answers.sum(all);
   announce(all);
 }
 

@@ -11,8 +11,10 @@ from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
 from asgi_ratelimit import MemoryStore
+from asgi_ratelimit.redis import RedisStore
 from asgi_ratelimit.testing import ManualClock
 from example_app.main import create_app
+from example_app.store import described, open_store
 
 CALLS = {
     "search": ("GET", "/api/search"),
@@ -192,6 +194,22 @@ def test_pages_load_nothing_from_elsewhere(client: TestClient) -> None:
         assert page.headers["content-security-policy"] == "default-src 'self'"
         assert "://" not in page.text
     assert client.get("/docs").status_code == 404
+
+
+def test_one_process_names_no_worker_and_keeps_its_connections(client: TestClient) -> None:
+    page = client.get("/")
+    assert ">in memory, 1 process</span>" in page.text
+    assert not {"x-worker", "connection"} & set(page.headers)
+
+
+def test_the_store_is_the_redis_that_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert isinstance(open_store(), MemoryStore)
+    monkeypatch.setenv("RATELIMIT_REDIS_URL", "redis://127.0.0.1:1/0")
+    store = open_store()
+    assert isinstance(store, RedisStore)
+    assert described(store) == "Redis, shared"
+    monkeypatch.setenv("WEB_CONCURRENCY", "3")
+    assert described(store) == "Redis, shared by 3 workers"
 
 
 def test_the_openapi_document_names_the_429(client: TestClient) -> None:
