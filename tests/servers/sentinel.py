@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Self
 
+from tests.servers.binaries import KINDS
 from tests.servers.server import HOST, Option, Server, is_in_step, wait_until
 
 NAME = "service"
@@ -15,7 +16,7 @@ SETTINGS = {"down-after-milliseconds": 500, "failover-timeout": 2000, "parallel-
 class Sentinels:
     """`servers` are the first master and its replicas, `sentinels` three that watch them with a quorum of two."""
 
-    def __init__(self, kind: str = "redis-6.2", *, replicas: int = 1, **options: Option) -> None:
+    def __init__(self, kind: str = KINDS[0], *, replicas: int = 1, **options: Option) -> None:
         self.servers = [Server(kind, repl_diskless_sync_delay=0, **options) for _ in range(1 + replicas)]
         self.sentinels = [Server(kind, "--sentinel") for _ in range(3)]
         self._stack = ExitStack()

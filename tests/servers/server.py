@@ -23,7 +23,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
-from tests.servers.binaries import binary
+from tests.servers.binaries import KINDS, binary
 
 Word = str | bytes | int | float
 Option = str | int | tuple[str | int, ...]
@@ -83,7 +83,7 @@ class Server:
     host = HOST
     port = 0
 
-    def __init__(self, kind: str = "redis-6.2", *flags: str, **options: Option) -> None:
+    def __init__(self, kind: str = KINDS[0], *flags: str, **options: Option) -> None:
         self.kind = kind
         self.password = str(options.get("requirepass", ""))
         self._flags = flags
