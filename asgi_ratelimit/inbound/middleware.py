@@ -86,7 +86,7 @@ class RateLimitMiddleware:
         if not self._checked_start:
             self._check_start()
         if scope["type"] not in ("http", "websocket"):
-            if scope["type"] == "lifespan":
+            if scope["type"] == "lifespan" and not isinstance(self.store, MemoryStore):
                 receive, send = self._living(receive, send)
             await self.app(scope, receive, send)
             return
@@ -102,7 +102,7 @@ class RateLimitMiddleware:
         except ClientGone:
             return
         except StoreUnavailable as error:
-            logger.error("a request was answered with 503: %s", error)
+            logger.debug("a request is answered with 503: %s", error)  # the store has said so, and once
             await UnavailableResponse()(scope, receive, send)
             return
         if mailbox is not None:

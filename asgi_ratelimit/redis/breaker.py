@@ -18,7 +18,7 @@ _STEADY = 5.0  # seconds without a failure, after which the next one is not the 
 
 @dataclass(frozen=True, slots=True)
 class StoreEvent:
-    """A server stopped answering ("down"), or answers again ("up") after so many seconds."""
+    """A server stopped answering ("down"), or answers again or was replaced ("up") after so many seconds."""
 
     kind: Literal["down", "up"]
     node: str
@@ -66,11 +66,19 @@ class Breaker:
         if error is not None:
             self._wait()
             return
+        self._close("answers again")
+
+    def retire(self) -> None:
+        """It is not asked any more: another has its place in the cluster."""
+        if self.is_open:
+            self._close("has been replaced")
+
+    def _close(self, how: str) -> None:
         cause, self.cause = self.cause, ""
-        seconds = time.monotonic() - self._since
-        self._steady_at = time.monotonic() + _STEADY
-        logger.warning("%s answers again after %.3f s", self.node, seconds)
-        self._say(StoreEvent("up", self.node, cause, seconds))
+        now = time.monotonic()
+        self._steady_at = now + _STEADY
+        logger.warning("%s %s after %.3f s", self.node, how, now - self._since)
+        self._say(StoreEvent("up", self.node, cause, now - self._since))
 
     def _wait(self) -> None:
         self._next_probe = time.monotonic() + self._pause

@@ -81,9 +81,9 @@ class RedisBuckets:
 
     def refund(self, decision: Decision) -> Awaitable[None] | None:
         """Lost if the server does not answer: nobody is to wait or to fail for it."""
-        if decision.reason == "degraded":
-            self.fallback.refund(decision)
-            return None
+        for part in decision.parts:
+            if part.reason == "degraded":
+                self.fallback.refund(part)
         charged = [part for part in decision.parts if part.allowed and part._kept_in is self]
         if not charged:
             return None

@@ -247,6 +247,7 @@ local function answer(shape, first)
   elseif verb == 'block' then -- [verb, 1, µs]
     keep(KEYS[first], string.format('%.0f', now + shape[3]), now + shape[3])
   elseif verb == 'probe' then
+    call('GET', KEYS[first])
     call('SET', KEYS[first], 1, 'PX', 1000)
   end
   say(1)

@@ -72,11 +72,11 @@ class Cluster:
         for check in self._emptied():
             check.fail(error)
 
-    def redirect(self, said: str, checks: Sequence[Check]) -> None:
-        """A node has answered MOVED (for good) or ASK (this once): the script did not run."""
+    def redirect(self, said: str, checks: Sequence[Check], asked: str) -> None:
+        """A node at `asked` has answered MOVED (for good) or ASK (this once): the script did not run."""
         kind, _, where = said.split(" ")[:3]
         host, _, port = where.rpartition(":")
-        address, moved = (host, int(port)), kind == "MOVED"
+        address, moved = (host or asked, int(port)), kind == "MOVED"
         if moved:
             self._slots[checks[0].slot] = address
             self._remap()
@@ -129,6 +129,7 @@ class Cluster:
         for address in self._nodes.keys() - present:
             node = self._nodes.pop(address)
             node.retire()
+            node.breaker.retire()
         for slot, address in slots.items():
             if address in present:
                 present.discard(address)

@@ -56,16 +56,13 @@ def place_of(where: object) -> Place:
 
 
 def _of_url(url: str) -> Place:
-    split = urlsplit(url)
+    split = _split(url)
     scheme, _, kind = split.scheme.partition("+")
     known = scheme in ("redis", "rediss") and kind in ("", "cluster", "sentinel")
     if not known and split.scheme != "unix":
         raise ValueError(f"a RedisStore is given {_EXAMPLES}, not {_without_password(split)!r}")
     if not kind:
-        try:
-            return _of_pool(ConnectionPool.from_url(url))
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"{_without_password(split)!r}: {error}; it looks like {_EXAMPLES}") from None
+        return _of_pool(_pool(url, split))
     addresses = _addresses(split, 26379 if kind == "sentinel" else 6379)
     if kind == "cluster":
         settings = _settings_of_url(split, scheme, addresses[0], "")
@@ -77,6 +74,24 @@ def _of_url(url: str) -> Place:
     return _sentinel(_class_of(scheme), unquote(service), addresses, settings, {})
 
 
+def _split(url: str) -> SplitResult:
+    try:
+        split = urlsplit(url)
+    except ValueError as error:
+        raise ValueError(f"a RedisStore is given {_EXAMPLES}; this URL is none: {error}") from None
+    if "@" in url and "@" not in split.netloc:
+        raise ValueError(f'a password is quoted, "/" as "%2F", "#" as "%23", in a URL such as {_EXAMPLES}')
+    return split
+
+
+def _pool(url: str, split: SplitResult) -> ConnectionPool:
+    """What redis-py makes of it."""
+    try:
+        return ConnectionPool.from_url(url)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{_without_password(split)!r}: {error}; it looks like {_EXAMPLES}") from None
+
+
 def _class_of(scheme: str) -> type[Connection]:
     return SSLConnection if scheme == "rediss" else Connection
 
@@ -86,8 +101,7 @@ def _settings_of_url(split: SplitResult, scheme: str, address: Address, path: st
     credentials, at, _ = split.netloc.rpartition("@")
     query = f"?{split.query}" if split.query else ""
     host = f"[{address[0]}]" if ":" in address[0] else address[0]
-    pool = ConnectionPool.from_url(f"{scheme}://{credentials}{at}{host}:{address[1]}{path}{query}")
-    return pool.connection_kwargs
+    return _pool(f"{scheme}://{credentials}{at}{host}:{address[1]}{path}{query}", split).connection_kwargs
 
 
 def _addresses(split: SplitResult, port: int) -> list[Address]:

@@ -25,7 +25,8 @@ _GRACE = 2  # turns of the loop: what has come while it was busy is read first
 
 _PROBE = shape("probe", 1)
 # What concerns the server and not the check, in the words of Redis.
-_OF_THE_SERVER = ("OOM ", "READONLY ", "MISCONF ", "NOREPLICAS ", "LOADING ", "BUSY ", "NOPERM ", "MASTERDOWN ")
+_OF_THE_SERVER: tuple[str, ...] = ("OOM ", "READONLY ", "MISCONF ", "NOREPLICAS ", "LOADING ", "BUSY ", "MASTERDOWN ")
+_OF_THE_SERVER += ("NOPERM ", "ACL failure", "user executing the script can't")
 
 
 class Check(Question, Protocol):
@@ -190,9 +191,9 @@ class Node:
         if type(reply) is list:
             try:
                 self._answer(checks, reply, call.sent_us)
-            except Exception as error:  # which nobody thought of: still no caller may wait for ever
-                _fail(checks, error)
-                self.fall(error)
+            except Exception as unforeseen:  # still no caller may wait for ever
+                _fail(checks, unforeseen)
+                self.fall(unforeseen)
             return
         said = str(reply)
         if said.startswith("NOSCRIPT"):
@@ -212,7 +213,7 @@ class Node:
         trouble = None
         for check in checks:
             if type(reply[place]) is bytes:
-                error = ResponseError(reply[place].decode(errors="replace"))
+                error = ResponseError(reply[place].decode(errors="replace").strip())
                 check.fail(error)
                 place += 1
                 if any(word in str(error) for word in _OF_THE_SERVER):

@@ -25,7 +25,7 @@ from asgi_ratelimit.redis.connect import Address, place_of
 from asgi_ratelimit.redis.deny import DenyCache
 from asgi_ratelimit.redis.fallback import Fallback, Known, ServerClock
 from asgi_ratelimit.redis.names import Namer
-from asgi_ratelimit.redis.node import Node
+from asgi_ratelimit.redis.node import Check, Node, Redirect
 from asgi_ratelimit.redis.spread import SpreadBuckets
 from asgi_ratelimit.store import Buckets, MemoryStore
 
@@ -97,8 +97,8 @@ class RedisStore:
             await self.session().connect()
         except (AuthenticationError, NoPermissionError) as error:
             raise StoreUnavailable(
-                f"{self._place.name} lets us not in: {error}. Check the user and the password of the URL, as in "
-                '"redis://user:password@host:6379", and that the user may run scripts.'
+                f"{self._place.name} does not let us in: {str(error).rstrip('.')}. Check the user and the password of "
+                'the URL, as in "redis://user:password@host:6379", and that this user may run scripts.'
             ) from error
         except (RedisError, OSError, TimeoutError) as error:
             self.session().fall(error)
@@ -139,12 +139,15 @@ class RedisStore:
             return self._node(self._place.name, lambda: dial(None), "{probe}")
 
         def make_node(address: Address, slot: int) -> Node:
-            return self._node(f"{address[0]}:{address[1]}", lambda: dial(address), _tag_in(slot), cluster.redirect)
+            def redirect(said: str, checks: Sequence[Check]) -> None:
+                cluster.redirect(said, checks, address[0])
+
+            return self._node(f"{address[0]}:{address[1]}", lambda: dial(address), _tag_in(slot), redirect)
 
         cluster = Cluster(self._place.name, self._place.seeds, dial, make_node, self._tell)
         return cluster
 
-    def _node(self, name: str, dial: Any, tag: str, redirect: Any = None) -> Node:
+    def _node(self, name: str, dial: Any, tag: str, redirect: Redirect | None = None) -> Node:
         return Node(
             name,
             dial,

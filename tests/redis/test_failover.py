@@ -1,0 +1,47 @@
+"""Sentinel puts a replica in the place of a master that was killed, and a busy site does not fall over."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from tests.redis.site import Site, reasons
+from tests.servers import Sentinels, wait_until
+
+CLIENTS = 200
+BOUND = 10.0  # seconds from a new master until it decides; a probe goes out every second at least
+
+
+def test_a_failover_under_load_is_followed(
+    sentinels: Sentinels, record_property: Callable[[str, object], None]
+) -> None:
+    old = sentinels.master()
+    moments: list[float] = []
+    with Site(sentinels.url, timeout=0.3) as site:
+
+        def fail_over() -> None:
+            time.sleep(1.0)
+            moments.append(time.monotonic())
+            old.kill()
+            sentinels.wait_for_new_master(old)
+            moments.append(time.monotonic())
+            wait_until(lambda: [event.kind for event in site.events] == ["down", "up"], "the new master decides")
+            moments.append(time.monotonic())
+            time.sleep(1.0)
+
+        answers = site.ask_all_along(CLIENTS, fail_over)
+        new = sentinels.master()
+        assert site.ask(("/", "ada"))[0].headers["x-ratelimit-remaining"] == "79"
+        assert site.left(new.url, "ada") == [79]
+        assert len(site.said) == 2
+        assert site.failures == []
+    killed, elected, recovered = moments
+    record_property("seconds until there was a new master", round(elected - killed, 3))
+    record_property("seconds until the site had recovered", round(recovered - killed, 3))
+    print(f"\nA new master after {elected - killed:.2f} s, recovered after {recovered - killed:.2f} s")  # noqa: T201
+    assert new is not old
+    assert {answer.status for answer in answers} == {200}
+    assert reasons(answer for answer in answers if answer.asked + answer.seconds < killed) == {"ok"}
+    assert reasons(answer for answer in answers if answer.asked > recovered) == {"ok"}
+    assert "degraded" in reasons(answer for answer in answers if killed < answer.asked < elected)
+    assert recovered - elected < BOUND
