@@ -7,9 +7,10 @@ import asyncio
 import os
 import warnings
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
-from benchmarks import candidates, decisions, doors, report
+from benchmarks import candidates, decisions, doors, redis_report, report
 from benchmarks.memory import memory
 
 
@@ -17,23 +18,44 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description="Us, the floors and the peers, in one run."
     )
-    parser.add_argument("--quick", action="store_true", help="fewer rounds and keys: a minute instead of ten")
-    parser.add_argument("--output", type=Path, default=Path(__file__).with_name("RESULTS.md"), help="where to write")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds and keys: two minutes instead of fifteen")
+    parser.add_argument("--only", choices=PARTS, help="one part of it; printed, and written only where --output says")
+    parser.add_argument("--output", type=Path, help="where to write instead of benchmarks/RESULTS.md")
     options = parser.parse_args()
+    output = options.output and options.output.absolute()
+    if output is None and options.only is None:
+        output = Path(__file__).with_name("RESULTS.md")
+    command = " ".join(["python -m benchmarks", *_given(options)])
     warnings.simplefilter("ignore", DeprecationWarning)  # the peers'
     os.chdir(Path(__file__).parent)  # some peers read ./.env
-    page = report.page(sections(options.quick), quick=options.quick)
-    options.output.write_text(page, encoding="utf-8")
+    parts = [PARTS[options.only]] if options.only else PARTS.values()
+    page = report.page(chain.from_iterable(part(options.quick) for part in parts), command)
+    if output is not None:
+        output.write_text(page, encoding="utf-8")
     print(page)
 
 
-def sections(quick: bool) -> Iterator[tuple[str, str, str]]:
+def _given(options: argparse.Namespace) -> Iterator[str]:
+    if options.only:
+        yield f"--only {options.only}"
+    if options.quick:
+        yield "--quick"
+
+
+def _in_memory(quick: bool) -> Iterator[tuple[str, str, str]]:
     rounds = 5 if quick else 15
     yield _decisions(rounds, quick)
     yield _growth(rounds, quick)
     yield _inserts(quick)
+
+
+def _in_requests(quick: bool) -> Iterator[tuple[str, str, str]]:
+    rounds = 5 if quick else 15
     yield _middlewares(rounds, quick)
     yield _dependencies(rounds, quick)
+
+
+PARTS = {"memory": _in_memory, "requests": _in_requests, "redis": redis_report.sections}
 
 
 def _decisions(rounds: int, quick: bool) -> tuple[str, str, str]:

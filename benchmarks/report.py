@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from benchmarks.contest import Score
 
-__all__ = ["added", "growth", "inserts", "page", "per_check", "table"]
+__all__ = ["added", "growth", "inserts", "page", "per_check", "spaced", "table"]
 
 PACKAGES = (
     "starlette",
@@ -23,26 +23,27 @@ PACKAGES = (
     "asgi-ratelimit",
     "slowapi",
     "fastapi-limiter",
+    "redis",
+    "hiredis",
 )
 
 
-def page(sections: Iterable[tuple[str, str, str]], *, quick: bool) -> str:
+def page(sections: Iterable[tuple[str, str, str]], command: str) -> str:
     """The page of all sections: (title, what was done, table)."""
-    parts = ["# Benchmarks", _machine(quick)]
+    parts = ["# Benchmarks", _machine(command)]
     for title, text, rows in sections:
         parts += [f"## {title}", text, rows]
     return "\n\n".join(parts) + "\n"
 
 
-def _machine(quick: bool) -> str:
-    run = "`python -m benchmarks --quick`, a short run" if quick else "`python -m benchmarks`"
+def _machine(command: str) -> str:
     return (
-        f"Written by {run} on {date.today().isoformat()}: {os.cpu_count()} processors ({platform.machine()}), "
+        f"Written by `{command}` on {date.today().isoformat()}: {os.cpu_count()} processors ({platform.machine()}), "
         f"{platform.system()}, {platform.python_implementation()} {platform.python_version()}, "
         f"{', '.join(f'{name} {_version(name)}' for name in PACKAGES)}.\n\n"
         "In every round each candidate takes one turn; the figures are medians over the rounds, the ratios medians of "
-        "the ratios within a round. Time is the process's own processor time. Absolute figures move from machine to "
-        "machine and from run to run; the ratios are what counts."
+        "the ratios within a round. Time is the process's own processor time unless it says otherwise. Absolute "
+        "figures move from machine to machine and from run to run; the ratios are what counts."
     )
 
 
@@ -58,6 +59,10 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def spaced(number: float) -> str:
+    return f"{number:,.0f}".replace(",", " ")
+
+
 def per_check(cases: Mapping[str, Mapping[str, Score]], memory: Mapping[str, float | str], floor: str) -> str:
     """One row per candidate: µs and multiple of the floor for each case, checks/s, memory."""
     first = next(iter(cases.values()))
@@ -65,7 +70,7 @@ def per_check(cases: Mapping[str, Mapping[str, Score]], memory: Mapping[str, flo
     rows = []
     for name in first:
         cells = [cell for scores in cases.values() for cell in _time_and_ratio(scores[name], scores[floor])]
-        speed = "-" if first[name].failure else f"{1e9 / first[name].ns:,.0f}".replace(",", " ")
+        speed = "-" if first[name].failure else spaced(1e9 / first[name].ns)
         used = memory.get(name, "not measured")
         size = f"{used:.1f}" if isinstance(used, float) else used
         rows.append([name, *cells, speed, size])
@@ -87,7 +92,7 @@ def growth(scores: Mapping[str, Mapping[int, Score]], floor: str, ours: str) -> 
         grown, mine_grown = bare.times(scores[floor][smallest]), mine.times(scores[ours][smallest])
         rows.append(
             [
-                f"{size:,}".replace(",", " "),
+                spaced(size),
                 f"{bare.ns / 1e3:.2f}",
                 f"{grown:.2f}",
                 f"{mine.ns / 1e3:.2f}",

@@ -64,6 +64,9 @@ class RedisBuckets:
         self.only = policies[0] if len(policies) == 1 and type(policies[0].limit) is TokenBucket else None
         self._namer, self._blocks = server.namer, blocks
         self._begun = self._namer.begun("user", name)
+        own = all(policy.limit.scope == "user" for policy in self.policies)
+        # Where all records have the key's own tag, their names differ in the end alone.
+        self._ends = ["block", *[policy.bucket[:16] for policy in self.policies]] if own and blocks else None
         self._shapes: dict[tuple[Verb, int], str] = {}
 
     # The verbs
@@ -128,6 +131,8 @@ class RedisBuckets:
         if not isinstance(key, str):
             raise TypeError(f'a key is a string such as "user:1", not {key!r}')
         tag = self._namer.tag(self._begun, key)
+        if self._ends is not None and not per:
+            return self._namer.names(tag, self._ends)
         buckets = [self._bucket(policy, tag, per) for policy in self.policies]
         # The block is where the key's own buckets are; in another slot there never is one.
         return [self._namer.name(tag if self._blocks else _tag(buckets[0]), "block"), *buckets]

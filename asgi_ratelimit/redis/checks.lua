@@ -50,8 +50,8 @@ local function tokens() -- limit: [kind, ticks, cost µs, part, depth µs, part,
   function kind.level(limit, value)
     local us, part = pair(value)
     local last = now + limit[5]
-    if us < now or us > last or (us == last and part > limit[6]) then return now, 0 end
-    return us, part
+    if us >= now and (us < last or (us == last and part <= limit[6])) then return us, part end
+    return now, 0 -- also for what is no number
   end
 
   function kind.take(limit, value)
@@ -136,7 +136,7 @@ local function log() -- limit: [kind, period µs, capacity, cost, moment of the 
   local kind = {tell = say}
 
   local function moment(calls, index)
-    return (struct.unpack('<d', calls, index * 8 + 1))
+    return (struct.unpack('<i8', calls, index * 8 + 1))
   end
 
   local function until_then(calls, us) -- how many came at `us` or before
@@ -158,7 +158,7 @@ local function log() -- limit: [kind, period µs, capacity, cost, moment of the 
   function kind.take(limit, value)
     local calls = counted(limit, value)
     if #calls / 8 + limit[4] > limit[3] then return calls end
-    return calls, nil, calls .. string.rep(struct.pack('<d', now), limit[4])
+    return calls, nil, calls .. string.rep(struct.pack('<i8', now), limit[4])
   end
 
   function kind.give_back(limit, value)
@@ -187,9 +187,10 @@ end
 
 -- The verbs: each is given a shape and the place of the check's first key.
 
-local function block(key) -- µs for which it holds; 0 or less: it does not
+local function block(key) -- µs for which it holds; 0: it does not
   local until_us = call('GET', key)
-  return until_us and (tonumber(until_us) or 0) - now or 0
+  local left_us = until_us and (tonumber(until_us) or 0) - now
+  return left_us and left_us > 0 and left_us or 0 -- 0 also for what is no number
 end
 
 local function decide_one(limit, first, charge) -- the usual case, without a table

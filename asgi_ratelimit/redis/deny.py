@@ -59,6 +59,8 @@ class DenyCache:
         """Ask again, after something was given back."""
         for key in keys:
             self.refusals.pop(key, None)
+            if key.endswith(":block"):  # now, a bucket's refusal may tell this key too short a wait
+                self.refusals.clear()
 
     def _at(self, key: str, cost: int, now_us: int) -> _Refusal | None:
         refusal = self.refusals.get(key)

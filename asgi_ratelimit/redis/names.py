@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from binascii import b2a_base64
+from collections.abc import Sequence
 from hashlib import blake2b
 from typing import Any
 
@@ -33,6 +34,10 @@ class Namer:
         digest = begun.copy()
         digest.update(text.encode("utf-8", "surrogatepass"))
         return b2a_base64(digest.digest(), newline=False).decode("ascii")
+
+    def names(self, tag: str, ends: Sequence[str]) -> list[str]:
+        start = f"{self._prefix}:{{{tag}}}:"
+        return [start + end for end in ends]
 
     def name(self, tag: str, rest: str) -> str:
         return f"{self._prefix}:{{{tag}}}:{rest}"

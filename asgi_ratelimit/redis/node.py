@@ -19,6 +19,7 @@ from asgi_ratelimit.redis.wire import Command, Question, Reply, command, shape, 
 __all__ = ["Check", "Node", "Redirect"]
 
 MOST_IN_A_CALL = 128  # checks; a call of so many keeps Redis busy for less than a millisecond
+WORTH_A_CALL = 64  # so many do not wait for the call in flight: Redis works on one while we read another
 MOST_CHANNELS = 4  # to one server, of one event loop
 _SECONDS_TO_CONNECT = 1.0  # for which nobody waits: checks are answered without the server meanwhile
 _GRACE = 2  # turns of the loop: what has come while it was busy is read first
@@ -53,10 +54,11 @@ Redirect = Callable[[str, Sequence[Check]], None]  # what the server said, of wh
 class _Call:
     """What is in flight on one channel: for each reply that is due the checks that it answers; None: nobody's."""
 
-    __slots__ = ("due", "expected", "sent_us", "unknown")
+    __slots__ = ("due", "expected", "first_due", "sent_us", "unknown")
 
-    def __init__(self, sent_us: int, due: float) -> None:
-        self.sent_us, self.due = sent_us, due
+    def __init__(self, sent_us: int, due: float, first_due: float) -> None:
+        self.sent_us = sent_us
+        self.due, self.first_due = due, first_due  # the call's own, and that of the first check that waits for it
         self.expected: deque[Sequence[Check] | None] = deque()
         self.unknown: list[Sequence[Check]] = []  # to whom the server said that it does not know the script
 
@@ -101,10 +103,9 @@ class Node:
         if self._watch is None:
             self._watch = self.loop.call_at(check.due, self._look, _GRACE)
         if self._idle:
-            # Alone, or enough of them to fill a call.
-            if not self._busy or len(self._queue) >= MOST_IN_A_CALL:
+            if not self._busy or len(self._queue) >= WORTH_A_CALL:
                 self._send(self._idle.pop())
-        elif not self._busy or (len(self._queue) >= MOST_IN_A_CALL and len(self._busy) < MOST_CHANNELS):
+        elif not self._busy or (len(self._queue) >= WORTH_A_CALL and len(self._busy) < MOST_CHANNELS):
             self._open()
 
     async def connect(self) -> None:
@@ -140,18 +141,15 @@ class Node:
     # Out
 
     def _send(self, channel: Channel) -> None:
-        """Send the next checks, as many as fit in a call; those that have waited too long are not sent any more."""
-        checks = [self._queue.popleft() for _ in range(min(len(self._queue), MOST_IN_A_CALL))]
+        """Send the next checks, as many as fit in a call."""
         now = self.loop.time()
-        if checks[0].due <= now:
-            late = [check for check in checks if check.due <= now]
-            checks = checks[len(late) :]
-            _fail(late, TimeoutError(f"{self.breaker.node} is too busy"))
+        self._fail_late(now)
+        checks = [self._queue.popleft() for _ in range(min(len(self._queue), MOST_IN_A_CALL))]
         if not checks:
             self._idle.append(channel)
             return
         self._busy.add(channel)
-        call = _Call(self._clock.now_us(), checks[0].due)
+        call = _Call(self._clock.now_us(), now + self._timeout, checks[0].due)
         self._write(channel, call, [checks] if self._redirect is None else _by_slot(checks), by_name=True)
 
     def _write(self, channel: Channel, call: _Call, groups: Iterable[Sequence[Check]], *, by_name: bool) -> None:
@@ -239,19 +237,26 @@ class Node:
             return
         now = self.loop.time()
         self._watch = None
-        silent = [channel for channel in self._busy if channel.call.due <= now]
         error = TimeoutError(f"{self.breaker.node} did not answer within {self._timeout} s")
-        for channel in silent:
-            channel.close()
-            self._drop(channel, error)
+        late = self._fail_late(now)
+        for channel in self._busy:
+            call: _Call = channel.call
+            if call.first_due <= now:
+                waiting = [check for check in call.checks() if check.due > now]
+                _fail([check for check in call.checks() if check.due <= now], error)
+                call.first_due = min((check.due for check in waiting), default=call.due)
+        if any(channel.call.due <= now for channel in self._busy) or (late and not self._busy and not self._idle):
+            self.fall(error)
+        dues = [channel.call.first_due for channel in self._busy] + [check.due for check in list(self._queue)[:1]]
+        if dues:
+            self._watch = self.loop.call_at(max(min(dues), now + self._timeout / 20), self._look, _GRACE)
+
+    def _fail_late(self, now: float) -> bool:
+        """What has waited too long is not sent any more."""
         late = bool(self._queue) and self._queue[0].due <= now
         while self._queue and self._queue[0].due <= now:
-            self._queue.popleft().fail(error)
-        if silent or (late and not self._busy):  # it is silent, or not even connected
-            self.fall(error)
-        dues = [channel.call.due for channel in self._busy] + [check.due for check in list(self._queue)[:1]]
-        if dues:
-            self._watch = self.loop.call_at(min(dues), self._look, _GRACE)
+            self._queue.popleft().fail(TimeoutError(f"{self.breaker.node} is too busy, or not connected"))
+        return late
 
     def _drop(self, channel: Channel, error: Exception) -> None:
         call, channel.call = channel.call, None
@@ -285,7 +290,7 @@ class Node:
             self._opening = None
             if self.breaker.is_open:
                 self.breaker.probed(error)
-            elif not self._busy:  # else there is one that works
+            elif not self._busy and not self._idle:  # else there is one that works
                 self.fall(error)
             return
         except BaseException:

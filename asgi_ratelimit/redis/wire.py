@@ -86,4 +86,4 @@ def read_state(limit: Limit, reply: Reply, place: int) -> tuple[Any, int]:
     if isinstance(limit, FixedWindow):
         return (reply[place], reply[place + 1]), place + 2
     calls = reply[place]
-    return tuple(map(int, unpack(f"<{len(calls) // 8}d", calls))) or None, place + 1
+    return unpack(f"<{len(calls) // 8}q", calls) or None, place + 1
