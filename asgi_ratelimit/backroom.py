@@ -20,6 +20,7 @@ __all__ = ["Answer", "Room", "the_room", "use_of"]
 Told = TypeVar("Told")
 Verb = Callable[[], Coroutine[Any, Any, Told]]
 
+_GLANCE = 1.0  # seconds after which a waiting thread looks for a signal that it slept through
 _PATIENCE = 1.0  # seconds that each step of closing may take at exit
 
 
@@ -47,7 +48,8 @@ class Answer(Generic[Told]):
 
     def result(self) -> Told:
         """Wait for what is told, or raise the error. Once."""
-        self._secret.acquire()
+        while not self._secret.acquire(timeout=_GLANCE):
+            pass
         if self.error is None:
             return self.told
         try:

@@ -244,7 +244,9 @@ class LeakyBucket(TokenBucket):
         return 0 if state is None or self.is_full(state, now_us) else -((now_us * self.ticks - state) // self.ticks)
 
     def give_back(self, state: int | None, now_us: int, cost: int, charged: int, charged_at: int) -> int | None:
-        return super().give_back(state, now_us, cost, charged, charged_at) if state == charged else state
+        if state is None or state == charged or self.is_full(state, now_us):
+            return super().give_back(state, now_us, cost, charged, charged_at)
+        return state
 
 
 class FixedWindow(Limit):
@@ -274,7 +276,9 @@ class FixedWindow(Limit):
     def give_back(
         self, state: tuple[int, int] | None, now_us: int, cost: int, charged: tuple[int, int], charged_at: int
     ) -> tuple[int, int] | None:
-        if state is None or state[0] != charged[0]:
+        if state is None or self.is_full(state, now_us):
+            return None
+        if state[0] != charged[0]:
             return state
         return (state[0], state[1] - cost) if state[1] > cost else None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asgi_ratelimit
 import asgi_ratelimit.fastapi
+import asgi_ratelimit.sync
 import asgi_ratelimit.testing
 
 
@@ -36,11 +37,15 @@ def test_the_fastapi_door_offers_exactly_these_names() -> None:
     assert set(asgi_ratelimit.fastapi.__all__) == {"RateLimit", "rate_limit", "document_limits"}
 
 
+def test_the_synchronous_face_offers_exactly_this_name() -> None:
+    assert set(asgi_ratelimit.sync.__all__) == {"SyncLimiter"}
+
+
 def test_users_tests_get_exactly_these_names() -> None:
     assert set(asgi_ratelimit.testing.__all__) == {"ManualClock", "StoreContract"}
 
 
 def test_every_public_name_says_what_it_is() -> None:
-    for module in (asgi_ratelimit, asgi_ratelimit.fastapi, asgi_ratelimit.testing):
+    for module in (asgi_ratelimit, asgi_ratelimit.fastapi, asgi_ratelimit.sync, asgi_ratelimit.testing):
         for name in module.__all__:
             assert getattr(module, name).__doc__, name

@@ -77,7 +77,8 @@ class RedisBuckets:
             refusal = self.server.deny.find(names, cost, self.server.clock.now_us())
             if refusal is not None:
                 return refusal
-        return self._ask("decide", names, key, cost, per, waiting)
+        answer = self._ask("decide", names, key, cost, per, waiting)
+        return self._kept(answer) if waiting else answer
 
     def peek(self, key: str, cost: int, per: str) -> Awaitable[Decision]:
         return self._ask("peek", self._names(key, per), key, cost, per, False)
@@ -107,16 +108,27 @@ class RedisBuckets:
 
     # What is asked
 
-    def _ask(self, verb: Verb, names: list[str], key: str, cost: int, per: str, waiting: bool) -> Awaitable[Decision]:
+    def _ask(
+        self, verb: Verb, names: list[str], key: str, cost: int, per: str, waiting: bool
+    ) -> asyncio.Future[Decision]:
         check = Asking(names, self._shapes.get((verb, cost)) or self._shape(verb, cost))
         check.buckets, check.key, check.cost, check.per = self, key, cost, per
         check.charge, check.waiting = verb == "decide", waiting
         return check.put(self.server)
 
+    async def _kept(self, answer: asyncio.Future[Decision]) -> Decision:
+        """The answer; given back if the caller is cancelled after it has come and before he has read it."""
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            if answer.done() and not answer.cancelled() and answer.exception() is None:
+                self.refund(answer.result())
+            raise
+
     def _tell(self, names: Sequence[str], said: str, *, lenient: bool = False) -> Awaitable[None]:
         self.server.deny.forget(names)
         check = Telling(names, said)
-        check.lenient = lenient
+        check.deny, check.lenient = self.server.deny, lenient
         return check.put(self.server)
 
     def _shape(self, verb: Verb, cost: int) -> str:
@@ -159,6 +171,8 @@ class RedisBuckets:
             known.note_block(asking.keys[0], now_us - code)
             decision = blocked(parts or [self._granted(asking, now_us)], -code)
             decision._kept_as, decision._kept_in = asking.keys[0], None
+            if not parts:
+                del decision._parts  # it speaks for itself now
             return decision, place
         if known.blocks:
             known.blocks.pop(asking.keys[0], None)
@@ -226,8 +240,11 @@ class Asking(_Check):
             self.future.set_result(decision)
         elif self.waiting and decision.allowed:
             buckets.refund(decision)  # cancelled while it stood in line: it did not go
-        if not decision.allowed and self.charge:
-            buckets.server.deny.remember(self.keys, decision, sent_us, heard_us)
+        deny = buckets.server.deny
+        if self.charge and not decision.allowed:
+            deny.remember(self.keys, decision, sent_us, heard_us)
+        elif self.charge and deny.refusals:
+            deny.forget(self.keys[1:])  # whoever asked for more has to wait longer now
         return place
 
     def _usual(self, policy: Policy, reply: Reply, place: int) -> Decision:
@@ -259,10 +276,12 @@ class Asking(_Check):
 class Telling(_Check):
     """Refund, reset or block."""
 
-    __slots__ = ("lenient",)
+    __slots__ = ("deny", "lenient")
+    deny: DenyCache
     lenient: bool  # whether nobody is to hear of it when the server does not
 
     def answer(self, reply: Reply, place: int, sent_us: int, heard_us: int) -> int:
+        self.deny.forget(self.keys)  # again: a refusal that was on its way has been noted since
         if not self.future.done():
             self.future.set_result(None)
         return place + 1

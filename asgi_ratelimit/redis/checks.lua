@@ -120,7 +120,7 @@ local function window() -- limit: [kind, period µs, capacity, cost, end of the 
 
   function kind.give_back(limit, value)
     local finish, used = pair(value)
-    if finish <= now then return end
+    if finish <= now or finish > now + limit[2] then return end
     if finish ~= limit[5] then return finish, used end
     if used > limit[4] then return finish, used - limit[4] end
   end

@@ -1,0 +1,113 @@
+"""One of the processes that hammer a limit together: started by test_processes.py, which reads what it saw.
+
+It reads the jobs of a round, says "ready" once it is connected, reads a line that says go, says "refused" once every
+server has refused it, and in the end what it saw; then the next round begins.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from contextlib import AsyncExitStack
+from dataclasses import asdict, dataclass, field
+
+from asgi_ratelimit import Decision, Limiter, TokenBucket
+from asgi_ratelimit.limits import Scope
+from asgi_ratelimit.redis import RedisStore
+
+KEY = "everybody"
+AT_ONCE = 4  # calls of one process to one store
+PATIENCE = 2.0  # s for a store's answer: a busy machine may stand still for longer than 0.1 s
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What to hammer: a store, and limits of a scope each."""
+
+    url: str
+    prefix: str
+    limits: list[tuple[str, Scope]]
+    deny_cache: int
+    seconds: float
+
+
+@dataclass(slots=True)
+class Seen:
+    """What one process saw at one store. Times are the server's, in µs."""
+
+    admitted: list[int] = field(default_factory=list)  # by the server, when
+    refused: dict[int, int] = field(default_factory=dict)  # by the server, when last: by the limit's capacity
+    last: int = 0
+    reasons: dict[str, int] = field(default_factory=dict)
+    admitted_alone: int = 0  # while the server did not answer
+    gaps: list[tuple[int, int]] = field(default_factory=list)  # what was left when it fell silent, and for how long
+    left: int = 0
+    alone: bool = False
+    ended: int = 0
+
+    def note(self, decision: Decision) -> None:
+        self.reasons[decision.reason] = self.reasons.get(decision.reason, 0) + 1
+        if decision.reason == "degraded":
+            self.alone = True
+            self.admitted_alone += decision.allowed
+        elif decision.reason != "cached":
+            self.note_answer(decision)
+
+    def note_answer(self, decision: Decision) -> None:
+        self.end_gap(decision._now_us)
+        self.last, self.left = decision._now_us, decision.remaining
+        if decision.allowed:
+            self.admitted.append(decision.parts[-1]._now_us)
+        else:
+            self.refused[decision.limit] = max(self.refused.get(decision.limit, 0), decision._now_us)
+
+    def end_gap(self, now_us: int) -> None:
+        if self.alone:
+            self.gaps.append((self.left, now_us - self.last))
+            self.alone = False
+
+
+async def hammer(limiter: Limiter, seen: Seen, until: float) -> None:
+    while time.monotonic() < until:
+        seen.note(await limiter.try_acquire(KEY))
+        await asyncio.sleep(0)  # a refusal that is remembered is told at once: the others shall have a turn
+
+
+async def work(jobs: list[Job]) -> list[Seen]:
+    seen = [Seen() for _ in jobs]
+    async with AsyncExitStack() as stack, asyncio.TaskGroup() as tasks:
+        limiters = [
+            Limiter(
+                [TokenBucket(rate, scope=scope) for rate, scope in job.limits],
+                store=await stack.enter_async_context(
+                    RedisStore(job.url, prefix=job.prefix, deny_cache=job.deny_cache, timeout=PATIENCE)
+                ),
+            )
+            for job in jobs
+        ]
+        say("ready")
+        sys.stdin.readline()
+        until = time.monotonic() + jobs[0].seconds
+        for limiter, each in zip(limiters, seen, strict=True):
+            for _ in range(AT_ONCE):
+                tasks.create_task(hammer(limiter, each, until))
+        while not all(each.refused for each in seen) and time.monotonic() < until:
+            await asyncio.sleep(0.01)
+        say("refused")
+    for each in seen:
+        each.ended = time.time_ns() // 1000  # by the clock of this machine, which is the server's
+        each.end_gap(each.ended)
+    return seen
+
+
+def say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    while line := sys.stdin.readline():
+        jobs = [Job(**job) for job in json.loads(line)]
+        say(json.dumps([asdict(seen) for seen in asyncio.run(work(jobs))]))

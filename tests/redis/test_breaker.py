@@ -1,0 +1,82 @@
+"""Whether a server is to be asked: not after a failure, until a probe has succeeded."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from asgi_ratelimit.redis import StoreEvent
+from asgi_ratelimit.redis.breaker import Breaker
+from tests.servers import wait_until
+
+
+def tripped(events: list[StoreEvent]) -> Breaker:
+    breaker = Breaker("host:1", events.append)
+    breaker.trip(OSError("gone"))
+    return breaker
+
+
+def test_a_failure_opens_it_and_the_first_probe_may_go_at_once() -> None:
+    breaker = Breaker("host:1", None)
+    assert not breaker.is_open
+    assert not breaker.may_probe()
+    breaker.trip(OSError("gone"))
+    assert breaker.is_open
+    assert breaker.may_probe()
+
+
+def test_a_probe_that_fails_is_followed_by_a_pause() -> None:
+    breaker = tripped([])
+    breaker.probed(OSError("still gone"))
+    assert breaker.is_open
+    assert not breaker.may_probe()
+    wait_until(breaker.may_probe, "the pause is over", seconds=5)
+
+
+def test_a_probe_that_succeeds_closes_it() -> None:
+    breaker = tripped([])
+    breaker.probed(None)
+    assert not breaker.is_open
+    assert not breaker.may_probe()
+
+
+def test_each_change_is_told_once() -> None:
+    events: list[StoreEvent] = []
+    breaker = tripped(events)
+    breaker.trip(OSError("gone again"))
+    breaker.probed(OSError("still gone"))
+    breaker.probed(None)
+    assert [(event.kind, event.node, event.cause) for event in events] == [
+        ("down", "host:1", "gone"),
+        ("up", "host:1", "gone"),
+    ]
+    assert events[0].seconds == 0.0
+    assert 0.0 <= events[1].seconds < 60.0
+
+
+def test_an_error_without_words_is_called_by_its_name() -> None:
+    events: list[StoreEvent] = []
+    breaker = Breaker("host:1", events.append)
+    breaker.trip(TimeoutError())
+    assert (breaker.cause, events[0].cause) == ("TimeoutError", "TimeoutError")
+
+
+def test_a_listener_that_fails_harms_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    def fail(event: StoreEvent) -> None:
+        raise RuntimeError("no")
+
+    breaker = Breaker("host:1", fail)
+    with caplog.at_level(logging.ERROR, "asgi_ratelimit"):
+        breaker.trip(OSError("gone"))
+    assert breaker.is_open
+    assert "on_event failed" in caplog.text
+
+
+def test_each_change_is_one_warning_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "asgi_ratelimit"):
+        breaker = tripped([])
+        breaker.probed(None)
+    assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
+    assert caplog.messages[0] == "host:1 is unavailable: gone"
+    assert caplog.messages[1].startswith("host:1 answers again after 0.0")

@@ -1,0 +1,261 @@
+"""The end: with checks in flight, in the app's lifespan, by the garbage collector, or not at all; and use after it."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+
+import httpx
+import pytest
+import uvicorn
+from redis.asyncio import Redis
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.testclient import TestClient
+from starlette.types import Message
+
+from asgi_ratelimit import Limiter, RateLimitMiddleware
+from asgi_ratelimit.redis import RedisStore
+from tests.redis.counts import clients, until_alone
+from tests.servers import Cluster, Proxy, Server, wait_until
+
+PATIENCE = 30.0  # seconds until a hanging test fails
+
+
+@pytest.fixture(autouse=True)
+def nobody_else(any_redis: Server) -> None:
+    """What an earlier test may have left open is no business of the next one."""
+    any_redis.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+
+
+async def page(request: Request) -> Response:
+    return PlainTextResponse("page")
+
+
+def app_with(store: RedisStore) -> Starlette:
+    app = Starlette(routes=[Route("/", page)])
+    app.add_middleware(RateLimitMiddleware, limit="100/h", store=store)
+    return app
+
+
+# aclose
+
+
+@pytest.mark.anyio
+async def test_checks_in_flight_are_answered_before_the_connection_closes(any_redis: Server, proxy: Proxy) -> None:
+    store = RedisStore(proxy.url, timeout=2)
+    limiter = Limiter("500/h", store=store)
+    await store.start()
+    proxy.delay(0.2)
+    asked = asyncio.ensure_future(limiter.try_acquire("a"))
+    await asyncio.sleep(0)
+    await store.aclose()
+    assert asked.done()
+    assert (await asked).reason == "ok"
+    until_alone(any_redis)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("turns", range(6))
+async def test_nobody_is_forgotten_when_a_busy_store_is_closed(any_redis: Server, turns: int) -> None:
+    store = RedisStore(any_redis.url, timeout=2)
+    limiter = Limiter("5000/h", store=store)
+    asked = [asyncio.ensure_future(limiter.try_acquire("a")) for _ in range(1000)]
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    async with asyncio.timeout(PATIENCE):
+        await store.aclose()
+        answers = await asyncio.gather(*asked)
+        assert {answer.reason for answer in answers} <= {"ok", "degraded"}
+        assert all(answer.allowed for answer in answers)
+        await store.aclose()
+    until_alone(any_redis)
+
+
+@pytest.mark.anyio
+async def test_a_closed_store_may_be_used_again(redis_server: Server) -> None:
+    store = RedisStore(redis_server.url, timeout=2)
+    limiter = Limiter("5/h", store=store)
+    for left in (4, 3, 2):
+        answer = await limiter.try_acquire("a")
+        assert (answer.reason, answer.remaining) == ("ok", left)
+        await store.aclose()
+        await store.aclose()
+        until_alone(redis_server)
+
+
+@pytest.mark.anyio
+async def test_a_closed_cluster_store_may_be_used_again(cluster: Cluster) -> None:
+    store = RedisStore(cluster.url, timeout=2)
+    limiter = Limiter("5/h", store=store)
+    before = [len(clients(node)) for node in cluster.nodes]
+    for _ in range(3):
+        answers = await asyncio.gather(*(limiter.try_acquire(f"user:{n}") for n in range(100)))
+        assert {answer.reason for answer in answers} == {"ok"}
+        await store.aclose()
+        for node, count in zip(cluster.nodes, before, strict=True):
+            until_alone(node, besides=count)
+
+
+@pytest.mark.anyio
+async def test_a_store_that_has_done_nothing_may_be_closed(any_redis: Server) -> None:
+    await RedisStore(any_redis.url).aclose()
+    async with RedisStore(any_redis.url):
+        pass
+    until_alone(any_redis)
+
+
+@pytest.mark.anyio
+async def test_closing_while_it_connects_hangs_up_and_answers(any_redis: Server, proxy: Proxy) -> None:
+    store = RedisStore(proxy.url, timeout=2)
+    proxy.silence()
+    asked = asyncio.ensure_future(Limiter("5/h", store=store).try_acquire("a"))
+    await asyncio.to_thread(wait_until, lambda: proxy.open_connections or asked.done(), "it connects")
+    async with asyncio.timeout(PATIENCE):
+        await store.aclose()
+        assert (await asked).reason == "degraded"
+    proxy.pass_through()
+    until_alone(any_redis)
+
+
+# With the app
+
+
+def test_the_app_s_lifespan_connects_and_closes(redis_server: Server) -> None:
+    app = app_with(RedisStore(redis_server.url, timeout=2))
+    for left in ("99", "98"):  # the app may be started again
+        with TestClient(app) as client:
+            assert len(clients(redis_server)) == 1
+            assert client.get("/").headers["x-ratelimit-remaining"] == left
+        until_alone(redis_server)
+
+
+@pytest.mark.anyio
+async def test_the_store_is_closed_with_the_app_though_the_loop_goes_on(any_redis: Server) -> None:
+    app = app_with(RedisStore(any_redis.url, timeout=2))
+    said: asyncio.Queue[Message] = asyncio.Queue()
+    heard: asyncio.Queue[Message] = asyncio.Queue()
+    living = asyncio.ensure_future(app({"type": "lifespan", "asgi": {}, "state": {}}, said.get, heard.put))
+    for word, connections in (("startup", 1), ("shutdown", 0)):
+        said.put_nowait({"type": f"lifespan.{word}"})
+        assert await heard.get() == {"type": f"lifespan.{word}.complete"}
+        until_alone(any_redis, besides=connections)
+    await living
+
+
+def test_an_app_without_a_lifespan_leaves_nothing_open(any_redis: Server) -> None:
+    """Each request of such a test client has an event loop of its own."""
+    client = TestClient(app_with(RedisStore(any_redis.url, timeout=2)))
+    for left in range(99, 79, -1):
+        assert client.get("/").headers["x-ratelimit-remaining"] == str(left)
+    until_alone(any_redis)
+
+
+def test_uvicorn_closes_the_store_when_it_ends(any_redis: Server) -> None:
+    app = app_with(RedisStore(any_redis.url, timeout=2))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="critical"))
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        try:
+            wait_until(lambda: server.started, "it serves")
+            answer = httpx.get(f"http://127.0.0.1:{listening.getsockname()[1]}/", trust_env=False)
+            assert answer.headers["x-ratelimit-remaining"] == "99"
+            assert len(clients(any_redis)) == 1
+        finally:
+            server.should_exit = True
+            thread.join(PATIENCE)
+    until_alone(any_redis)
+
+
+@pytest.mark.anyio
+async def test_a_client_that_was_handed_over_is_neither_used_nor_closed(any_redis: Server) -> None:
+    async with Redis.from_url(any_redis.url) as client:
+        own = await client.client_id()
+        async with RedisStore(client, timeout=2) as store:
+            assert (await Limiter("5/h", store=store).try_acquire("a")).reason == "ok"
+            assert len(clients(any_redis)) == 2
+            assert await client.client_id() == own
+        until_alone(any_redis, besides=1)
+        assert clients(any_redis) == {own} == {await client.client_id()}
+
+
+# Not at all
+
+BEGINNING = """
+import asyncio, gc, sys, threading
+from asgi_ratelimit import Limiter
+from asgi_ratelimit.redis import RedisStore
+
+store = RedisStore(sys.argv[1], timeout=2)
+limiter = Limiter("5/h", store=store)
+
+async def ask():
+    assert (await limiter.try_acquire("a")).reason == "ok"
+"""
+ENDS = {
+    "never closed": "asyncio.run(ask())",
+    "never closed, in one loop after the other": """
+        asyncio.run(ask())
+        asyncio.run(ask())
+        """,
+    "let go of while the loop runs": """
+        async def main():
+            global store, limiter
+            await ask()
+            del store, limiter
+            gc.collect()
+            await asyncio.sleep(0)
+        asyncio.run(main())
+        """,
+    "let go of after the loop": """
+        asyncio.run(ask())
+        del store, limiter
+        gc.collect()
+        """,
+    "with checks under way": """
+        async def main():
+            await ask()
+            tasks.extend(asyncio.ensure_future(limiter.try_acquire("b")) for _ in range(100))
+            await asyncio.sleep(0)
+        tasks = []
+        asyncio.run(main())
+        """,
+    "while it connects": """
+        async def main():
+            tasks.append(asyncio.ensure_future(limiter.try_acquire("b")))
+            await asyncio.sleep(0)
+        tasks = []
+        asyncio.run(main())
+        """,
+    "in a daemon thread whose loop never ends": """
+        done = threading.Event()
+        async def main():
+            await ask()
+            done.set()
+            await asyncio.Event().wait()
+        threading.Thread(target=lambda: asyncio.run(main()), daemon=True).start()
+        assert done.wait(20)
+        """,
+    "in a loop that is stopped and closed by hand": """
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(ask())
+        loop.run_until_complete(store.aclose())
+        loop.close()
+        """,
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_a_script_ends_in_silence_when_the_store_is(any_redis: Server, end: str) -> None:
+    source = BEGINNING + textwrap.dedent(ENDS[end])
+    command = [sys.executable, "-X", "dev", "-W", "error", "-c", source, any_redis.url]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
+    until_alone(any_redis)

@@ -1,0 +1,74 @@
+"""A check is answered in time, whoever it travels with: its deadline begins when it comes; what is late is not sent."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from asgi_ratelimit import Decision, Limiter
+from asgi_ratelimit.redis import RedisStore
+from tests.redis.counts import calls
+from tests.servers import Proxy, Server
+
+SLACK = 0.5  # seconds by which a busy machine may be late
+
+pytestmark = pytest.mark.anyio
+
+
+async def timed(limiter: Limiter, key: str = "a") -> tuple[Decision, float]:
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    return await limiter.try_acquire(key), loop.time() - began
+
+
+def begun(limiter: Limiter, key: str = "a") -> asyncio.Task[tuple[Decision, float]]:
+    return asyncio.ensure_future(timed(limiter, key))
+
+
+async def test_no_check_waits_for_a_silent_server_longer_than_the_timeout(proxy: Proxy) -> None:
+    async with RedisStore(proxy.url, timeout=1.0) as store:
+        limiter = Limiter("500/h", store=store)
+        await limiter.peek("a")
+        proxy.silence()
+        asked = [begun(limiter)]
+        for _ in range(3):
+            await asyncio.sleep(0.25)  # the spread of the arrivals is what this is about
+            asked += [begun(limiter) for _ in range(50)]
+        for decision, seconds in await asyncio.gather(*asked):
+            assert decision.reason == "degraded"
+            assert seconds <= 1.0 + SLACK
+        assert asked[-1].result()[1] <= 0.25 + SLACK  # at the end of the first one's time it is known
+        proxy.pass_through()
+
+
+async def test_a_deadline_begins_when_the_check_comes_and_not_when_it_is_sent(proxy: Proxy) -> None:
+    async with RedisStore(proxy.url, timeout=2.0) as store:
+        limiter = Limiter("500/h", store=store)
+        await limiter.peek("a")
+        proxy.delay(1.3)
+        first = begun(limiter)
+        await asyncio.sleep(0)
+        second = begun(limiter)  # it is sent after 1.3 s, and its answer would come after 2.6 s
+        assert (await first)[0].reason == "ok"
+        decision, seconds = await second
+        assert decision.reason == "degraded"
+        assert seconds <= 2.0 + SLACK
+        proxy.pass_through()
+
+
+async def test_what_was_not_sent_in_time_is_never_sent(proxy: Proxy, any_redis: Server) -> None:
+    async with RedisStore(proxy.url, timeout=0.5) as store:
+        limiter = Limiter("5000/h", store=store)
+        await limiter.peek("a")
+        before = calls(any_redis)
+        proxy.silence()
+        answers = await asyncio.gather(*(limiter.try_acquire("a") for _ in range(1000)))
+        assert {answer.reason for answer in answers} == {"degraded"}
+        assert sum(answer.allowed for answer in answers) == 1000
+        proxy.pass_through()
+        async with asyncio.timeout(20):
+            while (answer := await limiter.peek("a")).reason == "degraded":
+                await asyncio.sleep(0.01)
+        assert answer.remaining >= 4999  # the first of them was under way
+        assert calls(any_redis) - before <= 2

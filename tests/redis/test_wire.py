@@ -1,0 +1,100 @@
+"""What is written to the script: numbers that a double holds exactly, and checks of one shape in one run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from struct import pack
+from typing import Any
+
+import pytest
+from hiredis import Reader
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asgi_ratelimit import FixedWindow, Limiter, MemoryStore, SlidingWindow, TokenBucket
+from asgi_ratelimit.limits import Limit
+from asgi_ratelimit.rate import Rate
+from asgi_ratelimit.redis.wire import command, described, read_state, refundable, shape, write
+from asgi_ratelimit.testing import ManualClock
+from tests.redis.traces import ALL
+
+EXACT = 2**53
+ANY = st.sampled_from(ALL)
+
+
+@dataclass
+class Asked:
+    keys: Sequence[str]
+    shape: str
+
+
+@given(ANY, st.data())
+def test_a_double_holds_all_that_is_said_of_a_limit(limit: Limit, data: st.DataObject) -> None:
+    cost = data.draw(st.integers(1, limit.capacity))
+    kind, *numbers = described(limit, cost)
+    assert (
+        kind == {"TokenBucket": "T", "LeakyBucket": "L", "FixedWindow": "F", "SlidingWindow": "S"}[type(limit).__name__]
+    )
+    assert all(type(number) is int and 0 <= number < EXACT for number in numbers)
+    assert json.loads(shape("decide", 2, [kind, *numbers]), parse_int=float) == ["decide", 2, [kind, *numbers]]
+
+
+@given(ANY.filter(lambda limit: isinstance(limit, TokenBucket)), st.data())
+def test_a_cost_and_a_depth_are_whole_microseconds_and_ticks(limit: Any, data: st.DataObject) -> None:
+    cost = data.draw(st.integers(1, limit.capacity))
+    ticks, cost_us, cost_part, depth_us, depth_part = map(int, described(limit, cost)[1:])
+    assert cost_us * ticks + cost_part == cost * limit.interval
+    assert depth_us * ticks + depth_part == limit.depth
+    assert max(cost_part, depth_part) < ticks
+
+
+def test_another_kind_of_limit_is_refused_in_words() -> None:
+    class Lottery(Limit):
+        __slots__ = ()
+
+    with pytest.raises(ValueError, match=r"Lottery.* cannot be kept in Redis; use a TokenBucket"):
+        described(Lottery(Rate(1, 1_000_000), None, None, "user", None), 1)
+
+
+@pytest.mark.anyio
+async def test_what_is_refunded_names_its_charge() -> None:
+    clock = ManualClock(1_700_000_000.0)
+    now_us, store = clock.now_us(), MemoryStore(clock=clock)
+    charges: dict[Limit, list[int]] = {
+        TokenBucket("3/s"): [now_us + 666_666, 2],
+        FixedWindow("3/s"): [now_us + 1_000_000],
+        SlidingWindow("3/s"): [now_us],
+    }
+    for limit, charge in charges.items():
+        decision = await Limiter(limit, store=store).try_acquire("a", cost=2)
+        assert refundable(decision) == [*described(limit, 2), *charge]
+
+
+def test_checks_of_one_shape_that_stand_together_are_one_run() -> None:
+    one, other = shape("peek", 1), shape("reset", 2)
+    asked = [Asked(["a"], one), Asked(["b"], one), Asked(["c", "d"], other), Asked(["e"], one)]
+    name, _, count, *rest = command(asked, "17")
+    assert (name, count) == ("EVALSHA", 5)
+    assert rest == ["a", "b", "c", "d", "e", "17", one, 2, other, 1, one, 1]
+    assert command(asked, "", by_name=False)[0] == "EVAL"
+
+
+def test_commands_are_written_in_redis_own_protocol() -> None:
+    reader = Reader()
+    reader.feed(write(("PING",), ("SET", "a", 1, b"\xff")))
+    assert [reader.gets(), reader.gets()] == [[b"PING"], [b"SET", b"a", b"1", b"\xff"]]
+
+
+@pytest.mark.parametrize(
+    ("limit", "said", "state"),
+    [
+        (TokenBucket("7/s"), [1_700_000_000_123_456, 6], 1_700_000_000_123_456 * 7 + 6),
+        (FixedWindow("7/s"), [1_700_000_000_123_456, 6], (1_700_000_000_123_456, 6)),
+        (SlidingWindow("7/s"), [pack("<2q", 1_700_000_000_123_456, 4 * 10**15)], (1_700_000_000_123_456, 4 * 10**15)),
+        (SlidingWindow("7/s"), [b""], None),
+    ],
+)
+def test_a_state_is_read_from_its_place(limit: Limit, said: list[Any], state: Any) -> None:
+    assert read_state(limit, [0, 0, *said, "next"], 2) == (state, 2 + len(said))

@@ -1,0 +1,1 @@
+"""SyncLimiter: its verbs, its loop, and where processes end and fork."""
