@@ -65,6 +65,7 @@ class Room:
         self.lock = threading.RLock()
         self.in_line: dict[Hashable, set[Answer[Any]]] = {}  # by limiter, key and `per`
         self._is_over = False
+        self._opening = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         # Touched by the thread of the loop only:
@@ -122,20 +123,31 @@ class Room:
         return self._open() if self._loop is None else self._loop
 
     def _open(self) -> asyncio.AbstractEventLoop:
-        loop = asyncio.new_event_loop()
-        loop.set_debug(False)  # under -X dev it would only report how busy the machine is
-        thread = threading.Thread(target=self._live, args=(loop,), name="asgi_ratelimit.sync", daemon=True)
-        try:
-            thread.start()
-        except RuntimeError:  # no thread can be started
-            loop.close()
-            raise
-        self._loop, self._thread = loop, thread
-        return loop
+        opened: Answer[asyncio.AbstractEventLoop] = Answer()
+        threading.Thread(target=self._live, args=(opened,), name="asgi_ratelimit.sync", daemon=True).start()
+        return opened.result()
 
     # What follows runs in the thread of the loop.
 
-    def _live(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _live(self, opened: Answer[asyncio.AbstractEventLoop]) -> None:
+        try:
+            loop = asyncio.new_event_loop()
+        except BaseException as error:
+            opened.tell(None, error)
+            return
+        loop.set_debug(False)  # under -X dev it would only report how busy the machine is
+        with self._opening:
+            is_first = self._loop is None  # there may be another, if a signal interrupted who opened it
+            if is_first:
+                self._loop, self._thread = loop, threading.current_thread()
+        opened.tell(self._loop, None)
+        try:
+            if is_first:
+                self._run(loop)
+        finally:
+            loop.close()
+
+    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         try:
             loop.run_forever()
         finally:  # at exit, or something in the loop has raised SystemExit: then the next call begins anew
@@ -143,7 +155,6 @@ class Room:
                 self._loop = self._thread = None
             loop.run_until_complete(self._clear_up())
             loop.run_until_complete(loop.shutdown_asyncgens())
-            loop.close()
 
     def _begin(self, answer: Answer[Any], store: Store, verb: Verb[Any]) -> None:
         self._stores[id(store)] = store

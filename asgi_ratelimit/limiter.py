@@ -79,7 +79,7 @@ class Limiter:
             raise ValueError(f"timeout must be seconds from 0, e.g. timeout=10, or None, not {timeout!r}")
 
         async def ask() -> Decision:
-            answer = self.ask(key, cost, per, waiting=True)
+            answer = self.ask(key, cost, per, True)
             return answer if isinstance(answer, Decision) else await answer
 
         return await self._lines.wait((key, per), ask, cost, timeout, self.refund)

@@ -6,7 +6,8 @@ import asyncio
 import itertools
 import os
 from binascii import crc_hqx
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 from weakref import WeakSet
@@ -77,6 +78,7 @@ class RedisStore:
         self._local = MemoryStore(max_keys=_LOCAL_KEYS, clock=clock or self._server_clock)
         self._notices = Notices()
         self._sessions: dict[asyncio.AbstractEventLoop, Node | Cluster] = {}
+        self._lives: dict[asyncio.AbstractEventLoop, AsyncGenerator[None, None]] = {}
         _stores.add(self)
 
     def __repr__(self) -> str:
@@ -105,9 +107,9 @@ class RedisStore:
 
     async def aclose(self) -> None:
         """Close the connections of this event loop. The store may be used again: it connects anew."""
-        session = self._sessions.pop(asyncio.get_running_loop(), None)
-        if session is not None:
-            await session.aclose()
+        life = self._lives.pop(asyncio.get_running_loop(), None)
+        if life is not None:
+            await life.aclose()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -124,10 +126,23 @@ class RedisStore:
         loop = asyncio.get_running_loop()
         session = self._sessions.get(loop)
         if session is None:
-            for former in [other for other in self._sessions if other.is_closed()]:
-                del self._sessions[former]
+            for former in [other for other in list(self._sessions) if other.is_closed()]:
+                self._sessions.pop(former, None)
+                self._lives.pop(former, None)
             session = self._sessions[loop] = self._new_session()
+            self._lives[loop] = life = self._life(loop, session)
+            with suppress(StopIteration):
+                life.__anext__().send(None)
         return session
+
+    async def _life(self, loop: asyncio.AbstractEventLoop, session: Node | Cluster) -> AsyncGenerator[None, None]:
+        """Ends with `aclose`, or with the event loop: before it is closed it ends its generators."""
+        try:
+            yield
+        finally:
+            self._lives.pop(loop, None)
+            self._sessions.pop(loop, None)
+            await session.aclose()
 
     def _buckets(self, name: str, policies: Sequence[Policy], face: Policy, *, blocks: bool = True) -> RedisBuckets:
         fallback = Fallback(self._local, self.known, name, policies, face, self._outage)
@@ -175,8 +190,8 @@ class RedisStore:
 
     def _leave_behind(self) -> None:
         """After a fork, in the child: these connections are the parent's."""
-        _inherited.append(self._sessions)
-        self._sessions = {}
+        _inherited.append((self._sessions, self._lives))
+        self._sessions, self._lives = {}, {}
 
 
 def _tag_in(slot: int) -> str:
