@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,17 @@ from starlette.testclient import TestClient
 
 from asgi_ratelimit.clock import SystemClock
 from asgi_ratelimit.misuse import CODES
+from tests.servers import Server
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"^```python\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def redis() -> Iterator[Server]:
+    """The Redis that the examples name."""
+    with Server() as server:
+        yield server
 
 
 def run(source: str) -> dict[str, Any]:
@@ -24,11 +33,11 @@ def run(source: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("source", EXAMPLES, ids=lambda source: source.strip().splitlines()[0][:40])
-def test_the_example_runs(source: str) -> None:
-    app = run(source).get("app")
+def test_the_example_runs(source: str, redis: Server) -> None:
+    app = run(source.replace("localhost:6379", f"{redis.host}:{redis.port}")).get("app")
     if app is not None:
         with TestClient(app) as client:
-            assert client.get("/").status_code in (200, 404)
+            assert client.get("/").status_code in (200, 201, 404)
 
 
 def test_there_are_examples() -> None:

@@ -12,6 +12,7 @@ from tests.redis.counts import calls
 from tests.servers import Proxy, Server
 
 SLACK = 0.5  # seconds by which a busy machine may be late
+MOST_CALLS, MOST_IN_A_CALL = 4, 128
 
 pytestmark = pytest.mark.anyio
 
@@ -70,5 +71,6 @@ async def test_what_was_not_sent_in_time_is_never_sent(proxy: Proxy, any_redis: 
         async with asyncio.timeout(20):
             while (answer := await limiter.peek("a")).reason == "degraded":
                 await asyncio.sleep(0.01)
-        assert answer.remaining >= 4999  # the first of them was under way
-        assert calls(any_redis) - before <= 2
+        # What was under way when the silence began: a few calls at most, and the one that asks here.
+        assert calls(any_redis) - before <= MOST_CALLS + 1
+        assert answer.remaining >= 5000 - MOST_CALLS * MOST_IN_A_CALL

@@ -228,6 +228,7 @@ def test_an_exception_that_strikes_anywhere_in_a_call_leaves_nothing_locked(serv
         backroom._GLANCE = 0.05  # some strike just before the thread falls asleep
         limiter = SyncLimiter("10/day", store=make_store())
         limiter.try_acquire("a", cost=10)
+        assert refused(limiter, "a")
         struck = 0
         for number in range(500):
             try:
