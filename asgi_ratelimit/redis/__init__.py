@@ -2,8 +2,9 @@
 
 store      RedisStore: its options, and one session per event loop
 buckets    a limiter's verbs as checks; spread: its buckets in several slots of a cluster
-node       a server and its connections: checks travel together; cluster: which node has which slot
-fallback   who decides during an outage; breaker: whether there is one; deadline
+cluster    which node has which slot
+node       a server, where checks travel together; channel: the connection; breaker: whether it is to be asked
+fallback   who decides during an outage
 deny       what is refused without asking
 wire       what the script is asked and answers; checks.lua: the script; names: what records are called
 connect    where the servers are

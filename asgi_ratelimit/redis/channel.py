@@ -1,4 +1,4 @@
-"""One open connection: redis-py has made it, and from then on calls go out and replies come in without a task."""
+"""An open connection: redis-py has made it, and from then on calls go out and replies come in without a task."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Channel"]
 
 
 class Channel(asyncio.Protocol):
-    """Takes over the transport of a redis-py connection, for one call at a time."""
+    """Takes over the transport of a redis-py connection."""
 
     def __init__(
         self,
@@ -20,14 +20,12 @@ class Channel(asyncio.Protocol):
         heard: Callable[[Channel, Any], None],
         lost: Callable[[Channel, Exception], None],
     ) -> None:
-        self.call: Any = None  # what is in flight
         self._connection, self._heard, self._lost = connection, heard, lost
         self._reader = Reader()
         self._transport = connection._writer.transport
         self._transport.set_protocol(self)
 
-    def send(self, call: Any, written: bytes) -> None:
-        self.call = call
+    def send(self, written: bytes) -> None:
         self._transport.write(written)
 
     def data_received(self, data: bytes) -> None:

@@ -1,4 +1,4 @@
-"""One server and the few connections to it: checks that come while a call is in flight travel in the next one."""
+"""One server and the connection to it: checks that come while a call is in flight travel together in the next one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["Check", "Node", "Redirect"]
 
 MOST_IN_A_CALL = 128  # checks; a call of so many keeps Redis busy for less than a millisecond
 WORTH_A_CALL = 64  # so many do not wait for the call in flight: Redis works on one while we read another
-MOST_CHANNELS = 4  # to one server, of one event loop
+MOST_CALLS = 4  # in flight
 _SECONDS_TO_CONNECT = 1.0  # for which nobody waits: checks are answered without the server meanwhile
 _GRACE = 2  # turns of the loop: what has come while it was busy is read first
 
@@ -52,7 +52,7 @@ Redirect = Callable[[str, Sequence[Check]], None]  # what the server said, of wh
 
 
 class _Call:
-    """What is in flight on one channel: for each reply that is due the checks that it answers; None: nobody's."""
+    """What is in flight: for each reply that is due the checks that it answers; None: nobody's."""
 
     __slots__ = ("due", "expected", "first_due", "sent_us", "unknown")
 
@@ -87,8 +87,8 @@ class Node:
         self._dial, self._clock, self._timeout, self._now = dial, clock, timeout, now
         self._probe_key, self._heard, self._redirect, self._met = probe_key, heard, redirect, met
         self._queue: deque[Check] = deque()
-        self._idle: list[Channel] = []
-        self._busy: set[Channel] = set()
+        self._channel: Channel | None = None
+        self._calls: deque[_Call] = deque()  # in flight on it, in this order
         self._watch: asyncio.Handle | None = None
         self._opening: asyncio.Task[None] | None = None
         self.loop = asyncio.get_running_loop()
@@ -102,25 +102,22 @@ class Node:
         self._queue.append(check)
         if self._watch is None:
             self._watch = self.loop.call_at(check.due, self._look, _GRACE)
-        if self._idle:
-            if not self._busy or len(self._queue) >= WORTH_A_CALL:
-                self._send(self._idle.pop())
-        elif not self._busy or (len(self._queue) >= WORTH_A_CALL and len(self._busy) < MOST_CHANNELS):
+        if self._channel is None:
             self._open()
+        elif not self._calls or (len(self._queue) >= WORTH_A_CALL and len(self._calls) < MOST_CALLS):
+            self._send(self._channel)
 
     async def connect(self) -> None:
-        """Open the first channel, unless there is one. Raises what redis-py raises."""
-        if not self._idle and not self._busy:
-            self._idle.append(await self._opened())
-            if self.breaker.is_open:
-                self.breaker.probed(None)
+        """Open the channel, unless there is one. Raises what redis-py raises."""
+        if self._channel is None:
+            self._welcome(await self._opened())
 
     async def aclose(self) -> None:
         """Wait for what is in flight, and hang up."""
         if self._opening is not None:
             self._opening.cancel()
             await asyncio.wait([self._opening])
-        waiting = [check.future for channel in self._busy for check in channel.call.checks()]
+        waiting = [check.future for call in self._calls for check in call.checks()]
         if waiting:
             await asyncio.wait(waiting, timeout=self._timeout)
         self.retire()
@@ -145,14 +142,11 @@ class Node:
         now = self.loop.time()
         self._fail_late(now)
         checks = [self._queue.popleft() for _ in range(min(len(self._queue), MOST_IN_A_CALL))]
-        if not checks:
-            self._idle.append(channel)
-            return
-        self._busy.add(channel)
-        call = _Call(self._clock.now_us(), now + self._timeout, checks[0].due)
-        self._write(channel, call, [checks] if self._redirect is None else _by_slot(checks), by_name=True)
+        if checks:
+            self._write(channel, [checks] if self._redirect is None else _by_slot(checks), by_name=True)
 
-    def _write(self, channel: Channel, call: _Call, groups: Iterable[Sequence[Check]], *, by_name: bool) -> None:
+    def _write(self, channel: Channel, groups: Sequence[Sequence[Check]], *, by_name: bool) -> None:
+        call = _Call(self._clock.now_us(), self.loop.time() + self._timeout, min(group[0].due for group in groups))
         now = self._now()
         commands: list[Command] = []
         for group in groups:
@@ -161,29 +155,25 @@ class Node:
                 call.expected.append(None)
             commands.append(command(group, now, by_name=by_name))
             call.expected.append(group)
-        channel.send(call, write(*commands))
+        self._calls.append(call)
+        channel.send(write(*commands))
 
     # In
 
     def _hear(self, channel: Channel, reply: Any) -> None:
-        call: _Call | None = channel.call
-        if call is None:
+        if channel is not self._channel or not self._calls:
             return
+        call = self._calls[0]
         checks = call.expected.popleft()
         if checks is not None:
             self._understand(call, checks, reply)
-        if call.expected or channel.call is None:
+        if call.expected or channel is not self._channel:
             return
+        self._calls.popleft()
         if call.unknown:
-            unknown, call.unknown = call.unknown, []
-            self._write(channel, call, unknown, by_name=False)
-            return
-        channel.call = None
-        self._busy.discard(channel)
-        if self._queue:
+            self._write(channel, call.unknown, by_name=False)
+        if self._queue and (not self._calls or len(self._queue) >= WORTH_A_CALL):
             self._send(channel)
-        else:
-            self._idle.append(channel)
 
     def _understand(self, call: _Call, checks: Sequence[Check], reply: Any) -> None:
         if type(reply) is list:
@@ -222,10 +212,10 @@ class Node:
             self.fall(trouble)
 
     def _lose(self, channel: Channel, error: Exception) -> None:
-        if channel in self._idle:  # the next check opens another
-            self._idle.remove(channel)
-        elif channel.call is not None:
-            self._drop(channel, error)
+        if channel is not self._channel:
+            return
+        self._channel = None
+        if self._calls:  # else the next check opens another
             self.fall(error)
 
     # What takes too long
@@ -239,15 +229,13 @@ class Node:
         self._watch = None
         error = TimeoutError(f"{self.breaker.node} did not answer within {self._timeout} s")
         late = self._fail_late(now)
-        for channel in self._busy:
-            call: _Call = channel.call
+        for call in self._calls:
             if call.first_due <= now:
-                waiting = [check for check in call.checks() if check.due > now]
                 _fail([check for check in call.checks() if check.due <= now], error)
-                call.first_due = min((check.due for check in waiting), default=call.due)
-        if any(channel.call.due <= now for channel in self._busy) or (late and not self._busy and not self._idle):
+                call.first_due = min((check.due for check in call.checks() if check.due > now), default=call.due)
+        if (self._calls and self._calls[0].due <= now) or (late and self._channel is None):
             self.fall(error)
-        dues = [channel.call.first_due for channel in self._busy] + [check.due for check in list(self._queue)[:1]]
+        dues = [call.first_due for call in self._calls] + [check.due for check in list(self._queue)[:1]]
         if dues:
             self._watch = self.loop.call_at(max(min(dues), now + self._timeout / 20), self._look, _GRACE)
 
@@ -258,20 +246,15 @@ class Node:
             self._queue.popleft().fail(TimeoutError(f"{self.breaker.node} is too busy, or not connected"))
         return late
 
-    def _drop(self, channel: Channel, error: Exception) -> None:
-        call, channel.call = channel.call, None
-        self._busy.discard(channel)
-        _fail(call.checks(), error)
-
     def _hang_up(self, error: Exception) -> None:
-        channels, self._idle = [*self._idle, *self._busy], []
-        for channel in channels:
+        channel, self._channel = self._channel, None
+        if channel is not None:
             channel.close()
-            if channel.call is not None:
-                self._drop(channel, error)
-        waiting = list(self._queue)
+        left = [check for call in self._calls for check in call.checks()]
+        left += self._queue
+        self._calls.clear()
         self._queue.clear()
-        _fail(waiting, error)
+        _fail(left, error)
 
     # Connecting, and finding out whether a server that failed is back: in the background
 
@@ -290,18 +273,24 @@ class Node:
             self._opening = None
             if self.breaker.is_open:
                 self.breaker.probed(error)
-            elif not self._busy and not self._idle:  # else there is one that works
+            elif self._channel is None:
                 self.fall(error)
             return
         except BaseException:
             self._opening = None
             raise
         self._opening = None
+        self._welcome(channel)
+
+    def _welcome(self, channel: Channel) -> None:
         if self.breaker.is_open:
             self.breaker.probed(None)
-        self._idle.append(channel)
+        if self._channel is not None:  # somebody was faster
+            channel.close()
+            return
+        self._channel = channel
         if self._queue:
-            self._send(self._idle.pop())
+            self._send(channel)
 
     async def _opened(self) -> Channel:
         """A new channel, on which the script has run and written."""
@@ -339,7 +328,7 @@ class _Probe:
         self.keys, self.shape = (key,), _PROBE
 
 
-def _by_slot(checks: Sequence[Check]) -> Iterable[Sequence[Check]]:
+def _by_slot(checks: Sequence[Check]) -> Sequence[Sequence[Check]]:
     """One group for each call of the script: of one slot, and of those that follow an ASK."""
 
     def place(check: Check) -> tuple[int, bool]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Awaitable, Sequence
 
 from asgi_ratelimit.decision import Decision, reported
 from asgi_ratelimit.redis.buckets import RedisBuckets
@@ -31,13 +32,11 @@ class SpreadBuckets:
             else:
                 return reported(_parts(passed))
         except BaseException:
-            for decision in passed:
-                await self.refund(decision)
+            self._give_back(passed)
             raise
-        for earlier in passed:
-            await self.refund(earlier)
-            for part in earlier.parts:
-                _uncharge(part)
+        await asyncio.gather(*self._give_back(passed))
+        for part in _parts(passed):
+            _uncharge(part)
         if decision.reason != "limited":
             return decision
         return reported([*_parts(passed), *decision.parts])
@@ -50,10 +49,12 @@ class SpreadBuckets:
         return reported(_parts(answers))
 
     async def refund(self, decision: Decision) -> None:
-        for group in self._groups:
-            back = group.refund(decision)
-            if back is not None:
-                await back
+        await asyncio.gather(*self._give_back([decision]))
+
+    def _give_back(self, decisions: Sequence[Decision]) -> list[Awaitable[None]]:
+        """What is on its way then, and arrives whether or not it is awaited."""
+        told = [group.refund(decision) for decision in decisions for group in self._groups]
+        return [each for each in told if each is not None]
 
     async def reset(self, key: str, per: str) -> None:
         for group in self._groups:

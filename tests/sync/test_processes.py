@@ -104,6 +104,7 @@ ENDS = {
         """,
     "somebody stands in line at a KeyboardInterrupt": """
         import signal
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # who started us may have it ignored
         limiter = SyncLimiter("1/h", store=make_store())
         limiter.acquire("a")
         def interrupt():
@@ -232,7 +233,7 @@ def test_an_exception_that_strikes_anywhere_in_a_call_leaves_nothing_locked(serv
         struck = 0
         for number in range(500):
             try:
-                signal.setitimer(signal.ITIMER_REAL, (1 + number) * 1e-6)
+                signal.setitimer(signal.ITIMER_REAL, (1 + number) * 1e-6, 1)  # again, if it is lost in a destructor
                 try:
                     limiter.acquire("a")
                 finally:
