@@ -6,6 +6,7 @@ The floor plan, from the street down:
     fastapi      the same as a FastAPI dependency                        (extra: fastapi)
     pace         bulk work at a steady pace                              (extra: progress, for its bar)
     sync         the same limiter without an event loop
+    backroom     a loop for callers in other threads
     limiter      Limiter: limits + store + name; line: waiting one's turn
     redis/       RedisStore: one limit for every process                 (extra: redis)
     store        where buckets are kept: MemoryStore

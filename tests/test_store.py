@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import random
+import signal
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -184,3 +186,15 @@ def test_a_user_s_resources_cannot_be_mistaken_for_another_user() -> None:
     assert bucket_key("user", "1:a", "b") != bucket_key("user", "1", ":ab")
     assert bucket_key("shared", "a", "x") == bucket_key("shared", "b", "x") == "x"
     assert bucket_key("global", "a", "x") == bucket_key("global", "b", "y")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_fork_while_somebody_holds_the_lock_leaves_the_child_a_free_one(store: MemoryStore) -> None:
+    buckets = Limiter("1/s", store=store).ask
+    with store._lock:
+        child = os.fork()
+        if not child:
+            signal.alarm(10)  # ends it if it hangs
+            answer = buckets("a", 1, "")
+            os._exit(0 if isinstance(answer, Decision) and answer.allowed else 1)
+    assert os.waitpid(child, 0)[1] == 0
