@@ -1,4 +1,4 @@
-"""What a user's own tests need: a clock that stands still, and the behaviour that every store must show."""
+"""The behaviour that every store must show, as tests that anybody may run against a store of their own."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from asgi_ratelimit.limiter import Limiter
 from asgi_ratelimit.limits import FixedWindow, LeakyBucket, Limit, SlidingWindow, TokenBucket
 from asgi_ratelimit.store import Store
 
-__all__ = ["ManualClock", "StoreContract"]
+__all__ = ["StoreContract"]
 
 KINDS: tuple[Limit, ...] = (
     TokenBucket("5/5s"),
