@@ -18,18 +18,21 @@ from asgi_ratelimit.store import Store
 __all__ = ["LEDGER", "Ledger", "ledger_of"]
 
 LEDGER = "asgi_ratelimit"  # where it stands in the scope
+_MOST_PATHS = 64  # that one middleware leaves alone
 
 
 class Ledger:
     """The decisions about one request, and who writes them on its response."""
 
-    __slots__ = ("decisions", "refused_by", "store", "style")
+    __slots__ = ("charged_at", "decisions", "left_alone", "refused_by", "store", "style")
 
     def __init__(self, store: Store | None = None) -> None:
         self.store = store  # of the innermost middleware: its routes use it too
         self.style: HeaderStyle | None = None  # what the outermost middleware that writes headers has promised
         self.decisions: list[Decision] = []
         self.refused_by: Decision | None = None
+        self.charged_at: list[tuple[set[str], str]] = []  # for each middleware: the paths it leaves alone, and this one
+        self.left_alone = False
 
     def add(self, decision: Decision, *, enforced: bool) -> bool:
         """Note a decision. False if one of its buckets had been charged by this request before."""
@@ -42,6 +45,14 @@ class Ledger:
             return True
         earlier = {(part.bucket, part._kept_as) for d in self.decisions[:-1] for part in d.parts}
         return earlier.isdisjoint((part.bucket, part._kept_as) for part in decision.parts)
+
+    def leave_alone(self) -> None:
+        """Said by an endpoint that limits itself, once it knows who asks: no middleware counts POSTs to it any more."""
+        for paths, path in self.charged_at:
+            if len(paths) < _MOST_PATHS:
+                paths.add(path)
+        self.left_alone = True
+        self.decisions.clear()
 
     @property
     def shown(self) -> Decision | None:

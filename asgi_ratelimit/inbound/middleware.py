@@ -79,6 +79,7 @@ class RateLimitMiddleware:
         self._messages = None if messages is None else as_limits(messages)
         self._awaits_user = reads_the_user(key)
         self._checked_start = False
+        self._left_alone: set[str] = set()  # paths whose POSTs an InteractionLimit has verified: it limits them itself
         self._limiters.introduce(self._notices)
         self._check_place()
 
@@ -93,6 +94,10 @@ class RateLimitMiddleware:
         ledger, receive, send = self._opened(scope, receive, send)
         may_be_exempt = self._exempt is not None or scope.get("method") == "OPTIONS"
         if self._gate.unlimited or (may_be_exempt and await self._is_exempt(scope)):
+            await self.app(scope, receive, send)
+            return
+        path = scope.get("path", "")  # as this door sees it
+        if self._left_alone and path in self._left_alone and scope.get("method") == "POST":
             await self.app(scope, receive, send)
             return
         had_user = "user" in scope
@@ -118,10 +123,13 @@ class RateLimitMiddleware:
             return
         if not decision.allowed:
             self._gate.tally(repr(limiter), self.store.clock)
+        ledger.charged_at.append((self._left_alone, path))
         if self._refund is None:
             await self.app(scope, receive, send)
         else:
             await self._pass_on(decision, limiter, self._refund, scope, receive, send)
+        if ledger.left_alone:
+            await limiter.refund(decision)
         if self._awaits_user and not had_user and "user" in scope:
             self._warn_late_user()
 

@@ -1,0 +1,79 @@
+"""What a user reads in place of an answer: in their language, with Discord's own countdown."""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from collections.abc import Callable, Mapping
+from inspect import isawaitable
+from typing import Any
+
+from asgi_ratelimit.decision import Decision
+
+__all__ = ["Text", "Unavailable", "Wording", "checked_text"]
+
+logger = logging.getLogger("asgi_ratelimit")
+
+Unavailable = str | Mapping[str, str]
+Text = Unavailable | Callable[[dict[str, Any], Decision], Any]
+
+_TOO_OFTEN = "You are doing that too often. Try again {when}."
+_PUT_OFF = "This cannot be answered right now. Please try again shortly."
+_LONGEST = 2000  # characters of a message, Discord's own limit
+_PLACE = re.compile(r"\{(\w*)\}")
+
+
+def checked_text(option: str, text: Any) -> Any:
+    """The text, or ValueError if it is none. Only the one for a limited user may have a `{when}`."""
+    if text is None or (callable(text) and option == "text"):
+        return text
+    texts = list(text.values()) if isinstance(text, Mapping) else [text]
+    if not texts or not all(isinstance(one, str) and 0 < len(one) <= _LONGEST for one in texts):
+        raise ValueError(
+            f"{option} must be a string of 1 to {_LONGEST} characters such as {_TOO_OFTEN!r}, "
+            f'or a dict such as {{"en-US": …, "de": …}}, not {text!r:.200}'
+        )
+    known = "when" if option == "text" else None
+    unknown = [place for one in texts for place in _PLACE.findall(one) if place != known]
+    if unknown:
+        allowed = "a {when}, which becomes the countdown, but no" if known else "no"
+        raise ValueError(f"{option} may have {allowed} {{{unknown[0]}}}")
+    return text
+
+
+class Wording:
+    """The two messages: to who was too fast, and to who came while the store could not answer."""
+
+    def __init__(self, text: Text | None, unavailable: Unavailable | None) -> None:
+        self._text: Text = _TOO_OFTEN if text is None else text
+        self._unavailable: Unavailable = _PUT_OFF if unavailable is None else unavailable
+
+    async def limited(self, interaction: dict[str, Any], decision: Decision, wall: float) -> str:
+        """Refused at `wall`, in epoch seconds; the countdown ends at the first whole second that allows it."""
+        if callable(self._text):
+            content = self._text(interaction, decision)
+            if isawaitable(content):
+                content = await content
+            if not isinstance(content, str) or not content:
+                logger.warning("the text for a limited user must be a string, not %.80r", content)
+                content = _TOO_OFTEN
+        else:
+            content = _in_locale(self._text, interaction, _TOO_OFTEN)
+        return _timed(content, wall + decision.retry_after)
+
+    def put_off(self, interaction: dict[str, Any]) -> str:
+        """For when the store cannot answer."""
+        return _in_locale(self._unavailable, interaction, _PUT_OFF)
+
+
+def _in_locale(texts: str | Mapping[str, str], interaction: dict[str, Any], otherwise: str) -> str:
+    if isinstance(texts, str):
+        return texts
+    locale = interaction.get("locale")
+    wanted = [locale, locale.split("-")[0]] if isinstance(locale, str) else []
+    return next((texts[each] for each in (*wanted, "default", "en-US") if each in texts), otherwise)
+
+
+def _timed(content: str, until: float) -> str:
+    return content.replace("{when}", f"<t:{math.ceil(until)}:R>")[:_LONGEST]
