@@ -35,10 +35,10 @@ async def pace(
     items: Iterable[Item] | AsyncIterable[Item],
     operation: Callable[[Item], Awaitable[Result]],
     *,
-    limit: str | Limit | Iterable[str | Limit] | Limiter,
+    limit: str | Limit | Iterable[str | Limit] | Limiter | None,
     concurrency: int = 1,
     progress: bool = False,
-    key: str = "pace",
+    key: str | Callable[[Item], str] = "pace",
     store: Store | None = None,
 ) -> AsyncGenerator[Outcome[Item, Result], None]:
     """Run `operation(item)` for every item, no faster than `limit`, up to `concurrency` at a time.
@@ -46,17 +46,20 @@ async def pace(
     Yields an Outcome as each item is done; a failing item is an outcome, not the end of the run. Items are
     taken one by one, so they may be endless. Leaving the loop cancels what is under way. Give a Limiter, or a
     store and a key, to share the limit with others. `progress=True` draws a tqdm bar (extra: progress).
+
+    `key(item)` gives each kind of item a bucket of its own, e.g. each channel; those that wait for theirs are among
+    the `concurrency`. `limit=None` is for an operation that paces itself, e.g. a call of a DiscordClient.
+    ValueError for a concurrency below 1, or a limit that cannot be read.
     """
     if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:
         raise ValueError(f"concurrency must be a whole number of at least 1, not {concurrency!r}")
-    limiter = limit if isinstance(limit, Limiter) else Limiter(limit, store=store, name="pace")
+    limiter = limit if limit is None or isinstance(limit, Limiter) else Limiter(limit, store=store, name="pace")
     source = _each(items)
     bar = _bar(items) if progress else None
     running: set[asyncio.Task[Outcome[Item, Result]]] = set()
     try:
         async for item in source:
-            await limiter.acquire(key)
-            running.add(asyncio.ensure_future(_attempt(item, operation)))
+            running.add(asyncio.ensure_future(_attempt(item, operation, limiter, key)))
             while len(running) >= concurrency:
                 async for outcome in _finished(running, bar):
                     yield outcome
@@ -71,7 +74,18 @@ async def pace(
             bar.close()
 
 
-async def _attempt(item: Item, operation: Callable[[Item], Awaitable[Result]]) -> Outcome[Item, Result]:
+async def _attempt(
+    item: Item,
+    operation: Callable[[Item], Awaitable[Result]],
+    limiter: Limiter | None,
+    key: str | Callable[[Item], str],
+) -> Outcome[Item, Result]:
+    try:
+        whose = key(item) if callable(key) else key
+    except Exception as error:
+        return Outcome(item, error=error)
+    if limiter is not None:
+        await limiter.acquire(whose)  # a store that fails ends the run
     try:
         return Outcome(item, result=await operation(item))
     except Exception as error:

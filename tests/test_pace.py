@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from asgi_ratelimit import Limiter, MemoryStore, pace
+from asgi_ratelimit import Limiter, MemoryStore, StoreUnavailable, pace
 from asgi_ratelimit.testing import ManualClock
 
 pytestmark = pytest.mark.anyio
@@ -48,6 +48,68 @@ async def test_it_keeps_to_the_limit() -> None:
 
     await drive(clock, collect(pace(range(10), note, limit="2/s", store=MemoryStore(clock=clock))))
     assert moments == [0, 0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0]
+
+
+async def test_each_key_has_a_bucket_of_its_own_and_its_items_keep_their_order() -> None:
+    clock = ManualClock()
+    start, moments = clock.wall(), []
+
+    async def note(item: str) -> None:
+        moments.append((item, clock.wall() - start))
+
+    items = ["a1", "a2", "a3", "b1", "b2"]
+    await drive(
+        clock,
+        collect(
+            pace(items, note, limit="1/s", concurrency=5, key=lambda item: item[0], store=MemoryStore(clock=clock))
+        ),
+    )
+    assert moments == [("a1", 0), ("b1", 0), ("a2", 1.0), ("b2", 1.0), ("a3", 2.0)]
+
+
+async def test_an_item_whose_key_cannot_be_told_is_an_outcome() -> None:
+    channels = {1: "one", 3: "three"}
+    outcomes = await collect(pace([1, 2, 3], double, limit="1000/s", key=channels.__getitem__))
+    assert [(outcome.result, type(outcome.error)) for outcome in outcomes] == [
+        (2, type(None)),
+        (None, KeyError),
+        (6, type(None)),
+    ]
+
+
+async def test_what_is_done_is_told_while_the_next_item_waits_for_its_turn() -> None:
+    clock = ManualClock()
+    outcomes = pace(range(3), double, limit="1/h", concurrency=2, store=MemoryStore(clock=clock))
+    async with asyncio.timeout(5):
+        assert (await anext(outcomes)).result == 0
+    await outcomes.aclose()
+
+
+async def test_without_a_limit_only_the_concurrency_bounds_it() -> None:
+    running = most = 0
+
+    async def work(number: int) -> int:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0)
+        running -= 1
+        return number
+
+    outcomes = await collect(pace(range(2000), work, limit=None, concurrency=7))
+    assert sorted(outcome.result for outcome in outcomes) == list(range(2000))
+    assert most == 7
+
+
+async def test_a_store_that_fails_ends_the_run() -> None:
+    limiter = Limiter("1000/s")
+
+    async def acquire(key: str) -> None:
+        raise StoreUnavailable("gone")
+
+    limiter.acquire = acquire  # type: ignore[assignment, method-assign]
+    with pytest.raises(StoreUnavailable):
+        await collect(pace(range(3), double, limit=limiter, concurrency=2))
 
 
 async def test_a_failing_item_is_an_outcome_and_not_the_end() -> None:
