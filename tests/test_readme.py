@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Iterator
+from inspect import iscoroutinefunction
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from starlette.testclient import TestClient
 
+import asgi_ratelimit.discord.client
 from asgi_ratelimit.clock import SystemClock
 from asgi_ratelimit.misuse import CODES
+from asgi_ratelimit.testing import FakeDiscord
+from tests.discord.signing import PUBLIC_KEY
 from tests.servers import Server
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
@@ -26,15 +32,36 @@ def redis() -> Iterator[Server]:
         yield server
 
 
+@pytest.fixture
+def discord(monkeypatch: pytest.MonkeyPatch) -> FakeDiscord:
+    """What the examples' clients talk to, and the environment that they read."""
+    fake = FakeDiscord({"POST /channels/{channel_id}/messages": "5/250ms"}, token="test")
+    monkeypatch.setenv("DISCORD_TOKEN", "test")
+    monkeypatch.setenv("PUBLIC_KEY", PUBLIC_KEY)
+
+    def inner(options: dict[str, Any], origin: object) -> httpx.AsyncBaseTransport:
+        given: httpx.AsyncBaseTransport | None = options.pop("transport", None)
+        return given or httpx.ASGITransport(app=fake)
+
+    monkeypatch.setattr(asgi_ratelimit.discord.client, "_inner_transport", inner)
+    return fake
+
+
 def run(source: str) -> dict[str, Any]:
     names: dict[str, Any] = {"__name__": "example"}
     exec(compile(source, "README.md", "exec"), names)
     return names
 
 
+@pytest.mark.filterwarnings("ignore:'audioop' is deprecated:DeprecationWarning")  # discord.py's
 @pytest.mark.parametrize("source", EXAMPLES, ids=lambda source: source.strip().splitlines()[0][:40])
-def test_the_example_runs(source: str, redis: Server) -> None:
-    app = run(source.replace("localhost:6379", f"{redis.host}:{redis.port}")).get("app")
+def test_the_example_runs(source: str, redis: Server, discord: FakeDiscord) -> None:
+    names = run(source.replace("localhost:6379", f"{redis.host}:{redis.port}"))
+    for name, value in names.items():
+        if name.startswith("test_") and iscoroutinefunction(value):
+            asyncio.run(value())
+    assert discord.count(401) == discord.count(429) == 0
+    app = names.get("app")
     if app is not None:
         with TestClient(app) as client:
             assert client.get("/").status_code in (200, 201, 404)
