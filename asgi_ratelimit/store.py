@@ -13,6 +13,7 @@ from weakref import WeakSet, WeakValueDictionary
 from asgi_ratelimit.clock import Clock, SystemClock
 from asgi_ratelimit.decision import Decision, Policy, blocked, reported
 from asgi_ratelimit.errors import StoreUnavailable
+from asgi_ratelimit.leases import Leases, MemoryLeases
 from asgi_ratelimit.limits import LeakyBucket, Limit, Scope, State, TokenBucket
 
 __all__ = ["Buckets", "MemoryBuckets", "MemoryStore", "Store", "bucket_key"]
@@ -55,6 +56,10 @@ class Store(Protocol):
         """The buckets of the limiter called `name`; opened twice, they are the same buckets."""
         ...
 
+    def open_leases(self, owner: str) -> Leases:
+        """The permits of `owner`, e.g. of a bot's token; opened twice, they are the same. Only a DiscordClient asks."""
+        raise NotImplementedError(f"{type(self).__name__} keeps no permits: use a MemoryStore or a RedisStore for that")
+
     async def start(self) -> None:
         """Get ready, with the app. StoreUnavailable if that is impossible."""
         ...
@@ -75,6 +80,7 @@ _LONG = 256  # characters; a longer key is kept as a digest, so that nobody fill
 _SHARD = 4096  # records for which a dict's resize takes well under a millisecond
 _FIRST_SWEEP = 64  # records at which a shard is swept for the first time
 _SWEEP_PAUSE_US = 10_000  # between two sweeps of a store that is full
+_MANY_OWNERS = 64  # of permits, at which those are forgotten that have none
 _OVERFLOW = object()  # the key of the bucket that newcomers share once the store is full
 
 
@@ -107,6 +113,8 @@ def _renew_locks() -> None:
     """After a fork, in the child: whoever held a lock is not there to release it."""
     for store in _stores:
         store._lock._at_fork_reinit()  # type: ignore[attr-defined]
+        for leases in list(store._leases.values()):
+            leases._lock._at_fork_reinit()  # type: ignore[attr-defined]
 
 
 if hasattr(os, "register_at_fork"):
@@ -131,6 +139,8 @@ class MemoryStore:
         self._mask = (1 << (max_keys // _SHARD).bit_length()) - 1
         self._lock = threading.Lock()
         self._tables: WeakValueDictionary[str, _Table] = WeakValueDictionary()
+        self._leases: WeakValueDictionary[str, MemoryLeases] = WeakValueDictionary()
+        self._lasting: set[MemoryLeases] = set()  # also those that nobody holds: they may know what is used up
         self._shards: deque[_Shard] = deque()  # of all tables; it keeps alive those that hold a record
         self._next_sweep_us = 0
         _stores.add(self)
@@ -143,6 +153,14 @@ class MemoryStore:
         with self._lock:
             tables = tuple(self._table(policy.bucket, policy) for policy in policies)
             return MemoryBuckets(self, tables, self._table(f"block:{name}", None))
+
+    def open_leases(self, owner: str) -> MemoryLeases:
+        with self._lock:
+            if len(self._lasting) >= _MANY_OWNERS:
+                self._lasting = {leases for leases in self._lasting if leases.sweep()}
+            leases = self._leases.setdefault(owner, MemoryLeases(self.clock))
+            self._lasting.add(leases)
+            return leases
 
     async def start(self) -> None:
         """There is nothing to start."""
