@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from binascii import crc_hqx
 from collections.abc import Awaitable, Sequence
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from asgi_ratelimit.clock import Clock
 from asgi_ratelimit.decision import Decision, Policy, blocked, reported
@@ -14,9 +14,9 @@ from asgi_ratelimit.limits import LeakyBucket, State, TokenBucket
 from asgi_ratelimit.redis.deny import DenyCache
 from asgi_ratelimit.redis.fallback import Fallback, Known
 from asgi_ratelimit.redis.names import Namer
-from asgi_ratelimit.redis.wire import Reply, Verb, described, read_state, refundable, shape
+from asgi_ratelimit.redis.wire import CHECKS, Reply, Script, Verb, described, read_state, refundable, shape
 
-__all__ = ["SLOTS", "RedisBuckets", "Server", "Session"]
+__all__ = ["SLOTS", "Pending", "RedisBuckets", "Server", "Session"]
 
 SLOTS = 16384  # of every cluster
 _MOST_SHAPES = 256  # of one limiter, each of a cost that was asked for
@@ -27,7 +27,7 @@ class Session(Protocol):
 
     loop: asyncio.AbstractEventLoop
 
-    def put(self, check: Asking | Telling) -> None:
+    def put(self, check: Any) -> None:
         """Have a check answered."""
         ...
 
@@ -197,10 +197,11 @@ class RedisBuckets:
         return decision
 
 
-class _Check:
-    """One question to the server, as a node sends it."""
+class Pending:
+    """One question to the server, as a node sends it. What follows from the answer is up to those that inherit."""
 
     __slots__ = ("asking", "due", "future", "hops", "keys", "shape", "slot")
+    script: ClassVar[Script] = CHECKS
     future: asyncio.Future[Any]
 
     def __init__(self, names: Sequence[str], text: str) -> None:
@@ -218,7 +219,7 @@ class _Check:
         return future
 
 
-class Asking(_Check):
+class Asking(Pending):
     """Decide or peek."""
 
     __slots__ = ("buckets", "charge", "cost", "key", "per", "waiting")
@@ -273,7 +274,7 @@ class Asking(_Check):
             self.future.set_result(answer)
 
 
-class Telling(_Check):
+class Telling(Pending):
     """Refund, reset or block."""
 
     __slots__ = ("deny", "lenient")

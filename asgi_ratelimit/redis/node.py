@@ -14,7 +14,7 @@ from redis.exceptions import AskError, ResponseError
 from asgi_ratelimit.clock import Clock
 from asgi_ratelimit.redis.breaker import Breaker, Tell
 from asgi_ratelimit.redis.channel import Channel
-from asgi_ratelimit.redis.wire import Command, Question, Reply, command, shape, write
+from asgi_ratelimit.redis.wire import Command, Question, Reply, Script, command, shape, write
 
 __all__ = ["Check", "Node", "Redirect"]
 
@@ -33,6 +33,7 @@ _OF_THE_SERVER += ("NOPERM ", "ACL failure", "user executing the script can't")
 class Check(Question, Protocol):
     """A question to the server, and who waits for the answer."""
 
+    script: Script  # that answers it
     slot: int  # of a cluster; 0 elsewhere
     due: float  # the moment, by the event loop's clock, at which it is answered without the server
     asking: bool  # it follows an ASK
@@ -125,6 +126,8 @@ class Node:
 
     def retire(self) -> None:
         """Hang up: this node is not asked any more."""
+        if self._opening is not None:
+            self._opening.cancel()
         self._hang_up(ConnectionError(f"{self.breaker.node} is not asked any more"))
         if self._watch is not None:
             self._watch.cancel()
@@ -143,7 +146,7 @@ class Node:
         self._fail_late(now)
         checks = [self._queue.popleft() for _ in range(min(len(self._queue), MOST_IN_A_CALL))]
         if checks:
-            self._write(channel, [checks] if self._redirect is None else _by_slot(checks), by_name=True)
+            self._write(channel, _by_call(checks, spread=self._redirect is not None), by_name=True)
 
     def _write(self, channel: Channel, groups: Sequence[Sequence[Check]], *, by_name: bool) -> None:
         call = _Call(self._clock.now_us(), self.loop.time() + self._timeout, min(group[0].due for group in groups))
@@ -153,7 +156,7 @@ class Node:
             if group[0].asking:
                 commands.append(("ASKING",))
                 call.expected.append(None)
-            commands.append(command(group, now, by_name=by_name))
+            commands.append(command(group, now, group[0].script, by_name=by_name))
             call.expected.append(group)
         self._calls.append(call)
         channel.send(write(*commands))
@@ -328,14 +331,13 @@ class _Probe:
         self.keys, self.shape = (key,), _PROBE
 
 
-def _by_slot(checks: Sequence[Check]) -> Sequence[Sequence[Check]]:
-    """One group for each call of the script: of one slot, and of those that follow an ASK."""
+def _by_call(checks: Sequence[Check], *, spread: bool) -> Sequence[Sequence[Check]]:
+    """One group for each call of a script: of one slot, and of those that follow an ASK."""
 
-    def place(check: Check) -> tuple[int, bool]:
-        return check.slot, check.asking
+    def place(check: Check) -> tuple[str, int, bool]:
+        return check.script.sha, check.slot, check.asking
 
-    first = place(checks[0])
-    if all(place(check) == first for check in checks):
+    if len({place(check) for check in checks} if spread else {check.script for check in checks}) == 1:
         return [checks]
     return [list(group) for _, group in groupby(sorted(checks, key=place), key=place)]
 

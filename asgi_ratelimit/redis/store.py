@@ -25,6 +25,7 @@ from asgi_ratelimit.redis.cluster import Cluster
 from asgi_ratelimit.redis.connect import Address, place_of
 from asgi_ratelimit.redis.deny import DenyCache
 from asgi_ratelimit.redis.fallback import Fallback, Known, ServerClock
+from asgi_ratelimit.redis.leases import RedisLeases
 from asgi_ratelimit.redis.names import Namer
 from asgi_ratelimit.redis.node import Check, Node, Redirect
 from asgi_ratelimit.redis.spread import SpreadBuckets
@@ -92,6 +93,9 @@ class RedisStore:
         face = next((policy for policy in policies if policy.limit.scope != "global"), policies[0])
         buckets = [self._buckets(name, group, face, blocks=i == 0) for i, group in enumerate(groups)]
         return buckets[0] if len(buckets) == 1 else SpreadBuckets(buckets)
+
+    def open_leases(self, owner: str) -> RedisLeases:
+        return RedisLeases(self, owner, self._local.open_leases(owner), closed=self._outage == "closed")
 
     async def start(self) -> None:
         """Connect. StoreUnavailable if the server refuses us; one that is merely down is an outage like any other."""

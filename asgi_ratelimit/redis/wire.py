@@ -1,9 +1,10 @@
-"""What is written to the script and read from it; checks.lua is the other end."""
+"""What is written to the scripts and read from them; checks.lua and leases.lua are the other ends."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from hashlib import sha1
 from importlib.resources import files
 from struct import unpack
@@ -14,14 +15,30 @@ from hiredis import pack_command
 from asgi_ratelimit.decision import Decision
 from asgi_ratelimit.limits import FixedWindow, LeakyBucket, Limit, SlidingWindow, TokenBucket
 
-__all__ = ["Command", "Question", "Reply", "Verb", "command", "described", "read_state", "refundable", "shape", "write"]
+__all__ = [
+    "CHECKS", "LEASES", "Command", "Question", "Reply", "Script", "Verb", "command", "described", "read_state",
+    "refundable", "shape", "write",
+]  # fmt: skip
 
-_SCRIPT = files("asgi_ratelimit.redis").joinpath("checks.lua").read_bytes()
-_SHA = sha1(_SCRIPT, usedforsecurity=False).hexdigest()
-
-Verb = Literal["decide", "peek", "refund", "reset", "block", "probe"]
+Verb = Literal["decide", "peek", "refund", "reset", "block", "probe", "lease", "settle"]
 Command = tuple[Any, ...]
 Reply = list[Any]  # the server's time in µs, then what it says of each question
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A script, and what Redis calls it."""
+
+    text: bytes
+    sha: str
+
+
+def _script(name: str) -> Script:
+    text = files("asgi_ratelimit.redis").joinpath(name).read_bytes()
+    return Script(text, sha1(text, usedforsecurity=False).hexdigest())
+
+
+CHECKS, LEASES = _script("checks.lua"), _script("leases.lua")
 
 
 class Question(Protocol):
@@ -59,8 +76,8 @@ def shape(verb: Verb, keys: int, *rest: object) -> str:
     return json.dumps([verb, keys, *rest], separators=(",", ":"))
 
 
-def command(questions: Sequence[Question], now: str, *, by_name: bool = True) -> Command:
-    """One call of the script, by its SHA or with its text."""
+def command(questions: Sequence[Question], now: str, script: Script = CHECKS, *, by_name: bool = True) -> Command:
+    """One call of a script, by its SHA or with its text."""
     keys = [key for question in questions for key in question.keys]
     runs: list[Any] = []
     previous = None
@@ -70,7 +87,7 @@ def command(questions: Sequence[Question], now: str, *, by_name: bool = True) ->
         else:
             previous = question.shape
             runs += previous, 1
-    call = ("EVALSHA", _SHA) if by_name else ("EVAL", _SCRIPT)
+    call = ("EVALSHA", script.sha) if by_name else ("EVAL", script.text)
     return (*call, len(keys), *keys, now, *runs)
 
 

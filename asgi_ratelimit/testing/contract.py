@@ -6,6 +6,7 @@ from asgi_ratelimit.clock import ManualClock
 from asgi_ratelimit.limiter import Limiter
 from asgi_ratelimit.limits import FixedWindow, LeakyBucket, Limit, SlidingWindow, TokenBucket
 from asgi_ratelimit.store import Store
+from asgi_ratelimit.testing.lease_contract import LeaseContract
 
 __all__ = ["StoreContract"]
 
@@ -18,7 +19,7 @@ KINDS: tuple[Limit, ...] = (
 )
 
 
-class StoreContract:
+class StoreContract(LeaseContract):
     """What every store does. Subclass it, say how to make one, and let pytest collect its async tests:
 
     @pytest.mark.anyio
