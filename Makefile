@@ -8,7 +8,7 @@ PORT ?= 8000
 
 demo: $(VENV)/demo  ## Serve the example app with the in-memory store
 	@echo "The dashboard: http://127.0.0.1:$(PORT)"
-	@$(BIN)/python -m uvicorn example_app.main:app --host 127.0.0.1 --port $(PORT) --log-level warning
+	@$(BIN)/python -m uvicorn example_app.main:app --host 127.0.0.1 --port $(PORT) --log-level warning --timeout-graceful-shutdown 3
 
 demo-redis: $(VENV)/demo-redis  ## Serve it with four workers that share a private Redis
 	@$(BIN)/python -m example_app.with_redis --port $(PORT)

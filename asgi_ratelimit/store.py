@@ -58,7 +58,8 @@ class Store(Protocol):
 
     def open_leases(self, owner: str) -> Leases:
         """The permits of `owner`, e.g. of a bot's token; opened twice, they are the same. Only a DiscordClient asks."""
-        raise NotImplementedError(f"{type(self).__name__} keeps no permits: use a MemoryStore or a RedisStore for that")
+        kind = type(self).__name__
+        raise NotImplementedError(f"{kind} keeps no permits: use a MemoryStore or a RedisStore for that")
 
     async def start(self) -> None:
         """Get ready, with the app. StoreUnavailable if that is impossible."""

@@ -9,9 +9,11 @@ from asgi_ratelimit.limits import Limit
 from example_app.users import Tier, tier_of
 
 __all__ = [
+    "BURSTS",
     "BY_TIER",
     "EVERYBODY",
     "FRAMES",
+    "INTERACTIONS",
     "MESSAGES",
     "PICTURES",
     "REPORTS_BY_TIER",
@@ -36,6 +38,8 @@ REPORTS_BY_TIER: dict[Tier, Limit] = {
     "pro": SlidingWindow("12/20s"),
 }
 FRAMES = "12/10s"  # what one WebSocket may send
+BURSTS = TokenBucket("3/10s")  # of messages to Discord
+INTERACTIONS = TokenBucket("5/10s")  # of one user of Discord
 
 
 def app_limit(conn: HTTPConnection) -> list[Limit]:

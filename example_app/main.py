@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from fastapi import FastAPI
@@ -14,7 +16,8 @@ from starlette.staticfiles import StaticFiles
 from asgi_ratelimit import RateLimitMiddleware
 from asgi_ratelimit.fastapi import document_limits
 from asgi_ratelimit.store import Store
-from example_app import gauges, pages, routes
+from example_app import discord, gauges, pages, routes
+from example_app.bot import Bots, open_bots
 from example_app.limits import FRAMES, app_limit
 from example_app.store import is_shared, open_store
 from example_app.users import SessionBackend
@@ -25,11 +28,19 @@ __all__ = ["app", "create_app"]
 EXEMPT = ("/static/*", "/api/gauges")
 
 
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Bots]]:
+    """While the app runs its bots do, too: one set of them for each worker."""
+    async with open_bots(app.state.store) as bots:
+        yield {"bots": bots}
+
+
 def create_app(store: Store | None = None) -> FastAPI:
     # The interactive docs would fetch their scripts from elsewhere.
-    app = FastAPI(title="Rate limits, live", docs_url=None, redoc_url=None)
+    app = FastAPI(title="Rate limits, live", docs_url=None, redoc_url=None, lifespan=lifespan)
     app.state.store = open_store() if store is None else store
-    for room in (pages, routes, gauges):
+    discord.guard_interactions(app)
+    for room in (pages, routes, gauges, discord):
         app.include_router(room.router)
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"))
     document_limits(app)

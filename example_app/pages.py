@@ -1,4 +1,4 @@
-"""The pages: the dashboard, and a log-in without passwords."""
+"""The pages: the dashboard, the bot's, and a log-in without passwords."""
 
 from __future__ import annotations
 
@@ -12,7 +12,18 @@ from starlette.responses import RedirectResponse, Response
 from starlette.templating import Jinja2Templates
 
 from asgi_ratelimit import by_ip
-from example_app.limits import BY_TIER, EVERYBODY, FRAMES, MESSAGES, PICTURES, REPORTS_BY_TIER, SEARCH
+from example_app import bot, burst, signer
+from example_app.limits import (
+    BURSTS,
+    BY_TIER,
+    EVERYBODY,
+    FRAMES,
+    INTERACTIONS,
+    MESSAGES,
+    PICTURES,
+    REPORTS_BY_TIER,
+    SEARCH,
+)
 from example_app.routes import CHANNELS
 from example_app.store import described, is_shared
 from example_app.users import MEMBERS, SESSION_KEY, tier_of
@@ -27,9 +38,11 @@ templates.env.filters["words"] = lambda limit: _words(str(limit))
 templates.env.filters |= {"class_name": lambda thing: type(thing).__name__, "described": described}
 templates.env.tests["shared"] = is_shared
 templates.env.globals |= {
+    "bursts": BURSTS,
     "by_tier": BY_TIER,
     "everybody": EVERYBODY,
     "frames": FRAMES,
+    "interactions": INTERACTIONS,
     "messages": MESSAGES,
     "pictures": PICTURES,
     "reports_by_tier": REPORTS_BY_TIER,
@@ -42,6 +55,12 @@ templates.env.globals |= {
 @router.get("/")
 async def dashboard(request: Request) -> Response:
     return _page(request, "dashboard.html", address=by_ip(request))
+
+
+@router.get("/discord")
+async def discord_page(request: Request) -> Response:
+    channel, can_sign = bot.real_channel(), request.app.state.signer is not None
+    return _page(request, "discord.html", bot=bot, burst=burst, signer=signer, real_channel=channel, can_sign=can_sign)
 
 
 @router.get("/login")

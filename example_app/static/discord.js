@@ -1,0 +1,36 @@
+// The bot's page: two forms, and what keeps moving.
+
+import { drawBurst, send } from "./burst.js";
+import { drawAllowance, drawCountdowns, interact } from "./interactions.js";
+import { byId, write } from "./pieces.js";
+
+function onSubmit(form, said, act) {
+  const button = form.querySelector("button");
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    if (button.ariaBusy === "true") return;
+    button.ariaBusy = "true";
+    try {
+      await act(form);
+    } catch (error) {
+      write(said, `That did not work: ${error.message}.`);
+    } finally {
+      button.ariaBusy = "false";
+    }
+  });
+}
+
+onSubmit(byId("plan"), byId("burst-said"), send);
+onSubmit(byId("interaction"), byId("interact-said"), interact);
+
+const calm = matchMedia("(prefers-reduced-motion: reduce)");
+
+function draw() {
+  drawBurst();
+  drawAllowance();
+  drawCountdowns();
+  if (calm.matches) setTimeout(draw, 250);
+  else requestAnimationFrame(draw);
+}
+
+draw();
