@@ -191,7 +191,7 @@ class Record:
         let = self.passed + len(self.flights)
         known = self.kind == HIDDEN
         self.limit = max(1, min(answer.limit or let, let) if known else answer.limit or let)
-        whole_burst = known or 0 < self.passed <= self.limit
+        whole_burst = known or (self.opened > 0 and 0 < self.passed <= self.limit)
         self.slot = end - self.opened if whole_burst else answer.retry_us + LATE
         one_us = (answer.reset_us - answer.retry_us) // max(1, answer.limit - 1)
         if answer.limit > 1 and one_us > LATE:  # it is full later than one more may go: it fills one by one

@@ -135,7 +135,7 @@ class MemoryLeases:
             self._release_held(now)
             # A dict keeps the room that it once needed.
             self._records, self._locked = OrderedDict(self._records), OrderedDict(self._locked)
-            return bool(self._records or self._locked or self._held)
+            return bool(self._records or self._locked or self._held or now < max(self._stopped, self._banned))
 
     # What follows is called with the lock held.
 

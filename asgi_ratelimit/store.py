@@ -142,6 +142,7 @@ class MemoryStore:
         self._tables: WeakValueDictionary[str, _Table] = WeakValueDictionary()
         self._leases: WeakValueDictionary[str, MemoryLeases] = WeakValueDictionary()
         self._lasting: set[MemoryLeases] = set()  # also those that nobody holds: they may know what is used up
+        self._most_lasting = _MANY_OWNERS
         self._shards: deque[_Shard] = deque()  # of all tables; it keeps alive those that hold a record
         self._next_sweep_us = 0
         _stores.add(self)
@@ -157,8 +158,9 @@ class MemoryStore:
 
     def open_leases(self, owner: str) -> MemoryLeases:
         with self._lock:
-            if len(self._lasting) >= _MANY_OWNERS:
+            if len(self._lasting) >= self._most_lasting:
                 self._lasting = {leases for leases in self._lasting if leases.sweep()}
+                self._most_lasting = max(_MANY_OWNERS, 2 * len(self._lasting))
             leases = self._leases.setdefault(owner, MemoryLeases(self.clock))
             self._lasting.add(leases)
             return leases

@@ -198,7 +198,7 @@ local function uncover(record, answer, finish)
   local let, known = record.passed + record.out, record.kind == HIDDEN
   local says = answer.limit ~= 0 and answer.limit or let
   record.limit = max(1, known and min(says, let) or says)
-  local whole_burst = known or (0 < record.passed and record.passed <= record.limit)
+  local whole_burst = known or (record.opened > 0 and 0 < record.passed and record.passed <= record.limit)
   record.slot = whole_burst and finish - record.opened or answer.retry + LATE
   local one = math.floor((answer.reset - answer.retry) / max(1, answer.limit - 1))
   if answer.limit > 1 and one > LATE then record.limit, record.slot = 1, one + LATE end

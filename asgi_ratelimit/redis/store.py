@@ -8,6 +8,7 @@ import os
 from binascii import crc_hqx
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
+from copy import copy
 from types import TracebackType
 from typing import Any, Self
 from weakref import WeakSet
@@ -34,6 +35,7 @@ from asgi_ratelimit.store import Buckets, MemoryStore
 __all__ = ["RedisStore"]
 
 _LOCAL_KEYS = 100_000  # that are known in this process, for an outage
+_PATIENCE = 1.0  # seconds that a permit waits for the server
 _SCOPES = ("user", "shared", "global")  # the most specific first
 
 _stores: WeakSet[RedisStore] = WeakSet()
@@ -78,6 +80,7 @@ class RedisStore:
         self._server_clock = ServerClock()
         self._local = MemoryStore(max_keys=_LOCAL_KEYS, clock=clock or self._server_clock)
         self._notices = Notices()
+        self._patient: RedisStore | None = None
         self._sessions: dict[asyncio.AbstractEventLoop, Node | Cluster] = {}
         self._lives: dict[asyncio.AbstractEventLoop, AsyncGenerator[None, None]] = {}
         _stores.add(self)
@@ -95,7 +98,10 @@ class RedisStore:
         return buckets[0] if len(buckets) == 1 else SpreadBuckets(buckets)
 
     def open_leases(self, owner: str) -> RedisLeases:
-        return RedisLeases(self, owner, self._local.open_leases(owner), closed=self._outage == "closed")
+        """Permits wait for the server for a second at least: other than a request they have the time."""
+        if self._patient is None:
+            self._patient = self if self.timeout >= _PATIENCE else self._more_patient()
+        return RedisLeases(self._patient, owner, self._local.open_leases(owner), closed=self._outage == "closed")
 
     async def start(self) -> None:
         """Connect. StoreUnavailable if the server refuses us; one that is merely down is an outage like any other."""
@@ -114,6 +120,8 @@ class RedisStore:
         life = self._lives.pop(asyncio.get_running_loop(), None)
         if life is not None:
             await life.aclose()
+        if self._patient is not None and self._patient is not self:
+            await self._patient.aclose()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -151,6 +159,13 @@ class RedisStore:
     def _buckets(self, name: str, policies: Sequence[Policy], face: Policy, *, blocks: bool = True) -> RedisBuckets:
         fallback = Fallback(self._local, self.known, name, policies, face, self._outage)
         return RedisBuckets(self, name, policies, fallback, face, blocks=blocks)
+
+    def _more_patient(self) -> RedisStore:
+        """The same store over connections of its own, so that neither has the other wait or give up."""
+        other = copy(self)
+        other.timeout, other._sessions, other._lives, other._patient = _PATIENCE, {}, {}, None
+        _stores.add(other)
+        return other
 
     def _new_session(self) -> Node | Cluster:
         dial = self._place.dial
