@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 
-from benchmarks import candidates, decisions, doors, redis_report, report
+from benchmarks import candidates, decisions, discord_report, doors, redis_report, report
 from benchmarks.memory import memory
 
 
@@ -18,7 +18,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description="Us, the floors and the peers, in one run."
     )
-    parser.add_argument("--quick", action="store_true", help="fewer rounds and keys: two minutes instead of fifteen")
+    parser.add_argument(
+        "--quick", action="store_true", help="fewer rounds and keys: a few minutes instead of half an hour"
+    )
     parser.add_argument("--only", choices=PARTS, help="one part of it; printed, and written only where --output says")
     parser.add_argument("--output", type=Path, help="where to write instead of benchmarks/RESULTS.md")
     options = parser.parse_args()
@@ -55,7 +57,12 @@ def _in_requests(quick: bool) -> Iterator[tuple[str, str, str]]:
     yield _dependencies(rounds, quick)
 
 
-PARTS = {"memory": _in_memory, "requests": _in_requests, "redis": redis_report.sections}
+PARTS = {
+    "memory": _in_memory,
+    "requests": _in_requests,
+    "redis": redis_report.sections,
+    "discord": discord_report.sections,
+}
 
 
 def _decisions(rounds: int, quick: bool) -> tuple[str, str, str]:

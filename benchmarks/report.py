@@ -25,6 +25,10 @@ PACKAGES = (
     "fastapi-limiter",
     "redis",
     "hiredis",
+    "httpx",
+    "uvicorn",
+    "discord.py",
+    "hikari",
 )
 
 

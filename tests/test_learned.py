@@ -186,6 +186,7 @@ def test_the_only_client_of_a_bucket_is_never_refused(kind: type[SomeServer], la
     @given(LIMITS, WINDOWS, ROUNDINGS, SEEDS, st.sampled_from(["at once", "in bursts"]))
     def it_is_not(limit: int, window: int, rounding: str, seed: int, how: str) -> None:
         assume(window // limit > 2 * LATE)  # else the clock is too coarse for it
+        assume(latency != "with spikes" or window > 600_000)  # an answer that took a whole window tells nothing of it
         random, calls = Random(seed), 6 * limit + 3
         client = client_of(kind(limit, window, ROUNDED[rounding]), latency, random)
         client.play([START] * calls if how == "at once" else list(in_bursts(random, calls, window, limit)))

@@ -1,0 +1,157 @@
+"""The client of a bot: an httpx.AsyncClient whose paths are Discord's and whose requests are paced."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final, Self
+from urllib.request import getproxies, proxy_bypass
+
+import httpx
+
+from asgi_ratelimit.discord.errors import Tell
+from asgi_ratelimit.discord.pacer import Waiting
+from asgi_ratelimit.discord.routes import redacted
+from asgi_ratelimit.discord.transport import USER_AGENT, DiscordTransport
+from asgi_ratelimit.store import Store
+
+__all__ = ["DiscordClient"]
+
+API: Final = "https://discord.com/api/v10"
+_INNER: Final = ("verify", "cert", "http1", "http2", "limits")
+
+
+class DiscordClient(httpx.AsyncClient):
+    """An httpx.AsyncClient for a bot: its paths are Discord's, its requests are paced, its token stays with Discord.
+
+    `token`: the bot's, or "Bearer ..." for a user's; it is sent to the origin of `base_url` only, and requests to
+    other origins go out as they are. `store`, `global_limit`, `max_wait`, `max_retries`, `retry_unsafe`,
+    `application_id`, `egress` and `on_event` are DiscordTransport's; all other options are httpx's, `transport` being
+    the inner one. ValueError for what makes no sense.
+    """
+
+    def __init__(
+        self,
+        token: str,
+        *,
+        base_url: str | httpx.URL = API,
+        store: Store | None = None,
+        global_limit: int = 50,
+        max_wait: float | None = None,
+        max_retries: int = 5,
+        retry_unsafe: bool = True,
+        application_id: str | int | None = None,
+        egress: str = "default",
+        on_event: Tell | None = None,
+        **httpx_options: Any,
+    ) -> None:
+        authorization = _authorization(token)
+        origin = _checked_address(base_url)
+        mounts: Mapping[str, httpx.AsyncBaseTransport | None] = httpx_options.pop("mounts", None) or {}
+        transport = DiscordTransport(
+            _inner_transport(httpx_options, origin),
+            store=store,
+            global_limit=global_limit,
+            max_wait=max_wait,
+            max_retries=max_retries,
+            retry_unsafe=retry_unsafe,
+            application_id=application_id,
+            egress=egress,
+            on_event=on_event,
+        )
+        transport._authorization, transport._origin = authorization, origin
+        wrapped = {pattern: inner and _Mounted(transport, inner) for pattern, inner in mounts.items()}
+        super().__init__(base_url=base_url, transport=transport, mounts=wrapped, **httpx_options)
+        if self.headers["User-Agent"].startswith("python-httpx"):
+            self.headers["User-Agent"] = USER_AGENT
+        self._pacing = transport
+
+    @property
+    def waiting(self) -> list[Waiting]:
+        """The calls that wait now, by route and resource, and what is known of their buckets."""
+        return self._pacing.waiting
+
+    def build_request(self, method: str, url: httpx.URL | str, **options: Any) -> httpx.Request:
+        """As httpx does it; TypeError for what is no JSON."""
+        try:
+            return super().build_request(method, url, **options)
+        except (TypeError, ValueError) as error:
+            if _is_json(options.get("json")):
+                raise
+            said = redacted(f"{method} {url}: json= cannot be written as JSON: {error}")
+            raise TypeError(f"{said}. Give it dicts, lists, strings, numbers, bools and None.") from error
+
+
+class _Mounted(httpx.AsyncBaseTransport):
+    """A transport that a user mounted for some addresses, paced like the rest."""
+
+    def __init__(self, pacing: DiscordTransport, inner: httpx.AsyncBaseTransport) -> None:
+        self._pacing, self._inner = pacing, inner
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        return await self._pacing._carry(request, self._inner)
+
+    async def __aenter__(self) -> Self:
+        await self._inner.__aenter__()
+        return self
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+# Options
+
+
+def _authorization(token: object) -> str:
+    wanted = """the bot's token as a string, e.g. os.environ["DISCORD_TOKEN"]"""
+    if not isinstance(token, str):
+        raise ValueError(f"token must be {wanted}, not {'None' if token is None else f'a {type(token).__name__}'}")
+    kind, _, secret = token.partition(" ") if token.startswith(("Bot ", "Bearer ")) else ("Bot", "", token)
+    if not secret or not secret.isascii() or not secret.isprintable() or " " in secret:
+        flaw = "an empty one" if not secret else f"one with a blank or an odd character in its {len(token)}"
+        raise ValueError(f"token must be {wanted}, not {flaw}")
+    return f"{kind} {secret}"
+
+
+def _checked_address(base_url: object) -> httpx.URL:
+    wanted = f"base_url must be an absolute address without a query, such as {API!r}"
+    try:
+        url = httpx.URL(base_url) if isinstance(base_url, (str, httpx.URL)) else None
+    except httpx.InvalidURL as error:
+        raise ValueError(f"{wanted}: {error}") from None
+    if url is None:
+        raise ValueError(f"{wanted}, not a {type(base_url).__name__}")
+    if url.scheme not in ("http", "https") or not url.host or url.userinfo or url.query or url.fragment:
+        raise ValueError(f"{wanted}, not {url!r}")  # whose repr has no password
+    return url
+
+
+def _inner_transport(options: dict[str, Any], origin: httpx.URL) -> httpx.AsyncBaseTransport:
+    """The transport that the user gave, else one made with the user's options, which are taken out."""
+    given: httpx.AsyncBaseTransport | None = options.pop("transport", None)
+    proxy, trust_env = options.pop("proxy", None), options.get("trust_env", True)
+    own = {name: options.pop(name) for name in _INNER if name in options}
+    if given is not None:
+        if own or proxy is not None:
+            names = ", ".join([*own, *(["proxy"] if proxy is not None else [])])
+            raise ValueError(f"{names}: options of httpx's own transport, which transport= replaces; give one of them")
+        return given
+    if proxy is None and trust_env:
+        proxy = _proxy_of_the_environment(origin)
+    return httpx.AsyncHTTPTransport(proxy=proxy, trust_env=trust_env, **own)
+
+
+def _proxy_of_the_environment(origin: httpx.URL) -> str | None:
+    proxies = getproxies()
+    proxy = proxies.get(origin.scheme) or proxies.get("all")
+    if not proxy or proxy_bypass(origin.host):
+        return None
+    return proxy if "://" in proxy else f"http://{proxy}"
+
+
+def _is_json(content: object) -> bool:
+    try:
+        json.dumps(content, ensure_ascii=False, allow_nan=False).encode()
+    except (TypeError, ValueError):
+        return False
+    return True

@@ -1,0 +1,127 @@
+"""What can go wrong on the way out, and what a client tells of its pacing.
+
+    RateLimitError
+    └── DiscordError               a call was not made; carries its route
+        ├── DiscordRateLimited     it would have to wait for longer than it may
+        ├── InvalidBudgetSpent     so many invalid requests lately that Discord is about to ban the address
+        ├── TokenRejected          Discord has answered 401: this token is dead
+        └── WebhookGone            Discord has answered that this webhook does not exist
+
+What Discord answers is a response, not an error; so is a failure that outlasts all retries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from asgi_ratelimit.discord.routes import Route
+from asgi_ratelimit.errors import RateLimitError
+
+__all__ = [
+    "Cause",
+    "DiscordError",
+    "DiscordEvent",
+    "DiscordRateLimited",
+    "InvalidBudgetSpent",
+    "Kind",
+    "Tell",
+    "TokenRejected",
+    "WebhookGone",
+]
+
+Cause = Literal["bucket", "route", "global", "answer", "stopped", "banned", "retry", "invalid"]
+Kind = Literal["wait", "limited", "retry", "stopped", "banned", "invalid", "token", "webhook"]
+
+
+class DiscordError(RateLimitError):
+    """A call that was not made. `route` is of what kind it was; no token can be read from it."""
+
+    def __init__(self, route: Route, said: str) -> None:
+        super().__init__(f"{route}: {said}")
+        self.route = route
+
+
+class DiscordRateLimited(DiscordError):
+    """It would have to wait for longer than `max_wait` or its deadline.
+
+    `retry_after`: seconds until it could go, as far as that is known; `scope`: whose limit it is, "user", "global",
+    "shared" or "cloudflare"; `cause`: what it waits for.
+    """
+
+    def __init__(self, route: Route, retry_after: float, cause: Cause, bucket: str = "") -> None:
+        super().__init__(route, f"would have to wait for {retry_after:.3f} s ({_WORDS[cause]}), longer than it may")
+        self.retry_after, self.cause, self.bucket = retry_after, cause, bucket
+        self.scope = _SCOPES.get(cause, "user")
+
+
+class InvalidBudgetSpent(DiscordError):
+    """Nearly as many requests were answered with 401, 403 or 429 as Discord bears; past that it bans the address.
+
+    https://discord.com/developers/docs/topics/rate-limits#invalid-request-limit-aka-cloudflare-bans
+    """
+
+    def __init__(self, route: Route, used: int, allowed: int, retry_after: float) -> None:
+        super().__init__(
+            route,
+            f"not sent: {used} of {allowed} invalid requests (401, 403, 429) in 10 minutes are used up, and Discord "
+            f"bans the address beyond that. Find out what is refused; the next may go in {retry_after:.0f} s.",
+        )
+        self.used, self.allowed, self.retry_after = used, allowed, retry_after
+
+
+class TokenRejected(DiscordError):
+    """Discord has answered a call with this token with 401; further ones would only use up the invalid budget."""
+
+    def __init__(self, route: Route) -> None:
+        super().__init__(
+            route, "not sent: Discord has rejected the token (401). Make a new client with the bot's present token."
+        )
+
+
+class WebhookGone(DiscordError):
+    """Discord has answered that this webhook does not exist, or that its token is wrong."""
+
+    def __init__(self, route: Route) -> None:
+        super().__init__(route, "not sent: Discord has answered that this webhook does not exist; stop using it.")
+
+
+_WORDS: dict[Cause, str] = {
+    "bucket": "its bucket is empty",
+    "route": "Discord has refused calls of this kind",
+    "global": "the global limit",
+    "answer": "the answers to calls in flight",
+    "stopped": "Discord has refused everything",
+    "banned": "Cloudflare has banned this address",
+    "retry": "before the next attempt",
+    "invalid": "too many invalid requests",
+}
+_SCOPES: dict[Cause, str] = {
+    "global": "global",
+    "stopped": "global",
+    "banned": "cloudflare",
+    "invalid": "cloudflare",
+    "route": "shared",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class DiscordEvent:
+    """Something that a client tells `on_event`. No token can be read from it.
+
+    "wait": a call is held back, by `cause`, for `seconds` if that is known. "limited": a 429 came. "retry": a call
+    will be sent again. "stopped", "banned": a 429 that stops everything (global, Cloudflare). "invalid": the budget
+    of invalid requests is half used up, or worse. "token", "webhook": is dead.
+    """
+
+    kind: Kind
+    route: str
+    seconds: float = 0.0
+    cause: str = ""
+    bucket: str = ""
+    status: int = 0
+    attempt: int = 0
+
+
+Tell = Callable[[DiscordEvent], object]

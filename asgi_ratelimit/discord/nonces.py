@@ -1,0 +1,94 @@
+"""The nonce of a message, by which Discord recognises one that is sent again: put into a body of any form."""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from collections.abc import Iterator, MutableMapping
+from typing import Any, Final
+from urllib.parse import parse_qsl, urlencode
+
+from asgi_ratelimit.discord.answers import object_of
+
+__all__ = ["signed"]
+
+_BOUNDARY: Final = re.compile(r'boundary="?([^";,]+)')
+_FIELDS: Final = ("nonce", "enforce_nonce")
+_NAME: Final = re.compile(rb'[; ]name="([^"]*)"')
+
+
+def signed(kind: str, body: bytes) -> tuple[bytes, bool]:
+    """The body of a message with a nonce, its own if it has one, and whether Discord goes by it.
+
+    `kind` is the Content-Type. What cannot be read is left as it is.
+    https://discord.com/developers/docs/resources/message#create-message
+    """
+    if kind.startswith("application/json"):
+        return _signed_json(body)
+    if kind.startswith("application/x-www-form-urlencoded"):
+        return _signed_form(body)
+    boundary = _BOUNDARY.search(kind) if kind.startswith("multipart/form-data") else None
+    return _signed_parts(b"--" + boundary[1].encode(errors="replace"), body) if boundary else (body, False)
+
+
+def _signed_json(body: bytes) -> tuple[bytes, bool]:
+    message = object_of(body)
+    if message is None:
+        return body, False
+    if _complete(message, enforced=True):
+        body = json.dumps(message, separators=(",", ":")).encode()
+    return body, bool(message["enforce_nonce"])
+
+
+def _signed_form(body: bytes) -> tuple[bytes, bool]:
+    fields = dict(parse_qsl(body.decode(errors="replace"), keep_blank_values=True))
+    if "payload_json" in fields:
+        payload, is_enforced = _signed_json(fields["payload_json"].encode())
+        return urlencode(fields | {"payload_json": payload}).encode(), is_enforced
+    added = _complete(fields, enforced="true")
+    more = urlencode(added).encode()
+    return b"&".join(text for text in (body, more) if text), _is_true(fields["enforce_nonce"])
+
+
+def _signed_parts(mark: bytes, body: bytes) -> tuple[bytes, bool]:
+    places = {name: (begin, end) for name, begin, end in _parts(mark, body)}
+    if not places:
+        return body, False
+    if "payload_json" in places:
+        begin, end = places["payload_json"]
+        payload, is_enforced = _signed_json(body[begin:end])
+        return body[:begin] + payload + body[end:], is_enforced
+    own = {name: body[slice(*places[name])].decode(errors="replace") for name in places if name in _FIELDS}
+    added = _complete(own, enforced="true")
+    return b"".join(_part(mark, *field) for field in added.items()) + body, _is_true(own["enforce_nonce"])
+
+
+def _complete(message: MutableMapping[str, Any], *, enforced: object) -> dict[str, Any]:
+    """Give the message what it lacks, and say what that is."""
+    wanted = {"nonce": secrets.token_hex(12), "enforce_nonce": enforced}  # 25 characters at most
+    added = {name: value for name, value in wanted.items() if message.get(name) is None}
+    message.update(added)
+    return added
+
+
+def _parts(mark: bytes, body: bytes) -> Iterator[tuple[str, int, int]]:
+    """The parts of a multipart body: each one's name, and where its content begins and ends."""
+    at = 0
+    while body.startswith(mark + b"\r\n", at):
+        begin = body.find(b"\r\n\r\n", at) + 4
+        end = body.find(b"\r\n" + mark, begin)
+        if begin < 4 or end < 0:
+            return
+        name = _NAME.search(body, at, begin)
+        if name is not None:
+            yield name[1].decode(errors="replace"), begin, end
+        at = end + 2
+
+
+def _part(mark: bytes, name: str, value: str) -> bytes:
+    return mark + f'\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode()
+
+
+def _is_true(text: str) -> bool:
+    return text.lower() not in ("", "0", "false")

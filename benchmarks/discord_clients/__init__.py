@@ -1,0 +1,1 @@
+"""Clients of Discord's API as they are installed, each in a process of its own."""

@@ -1,0 +1,41 @@
+// @discordjs/rest: the same errand as errand.py's, in its own language.
+
+import { readFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { createInterface } from "node:readline/promises";
+import { setTimeout as sleep } from "node:timers/promises";
+
+// Identifiers have more digits than a number of JavaScript's holds: they come as text.
+const errand = JSON.parse(process.argv[2]);
+const load = createRequire(`${errand.modules}/`);
+const { REST } = load("@discordjs/rest");
+const { version } = JSON.parse(readFileSync(`${errand.modules}/node_modules/@discordjs/rest/package.json`));
+
+const rest = new REST({ version: "10", api: `${errand.address}/api` }).setToken("a.token.of-nobody");
+const emoji = encodeURIComponent("👍");
+const reaction = (channel, message) => `/channels/${channel}/messages/${message}/reactions/${emoji}/@me`;
+const verbs = {
+  send: (channel, name, signal) => rest.post(`/channels/${channel}/messages`, { body: { content: name }, signal }),
+  react: (channel, message, signal) => rest.put(reaction(channel, message), { signal }),
+};
+
+async function one(call) {
+  await sleep(call.start * 1000);
+  const begun = performance.now();
+  const given = new AbortController();
+  if (call.cancel !== null) setTimeout(() => given.abort(), call.cancel * 1000);
+  const outcome = await verbs[call.verb](call.channel, call.name, given.signal).then(
+    () => "ok",
+    (error) => (given.signal.aborted ? "cancelled" : `${error.name}: ${error.message}`),
+  );
+  return [outcome, (performance.now() - begun) / 1000];
+}
+
+for (const call of errand.before) await one(call);
+console.log("ready");
+const lines = createInterface({ input: process.stdin });
+await new Promise((resolve) => lines.once("line", resolve));
+lines.close();
+const outcomes = await Promise.all(errand.calls.map(one));
+console.log(JSON.stringify({ version, outcomes }));
+process.exit(0);

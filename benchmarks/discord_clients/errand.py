@@ -1,0 +1,52 @@
+"""What every client does: it says that it is ready, waits for the word, makes its calls and tells what came of them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from importlib.metadata import version
+from typing import Any
+
+__all__ = ["EMOJI", "PREFIX", "TOKEN", "Connect", "Verb", "run"]
+
+PREFIX = "/api/v10"
+TOKEN = "a.token.of-nobody"
+EMOJI = "👍"
+
+Verb = Callable[[int, int], Awaitable[object]]  # of a channel and of a message
+Connect = Callable[[Mapping[str, Any]], AbstractAsyncContextManager[Mapping[str, Verb]]]
+
+
+def run(package: str, connect: Connect) -> None:
+    """Do what the first argument says, a JSON object: `address`, `before`, `calls`, and what else `connect` needs."""
+    errand = json.loads(sys.argv[1])
+    outcomes = asyncio.run(_all(errand, connect))
+    print(json.dumps({"version": version(package), "outcomes": outcomes}), flush=True)
+
+
+async def _all(errand: Mapping[str, Any], connect: Connect) -> list[tuple[str, float]]:
+    async with connect(errand) as verbs:
+        for call in errand["before"]:
+            await _one(verbs, call)
+        print("ready", flush=True)
+        await asyncio.to_thread(sys.stdin.readline)
+        return await asyncio.gather(*(_one(verbs, call) for call in errand["calls"]))
+
+
+async def _one(verbs: Mapping[str, Verb], call: Mapping[str, Any]) -> tuple[str, float]:
+    """How it ended, and after how many seconds."""
+    await asyncio.sleep(call["start"])
+    begun = time.perf_counter()
+    task = asyncio.ensure_future(verbs[call["verb"]](int(call["channel"]), int(call["name"])))
+    if call["cancel"] is not None:
+        asyncio.get_running_loop().call_later(call["cancel"], task.cancel)
+    await asyncio.wait([task])
+    seconds = time.perf_counter() - begun
+    if task.cancelled():
+        return "cancelled", seconds
+    error = task.exception()
+    return ("ok" if error is None else f"{type(error).__name__}: {error}"), seconds

@@ -1,0 +1,33 @@
+"""asgi_ratelimit's DiscordClient: over Redis where the errand names one."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import quote
+
+from asgi_ratelimit import MemoryStore
+from asgi_ratelimit.discord import DiscordClient
+from asgi_ratelimit.redis import RedisStore
+from benchmarks.discord_clients.errand import EMOJI, PREFIX, TOKEN, Verb, run
+
+
+@asynccontextmanager
+async def connect(errand: Mapping[str, Any]) -> AsyncIterator[Mapping[str, Verb]]:
+    store = RedisStore(errand["redis"]) if errand["redis"] else MemoryStore()
+    async with DiscordClient(TOKEN, base_url=f"{errand['address']}{PREFIX}", store=store) as discord:
+
+        async def send(channel: int, name: int) -> None:
+            response = await discord.post(f"/channels/{channel}/messages", json={"content": str(name)})
+            response.raise_for_status()
+
+        async def react(channel: int, message: int) -> None:
+            path = f"/channels/{channel}/messages/{message}/reactions/{quote(EMOJI)}/@me"
+            (await discord.put(path)).raise_for_status()
+
+        yield {"send": send, "react": react}
+
+
+if __name__ == "__main__":
+    run("asgi-ratelimit-discord", connect)

@@ -1,0 +1,171 @@
+"""One run of the contest: a client's processes start, are told to begin at one moment, and end if it takes too long."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from itertools import chain
+from pathlib import Path
+from threading import Timer
+from typing import IO, Any
+
+from benchmarks.discord_scenarios import LATENCY, WARMING, Call, Scenario
+from benchmarks.discord_server import ROOT, Seen, Stage
+
+__all__ = ["Candidate", "Result", "discordjs_modules", "play", "python_client"]
+
+DISCORDJS = "@discordjs/rest@2.6"
+PATIENCE = 60.0  # seconds for a client to log in
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidate:
+    """A column: the command of one process, and what it is told besides its calls. `missing` is why it is left out."""
+
+    name: str
+    command: Sequence[str] = ()
+    told: Mapping[str, Any] = field(default_factory=dict)
+    missing: str = ""
+    shares: bool = False  # its processes know of each other by the Redis of the contest
+    only_shared: bool = False  # of interest in rows of several processes
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came of one run; `failure` is why there is none."""
+
+    refused: int = 0
+    lost: int = 0
+    twice: int = 0
+    ratio: float = 0.0  # the makespan by the ideal
+    extra: float = 0.0  # seconds by which the last call took longer than the longest way
+    finished: bool = True
+    still: bool = False  # not finished, and nothing sent any more: a deadlock
+    version: str = ""
+    failure: str = ""
+
+
+def python_client(name: str, module: str, **options: Any) -> Candidate:
+    return Candidate(name, [sys.executable, "-m", f"benchmarks.discord_clients.{module}"], **options)
+
+
+@contextmanager
+def discordjs_modules() -> Iterator[Candidate]:
+    """@discordjs/rest, installed for as long as the block runs; the reason where that is not possible."""
+    name, node, npm = "@discordjs/rest", shutil.which("node"), shutil.which("npm")
+    if node is None or npm is None:
+        yield Candidate(name, missing="left out, no Node")
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        quiet = ["--no-audit", "--no-fund", "--no-package-lock", "--ignore-scripts", "--prefix", folder]
+        try:
+            subprocess.run([npm, "install", *quiet, DISCORDJS], check=True, capture_output=True, timeout=120)
+        except (OSError, subprocess.SubprocessError):
+            yield Candidate(name, missing="left out, npm did not get it")
+            return
+        runner = str(Path(__file__).with_name("discord_clients") / "discordjs.mjs")
+        yield Candidate(name, [node, runner], {"modules": folder})
+
+
+def play(scenario: Scenario, candidate: Candidate, stage: Stage, redis: str | None) -> Result:
+    """One run on a server that knows nobody. `redis`: for those who share, an empty one."""
+    stage.open(scenario)
+    told = {"address": stage.address, "redis": redis, **candidate.told}
+    with tempfile.TemporaryFile() as said, _troupe(scenario, candidate, told, said) as processes:
+        try:
+            for process in processes:
+                _await_ready(process)
+            stage.start()
+            outputs = _perform(processes, scenario.bound)
+            seen = stage.seen()
+        except (OSError, RuntimeError) as error:
+            return Result(failure=f"{error} {_last_line(said)}".strip())
+        if any(output == "" for output in outputs):
+            return Result(failure=_last_line(said) or "it ended without a word")
+    reports = [None if output is None else json.loads(output) for output in outputs]
+    return _judged(scenario, reports, seen)
+
+
+@contextmanager
+def _troupe(
+    scenario: Scenario, candidate: Candidate, told: Mapping[str, Any], said: IO[bytes]
+) -> Iterator[list[subprocess.Popen[str]]]:
+    processes: list[subprocess.Popen[str]] = []
+    try:
+        before = [_as_told(WARMING)] if scenario.is_warm else []
+        for calls in scenario.calls:
+            errand = json.dumps({**told, "before": before, "calls": [_as_told(call) for call in calls]})
+            command, pipe = [*candidate.command, errand], subprocess.PIPE
+            process = subprocess.Popen(command, cwd=ROOT, text=True, stdin=pipe, stdout=pipe, stderr=said)
+            processes.append(process)
+        yield processes
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+
+
+def _as_told(call: Call) -> dict[str, Any]:
+    """Identifiers as text: a number of JavaScript's does not hold them."""
+    return {**asdict(call), "channel": str(call.channel), "name": str(call.name)}
+
+
+def _await_ready(process: subprocess.Popen[str]) -> None:
+    alarm = Timer(PATIENCE, process.kill)
+    alarm.start()
+    word = process.stdout.readline()  # type: ignore[union-attr]
+    alarm.cancel()
+    if word.strip() != "ready":
+        raise RuntimeError("it did not get ready:")
+
+
+def _perform(processes: Sequence[subprocess.Popen[str]], seconds: float) -> list[str | None]:
+    """What each process tells at its end; None where it has to be ended."""
+    until, outputs = time.monotonic() + seconds, list[str | None]()
+    for process in processes:
+        process.stdin.write("go\n")  # type: ignore[union-attr]
+        process.stdin.flush()  # type: ignore[union-attr]
+    for process in processes:
+        try:
+            outputs.append(process.communicate(timeout=max(0.01, until - time.monotonic()))[0])
+        except subprocess.TimeoutExpired:
+            outputs.append(None)
+    return outputs
+
+
+def _last_line(said: IO[bytes]) -> str:
+    said.seek(0)
+    lines = said.read().decode(errors="replace").strip().splitlines()
+    return lines[-1][:120] if lines else ""
+
+
+def _judged(scenario: Scenario, reports: Sequence[Mapping[str, Any] | None], seen: Seen) -> Result:
+    outcomes = list[tuple[str, float] | None]()
+    for part, report in zip(scenario.calls, reports, strict=True):
+        outcomes += report["outcomes"] if report is not None else [None] * len(part)
+    calls = chain.from_iterable(scenario.calls)
+    told = {call.identity: outcome for call, outcome in zip(calls, outcomes, strict=True)}
+    lost = [call for call in scenario.awaited if not _came_through(told[call.identity], seen, call)]
+    finished = None not in reports
+    return Result(
+        refused=seen.refused,
+        lost=len(lost),
+        twice=sum(number > 1 for number in seen.carried_out.values()),
+        ratio=seen.seconds / scenario.ideal,
+        extra=max(0.0, outcomes[-1][1] - LATENCY[1]) if outcomes[-1] is not None else 0.0,
+        finished=finished,
+        still=not finished and seen.idle > scenario.bound / 3,
+        version=next((report["version"] for report in reports if report is not None), ""),
+    )
+
+
+def _came_through(outcome: tuple[str, float] | None, seen: Seen, call: Call) -> bool:
+    """Carried out, and the caller was told so, as far as it still tells anything."""
+    return call.identity in seen.carried_out and (outcome is None or outcome[0] == "ok")

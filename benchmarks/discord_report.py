@@ -1,0 +1,106 @@
+"""The Discord part of the page: how often each client is refused, how long it takes, and what it loses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from statistics import median
+
+from benchmarks.discord_contest import Candidate, Result, discordjs_modules, play, python_client
+from benchmarks.discord_scenarios import GLOBAL_LIMIT, LATENCY, SCENARIOS, Scenario
+from benchmarks.discord_server import Stage, stage
+from benchmarks.redis_server import PrivateServer, private_server
+from benchmarks.report import table
+
+__all__ = ["sections"]
+
+OURS = python_client("**asgi_ratelimit**", "ours", shares=True)
+OURS_ALONE = python_client("the same without Redis", "ours", only_shared=True)
+PEERS = (python_client("discord.py", "discordpy"), python_client("hikari", "hikari"))
+
+Found = Mapping[Scenario, Mapping[Candidate, Sequence[Result]]]
+
+
+def sections(quick: bool) -> Iterator[tuple[str, str, str]]:
+    scenarios = [scenario for scenario in SCENARIOS if scenario.quick or not quick]
+    rounds = 1 if quick else 2
+    with ExitStack() as stack:
+        server, scene = stack.enter_context(private_server()), stack.enter_context(stage())
+        candidates = [OURS, OURS_ALONE, *PEERS, stack.enter_context(discordjs_modules())]
+        found = {scenario: dict[Candidate, list[Result]]() for scenario in scenarios}
+        for number in range(rounds):
+            for scenario in scenarios:
+                for candidate in _in_turn(candidates, number):
+                    if _takes_part(candidate, scenario):
+                        result = _play(scenario, candidate, scene, server)
+                        found[scenario].setdefault(candidate, []).append(result)
+    rows = [[_head(scenario), *(_cell(scenario, found[scenario].get(c), c) for c in candidates)] for scenario in found]
+    head = ["429s, makespan by the ideal, calls lost", *(_title(candidate, found) for candidate in candidates)]
+    yield "Calls to Discord", _text(rounds), table(head, rows)
+
+
+def _in_turn(candidates: Sequence[Candidate], number: int) -> list[Candidate]:
+    """Each round is begun by another one."""
+    start = number % len(candidates)
+    return [*candidates[start:], *candidates[:start]]
+
+
+def _takes_part(candidate: Candidate, scenario: Scenario) -> bool:
+    return not candidate.missing and (len(scenario.calls) > 1 or not candidate.only_shared)
+
+
+def _play(scenario: Scenario, candidate: Candidate, scene: Stage, server: PrivateServer) -> Result:
+    server.forget()
+    return play(scenario, candidate, scene, server.url if candidate.shares and len(scenario.calls) > 1 else None)
+
+
+def _text(rounds: int) -> str:
+    least, most = (round(seconds * 1e3) for seconds in LATENCY)
+    times = "One run each" if rounds == 1 else f"{rounds} runs each: the ratios are medians"
+    return (
+        f"FakeDiscord under uvicorn in a process of its own, new for each run: {least} to {most} ms there and back, a "
+        f"global limit of {GLOBAL_LIMIT} in each of its own seconds, every client's processes apart from it and "
+        "everybody's options as by default. The server counts: its 429s, the seconds from the first request to the "
+        "last answer, calls that it did not carry out or that failed for the caller. Brackets: the ideal in seconds, "
+        "of one who knows every limit beforehand, with one way there and back. A hidden limit, which only 429s tell "
+        "of, a hash that nobody knows yet and a global stop cost everybody a 429 or more. Where there are several "
+        f"processes, asgi_ratelimit's share a Redis; the column beside it is without. {times}."
+    )
+
+
+def _title(candidate: Candidate, found: Found) -> str:
+    results = (result for runs in found.values() for result in runs.get(candidate, ()))
+    version = next((result.version for result in results if result.version), "")
+    return f"{candidate.name} {version}".strip()
+
+
+def _head(scenario: Scenario) -> str:
+    return scenario.name if scenario.measure == "extra" else f"{scenario.name} ({scenario.ideal:.2f})"
+
+
+def _cell(scenario: Scenario, results: Sequence[Result] | None, candidate: Candidate) -> str:
+    if results is None:
+        return candidate.missing or "-"
+    failure = next((result.failure for result in results if result.failure), "")
+    if failure:
+        return f"did not run: {failure}".replace("|", "/")
+    if scenario.measure == "extra":
+        return f"+{median(result.extra for result in results):.2f} s"
+    parts = [_range([result.refused for result in results]), _pace(scenario, results)]
+    parts.append(f"{_range([result.lost for result in results])} lost")
+    if any(result.twice for result in results):
+        parts.append(f"{_range([result.twice for result in results])} twice")
+    return ", ".join(parts)
+
+
+def _pace(scenario: Scenario, results: Sequence[Result]) -> str:
+    late = [result for result in results if not result.finished]
+    if not late:
+        return f"{median(result.ratio for result in results):.2f}"
+    told = "**deadlock**" if all(result.still for result in late) else f"not done in {scenario.bound:.0f} s"
+    return told if len(late) == len(results) else f"{told} {len(late)} times of {len(results)}"
+
+
+def _range(numbers: Sequence[int]) -> str:
+    least, most = min(numbers), max(numbers)
+    return str(least) if least == most else f"{least}-{most}"

@@ -1,0 +1,138 @@
+"""A message of any form carries a nonce, so that one that is sent again is not created twice."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from urllib.parse import parse_qsl
+
+import httpx
+import pytest
+
+from asgi_ratelimit.discord.nonces import signed
+from asgi_ratelimit.testing import FakeDiscord, ManualClock
+from tests.discord.bots import bot, bot_of, passing
+from tests.testing.asking import SEND
+
+pytestmark = pytest.mark.anyio
+
+JSON = {"Content-Type": "application/json"}
+
+
+@pytest.fixture
+def fake(clock: ManualClock) -> FakeDiscord:
+    return FakeDiscord(clock=clock)
+
+
+def fields(request: httpx.Request) -> dict[str, Any]:
+    """What a request says, whatever its form."""
+    kind, body = request.headers["Content-Type"], request.read()
+    if kind.startswith("application/json"):
+        return dict(json.loads(body))
+    if kind.startswith("multipart"):
+        mark = b"--" + kind.partition("boundary=")[2].encode()
+        parts = [part.strip(b"\r\n").partition(b"\r\n\r\n") for part in body.split(mark)[1:-1]]
+        said = {head.split(b'name="')[1].split(b'"')[0].decode(): content.decode() for head, _, content in parts}
+    else:
+        said = dict(parse_qsl(body.decode()))
+    more: dict[str, Any] = json.loads(said.pop("payload_json", "{}"))
+    return said | more
+
+
+PAYLOAD = '{"content": "x"}'
+FORMS: list[dict[str, Any]] = [
+    {"json": {"content": "x"}},
+    {"content": PAYLOAD, "headers": JSON},
+    {"data": {"content": "x"}},
+    {"data": {"payload_json": PAYLOAD}},
+    {"files": {"files[0]": ("a.txt", b"abc")}},
+    {"data": {"content": "x"}, "files": {"files[0]": ("a.txt", b"abc")}},
+    {"data": {"payload_json": PAYLOAD}, "files": {"files[0]": ("a.txt", b'name="nonce"\r\n\r\nabc')}},
+    {"data": {"payload_json": PAYLOAD.encode()}, "files": [("files[0]", ("a.txt", b"abc")), ("files[1]", b"--")]},
+    {"files": {"payload_json": (None, PAYLOAD, "application/json"), "files[0]": ("a.txt", b"abc")}},
+]
+
+
+@pytest.mark.parametrize("form", FORMS)
+async def test_a_message_of_any_form_carries_a_nonce_that_stays_the_same(
+    clock: ManualClock, form: dict[str, Any]
+) -> None:
+    seen: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request)
+        return httpx.Response(502 if len(seen) < 3 else 200)
+
+    async with bot_of(answer, clock) as discord:
+        await passing(clock, discord.post(SEND, **form))
+        await discord.post(SEND, **form)
+    said = [fields(request) for request in seen]
+    assert said[0] == said[1] == said[2]
+    assert said[0]["enforce_nonce"] in (True, "true")
+    assert 0 < len(said[0]["nonce"]) <= 25
+    assert said[3]["nonce"] != said[0]["nonce"], "another message"
+    assert {key: said[0][key] for key in said[0] if key not in ("nonce", "enforce_nonce")} == fields(
+        httpx.Request("POST", "http://x", **form)
+    )
+
+
+@pytest.mark.parametrize("own", [{"nonce": "mine"}, {"nonce": 7, "enforce_nonce": False}])
+@pytest.mark.parametrize("form", ["json", "form", "multipart", "payload"])
+async def test_ones_own_nonce_is_kept(clock: ManualClock, own: dict[str, Any], form: str) -> None:
+    seen: list[httpx.Request] = []
+    text = {key: str(value).lower() for key, value in own.items()}
+    files = {"files[0]": ("a.txt", b"abc")}
+    forms: dict[str, dict[str, Any]] = {
+        "json": {"json": own},
+        "form": {"data": text},
+        "multipart": {"data": text, "files": files},
+        "payload": {"data": {"payload_json": json.dumps(own)}, "files": files},
+    }
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request)
+        return httpx.Response(502)
+
+    async with bot_of(answer, clock, retry_unsafe=False, max_retries=1) as discord:
+        await passing(clock, discord.post(SEND, **forms[form]))
+    said = fields(seen[0])
+    assert str(said["nonce"]) == text["nonce"]
+    assert str(said["enforce_nonce"]).lower() == text.get("enforce_nonce", "true")
+    assert len(seen) == (1 if "enforce_nonce" in own else 2), "without Discord's check it is not safe to repeat"
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("trouble", ["fail", "drop"])
+@pytest.mark.parametrize("form", [FORMS[0], FORMS[6]])
+async def test_a_message_is_created_once_though_its_answer_was_lost(
+    fake: FakeDiscord, clock: ManualClock, trouble: str, when: Any, form: dict[str, Any]
+) -> None:
+    getattr(fake, trouble)(times=3, when=when)
+    async with bot(fake) as discord:
+        answer = await passing(clock, discord.post(SEND, **form))
+    assert answer.status_code == 200
+    assert [message["id"] for message in fake.messages] == [answer.json()["id"]]
+    assert fake.count() == 4
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("application/json", b"[1]"), ("application/json", b"{"), ("application/json", b""), ("text/plain", b"abc"),
+        ("multipart/form-data", b"abc"), ("multipart/form-data; boundary=x", b""), ("", b""),
+        ("multipart/form-data; boundary=x", b"--x\r\nabc"), ("multipart/form-data; boundary=x", b"--x\r\n\r\n--x--"),
+    ],
+)  # fmt: skip
+def test_a_body_that_is_no_message_is_left_as_it_is(kind: str, body: bytes) -> None:
+    assert signed(kind, body) == (body, False)
+
+
+async def test_only_messages_are_given_a_nonce_and_the_callers_request_stays_as_it_was(
+    fake: FakeDiscord, clock: ManualClock
+) -> None:
+    async with bot(fake) as discord:
+        answer = await discord.post(SEND, json={"content": "x"})
+        for path in ("/channels/1/webhooks", "/webhooks/1/token", "/channels/1/messages/2/threads"):
+            await discord.post(path, json={"content": "x"})
+    assert json.loads(answer.request.content) == {"content": "x"}
+    assert ["nonce" in seen.json for seen in fake.requests] == [True, False, False, False]
