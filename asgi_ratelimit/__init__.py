@@ -1,9 +1,10 @@
-"""Rate limiting for FastAPI and Starlette that real Discord clients obey.
+"""Rate limiting for FastAPI and Starlette that real Discord clients obey, and a Discord client that draws no 429.
 
 The floor plan, from the street down:
 
     inbound/     the way in: middleware, WebSockets, keys, headers, the 429
     fastapi      the same as a FastAPI dependency                        (extra: fastapi)
+    discord/     the way out: calls to Discord; and its interactions     (extra: discord)
     pace         bulk work at a steady pace                              (extra: progress, for its bar)
     sync         the same limiter without an event loop
     backroom     a loop for callers in other threads
@@ -11,8 +12,9 @@ The floor plan, from the street down:
     redis/       RedisStore: one limit for every process                 (extra: redis)
     store        where buckets are kept: MemoryStore
     decision     what was decided; limits, rate: what is allowed
+    leases       permits for calls to somebody else's limits; learned: what answers teach of those
     clock, errors
-    testing      what a user's own tests need: ManualClock
+    testing/     what a user's own tests need: ManualClock, FakeDiscord
 """
 
 from asgi_ratelimit.decision import Decision

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asgi_ratelimit
+import asgi_ratelimit.discord
 import asgi_ratelimit.fastapi
 import asgi_ratelimit.sync
 import asgi_ratelimit.testing
@@ -37,6 +38,25 @@ def test_the_fastapi_door_offers_exactly_these_names() -> None:
     assert set(asgi_ratelimit.fastapi.__all__) == {"RateLimit", "rate_limit", "document_limits"}
 
 
+def test_the_way_out_offers_exactly_these_names() -> None:
+    assert set(asgi_ratelimit.discord.__all__) == {
+        "DiscordClient",
+        "DiscordTransport",
+        "InteractionLimit",
+        "RateLimitAware",
+        "DiscordError",
+        "DiscordEvent",
+        "DiscordRateLimited",
+        "InvalidBudgetSpent",
+        "TokenRejected",
+        "WebhookGone",
+        "MESSAGES",
+        "REACTIONS",
+        "DELETE",
+        "BULK_DELETE",
+    }
+
+
 def test_the_synchronous_face_offers_exactly_this_name() -> None:
     assert set(asgi_ratelimit.sync.__all__) == {"SyncLimiter"}
 
@@ -46,6 +66,12 @@ def test_users_tests_get_exactly_these_names() -> None:
 
 
 def test_every_public_name_says_what_it_is() -> None:
-    for module in (asgi_ratelimit, asgi_ratelimit.fastapi, asgi_ratelimit.sync, asgi_ratelimit.testing):
+    for module in (
+        asgi_ratelimit,
+        asgi_ratelimit.discord,
+        asgi_ratelimit.fastapi,
+        asgi_ratelimit.sync,
+        asgi_ratelimit.testing,
+    ):
         for name in module.__all__:
             assert getattr(module, name).__doc__, name

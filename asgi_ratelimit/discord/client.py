@@ -18,6 +18,8 @@ from asgi_ratelimit.store import Store
 __all__ = ["DiscordClient"]
 
 API: Final = "https://discord.com/api/v10"
+_CONNECTIONS: Final = 100  # that httpx opens unless told otherwise
+_MANY: Final = 1_000_000
 _INNER: Final = ("verify", "cert", "http1", "http2", "limits")
 
 
@@ -27,7 +29,7 @@ class DiscordClient(httpx.AsyncClient):
     `token`: the bot's, or "Bearer ..." for a user's; it is sent to the origin of `base_url` only, and requests to
     other origins go out as they are. `store`, `global_limit`, `max_wait`, `max_retries`, `retry_unsafe`,
     `application_id`, `egress` and `on_event` are DiscordTransport's; all other options are httpx's, `transport` being
-    the inner one. ValueError for what makes no sense.
+    the inner one, and `limits` bounding the calls in flight, too. ValueError for what makes no sense.
     """
 
     def __init__(
@@ -47,6 +49,8 @@ class DiscordClient(httpx.AsyncClient):
     ) -> None:
         authorization = _authorization(token)
         origin = _checked_address(base_url)
+        limits = httpx_options.get("limits")
+        in_flight = _CONNECTIONS if limits is None else limits.max_connections or _MANY
         mounts: Mapping[str, httpx.AsyncBaseTransport | None] = httpx_options.pop("mounts", None) or {}
         transport = DiscordTransport(
             _inner_transport(httpx_options, origin),
@@ -57,6 +61,7 @@ class DiscordClient(httpx.AsyncClient):
             retry_unsafe=retry_unsafe,
             application_id=application_id,
             egress=egress,
+            max_in_flight=in_flight,
             on_event=on_event,
         )
         transport._authorization, transport._origin = authorization, origin

@@ -12,7 +12,7 @@ from inspect import iscoroutinefunction
 from operator import itemgetter
 
 from asgi_ratelimit.discord.errors import DiscordEvent, Tell, TokenRejected, WebhookGone
-from asgi_ratelimit.discord.pacer import Pacer, Waiting
+from asgi_ratelimit.discord.pacer import Pace, Pacer, Waiting
 from asgi_ratelimit.discord.routes import Route
 from asgi_ratelimit.store import Store
 
@@ -35,14 +35,12 @@ class Owner:
 class Owners:
     """The tokens that a transport has met, the last thousand of them at least."""
 
-    def __init__(self, store: Store, global_limit: int, egress: str, tell: Tell) -> None:
-        if isinstance(global_limit, bool) or not isinstance(global_limit, int) or global_limit < 1:
-            raise ValueError(f"global_limit must be requests in any second from 1, e.g. 50, not {global_limit!r}")
+    def __init__(self, store: Store, pace: Pace, egress: str, tell: Tell) -> None:
         if not isinstance(egress, str) or not egress:
             raise ValueError(f'egress must name the address that calls come from, e.g. "default", not {egress!r}')
         if isinstance(store, type) or not hasattr(store, "open_leases"):
             raise ValueError(f"store must be a MemoryStore or a RedisStore, not {store!r:.80}")
-        self._store, self._global_limit, self._egress, self._tell = store, global_limit, egress, tell
+        self._store, self._pace, self._egress, self._tell = store, pace, egress, tell
         self._owners: OrderedDict[str, Owner] = OrderedDict()
         self._mark = _MOST_OWNERS  # how many there may be before some are forgotten
         self._gone: OrderedDict[str, None] = OrderedDict()  # webhooks
@@ -58,7 +56,7 @@ class Owners:
             self._make_room()
             owner = self._owners[name] = Owner()
             leases, check = self._store.open_leases(name), partial(self.check, owner)
-            owner.pacer = Pacer(leases, self._store.clock, self._global_limit, self._tell, check)
+            owner.pacer = Pacer(leases, self._store.clock, self._pace, self._tell, check)
         self._owners.move_to_end(name)
         return owner
 

@@ -16,14 +16,27 @@ from asgi_ratelimit.discord.routes import Route
 from asgi_ratelimit.learned import ANSWER, Answer
 from asgi_ratelimit.leases import Ask, Lease, Leases, Permit
 
-__all__ = ["CLOSED", "Call", "Pacer", "Waiting"]
+__all__ = ["CLOSED", "Call", "Pace", "Pacer", "Waiting"]
 
 CLOSED = "Cannot send a request, as the client has been closed."
 _FIRST_LOOK_S = 0.02  # for answers to other processes' calls, of which nobody tells us
 _LAST_LOOK_S = 0.32
 _SWEEP_S = 30.0
-_AT_ONCE = 100  # in flight: as many connections has httpx, and calls that wait for one cost it more than they are worth
-_NO_ROOM = Lease(None, "global", ANSWER, "", 0, 0, 0, 0, 0, _AT_ONCE)
+_NO_ROOM = Lease(None, "answer", ANSWER, "", 0, 0, 0, 0, 0, 0)  # too many calls are in flight
+_CROWDED = Lease(None, "global", ANSWER, "", 0, 0, 0, 0, 0, 0)  # others wait for the global limit already
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """What bounds all calls of a token: so many in any second, and so many at a time without an answer."""
+
+    per_second: int = 50
+    in_flight: int = 100
+
+    def __post_init__(self) -> None:
+        for name, value in (("global_limit", self.per_second), ("max_in_flight", self.in_flight)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} must be a whole number of calls from 1, e.g. 50, not {value!r}")
 
 
 @dataclass(slots=True, eq=False)
@@ -59,13 +72,11 @@ class _Pause:
 class Pacer:
     """Gives each call a permit in its turn: one line per kind of call and resource, of which only the first asks."""
 
-    def __init__(
-        self, leases: Leases, clock: Clock, per_second: int, tell: Tell, check: Callable[[Route], None]
-    ) -> None:
+    def __init__(self, leases: Leases, clock: Clock, pace: Pace, tell: Tell, check: Callable[[Route], None]) -> None:
         """`check` raises for a route to which nothing is sent any more."""
-        self._leases, self._clock, self._per_second, self._tell, self._check = leases, clock, per_second, tell, check
+        self._leases, self._clock, self._pace, self._tell, self._check = leases, clock, pace, tell, check
         self._lines: dict[tuple[str, str], tuple[Route, Queue]] = {}
-        self._crowd = Queue(per_second)  # the first ones of those lines, while the global limit is used up
+        self._crowd = Queue(pace.per_second)  # the first ones of those lines, while the global limit is used up
         self._out = 0  # permits that are not settled
         self._pauses: dict[str, set[_Pause]] = {}  # by what they wait for
         self._settling: set[asyncio.Future[None]] = set()
@@ -94,7 +105,7 @@ class Pacer:
         if self._loop is not asyncio.get_running_loop():  # a former one may be closed, and its calls and timers with it
             self._loop, self._out, self._sweeping = asyncio.get_running_loop(), 0, None
         place = (call.route.name, call.route.major)
-        _, line = self._lines.setdefault(place, (call.route, Queue(self._per_second)))
+        _, line = self._lines.setdefault(place, (call.route, Queue(self._pace.per_second)))
         if call.rank is None:
             call.rank = (-call.priority, next(self._numbers))
         try:
@@ -174,8 +185,9 @@ class Pacer:
         """As the first of its line: ask, and wait for as long as one is told, until one may go."""
         look_s = _FIRST_LOOK_S
         while True:
-            lease = None if len(self._crowd) and not call.route.exempt else await self._asked(call)
-            if lease is None or lease.why == "global":
+            lease = _CROWDED if len(self._crowd) and not call.route.exempt else await self._asked(call)
+            if _is_for_all(lease):
+                line.heard(lease, self._clock.now_us())
                 lease = await self._through_the_crowd(call)
             if lease.permit is not None:
                 return lease.permit
@@ -189,7 +201,7 @@ class Pacer:
             await self._stand(self._crowd, turn, call)
             while True:
                 lease = await self._asked(call)
-                if lease.why != "global":
+                if not _is_for_all(lease):
                     return lease
                 self._crowd.heard(lease, self._clock.now_us())
                 await self._pause(call, lease, _LAST_LOOK_S, "global")
@@ -199,9 +211,9 @@ class Pacer:
             raise RuntimeError(CLOSED)
         route = call.route
         self._check(route)
-        if self._out >= _AT_ONCE and not route.exempt:
+        if self._out >= self._pace.in_flight and not route.exempt:
             return _NO_ROOM
-        per_second = 0 if route.exempt else self._per_second
+        per_second = 0 if route.exempt else self._pace.per_second
         ask = Ask(f"{self._name}{next(self._numbers):x}", route.name, route.major, per_second)
         answer = self._leases.lease(ask)
         lease = answer if isinstance(answer, Lease) else await answer
@@ -261,6 +273,11 @@ class Pacer:
 
 def _cause_of(lease: Lease | None) -> Cause:
     return lease.why or "answer" if lease is not None else "answer"
+
+
+def _is_for_all(lease: Lease) -> bool:
+    """Whether it is no matter of one bucket."""
+    return lease.why == "global" or lease is _NO_ROOM
 
 
 def _finish(future: asyncio.Future[None]) -> None:

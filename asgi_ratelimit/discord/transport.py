@@ -16,7 +16,7 @@ from asgi_ratelimit.discord.errors import Tell
 from asgi_ratelimit.discord.logs import keep_tokens_out
 from asgi_ratelimit.discord.nonces import signed
 from asgi_ratelimit.discord.owners import Owners, careful
-from asgi_ratelimit.discord.pacer import CLOSED, Call, Waiting
+from asgi_ratelimit.discord.pacer import CLOSED, Call, Pace, Waiting
 from asgi_ratelimit.discord.routes import redacted, route_of
 from asgi_ratelimit.store import MemoryStore, Store
 
@@ -41,7 +41,8 @@ class DiscordTransport(httpx.AsyncBaseTransport):
     429s are waited out besides, unless it is 0. `retry_unsafe=False`: a POST or PATCH that may have arrived is not
     sent again. `application_id`: tells an interaction's follow-ups from ordinary webhooks. `egress`: names the
     address that requests come from: all processes with one name share its budget of invalid requests.
-    `on_event`: is called with each DiscordEvent.
+    `max_in_flight`: calls of one token that are out at a time; httpx has 100 connections, and waiting for one costs
+    it more than the call. `on_event`: is called with each DiscordEvent.
 
     A request's own `extensions`: "deadline", in seconds from now, after which it is of no use; "priority", a whole
     number, higher ones first; "reason", for the audit log. ValueError for options that make no sense.
@@ -58,6 +59,7 @@ class DiscordTransport(httpx.AsyncBaseTransport):
         retry_unsafe: bool = True,
         application_id: str | int | None = None,
         egress: str = "default",
+        max_in_flight: int = 100,
         on_event: Tell | None = None,
     ) -> None:
         if inner is not None and not isinstance(inner, httpx.AsyncBaseTransport):
@@ -66,7 +68,7 @@ class DiscordTransport(httpx.AsyncBaseTransport):
         self._application_id = _checked_id(application_id)
         self._store: Store = MemoryStore() if store is None else store
         tell = careful(on_event)
-        self._owners = Owners(self._store, global_limit, egress, tell)
+        self._owners = Owners(self._store, Pace(global_limit, max_in_flight), egress, tell)
         budget = InvalidBudget(self._store, egress, tell)
         self._courier = Courier(self._owners, budget, self._store.clock, terms, tell)
         self._inner = httpx.AsyncHTTPTransport() if inner is None else inner

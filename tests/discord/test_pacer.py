@@ -9,7 +9,7 @@ import pytest
 
 from asgi_ratelimit import MemoryStore
 from asgi_ratelimit.discord import DiscordEvent, DiscordRateLimited, WebhookGone
-from asgi_ratelimit.discord.pacer import Call, Pacer
+from asgi_ratelimit.discord.pacer import Call, Pace, Pacer
 from asgi_ratelimit.discord.routes import Route, route_of
 from asgi_ratelimit.learned import Answer
 from asgi_ratelimit.leases import Ask, Lease, Permit
@@ -34,7 +34,7 @@ class Desk:
     def __init__(self, clock: ManualClock, store: MemoryStore, per_second: int = 50) -> None:
         self.clock, self.store, self.asks, self.told, self.gone = clock, store, 0, list[DiscordEvent](), set[str]()
         self.leases = store.open_leases("bot")
-        self.pacer = Pacer(self, clock, per_second, self.told.append, self.check)
+        self.pacer = Pacer(self, clock, Pace(per_second), self.told.append, self.check)
 
     def check(self, route: Route) -> None:
         if route.major in self.gone:

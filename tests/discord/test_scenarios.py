@@ -313,16 +313,16 @@ def test_calls_are_all_carried_out_once_with_no_more_refusals_than_must_be(
 
 
 @pytest.mark.anyio
-async def test_no_more_calls_are_in_flight_than_httpx_has_connections(fakes: Town) -> None:
-    """Its pool takes ever longer the more calls wait in it; here it has more than usual, so that nobody waits there."""
+@pytest.mark.parametrize("connections", [100, 120])
+async def test_no_more_calls_are_in_flight_than_httpx_has_connections(fakes: Town, connections: int) -> None:
+    """Its pool takes ever longer the more calls wait in it."""
     fake = await fakes.open(global_limit=10_000)
-    many = httpx.Limits(max_connections=300)
-    async with new_client(fake, global_limit=10_000, limits=many) as discord, watched():
+    options: dict[str, Any] = {} if connections == 100 else {"limits": httpx.Limits(max_connections=connections)}
+    async with new_client(fake, global_limit=10_000, **options) as discord, watched():
         await fake.do("hold")
         sending = asyncio.ensure_future(send_all(discord, names_of(150), channels=150))
-        await until_held(fake, 100)
-        await asyncio.gather(*(fake.do("held") for _ in range(5)))  # whoever else was on the way has arrived
-        assert await fake.do("held") == 100
+        await until_held(fake, connections)
+        assert [line.calls for line in discord.waiting] == [1] * (150 - connections)
         await fake.do("release")
         responses = await sending
     await check_all_sent(fake, names_of(150), responses)
