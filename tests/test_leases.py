@@ -101,6 +101,7 @@ def test_64_threads_get_as_many_permits_as_there_are(leases: MemoryLeases) -> No
         assert sum(pool.map(hammer, range(64))) == 50
 
 
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")  # it may be
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 def test_a_fork_while_somebody_holds_the_lock_leaves_the_child_a_free_one(store: MemoryStore) -> None:
     leases = store.open_leases("bot")

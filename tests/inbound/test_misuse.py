@@ -117,7 +117,9 @@ SCENES: dict[str, list[Callable[[MemoryStore], Awaitable[None]]]] = {
 
 
 @pytest.mark.parametrize(
-    ("code", "scene"), [(code, scene) for code, scenes in SCENES.items() for scene in scenes], ids=str
+    ("code", "scene"),
+    [(code, scene) for code, scenes in SCENES.items() for scene in scenes],
+    ids=lambda value: getattr(value, "__name__", value),
 )
 async def test_each_misuse_is_said_once_with_its_code(
     store: MemoryStore, said: Said, code: str, scene: Callable[[MemoryStore], Awaitable[None]]

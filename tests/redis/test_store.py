@@ -268,6 +268,7 @@ def _ask_in_a_child(limiter: Limiter, answers: Any) -> None:
     answers.put(asyncio.run(ask()))
 
 
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")  # it may be
 @pytest.mark.anyio
 async def test_a_child_of_a_fork_leaves_its_parent_s_connections_alone(any_redis: Server) -> None:
     fork = multiprocessing.get_context("fork")
