@@ -2,11 +2,12 @@
 
 store      RedisStore: its options, and one session per event loop
 buckets    a limiter's verbs as checks; spread: its buckets in several slots of a cluster
+leases     permits for calls to somebody else's limits
 cluster    which node has which slot
 node       a server, where checks travel together; channel: the connection; breaker: whether it is to be asked
 fallback   who decides during an outage
 deny       what is refused without asking
-wire       what the script is asked and answers; checks.lua: the script; names: what records are called
+wire       what the scripts are asked and answer; checks.lua, leases.lua: the scripts, in frame.lua; names: of records
 connect    where the servers are
 """
 

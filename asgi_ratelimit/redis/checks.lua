@@ -1,27 +1,10 @@
--- Answers a batch of checks, in one go and with one reading of the clock. wire.py writes what is asked here.
+-- Answers a batch of checks; it stands in frame.lua. wire.py writes what is asked here.
 --
--- KEYS    the keys of all checks, one check after the other
--- ARGV    the time in µs ("": this server's own), then for each run of checks of one shape: the shape, how many
--- shape   in JSON: [verb, number of keys, limit, limit, ...]; a check's first key is that of the block
--- reply   the time in µs, then for each check: 1 charged, 0 not, -µs for how long the key is blocked, followed by
---         the states of its buckets; or the text of what went wrong, and nothing else
+-- shape   the question: [verb, number of keys, limit, limit, ...]; a check's first key is that of the block
+-- reply   for each check: 1 charged, 0 not, -µs for how long the key is blocked, followed by the states of its buckets
 --
 -- States are kept as "µs:part", a moment and a fraction of a microsecond counted in the limit's own ticks (or, of a
 -- fixed window, its end and what is used of it): a double holds either exactly, but not their sum in ticks.
-
-local call = redis.call
-local now, slack = tonumber(ARGV[1]), 86400000 -- a test's clock stands still while records expire by the server's
-if not now then
-  local time = call('TIME')
-  now, slack = time[1] * 1000000 + time[2], 0
-end
-
-local reply, size = {now}, 1
-
-local function say(value)
-  size = size + 1
-  reply[size] = value
-end
 
 local function say_both(one, other)
   reply[size + 1], reply[size + 2] = one, other
@@ -34,10 +17,6 @@ local function pair(value)
   if whole then return whole, 0 end
   local us, part = string.match(value, '^(%d+):(%d+)$')
   return tonumber(us) or 0, tonumber(part) or 0
-end
-
-local function keep(key, value, until_us)
-  call('SET', key, value, 'PX', math.ceil((until_us - now) / 1000) + slack)
 end
 
 -- Each kind of limit knows: take(limit, value) -> the state as it is, and as it would be after the charge if that is
@@ -235,7 +214,7 @@ local function refund(shape, first)
   end
 end
 
-local function answer(shape, first)
+function answer(shape, first)
   local verb = shape[1]
   if verb == 'decide' or verb == 'peek' then
     if #shape == 3 then return decide_one(shape[3], first, verb == 'decide') end
@@ -253,21 +232,3 @@ local function answer(shape, first)
   end
   say(1)
 end
-
-local shapes, place = {}, 1
-for run = 2, #ARGV, 2 do
-  local text = ARGV[run]
-  local shape = shapes[text] or cjson.decode(text)
-  shapes[text] = shape
-  for _ = 1, tonumber(ARGV[run + 1]) do
-    local before = size
-    local fine, problem = pcall(answer, shape, place)
-    if not fine then
-      for i = before + 1, size do reply[i] = nil end
-      size = before
-      say(type(problem) == 'table' and problem.err or tostring(problem))
-    end
-    place = place + shape[2]
-  end
-end
-return reply

@@ -1,4 +1,4 @@
--- Gives and takes back permits for calls to somebody else's limits: learned.py and MemoryLeases, as Redis runs them.
+-- Gives and takes back permits for calls to somebody else's limits: learned.py and MemoryLeases, as Redis runs them; in frame.lua.
 --
 -- KEYS    for each question one key, that of the owner's permits; nothing is kept there. All of an owner's records have
 --         names that begin with it, so they have its hash tag and are in its slot:
@@ -7,24 +7,9 @@
 --           :hash:<route>                    the bucket that answers named: its digest, its former one's, its name
 --           :lock:<route>:<resource>         until when a kind of call is stopped
 --           :bucket:<bucket>:<resource>      Record.text(); until the bucket is known, the route stands in its place
--- ARGV    the time in µs ("": this server's own), then for each run of equal questions: the question, how many
--- reply   the time in µs, then for each question what it is answered, an integer first; or the text of what went wrong
+-- reply   for each question what it is answered, an integer first
 --
 -- Names in keys are digests. All numbers are whole and below 2^53, so a double holds them exactly.
-
-local call = redis.call
-local now, slack = tonumber(ARGV[1]), 86400000 -- a test's clock stands still while records expire by the server's
-if not now then
-  local time = call('TIME')
-  now, slack = time[1] * 1000000 + time[2], 0
-end
-
-local reply, size = {now}, 1
-
-local function say(value)
-  size = size + 1
-  reply[size] = value
-end
 
 local max, min = math.max, math.min
 
@@ -37,10 +22,6 @@ local GO, BANNED, STOPPED, ROUTE, BUCKET, ANSWERS, GLOBAL = 0, 1, 2, 3, 4, 5, 6
 
 local function whole(number)
   return string.format('%.0f', number)
-end
-
-local function keep(key, value, until_us)
-  call('SET', key, value, 'PX', max(1, math.ceil((until_us - now) / 1000)) + slack)
 end
 
 local function number(text) -- nil: somebody else has written it
@@ -394,22 +375,6 @@ local function settle(question, base)
   say(1)
 end
 
-local function answer(text, base)
-  local question = cjson.decode(text)
-  if question[1] == 'lease' then lease(question, base) else settle(question, base) end
+function answer(question, place)
+  if question[1] == 'lease' then lease(question, KEYS[place]) else settle(question, KEYS[place]) end
 end
-
-local place = 1
-for run = 2, #ARGV, 2 do
-  for _ = 1, tonumber(ARGV[run + 1]) do
-    local before = size
-    local fine, problem = pcall(answer, ARGV[run], KEYS[place])
-    if not fine then
-      for i = before + 1, size do reply[i] = nil end
-      size = before
-      say(type(problem) == 'table' and problem.err or tostring(problem))
-    end
-    place = place + 1
-  end
-end
-return reply

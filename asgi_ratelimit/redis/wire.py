@@ -1,4 +1,4 @@
-"""What is written to the scripts and read from them; checks.lua and leases.lua are the other ends."""
+"""What is written to the scripts and read from them; checks.lua and leases.lua, in frame.lua, are the other ends."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ class Script:
 
 
 def _script(name: str) -> Script:
-    text = files("asgi_ratelimit.redis").joinpath(name).read_bytes()
+    frame, own = (files("asgi_ratelimit.redis").joinpath(each).read_bytes() for each in ("frame.lua", name))
+    text = frame.replace(b"--[[SCRIPT]]", own)
     return Script(text, sha1(text, usedforsecurity=False).hexdigest())
 
 

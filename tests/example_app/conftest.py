@@ -11,8 +11,12 @@ from pathlib import Path
 
 import pytest
 import uvicorn
+from fastapi import FastAPI
 from playwright.sync_api import Browser, Page, Response, sync_playwright
+from starlette.testclient import TestClient
 
+from asgi_ratelimit import MemoryStore
+from asgi_ratelimit.testing import ManualClock
 from example_app.main import create_app
 
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome")
@@ -27,6 +31,22 @@ CHROMIUM_OPTIONS = (
     "--disable-sync",
 )
 DESKTOP = (1280, 1440)
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def app(clock: ManualClock) -> FastAPI:
+    return create_app(MemoryStore(clock=clock))
+
+
+@pytest.fixture
+def client(app: FastAPI) -> Iterator[TestClient]:
+    with TestClient(app) as client:
+        yield client
 
 
 @pytest.fixture

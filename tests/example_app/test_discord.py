@@ -11,7 +11,6 @@ from typing import Any
 
 import httpx
 import pytest
-from fastapi import FastAPI
 from playwright.sync_api import ConsoleMessage, Locator, Page, expect
 from starlette.testclient import TestClient
 
@@ -24,22 +23,6 @@ from example_app.signer import CASES
 
 Told = list[dict[str, Any]]
 PUBLIC_KEY = "3b6a27bcceb6a42d62a3a8d02a6f0d73653215771de243a63ac048a18b59da29"  # of RFC 8032's first test
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
-def app(clock: ManualClock) -> FastAPI:
-    return create_app(MemoryStore(clock=clock))
-
-
-@pytest.fixture
-def client(app: FastAPI) -> Iterator[TestClient]:
-    with TestClient(app) as client:
-        yield client
 
 
 # Out

@@ -1,0 +1,46 @@
+-- The frame of every script: one reading of the clock, one reply, and trouble that ends no more than its own question.
+--
+-- ARGV    the time in µs ("": this server's own), then for each run of equal questions: the question, how many
+-- KEYS    the keys of all questions, one question after the other
+-- a question is JSON: [verb, number of keys, ...]. The script defines answer(question, place of its first key), which
+-- says what it has to; the reply is the time in µs, then all that, or in its stead the text of what went wrong.
+
+local call = redis.call
+local now, slack = tonumber(ARGV[1]), 86400000 -- a test's clock stands still while records expire by the server's
+if not now then
+  local time = call('TIME')
+  now, slack = time[1] * 1000000 + time[2], 0
+end
+
+local reply, size = {now}, 1
+
+local function say(value)
+  size = size + 1
+  reply[size] = value
+end
+
+local function keep(key, value, until_us)
+  call('SET', key, value, 'PX', math.max(1, math.ceil((until_us - now) / 1000)) + slack)
+end
+
+local answer
+
+--[[SCRIPT]]
+
+local questions, place = {}, 1
+for run = 2, #ARGV, 2 do
+  local text = ARGV[run]
+  local question = questions[text] or cjson.decode(text)
+  questions[text] = question
+  for _ = 1, tonumber(ARGV[run + 1]) do
+    local before = size
+    local fine, problem = pcall(answer, question, place)
+    if not fine then
+      for i = before + 1, size do reply[i] = nil end
+      size = before
+      say(type(problem) == 'table' and problem.err or tostring(problem))
+    end
+    place = place + question[2]
+  end
+end
+return reply
