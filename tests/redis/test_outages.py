@@ -18,8 +18,7 @@ LET_IN = {"/": 80 - USED, "/own": 40 - USED}  # by a store in memory that knows 
 MODE_MATTERS = (faults.refused, faults.silent, faults.cut, faults.full)  # each fails in another place
 WORDS_MATTER = (faults.replica, faults.full, faults.busy)  # which are not the same in every server
 CASES = [
-    Case(faults.slow, timeout=0.1),
-    *(Case(fault) for fault in CAUSES if fault is not faults.slow),
+    *(Case(fault) for fault in CAUSES),
     *(Case(fault, mode) for fault in MODE_MATTERS for mode in ("open", "closed")),
     *(Case(fault, kind=kind) for fault in WORDS_MATTER for kind in KINDS[1:]),
 ]
