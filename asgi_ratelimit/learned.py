@@ -57,7 +57,7 @@ class Record:
     probes: int = 1  # may be out while the limit is unknown
     kind: int = UNKNOWN
     slot: int = 0  # what a full bucket's first answer said: of FIXED the window, of SLIDING one token's time
-    opened: int = 0  # when the present burst began, and
+    opened: int = 0  # when the present burst began (of HIDDEN after a refusal: when the next may), and
     passed: int = 0  # how many of its calls were let through without a word about the limit
     flights: dict[str, int] = field(default_factory=dict)  # permit -> when it is given up for lost
 
@@ -82,7 +82,8 @@ class Record:
 
     def take(self, permit: str, now: int, until: int) -> None:
         """A call goes; without an answer by `until` it is given up for lost."""
-        if not self.limit and not self.flights and now > self.asof + QUIET:
+        is_rested = now >= self.hi if self.kind == HIDDEN else not self.limit and now > self.asof + QUIET
+        if is_rested and not self.flights:
             self.opened, self.passed = now, 0
         self.flights[permit] = until
 
@@ -166,14 +167,15 @@ class Record:
         if not self.limit:
             self.asof = now
             return
-        if sent >= self.hi:
-            self.opened, self.passed = sent, 1
+        if self.kind == HIDDEN and sent < self.opened:  # let through before the refusal that we have heard of
+            self.limit = max(self.limit, self.passed)
         self._count_one(now)
 
     def _refused(self, answer: Answer, sent: int, now: int) -> None:
         end = now + answer.retry_us + LATE
         if self.kind == HIDDEN and sent < self.opened:  # of the burst that has been refused already
-            self.lo = self.hi = max(self.hi, end)
+            if sent + answer.retry_us - EARLY > self.hi:  # and yet by a later window
+                self.remaining, self.lo, self.hi = 0, end, end
         elif self.kind == HIDDEN or self._is_silent(answer):
             self._uncover(answer, end)
         else:
@@ -187,17 +189,19 @@ class Record:
         return not self.slot and (self.probes > 1 or not (refusal.limit or self.limit))
 
     def _uncover(self, answer: Answer, end: int) -> None:
-        """A refusal by a bucket whose answers are silent: what it let through before is what it allows."""
-        let = self.passed + len(self.flights)
-        known = self.kind == HIDDEN
-        self.limit = max(1, min(answer.limit or let, let) if known else answer.limit or let)
-        whole_burst = known or (self.opened > 0 and 0 < self.passed <= self.limit)
-        self.slot = end - self.opened if whole_burst else answer.retry_us + LATE
+        """A refusal by a bucket whose answers are silent: what it let through before is what it allows.
+
+        At least that: answers may be on their way, which `_silent` adds. The window began after `opened`.
+        """
+        let = max(1, self.passed)
+        limit = answer.limit or let
+        self.limit = min(limit, let) if self.kind == HIDDEN else limit
+        self.passed = 0 if answer.limit else self.passed
+        self.slot = end - self.opened if self.opened else answer.retry_us + LATE
         one_us = (answer.reset_us - answer.retry_us) // max(1, answer.limit - 1)
         if answer.limit > 1 and one_us > LATE:  # it is full later than one more may go: it fills one by one
             self.limit, self.slot = 1, one_us + LATE
-        self.kind, self.remaining, self.lo, self.hi = HIDDEN, 0, end, end
-        self.opened, self.passed = end, 0
+        self.kind, self.remaining, self.lo, self.hi, self.opened = HIDDEN, 0, end, end, end
 
     # As it is kept elsewhere
 

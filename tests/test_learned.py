@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
-from itertools import count
+from itertools import count, product
 from random import Random
 
 import pytest
@@ -85,6 +85,19 @@ class SlidingServer:
         return max(0, calls - self.limit) * (self.window // self.limit + trip)
 
 
+@dataclass
+class HiddenServer(FixedServer):
+    """Its answers are silent, and its refusals say what they like of the limit, but always for how long."""
+
+    tells: bool = True
+
+    def count(self, now: int) -> Answer:
+        answer = super().count(now)
+        if answer.verdict == "answered":
+            return Answer("answered")
+        return answer if self.tells else Answer("limited", retry_us=answer.retry_us)
+
+
 SERVERS = (FixedServer, ClockServer, SlidingServer)
 SomeServer = FixedServer | SlidingServer
 
@@ -96,7 +109,9 @@ LATENCIES: dict[str, Callable[[Random], int]] = {
     "a millisecond": lambda random: random.randrange(2_000),
     "up to 60 ms": lambda random: random.randrange(60_000),
     "with spikes": lambda random: random.randrange(5_000, 30_000) + (250_000 if random.random() < 0.1 else 0),
+    "on a busy machine": lambda random: random.randrange(60_000) + random.choice((0, 0, random.randrange(400_000))),
 }
+SOON = [latency for latency in LATENCIES if latency != "on a busy machine"]
 LONGEST = 2 * 60_000  # there and back, without spikes
 
 
@@ -179,7 +194,7 @@ ROUNDINGS = st.sampled_from(list(ROUNDED))
 SEEDS = st.integers(0, 2**32)
 
 
-@pytest.mark.parametrize("latency", LATENCIES)
+@pytest.mark.parametrize("latency", SOON)
 @pytest.mark.parametrize("kind", SERVERS)
 def test_the_only_client_of_a_bucket_is_never_refused(kind: type[SomeServer], latency: str) -> None:
     @settings(max_examples=30)
@@ -313,6 +328,47 @@ def test_a_hidden_limit_is_what_was_let_through_before_the_refusal() -> None:
     then = record.hi
     record.settle(Answer("answered"), then, then)
     assert (record.wait(then), record.remaining) == (0, 2)
+
+
+@pytest.mark.parametrize("tells", [True, False], ids=["the refusal tells it", "nothing tells it"])
+@pytest.mark.parametrize("latency", LATENCIES)
+def test_a_hidden_limit_refuses_those_that_are_in_flight_when_it_is_met(latency: str, tells: bool) -> None:
+    for seed, limit in product(range(50), (1, 2, 5)):
+        server = HiddenServer(limit, 1_200_000, ROUNDED["up"], tells=tells)
+        client = client_of(server, latency, Random(seed))
+        client.play([START] * (4 * limit + 1))
+        assert 0 < client.refused <= limit + 1, seed
+        assert client.record.limit == limit, seed
+
+
+def hidden_record() -> Record:
+    """Two of them passed, and the third one was refused, until a second after START."""
+    record = Record(kind=HIDDEN, limit=2, slot=SECOND, passed=2, opened=START)
+    record.settle(Answer("limited", retry_us=SECOND), START, START)
+    return record
+
+
+def test_a_refusal_that_is_read_late_is_of_the_same_window() -> None:
+    record = hidden_record()
+    end, sent = record.hi, record.hi + 1000
+    record.take("a", sent, sent + LEASE_US)
+    record.settle(Answer("limited", retry_us=SECOND), START + 1, sent + 1)
+    assert (record.hi, record.stopped) == (end, sent + 1 + SECOND + LATE)  # it is obeyed all the same
+    del record.flights["a"]
+    record.settle(Answer("answered"), sent, record.stopped)
+    assert (record.wait(record.stopped), record.remaining) == (0, 1)  # one of two: its window is the present one
+
+
+def test_a_refusal_by_a_later_window_moves_the_end() -> None:
+    record = hidden_record()
+    record.settle(Answer("limited", retry_us=2 * SECOND), START + 1, START + 2)
+    assert record.hi == record.stopped == START + 2 + 2 * SECOND + LATE
+
+
+def test_those_that_are_known_to_have_passed_after_the_refusal_count_too() -> None:
+    record = hidden_record()
+    record.settle(Answer("answered"), START, START + 1)
+    assert (record.limit, record.remaining) == (3, 0)
 
 
 def test_a_record_is_over_when_nothing_can_be_learned_from_it() -> None:

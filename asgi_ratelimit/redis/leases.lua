@@ -167,7 +167,7 @@ local function silent(record, sent)
     record.asof = now
     return
   end
-  if sent >= record.hi then record.opened, record.passed = sent, 1 end
+  if record.kind == HIDDEN and sent < record.opened then record.limit = max(record.limit, record.passed) end
   count_one(record)
 end
 
@@ -176,22 +176,20 @@ local function is_silent(record, answer)
 end
 
 local function uncover(record, answer, finish)
-  local let, known = record.passed + record.out, record.kind == HIDDEN
-  local says = answer.limit ~= 0 and answer.limit or let
-  record.limit = max(1, known and min(says, let) or says)
-  local whole_burst = known or (record.opened > 0 and 0 < record.passed and record.passed <= record.limit)
-  record.slot = whole_burst and finish - record.opened or answer.retry + LATE
+  local let = max(1, record.passed)
+  local limit = answer.limit ~= 0 and answer.limit or let
+  record.limit = record.kind == HIDDEN and min(limit, let) or limit
+  if answer.limit ~= 0 then record.passed = 0 end
+  record.slot = record.opened ~= 0 and finish - record.opened or answer.retry + LATE
   local one = math.floor((answer.reset - answer.retry) / max(1, answer.limit - 1))
   if answer.limit > 1 and one > LATE then record.limit, record.slot = 1, one + LATE end
-  record.kind, record.remaining, record.lo, record.hi = HIDDEN, 0, finish, finish
-  record.opened, record.passed = finish, 0
+  record.kind, record.remaining, record.lo, record.hi, record.opened = HIDDEN, 0, finish, finish, finish
 end
 
 local function refused(record, answer, sent)
   local finish = now + answer.retry + LATE
   if record.kind == HIDDEN and sent < record.opened then
-    record.hi = max(record.hi, finish)
-    record.lo = record.hi
+    if sent + answer.retry - EARLY > record.hi then record.remaining, record.lo, record.hi = 0, finish, finish end
   elseif record.kind == HIDDEN or is_silent(record, answer) then
     uncover(record, answer, finish)
   else
@@ -311,9 +309,9 @@ local function lease(question, base)
   record = record or new_record()
   local why, wait = why_not(base, record, route, major, per_second)
   if wait == 0 then
-    if record.limit == 0 and record.out == 0 and now > record.asof + QUIET then
-      record.opened, record.passed = now, 0
-    end
+    local is_rested = record.limit == 0 and now > record.asof + QUIET
+    if record.kind == HIDDEN then is_rested = now >= record.hi end
+    if is_rested and record.out == 0 then record.opened, record.passed = now, 0 end
     add(record, permit, now + question[7])
     if per_second > 0 then hold(base, permit, now + question[7]) end
   end
