@@ -21,7 +21,7 @@ __all__ = ["Check", "Node", "Redirect"]
 MOST_IN_A_CALL = 128  # checks; a call of so many keeps Redis busy for less than a millisecond
 WORTH_A_CALL = 64  # so many do not wait for the call in flight: Redis works on one while we read another
 MOST_CALLS = 4  # in flight
-_SECONDS_TO_CONNECT = 1.0  # for which nobody waits: checks are answered without the server meanwhile
+_SECONDS_TO_CONNECT = 1.0  # at least; nobody waits so long: checks are answered without the server meanwhile
 _GRACE = 2  # turns of the loop: what has come while it was busy is read first
 
 _PROBE = shape("probe", 1)
@@ -299,7 +299,7 @@ class Node:
         """A new channel, on which the script has run and written."""
         connection = None
         try:
-            async with asyncio.timeout(_SECONDS_TO_CONNECT):
+            async with asyncio.timeout(max(_SECONDS_TO_CONNECT, self._timeout)):
                 connection = await self._dial()
             async with asyncio.timeout(self._timeout):
                 await self._inspect(connection)
