@@ -21,13 +21,14 @@ _UNSENT = Answer("unsent")
 class RedisLeases:
     """The permits of one owner, all in one slot of a cluster.
 
-    While the server cannot decide, `local` does: nobody may run into limits unpaced. It is told all that is settled,
-    so that it knows what this process knows. `closed`: nobody does.
+    While the server cannot decide, `local` does: nobody may run into limits unpaced. It is told of each permit and
+    of what became of it, so that it knows what this process knows. `closed`: nobody does.
     """
 
     def __init__(self, server: Server, owner: str, local: MemoryLeases, *, closed: bool) -> None:
         self._server, self._namer, self._closed = server, server.namer, closed
         self.local = local
+        self._adopted: dict[str, Permit] = {}  # `local`'s own, by name: its clock is another one
         self._begun = self._namer.begun("permits", owner, "")
         self._keys = (self._namer.name(self._namer.tag(self._namer.begun("permits"), owner), "permits"),)
 
@@ -46,7 +47,7 @@ class RedisLeases:
     def settle(self, permit: Permit, answer: Answer) -> Awaitable[None]:
         """On its way at once, before whatever is asked later. It never fails: what is lost frees itself."""
         if not self._closed:
-            self.local.settle(permit, answer)
+            self.local.settle(self._adopted.pop(permit.ask.name, permit), answer)
         return _Settling(self._keys, self._settled(permit, answer)).put(self._server)
 
     def sweep(self) -> bool:
@@ -58,6 +59,11 @@ class RedisLeases:
         if self._closed:
             raise StoreUnavailable(f"Redis cannot answer ({cause}), and no call is to go without it") from cause
         return self.local.lease(ask)
+
+    def granted_there(self, ask: Ask) -> None:
+        """The server has given a permit, and somebody has it."""
+        if not self._closed:
+            self._adopted[ask.name] = self.local.adopt(ask)
 
     def give_back(self, lease: Lease) -> None:
         """Nobody has read the answer."""
@@ -97,6 +103,8 @@ class _Leasing(Pending):
         permit = None if wait else Permit(self.ask, known, reply[0])
         lease = Lease(permit, _WHY[why], wait, known, limit, remaining, full, kind, slot, in_flight)
         if not self.future.done():
+            if permit is not None:
+                self.leases.granted_there(self.ask)
             self.future.set_result(lease)
         elif not self._is_used():
             self.leases.give_back(lease)

@@ -74,6 +74,20 @@ async def test_while_the_server_is_away_this_process_goes_on_by_what_it_was_told
             assert (await leases.lease(ask("other"))).why == "route"
 
 
+async def test_calls_that_are_in_flight_when_the_server_goes_away_are_counted_here_too() -> None:
+    with Server() as server:
+        async with new_store(server.url, outage="local", timeout=0.5) as store:
+            leases = store.open_leases(OWNER)
+            await learn(leases, Answer("answered", "b", 3, 2, 60 * S))
+            held = [await permit(leases), await permit(leases)]
+            server.kill()
+            assert (await leases.lease(ask())).why == "answer"
+            assert (await leases.lease(ask("other", "POST /other", per_second=2))).why == "global"
+            for each in held:
+                leases.settle(each, Answer("unsent"))
+            assert (await leases.lease(ask())).in_flight == 1
+
+
 async def test_what_was_permitted_without_the_server_is_settled_with_it_when_it_is_back() -> None:
     with Server() as server:
         async with new_store(server.url, outage="local", timeout=0.5) as store:

@@ -87,11 +87,11 @@ ENDS = {
         wait_until(lambda: not any(limiter.peek(name).allowed for name in "abcd"))
         """,
     "another thread is served only then": """
-        limiter = SyncLimiter("10/s", store=make_store())
+        limiter = SyncLimiter("10/5s", store=make_store())
         limiter.acquire("a", cost=10)
         assert refused(limiter, "a")
         def late():
-            for _ in range(3):
+            for _ in range(2):
                 assert limiter.acquire("a").allowed
             print("served", end="")
         threading.Thread(target=late).start()
