@@ -26,6 +26,7 @@ from starlette.types import Receive, Scope, Send
 
 from asgi_ratelimit.testing import FakeBucket, FakeDiscord
 from asgi_ratelimit.testing.fake_options import Latency, body_of
+from tests.discord.lateness import Lateness, lateness
 
 CREATE = "POST /channels/{channel_id}/messages"
 UNUSED_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # it takes a tenth of a second to make a whole one
@@ -121,6 +122,10 @@ class Town:
         await _ask(self.address, {"name": name, "open": limits or {}, "profile": profile, "options": options})
         return Remote(self.address, name)
 
+    async def longest_stall(self, since: float) -> float:
+        """For how long the other process's loop stood still at a time, since that moment of the monotonic clock."""
+        return float(await _ask(self.address, {"name": "", "since": since}))
+
 
 async def _ask(address: str, question: dict[str, Any]) -> Any:
     async with httpx.AsyncClient(timeout=SECONDS, trust_env=False, verify=UNUSED_TLS) as client:
@@ -149,8 +154,9 @@ def town() -> Iterator[Town]:
 class _Fakes:
     """An app in which the first segment of a path says which fake Discord is meant."""
 
-    def __init__(self) -> None:
+    def __init__(self, lateness: Lateness) -> None:
         self._fakes: dict[str, FakeDiscord] = {}
+        self._lateness = lateness
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         name = scope["path"].split("/", 2)[1]
@@ -167,6 +173,8 @@ class _Fakes:
 
     def _answer(self, question: dict[str, Any]) -> Any:
         name, options = question["name"], question.get("options", {})
+        if "since" in question:
+            return self._lateness.longest_since(question["since"])
         if "open" in question:
             limits = {route: _buckets(spec) for route, spec in question["open"].items()}
             self._fakes[name] = FakeDiscord(limits, latency=PROFILES[question["profile"]].latency, **options)
@@ -201,25 +209,24 @@ def _told(fake: FakeDiscord) -> dict[str, Any]:
     }
 
 
-def main() -> None:
+async def serve() -> None:
     """Serve until the input ends."""
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        listening.listen(2048)
-        config = uvicorn.Config(
-            _Fakes(), lifespan="off", ws="none", log_config=None, access_log=False, timeout_keep_alive=60
-        )
-        server = uvicorn.Server(config)
-        sys.stdout.write(f"http://127.0.0.1:{listening.getsockname()[1]}\n")
-        sys.stdout.flush()
+    with socket.create_server(("127.0.0.1", 0), backlog=2048) as listening:
+        async with lateness() as late:
+            config = uvicorn.Config(
+                _Fakes(late), lifespan="off", ws="none", log_config=None, access_log=False, timeout_keep_alive=60
+            )
+            server = uvicorn.Server(config)
+            sys.stdout.write(f"http://127.0.0.1:{listening.getsockname()[1]}\n")
+            sys.stdout.flush()
 
-        def watch() -> None:
-            sys.stdin.read()
-            server.should_exit = server.force_exit = True
+            def watch() -> None:
+                sys.stdin.read()
+                server.should_exit = server.force_exit = True
 
-        Thread(target=watch, daemon=True).start()
-        asyncio.run(server.serve([listening]))
+            Thread(target=watch, daemon=True).start()
+            await server.serve([listening])
 
 
 if __name__ == "__main__":
-    main()
+    asyncio.run(serve())

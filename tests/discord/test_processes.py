@@ -7,19 +7,20 @@ import json
 import secrets
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict
+from typing import Any
 
 import pytest
 
 from asgi_ratelimit.leases import LEASE_US
-from tests.discord.runs import BUSY, PATIENCE, until_held
+from tests.discord.runs import BUSY, PATIENCE, undisturbed, until_held
 from tests.discord.sender import Job, Sent
 from tests.discord.servers import CREATE, PROFILES, Remote, Town, town
 from tests.servers import KINDS, Server
 
-Scenario = Callable[[Town, Server], Awaitable[None]]
+Scenario = Callable[..., Coroutine[Any, Any, None]]
 
 
 class Sender:
@@ -163,7 +164,9 @@ def results() -> Iterator[dict[str, asyncio.Task[None]]]:
     """All of them at the same time: most of it is waiting."""
 
     async def run_all(fakes: Town, server: Server) -> dict[str, asyncio.Task[None]]:
-        tasks = {each.__name__: asyncio.ensure_future(each(fakes, server)) for each in SCENARIOS}
+        tasks = {
+            each.__name__: asyncio.ensure_future(undisturbed(each)(fakes=fakes, server=server)) for each in SCENARIOS
+        }
         await asyncio.wait(tasks.values())
         return tasks
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import nullcontext
 from typing import Any
 
@@ -23,12 +23,13 @@ from tests.discord.runs import (
     new_client,
     send,
     send_all,
+    undisturbed,
     until_held,
     watched,
 )
 from tests.discord.servers import CREATE, PROFILES, UNUSED_TLS, Town, town
 
-Scenario = Callable[[Town, str], Awaitable[None]]
+Scenario = Callable[..., Coroutine[Any, Any, None]]
 Results = dict[tuple[str, str], "asyncio.Task[None]"]
 
 SCENARIOS: dict[str, Scenario] = {}
@@ -285,7 +286,7 @@ async def _run_all(fakes: Town) -> Results:
     async def run(name: str, profile: str, delay: float) -> None:
         await asyncio.sleep(delay)  # if all began at the same moment, each would have to wait for the others
         async with turn if name in ONE_BY_ONE else nullcontext():
-            await SCENARIOS[name](fakes, profile)
+            await undisturbed(SCENARIOS[name])(fakes=fakes, profile=profile)
 
     which = [(name, profile) for name in SCENARIOS for profile in PROFILES]
     tasks = {key: asyncio.ensure_future(run(*key, delay=0.04 * i)) for i, key in enumerate(which)}
@@ -314,6 +315,7 @@ def test_calls_are_all_carried_out_once_with_no_more_refusals_than_must_be(
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("connections", [100, 120])
+@undisturbed
 async def test_no_more_calls_are_in_flight_than_httpx_has_connections(fakes: Town, connections: int) -> None:
     """Its pool takes ever longer the more calls wait in it."""
     fake = await fakes.open(global_limit=10_000)

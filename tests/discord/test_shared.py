@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 
 import pytest
 
 from asgi_ratelimit.discord import DiscordClient
-from tests.discord.runs import CHANNEL, check_all_sent, names_of, new_client, send, send_all, watched
+from tests.discord.runs import CHANNEL, check_all_sent, names_of, new_client, send, send_all, undisturbed, watched
 from tests.discord.servers import CREATE, Remote, Town, town
 from tests.redis.stores import new_store
 from tests.servers import KINDS, Server
@@ -34,7 +35,7 @@ class Bots(AsyncExitStack):
 
     def __init__(self, server: Server, prefix: str, **store_options: object) -> None:
         super().__init__()
-        self._server, self._options = server, {"prefix": prefix, **store_options}
+        self._server, self._options = server, {"prefix": f"{prefix} {secrets.token_hex(4)}", **store_options}
 
     async def one(self, fake: Remote, token: str = "test") -> DiscordClient:
         store = await self.enter_async_context(new_store(self._server.url, **self._options))
@@ -42,6 +43,7 @@ class Bots(AsyncExitStack):
 
 
 @pytest.mark.anyio
+@undisturbed
 async def test_what_one_has_learned_of_a_bucket_the_other_knows(fakes: Town, server: Server) -> None:
     fake = await fakes.open(WINDOW)
     async with Bots(server, "learned") as bots, watched() as watch:
@@ -54,6 +56,7 @@ async def test_what_one_has_learned_of_a_bucket_the_other_knows(fakes: Town, ser
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("verb", ["stop", "ban"])
+@undisturbed
 async def test_a_refusal_of_everything_that_one_meets_stops_the_other(fakes: Town, server: Server, verb: str) -> None:
     fake = await fakes.open()
     async with Bots(server, f"all {verb}") as bots, watched():
@@ -69,6 +72,7 @@ async def test_a_refusal_of_everything_that_one_meets_stops_the_other(fakes: Tow
 
 
 @pytest.mark.anyio
+@undisturbed
 async def test_the_limits_of_two_tokens_have_nothing_to_do_with_each_other(fakes: Town, server: Server) -> None:
     fake = await fakes.open(WINDOW)
     async with Bots(server, "tokens") as bots, watched() as watch:
@@ -79,6 +83,7 @@ async def test_the_limits_of_two_tokens_have_nothing_to_do_with_each_other(fakes
 
 
 @pytest.mark.anyio
+@undisturbed
 async def test_one_that_is_cut_off_from_redis_goes_on_by_what_it_knows(fakes: Town) -> None:
     fake = await fakes.open(WINDOW)
     with Server(KINDS[0]) as server:
@@ -93,6 +98,7 @@ async def test_one_that_is_cut_off_from_redis_goes_on_by_what_it_knows(fakes: To
 
 
 @pytest.mark.anyio
+@undisturbed
 async def test_three_clients_share_a_hidden_limit_that_one_has_run_into(fakes: Town, server: Server) -> None:
     fake = await fakes.open({CREATE: {"limit": "2/1s", "window": "fixed", "hidden": True}})
     async with Bots(server, "hidden") as bots, watched():

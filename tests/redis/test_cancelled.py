@@ -45,7 +45,7 @@ async def until_full(limiter: Limiter, key: str) -> None:
 @pytest.mark.parametrize("seed", SEEDS)
 async def test_the_others_of_a_call_are_answered_right_when_a_half_is_cancelled(any_redis: Server, seed: int) -> None:
     async with RedisStore(any_redis.url, timeout=2, deny_cache=0) as store:
-        limiter = Limiter("400/h", store=store)
+        limiter = Limiter("400/day", store=store)
         await limiter.peek("a")
         answers = await cancelled_at_random([limiter.try_acquire("a") for _ in range(MANY)], Random(seed))
         heard = [answer for answer in answers if answer is not None]

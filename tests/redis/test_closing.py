@@ -50,7 +50,7 @@ def app_with(store: RedisStore) -> Starlette:
 @pytest.mark.anyio
 async def test_checks_in_flight_are_answered_before_the_connection_closes(any_redis: Server, proxy: Proxy) -> None:
     store = RedisStore(proxy.url, timeout=2)
-    limiter = Limiter("500/h", store=store)
+    limiter = Limiter("500/day", store=store)
     await store.start()
     proxy.delay(0.2)
     asked = asyncio.ensure_future(limiter.try_acquire("a"))
@@ -65,7 +65,7 @@ async def test_checks_in_flight_are_answered_before_the_connection_closes(any_re
 @pytest.mark.parametrize("turns", range(6))
 async def test_nobody_is_forgotten_when_a_busy_store_is_closed(any_redis: Server, turns: int) -> None:
     store = RedisStore(any_redis.url, timeout=2)
-    limiter = Limiter("5000/h", store=store)
+    limiter = Limiter("5000/day", store=store)
     asked = [asyncio.ensure_future(limiter.try_acquire("a")) for _ in range(1000)]
     for _ in range(turns):
         await asyncio.sleep(0)

@@ -104,7 +104,7 @@ async def test_five_thousand_checks_at_once_take_few_connections_and_admit_exact
     redis_server: Server,
 ) -> None:
     async with RedisStore(redis_server.url, timeout=2) as store:
-        limiter = Limiter("1000/h", store=store)
+        limiter = Limiter("1000/day", store=store)
         before = connections_ever(redis_server)
         answers = await asked(limiter, ["a"] * 5000)
         assert connections_ever(redis_server) - before - 1 <= MOST_CONNECTIONS - 1  # the first is open already
@@ -115,7 +115,7 @@ async def test_five_thousand_checks_at_once_take_few_connections_and_admit_exact
 
 async def test_a_slow_server_is_not_given_more_connections_either(proxy: Proxy) -> None:
     async with RedisStore(proxy.url, timeout=10, deny_cache=0) as store:
-        limiter = Limiter("1000/h", store=store)
+        limiter = Limiter("1000/day", store=store)
 
         async def caller() -> int:
             return sum([(await limiter.try_acquire("a")).allowed for _ in range(10)])

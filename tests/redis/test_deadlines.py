@@ -29,7 +29,7 @@ def begun(limiter: Limiter, key: str = "a") -> asyncio.Task[tuple[Decision, floa
 
 async def test_no_check_waits_for_a_silent_server_longer_than_the_timeout(proxy: Proxy) -> None:
     async with RedisStore(proxy.url, timeout=1.0) as store:
-        limiter = Limiter("500/h", store=store)
+        limiter = Limiter("500/day", store=store)
         await limiter.peek("a")
         proxy.silence()
         asked = [begun(limiter)]
@@ -45,7 +45,7 @@ async def test_no_check_waits_for_a_silent_server_longer_than_the_timeout(proxy:
 
 async def test_a_deadline_begins_when_the_check_comes_and_not_when_it_is_sent(proxy: Proxy) -> None:
     async with RedisStore(proxy.url, timeout=2.0) as store:
-        limiter = Limiter("500/h", store=store)
+        limiter = Limiter("500/day", store=store)
         await limiter.peek("a")
         proxy.delay(1.3)
         first = begun(limiter)
@@ -60,7 +60,7 @@ async def test_a_deadline_begins_when_the_check_comes_and_not_when_it_is_sent(pr
 
 async def test_what_was_not_sent_in_time_is_never_sent(proxy: Proxy, any_redis: Server) -> None:
     async with RedisStore(proxy.url, timeout=0.5) as store:
-        limiter = Limiter("5000/h", store=store)
+        limiter = Limiter("5000/day", store=store)
         await limiter.peek("a")
         before = calls(any_redis)
         proxy.silence()

@@ -138,7 +138,7 @@ def flights(server: Server) -> list[str]:
 
 
 async def test_forgotten_scripts_are_no_outage(any_redis: Server, store: RedisStore, leases: RedisLeases) -> None:
-    limiter = Limiter("1000/h", store=store)
+    limiter = Limiter("1000/day", store=store)
     for _ in range(5):
         any_redis.command("SCRIPT", "FLUSH")
         lease, decision, again = await asyncio.gather(

@@ -53,7 +53,7 @@ def check_all(answers: list[list[Decision]], limit: int) -> None:
 
 def test_loops_in_threads_share_a_store_and_have_their_own_connections(any_redis: Server) -> None:
     store = RedisStore(any_redis.url, timeout=5)
-    limiter = Limiter("500/h", store=store)
+    limiter = Limiter("500/day", store=store)
     together = threading.Barrier(8)
     seen = []
 
@@ -72,7 +72,7 @@ def test_loops_in_threads_share_a_store_and_have_their_own_connections(any_redis
 
 def test_the_loops_of_64_threads_admit_exactly_the_limit(any_redis: Server) -> None:
     store = RedisStore(any_redis.url, timeout=10)
-    limiter = Limiter("1000/h", store=store)
+    limiter = Limiter("1000/day", store=store)
 
     async def main() -> list[Decision]:
         async with store:
@@ -83,7 +83,7 @@ def test_the_loops_of_64_threads_admit_exactly_the_limit(any_redis: Server) -> N
 
 def test_64_threads_without_a_loop_admit_exactly_the_limit(any_redis: Server) -> None:
     def use() -> None:
-        limiter = SyncLimiter("1000/h", store=RedisStore(any_redis.url, timeout=10))
+        limiter = SyncLimiter("1000/day", store=RedisStore(any_redis.url, timeout=10))
         check_all(in_threads(THREADS, lambda: [limiter.try_acquire("a") for _ in range(30)]), 1000)
 
     before = connections_ever(any_redis)
@@ -95,7 +95,7 @@ def test_64_threads_without_a_loop_admit_exactly_the_limit(any_redis: Server) ->
 
 def test_a_store_is_used_in_one_loop_while_another_one_closes_it(any_redis: Server) -> None:
     store = RedisStore(any_redis.url, timeout=5)
-    limiter = Limiter("1000/h", store=store)
+    limiter = Limiter("1000/day", store=store)
 
     async def short() -> list[Decision]:
         async with store:
@@ -151,7 +151,7 @@ from asgi_ratelimit import Limiter
 from asgi_ratelimit.redis import RedisStore
 
 store = RedisStore(sys.argv[1], timeout=5)
-limiter = Limiter("1000/h", store=store)
+limiter = Limiter("1000/day", store=store)
 
 async def ask(times):
     async with store:

@@ -78,7 +78,7 @@ def test_global_limits_are_shared_by_global_name(any_store: Store) -> None:
 
 
 def test_sixty_four_threads_are_admitted_exactly_as_often_as_the_limit_allows(any_store: Store) -> None:
-    limiter = SyncLimiter("500/h", store=any_store)
+    limiter = SyncLimiter("500/day", store=any_store)
     start = threading.Barrier(64)
 
     def hammer() -> int:

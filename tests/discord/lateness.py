@@ -1,0 +1,45 @@
+"""How long an event loop was kept from running: what happens meanwhile says little of the code under test."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+TURN = 0.005  # seconds after which the loop is to come round again
+USUAL = 0.001  # by which it always is late
+STALL = 0.05
+
+
+class Lateness:
+    """Of one event loop, in seconds: in all, and each time that is worth a word."""
+
+    def __init__(self) -> None:
+        self.total = 0.0
+        self._stalls: list[tuple[float, float]] = []  # when they ended, and how long they were
+
+    def longest_since(self, moment: float) -> float:
+        """The longest stall that ended after a moment of the machine's monotonic clock."""
+        return max((length for ended, length in self._stalls if ended >= moment), default=0.0)
+
+    async def measure(self) -> None:
+        while True:
+            before = time.monotonic()
+            await asyncio.sleep(TURN)
+            now = time.monotonic()
+            late = now - before - TURN - USUAL
+            self.total += max(0.0, late)
+            if late > STALL:
+                self._stalls.append((now, late))
+
+
+@asynccontextmanager
+async def lateness() -> AsyncIterator[Lateness]:
+    """That of this loop, for as long as the block runs."""
+    found = Lateness()
+    measuring = asyncio.ensure_future(found.measure())
+    try:
+        yield found
+    finally:
+        measuring.cancel()
