@@ -24,7 +24,7 @@ class Case:
     fault: Fault
     mode: Outage = "local"
     kind: str = KINDS[0]
-    timeout: float = 0.3  # seconds: on a small machine the app, its clients and the proxy take turns
+    timeout: float = 0.5  # seconds: on a small machine the app, its clients and the proxy take turns
 
     def __str__(self) -> str:
         return f"{self.fault.__name__}-{self.mode}-{self.kind}"

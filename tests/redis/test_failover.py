@@ -17,7 +17,7 @@ def test_a_failover_under_load_is_followed(
 ) -> None:
     old = sentinels.master()
     moments: list[float] = []
-    with Site(sentinels.url, timeout=0.3) as site:
+    with Site(sentinels.url, timeout=1.0) as site:
 
         def fail_over() -> None:
             time.sleep(1.0)

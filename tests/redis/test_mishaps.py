@@ -56,7 +56,7 @@ def test_forgotten_scripts_are_no_outage(any_redis: Server) -> None:
 
 
 def test_a_server_that_is_killed_and_comes_back_is_used_again() -> None:
-    with Server() as server, Site(server.url, timeout=0.3) as site:
+    with Server() as server, Site(server.url, timeout=1.0) as site:
 
         def kill_and_restart() -> None:
             time.sleep(0.5)

@@ -98,7 +98,7 @@ def test_a_slot_that_moves_under_load_is_never_an_error(cluster: Cluster) -> Non
 
 
 def test_a_dead_node_is_no_trouble_to_the_others() -> None:
-    with Cluster(cluster_require_full_coverage="no") as cluster, Site(cluster.url, timeout=0.3) as site:
+    with Cluster(cluster_require_full_coverage="no") as cluster, Site(cluster.url, timeout=1.0) as site:
         slot = slot_of_user(cluster, site)
         dead = cluster.owner(slot)
         users = [f"user {number}" for number in range(200)]
@@ -122,7 +122,7 @@ def test_a_dead_node_is_no_trouble_to_the_others() -> None:
 
 def test_a_replica_that_takes_over_is_found(record_property: Callable[[str, object], None]) -> None:
     partial = Cluster(replicas=1, cluster_require_full_coverage="no")  # else the others stop as well
-    with partial as cluster, Site(cluster.url, timeout=0.3) as site:
+    with partial as cluster, Site(cluster.url, timeout=1.0) as site:
         old, new = cluster.master_and_replica(slot_of_user(cluster, site))
         moments: list[float] = []
 

@@ -98,7 +98,7 @@ class Connection:
                 await self._conduct.silence_over()
                 self._pass_on(command, server)
         await self._conduct.silence_over()
-        if not server.is_closing():
+        with suppress(OSError):  # it has been reset meanwhile
             server.write_eof()  # whatever was asked is still done
 
     def _pass_on(self, command: list[bytes], server: asyncio.StreamWriter) -> None:
