@@ -1,7 +1,7 @@
 """The way out: calls to Discord, paced so that they draw no 429; and the interactions that come in from there.
 
 client        DiscordClient: an httpx.AsyncClient for a bot
-transport     DiscordTransport: the httpx side of it; nonces: messages that may be sent again
+transport     DiscordTransport: the httpx side of it; pools: its connections; nonces: messages that may be sent again
 courier       one call from its first attempt to its last
 pacer         when a call may go; queue: who is before it
 owners        whose calls they are; budget: the invalid requests of an address

@@ -11,6 +11,7 @@ import httpx
 
 from asgi_ratelimit.discord.errors import Tell
 from asgi_ratelimit.discord.pacer import Waiting
+from asgi_ratelimit.discord.pools import CONNECTIONS, pooled
 from asgi_ratelimit.discord.routes import redacted
 from asgi_ratelimit.discord.transport import USER_AGENT, DiscordTransport
 from asgi_ratelimit.store import Store
@@ -18,7 +19,6 @@ from asgi_ratelimit.store import Store
 __all__ = ["DiscordClient"]
 
 API: Final = "https://discord.com/api/v10"
-_CONNECTIONS: Final = 100  # that httpx opens unless told otherwise
 _MANY: Final = 1_000_000
 _INNER: Final = ("verify", "cert", "http1", "http2", "limits")
 
@@ -49,8 +49,7 @@ class DiscordClient(httpx.AsyncClient):
     ) -> None:
         authorization = _authorization(token)
         origin = _checked_address(base_url)
-        limits = httpx_options.get("limits")
-        in_flight = _CONNECTIONS if limits is None else limits.max_connections or _MANY
+        in_flight = _checked_connections(httpx_options.get("limits"))
         mounts: Mapping[str, httpx.AsyncBaseTransport | None] = httpx_options.pop("mounts", None) or {}
         transport = DiscordTransport(
             _inner_transport(httpx_options, origin),
@@ -131,6 +130,16 @@ def _checked_address(base_url: object) -> httpx.URL:
     return url
 
 
+def _checked_connections(limits: object) -> int:
+    """How many there may be."""
+    if limits is None:
+        return CONNECTIONS
+    most = limits.max_connections if isinstance(limits, httpx.Limits) else 0
+    if most == 0:
+        raise ValueError(f"limits must be httpx's, e.g. httpx.Limits(max_connections=50), not {limits!r}")
+    return _MANY if most is None else most
+
+
 def _inner_transport(options: dict[str, Any], origin: httpx.URL) -> httpx.AsyncBaseTransport:
     """The transport that the user gave, else one made with the user's options, which are taken out."""
     given: httpx.AsyncBaseTransport | None = options.pop("transport", None)
@@ -143,7 +152,7 @@ def _inner_transport(options: dict[str, Any], origin: httpx.URL) -> httpx.AsyncB
         return given
     if proxy is None and trust_env:
         proxy = _proxy_of_the_environment(origin)
-    return httpx.AsyncHTTPTransport(proxy=proxy, trust_env=trust_env, **own)
+    return pooled(proxy=proxy, trust_env=trust_env, **own)
 
 
 def _proxy_of_the_environment(origin: httpx.URL) -> str | None:

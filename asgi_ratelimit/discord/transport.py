@@ -17,6 +17,7 @@ from asgi_ratelimit.discord.logs import keep_tokens_out
 from asgi_ratelimit.discord.nonces import signed
 from asgi_ratelimit.discord.owners import Owners, careful
 from asgi_ratelimit.discord.pacer import CLOSED, Call, Pace, Waiting
+from asgi_ratelimit.discord.pools import CONNECTIONS, pooled
 from asgi_ratelimit.discord.routes import redacted, route_of
 from asgi_ratelimit.store import MemoryStore, Store
 
@@ -41,8 +42,8 @@ class DiscordTransport(httpx.AsyncBaseTransport):
     429s are waited out besides, unless it is 0. `retry_unsafe=False`: a POST or PATCH that may have arrived is not
     sent again. `application_id`: tells an interaction's follow-ups from ordinary webhooks. `egress`: names the
     address that requests come from: all processes with one name share its budget of invalid requests.
-    `max_in_flight`: calls of one token that are out at a time; httpx has 100 connections, and waiting for one costs
-    it more than the call. `on_event`: is called with each DiscordEvent.
+    `max_in_flight`: calls of one token that are out at a time, each over a connection of its own. `on_event`: is
+    called with each DiscordEvent.
 
     A request's own `extensions`: "deadline", in seconds from now, after which it is of no use; "priority", a whole
     number, higher ones first; "reason", for the audit log. ValueError for options that make no sense.
@@ -71,7 +72,7 @@ class DiscordTransport(httpx.AsyncBaseTransport):
         self._owners = Owners(self._store, Pace(global_limit, max_in_flight), egress, tell)
         budget = InvalidBudget(self._store, egress, tell)
         self._courier = Courier(self._owners, budget, self._store.clock, terms, tell)
-        self._inner = httpx.AsyncHTTPTransport() if inner is None else inner
+        self._inner = pooled(most=max(CONNECTIONS, max_in_flight)) if inner is None else inner
         self._authorization: str | None = None
         self._origin: httpx.URL | None = None  # None: every request is one to Discord
         self._is_closed = False

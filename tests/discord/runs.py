@@ -43,19 +43,6 @@ async def send_all(discord: httpx.AsyncClient, names: Sequence[str], channels: i
     return await asyncio.gather(*(send(discord, name, CHANNEL + i % channels) for i, name in enumerate(names)))
 
 
-class Spread(httpx.AsyncBaseTransport):
-    """Several pools of connections: one that is large spends more time on looking through them than on requests."""
-
-    def __init__(self, pools: int) -> None:
-        self._pools = [httpx.AsyncHTTPTransport(verify=UNUSED_TLS) for _ in range(pools)]
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        return await self._pools[hash(request.url.path) % len(self._pools)].handle_async_request(request)
-
-    async def aclose(self) -> None:
-        await asyncio.gather(*(pool.aclose() for pool in self._pools))
-
-
 def names_of(number: int, prefix: str = "m") -> list[str]:
     return [f"{prefix}{i}" for i in range(number)]
 

@@ -78,24 +78,48 @@ async def test_but_not_where_it_is_switched_off(
     assert lines == []
 
 
-@pytest.mark.usefixtures("no_proxies")
-def test_options_of_httpxs_own_transport_arrive_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    given: list[dict[str, Any]] = []
+@pytest.fixture
+def given(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """The options of each transport of httpx's own that is made."""
+    found: list[dict[str, Any]] = []
 
     class Transport(httpx.AsyncHTTPTransport):
         def __init__(self, **options: Any) -> None:
-            given.append(options)
+            found.append(options)
             super().__init__(**options)
 
     monkeypatch.setattr(httpx, "AsyncHTTPTransport", Transport)
-    context, limits = ssl.create_default_context(), httpx.Limits(max_connections=3)
-    discord = DiscordClient(TOKEN, verify=context, limits=limits, http1=False, http2=True, proxy="http://127.0.0.1:9")
-    assert given == [
-        {"verify": context, "limits": limits, "http1": False, "http2": True, "trust_env": True,
-         "proxy": "http://127.0.0.1:9"}
-    ]  # fmt: skip
+    return found
+
+
+CONTEXT = ssl.create_default_context()
+
+
+@pytest.mark.usefixtures("no_proxies")
+def test_options_of_httpxs_own_transport_arrive_there(given: list[dict[str, Any]]) -> None:
+    limits, proxy = httpx.Limits(max_connections=3), "http://127.0.0.1:9"
+    discord = DiscordClient(TOKEN, verify=CONTEXT, limits=limits, http1=False, http2=True, proxy=proxy)
+    options: dict[str, Any] = {"http1": False, "http2": True, "trust_env": True, "proxy": proxy}
+    assert given == [{"verify": CONTEXT, "limits": limits, **options}]
     pool = discord._pacing._inner._pool  # type: ignore[attr-defined]
-    assert (pool._max_connections, pool._http2, pool._ssl_context) == (3, True, context)
+    assert (pool._max_connections, pool._http2, pool._ssl_context) == (3, True, CONTEXT)
+
+
+@pytest.mark.usefixtures("no_proxies")
+async def test_and_at_each_pool_of_connections(given: list[dict[str, Any]]) -> None:
+    limits = httpx.Limits(max_connections=8, max_keepalive_connections=2, keepalive_expiry=9)
+    of_one = httpx.Limits(max_connections=4, max_keepalive_connections=1, keepalive_expiry=9)
+    async with proxy() as (address, _):
+        options: dict[str, Any] = {"verify": CONTEXT, "proxy": address, "trust_env": False}
+        async with DiscordClient(TOKEN, base_url=UNREACHABLE, limits=limits, **options) as discord:
+            await all_of([discord.get(f"/channels/{n}") for n in range(8)])
+    assert given == [{**options, "limits": of_one}] * 2
+
+
+@pytest.mark.parametrize("limits", [100, "100", httpx.Limits(max_connections=0)])
+def test_limits_that_make_no_sense_are_refused(limits: Any) -> None:
+    with pytest.raises(ValueError, match=r"limits must be httpx's, e\.g\. httpx\.Limits\(max_connections=50\)"):
+        DiscordClient(TOKEN, limits=limits)
 
 
 @pytest.mark.parametrize("options", [{"verify": False}, {"http2": True}, {"proxy": "http://x"}])

@@ -17,7 +17,6 @@ import pytest
 from tests.discord.runs import (
     CHANNEL,
     PATIENCE,
-    Spread,
     check_all_sent,
     names_of,
     new_client,
@@ -317,7 +316,7 @@ def test_calls_are_all_carried_out_once_with_no_more_refusals_than_must_be(
 @pytest.mark.parametrize("connections", [100, 120])
 @undisturbed
 async def test_no_more_calls_are_in_flight_than_httpx_has_connections(fakes: Town, connections: int) -> None:
-    """Its pool takes ever longer the more calls wait in it."""
+    """Its pools take ever longer the more calls wait in them."""
     fake = await fakes.open(global_limit=10_000)
     options: dict[str, Any] = {} if connections == 100 else {"limits": httpx.Limits(max_connections=connections)}
     async with new_client(fake, global_limit=10_000, **options) as discord, watched():
@@ -334,10 +333,7 @@ def test_ten_thousand_messages_over_two_hundred_channels(fakes: Town) -> None:
     async def run() -> None:
         fake = await fakes.open({CREATE: sliding("5/2s")}, global_limit=10_000)
         names = names_of(10_000)
-        async with (
-            new_client(fake, global_limit=10_000, transport=Spread(16)) as discord,
-            watched(4 * PATIENCE) as watch,
-        ):
+        async with new_client(fake, global_limit=10_000) as discord, watched(4 * PATIENCE) as watch:
             responses = await send_all(discord, names, channels=200)
         await check_all_sent(fake, names, responses)
         watch.check("10 000 on 200 channels", 18.0, windows=10)

@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections import Counter
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -128,12 +128,15 @@ def is_alive(process: int) -> bool:
 def test_several_workers_let_in_exactly_the_limit_together(demo: Demo) -> None:
     with demo.client() as client:
         log_in(client, "grace")
+        begun = time.monotonic()
         answers = [answer for _ in range(5) for answer in burst(client, "/api/reports")]
+        refilled = int((time.monotonic() - begun) / 5)  # 12 a minute; on a busy machine this takes its time
     assert len({worker(answer) for answer in answers}) > 1
     assert {answer.headers["connection"] for answer in answers} == {"close"}  # the next may be another worker's
-    assert Counter(answer.status_code for answer in answers) == {200: 12, 429: 5 * AT_ONCE - 12}
-    left = sorted(int(answer.headers["x-ratelimit-remaining"]) for answer in answers if answer.status_code == 200)
-    assert left == list(range(12))  # each call was charged to what the others had left
+    assert {answer.status_code for answer in answers} == {200, 429}
+    left = [int(answer.headers["x-ratelimit-remaining"]) for answer in answers if answer.status_code == 200]
+    assert 12 <= len(left) <= 12 + refilled
+    assert set(left) == set(range(12))  # each call was charged to what the others had left
 
 
 def test_a_log_in_holds_in_every_worker(demo: Demo) -> None:

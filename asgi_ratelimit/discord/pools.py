@@ -1,0 +1,119 @@
+"""Many connections in small pools: for each request httpx's own looks at all of its connections, and at all for each.
+
+With a hundred connections that costs more than the request: https://github.com/encode/httpcore/pull/1035
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import httpx
+
+__all__ = ["CONNECTIONS", "Pools", "pooled"]
+
+CONNECTIONS: Final = 100  # unless told otherwise, as httpx has it; but all of them are kept alive
+_SIZE: Final = 4  # connections of one pool
+
+MakeTransport = Callable[[httpx.Limits], httpx.AsyncBaseTransport]
+
+
+def pooled(
+    *,
+    most: int = CONNECTIONS,
+    limits: httpx.Limits | None = None,
+    verify: Any = True,
+    cert: Any = None,
+    trust_env: bool = True,
+    **options: Any,
+) -> httpx.AsyncBaseTransport:
+    """httpx's own transport, with its own options. Over HTTP/2 one connection is enough, and one pool."""
+    limits = limits or httpx.Limits(max_connections=most, max_keepalive_connections=most)
+    context = httpx.create_ssl_context(verify=verify, cert=cert, trust_env=trust_env)
+
+    def make_transport(limits: httpx.Limits) -> httpx.AsyncBaseTransport:
+        return httpx.AsyncHTTPTransport(verify=context, trust_env=trust_env, limits=limits, **options)
+
+    return make_transport(limits) if options.get("http2") else Pools(make_transport, limits)
+
+
+@dataclass(slots=True, eq=False)
+class _Pool:
+    transport: httpx.AsyncBaseTransport
+    size: int  # connections
+    out: int = 0  # requests whose response has not been closed
+    used: float = 0.0  # when the last of them came
+
+
+class Pools(httpx.AsyncBaseTransport):
+    """A transport for as many connections as `limits` says, which opens no more of them than are needed at a time."""
+
+    def __init__(self, make_transport: MakeTransport, limits: httpx.Limits) -> None:
+        """`make_transport` makes the transport of one pool."""
+        self._make_transport, self._limits = make_transport, limits
+        self._kept_s = math.inf if limits.keepalive_expiry is None else limits.keepalive_expiry
+        self._pools: list[_Pool] = []
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        await self._close_unused()
+        pool = self._roomy()
+        pool.out, pool.used = pool.out + 1, time.monotonic()
+        try:
+            response = await pool.transport.handle_async_request(request)
+        except BaseException:
+            pool.out -= 1
+            raise
+        response.stream = _Stream(response.stream, pool)
+        return response
+
+    async def aclose(self) -> None:
+        pools, self._pools = self._pools, []
+        for pool in pools:
+            await pool.transport.aclose()
+
+    def _roomy(self) -> _Pool:
+        """The first one with a connection to spare, so that a few requests use the same few connections."""
+        for pool in self._pools:
+            if pool.out < pool.size:
+                return pool
+        most = self._limits.max_connections
+        size = _SIZE if most is None else min(_SIZE, most - _SIZE * len(self._pools))
+        if size <= 0:
+            return min(self._pools, key=lambda pool: pool.out)
+        pool = _Pool(self._make_transport(_part(self._limits, size)), size)
+        self._pools.append(pool)
+        return pool
+
+    async def _close_unused(self) -> None:
+        """The last ones, which only many requests at a time need."""
+        oldest = time.monotonic() - self._kept_s
+        while self._pools and not self._pools[-1].out and self._pools[-1].used < oldest:
+            await self._pools.pop().transport.aclose()
+
+
+class _Stream(httpx.AsyncByteStream):
+    """A response's body; when it is closed, the connection is free again."""
+
+    def __init__(self, body: Any, pool: _Pool) -> None:
+        self._body, self._pool, self._is_closed = body, pool, False
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for chunk in self._body:
+            yield chunk
+
+    async def aclose(self) -> None:
+        if not self._is_closed:
+            self._is_closed = True
+            self._pool.out -= 1
+        await self._body.aclose()
+
+
+def _part(limits: httpx.Limits, size: int) -> httpx.Limits:
+    """What is meant for all connections, for so many of them."""
+    most, kept = limits.max_connections, limits.max_keepalive_connections
+    if kept is not None:
+        kept = math.ceil(kept * size / most) if most else min(kept, 1)
+    return httpx.Limits(max_connections=size, max_keepalive_connections=kept, keepalive_expiry=limits.keepalive_expiry)
