@@ -14,7 +14,7 @@ demo-redis: $(VENV)/demo-redis  ## Serve it with four workers that share a priva
 	@$(BIN)/python -m example_app.with_redis --port $(PORT)
 
 test: check  ## Everything that has to be true
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 3 --dist loadfile
 
 check: $(VENV)/test  ## Style, types and layering
 	$(BIN)/ruff format --check .
