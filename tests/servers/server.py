@@ -33,6 +33,7 @@ HOST = "127.0.0.1"
 PORTS = range(12_000, 22_000)
 BUS = 10_000
 DEFAULTS: dict[str, Option] = {"bind": HOST, "save": "", "appendonly": "no", "unixsocket": "redis.sock"}
+OPEN: dict[str, Option] = {"enable-protected-configs": "yes"}  # a test may have it write elsewhere; unknown to 6.2
 SECONDS = 15.0
 
 # setpriv ends a server together with the thread that started it, so this thread lives as long as the tests do.
@@ -87,7 +88,7 @@ class Server:
         self.kind = kind
         self.password = str(options.get("requirepass", ""))
         self._flags = flags
-        self._options = DEFAULTS | options
+        self._options = DEFAULTS | (OPEN if kind != "redis-6.2" else {}) | options
         self._process: subprocess.Popen[bytes] | None = None
         self.folder = Path()
 
