@@ -52,10 +52,11 @@ class Pools(httpx.AsyncBaseTransport):
     """A transport for as many connections as `limits` says, which opens no more of them than are needed at a time."""
 
     def __init__(self, make_transport: MakeTransport, limits: httpx.Limits) -> None:
-        """`make_transport` makes the transport of one pool."""
+        """`make_transport` makes the transport of one pool; the first one at once, as it takes its time."""
         self._make_transport, self._limits = make_transport, limits
         self._kept_s = math.inf if limits.keepalive_expiry is None else limits.keepalive_expiry
         self._pools: list[_Pool] = []
+        self._roomy()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         await self._close_unused()
@@ -90,7 +91,7 @@ class Pools(httpx.AsyncBaseTransport):
     async def _close_unused(self) -> None:
         """The last ones, which only many requests at a time need."""
         oldest = time.monotonic() - self._kept_s
-        while self._pools and not self._pools[-1].out and self._pools[-1].used < oldest:
+        while len(self._pools) > 1 and not self._pools[-1].out and self._pools[-1].used < oldest:
             await self._pools.pop().transport.aclose()
 
 
