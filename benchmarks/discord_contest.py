@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -77,7 +77,7 @@ def discordjs_modules() -> Iterator[Candidate]:
 def play(scenario: Scenario, candidate: Candidate, stage: Stage, redis: str | None) -> Result:
     """One run on a server that knows nobody. `redis`: for those who share, an empty one."""
     stage.open(scenario)
-    told = {"address": stage.address, "redis": redis, **candidate.told}
+    told = {"address": stage.address, "redis": redis, "global_limit": scenario.global_limit, **candidate.told}
     with tempfile.TemporaryFile() as said, _troupe(scenario, candidate, told, said) as processes:
         try:
             for process in processes:
@@ -102,9 +102,12 @@ def _troupe(
         before = [_as_told(WARMING)] if scenario.is_warm else []
         for calls in scenario.calls:
             errand = json.dumps({**told, "before": before, "calls": [_as_told(call) for call in calls]})
-            command, pipe = [*candidate.command, errand], subprocess.PIPE
-            process = subprocess.Popen(command, cwd=ROOT, text=True, stdin=pipe, stdout=pipe, stderr=said)
+            pipe = subprocess.PIPE
+            process = subprocess.Popen(candidate.command, cwd=ROOT, text=True, stdin=pipe, stdout=pipe, stderr=said)
             processes.append(process)
+            with suppress(BrokenPipeError):  # it has ended; that is noticed when it does not get ready
+                process.stdin.write(errand + "\n")  # type: ignore[union-attr]
+                process.stdin.flush()  # type: ignore[union-attr]
         yield processes
     finally:
         for process in processes:

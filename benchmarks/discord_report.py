@@ -59,12 +59,13 @@ def _text(rounds: int) -> str:
     times = "One run each" if rounds == 1 else f"{rounds} runs each: the ratios are medians"
     return (
         f"FakeDiscord under uvicorn in a process of its own, new for each run: {least} to {most} ms there and back, a "
-        f"global limit of {GLOBAL_LIMIT} in each of its own seconds, every client's processes apart from it and "
-        "everybody's options as by default. The server counts: its 429s, the seconds from the first request to the "
-        "last answer, calls that it did not carry out or that failed for the caller. Brackets: the ideal in seconds, "
-        "of one who knows every limit beforehand, with one way there and back. A hidden limit, which only 429s tell "
-        "of, a hash that nobody knows yet and a global stop cost everybody a 429 or more. Where there are several "
-        f"processes, asgi_ratelimit's share a Redis; the column beside it is without. {times}."
+        f"global limit of {GLOBAL_LIMIT} in each of its own seconds (where a row says otherwise, clients that have an "
+        "option for it are told), every client's processes apart from it and everybody's options as by default. The "
+        "server counts: its 429s, the seconds from the first request to the last answer, calls that it did not carry "
+        "out or that failed for the caller. Brackets: the ideal in seconds, of one who knows every limit beforehand, "
+        "with one way there and back. A hidden limit, which only 429s tell of, a hash that nobody knows yet and a "
+        "global stop cost everybody a 429 or more. Where there are several processes, asgi_ratelimit's share a Redis; "
+        f"the column beside it is without. {times}."
     )
 
 

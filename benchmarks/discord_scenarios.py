@@ -49,7 +49,8 @@ def identity(method: str, name: object) -> str:
 class Scenario:
     """One row: `calls` by process, `limited` the seconds that the limits make the last call wait at the least.
 
-    `stop`: seconds from the first request to a global 429 for everything, and for how long. `measure`: "extra" shows
+    `stop`: seconds from the first request to a global 429 for everything, and for how long. `global_limit`: where
+    Discord has raised it, clients that know one are told. `measure`: "extra" shows
     by how much the last call was longer than the longest way there and back.
     """
 
@@ -58,6 +59,7 @@ class Scenario:
     limited: float
     limits: Mapping[str, FakeBucket] = field(default_factory=dict)
     stop: tuple[float, float] | None = None
+    global_limit: int = GLOBAL_LIMIT
     measure: Literal["makespan", "extra"] = "makespan"
     is_warm: bool = False  # each process has made a call before: its client knows the route's bucket
     quick: bool = False  # part of a quick run
@@ -130,6 +132,13 @@ SCENARIOS = (
         windows(30, 5, 1),
         {SEND: _fixed("5/1s")},
         quick=True,
+    ),
+    Scenario(
+        "4000 at once, 200 channels of sliding 5 per 5 s, global 10 000/s",
+        (sends(4000, channels=200),),
+        slides(20, 5, 5),
+        {SEND: FakeBucket("5/5s")},
+        global_limit=10_000,
     ),
     Scenario(
         "cancelled during a global 429: the call that drew it, and one of 6 that wait",

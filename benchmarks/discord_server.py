@@ -23,7 +23,7 @@ from starlette.routing import Mount, Route
 from starlette.types import Receive, Scope, Send
 
 from asgi_ratelimit.testing import FakeDiscord
-from benchmarks.discord_scenarios import GLOBAL_LIMIT, LATENCY, SCENARIOS, Scenario, identity
+from benchmarks.discord_scenarios import LATENCY, SCENARIOS, Scenario, identity
 
 __all__ = ["ROOT", "Seen", "Stage", "stage"]
 
@@ -107,7 +107,8 @@ class _Theatre:
     async def open(self, request: Request) -> JSONResponse:
         self._scenario = SCENARIOS[(await request.json())["number"]]
         self._forget()
-        self._fake = FakeDiscord(self._scenario.limits, global_limit=GLOBAL_LIMIT, latency=LATENCY, seed=SEED)
+        limits, most = self._scenario.limits, self._scenario.global_limit
+        self._fake = FakeDiscord(limits, global_limit=most, latency=LATENCY, seed=SEED)
         return JSONResponse({})
 
     async def start(self, request: Request) -> JSONResponse:

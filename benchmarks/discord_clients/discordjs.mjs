@@ -5,13 +5,17 @@ import { createRequire } from "node:module";
 import { createInterface } from "node:readline/promises";
 import { setTimeout as sleep } from "node:timers/promises";
 
+const lines = createInterface({ input: process.stdin });
+const given = lines[Symbol.asyncIterator]();
+
 // Identifiers have more digits than a number of JavaScript's holds: they come as text.
-const errand = JSON.parse(process.argv[2]);
+const errand = JSON.parse((await given.next()).value);
 const load = createRequire(`${errand.modules}/`);
 const { REST } = load("@discordjs/rest");
 const { version } = JSON.parse(readFileSync(`${errand.modules}/node_modules/@discordjs/rest/package.json`));
 
-const rest = new REST({ version: "10", api: `${errand.address}/api` }).setToken("a.token.of-nobody");
+const options = { version: "10", api: `${errand.address}/api`, globalRequestsPerSecond: errand.global_limit };
+const rest = new REST(options).setToken("a.token.of-nobody");
 const emoji = encodeURIComponent("👍");
 const reaction = (channel, message) => `/channels/${channel}/messages/${message}/reactions/${emoji}/@me`;
 const verbs = {
@@ -22,19 +26,18 @@ const verbs = {
 async function one(call) {
   await sleep(call.start * 1000);
   const begun = performance.now();
-  const given = new AbortController();
-  if (call.cancel !== null) setTimeout(() => given.abort(), call.cancel * 1000);
-  const outcome = await verbs[call.verb](call.channel, call.name, given.signal).then(
+  const patience = new AbortController();
+  if (call.cancel !== null) setTimeout(() => patience.abort(), call.cancel * 1000);
+  const outcome = await verbs[call.verb](call.channel, call.name, patience.signal).then(
     () => "ok",
-    (error) => (given.signal.aborted ? "cancelled" : `${error.name}: ${error.message}`),
+    (error) => (patience.signal.aborted ? "cancelled" : `${error.name}: ${error.message}`),
   );
   return [outcome, (performance.now() - begun) / 1000];
 }
 
 for (const call of errand.before) await one(call);
 console.log("ready");
-const lines = createInterface({ input: process.stdin });
-await new Promise((resolve) => lines.once("line", resolve));
+await given.next();
 lines.close();
 const outcomes = await Promise.all(errand.calls.map(one));
 console.log(JSON.stringify({ version, outcomes }));

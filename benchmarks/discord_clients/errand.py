@@ -1,4 +1,4 @@
-"""What every client does: it says that it is ready, waits for the word, makes its calls and tells what came of them."""
+"""What every client does: it reads its errand, gets ready, waits for the word, makes its calls and tells of them."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ Connect = Callable[[Mapping[str, Any]], AbstractAsyncContextManager[Mapping[str,
 
 
 def run(package: str, connect: Connect) -> None:
-    """Do what the first argument says, a JSON object: `address`, `before`, `calls`, and what else `connect` needs."""
-    errand = json.loads(sys.argv[1])
+    """Do what the first line says, a JSON object: `address`, `before`, `calls`, and what else `connect` needs."""
+    errand = json.loads(sys.stdin.readline())
     outcomes = asyncio.run(_all(errand, connect))
     print(json.dumps({"version": version(package), "outcomes": outcomes}), flush=True)
 

@@ -16,7 +16,8 @@ from benchmarks.discord_clients.errand import EMOJI, PREFIX, TOKEN, Verb, run
 @asynccontextmanager
 async def connect(errand: Mapping[str, Any]) -> AsyncIterator[Mapping[str, Verb]]:
     store = RedisStore(errand["redis"]) if errand["redis"] else MemoryStore()
-    async with DiscordClient(TOKEN, base_url=f"{errand['address']}{PREFIX}", store=store) as discord:
+    base_url, most = f"{errand['address']}{PREFIX}", errand["global_limit"]
+    async with DiscordClient(TOKEN, base_url=base_url, store=store, global_limit=most) as discord:
 
         async def send(channel: int, name: int) -> None:
             response = await discord.post(f"/channels/{channel}/messages", json={"content": str(name)})
