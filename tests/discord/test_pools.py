@@ -73,6 +73,11 @@ async def ask(transport: httpx.AsyncBaseTransport, times: int) -> list[httpx.Res
     return [await transport.handle_async_request(request) for _ in range(times)]
 
 
+def test_the_first_one_is_made_at_once_so_that_the_first_request_need_not_wait_for_it(made: Made) -> None:
+    Pools(made.one, limited(100))
+    assert made.used == [0]
+
+
 async def test_one_request_at_a_time_needs_one_pool(made: Made) -> None:
     transport = Pools(made.one, limited(100))
     for _ in range(20):
