@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import time
@@ -18,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from asgi_ratelimit import RateLimitMiddleware, TokenBucket
 from asgi_ratelimit.fastapi import RateLimit
 from asgi_ratelimit.limits import Scope as BucketScope
+from tests.discord.lateness import lateness
 
 PREFIX = "/api/v10"
 CAPACITY = PER_SECOND = 5
@@ -146,10 +148,15 @@ def served(app: ASGIApp) -> Iterator[str]:
         listening.bind(("127.0.0.1", 0))
         listening.listen(128)  # from here on the kernel keeps connections until uvicorn takes them
         server = uvicorn.Server(uvicorn.Config(app, lifespan="off", ws="none", log_config=None, access_log=False))
-        thread = Thread(target=server.run, args=([listening],))
+        thread = Thread(target=asyncio.run, args=(_serve(server, listening),))
         thread.start()
         try:
             yield f"http://127.0.0.1:{listening.getsockname()[1]}"
         finally:
             server.should_exit = True
             thread.join()
+
+
+async def _serve(server: uvicorn.Server, listening: socket.socket) -> None:
+    async with lateness():
+        await server.serve([listening])

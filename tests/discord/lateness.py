@@ -1,4 +1,4 @@
-"""How long an event loop was kept from running: what happens meanwhile says little of the code under test."""
+"""How long event loops were kept from running: what happens meanwhile says little of the code under test."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from contextlib import asynccontextmanager
 TURN = 0.005  # seconds after which the loop is to come round again
 USUAL = 0.001  # by which it always is late
 STALL = 0.05
+
+_all: list[Lateness] = []
 
 
 class Lateness:
@@ -38,8 +40,14 @@ class Lateness:
 async def lateness() -> AsyncIterator[Lateness]:
     """That of this loop, for as long as the block runs."""
     found = Lateness()
+    _all.append(found)
     measuring = asyncio.ensure_future(found.measure())
     try:
         yield found
     finally:
         measuring.cancel()
+
+
+def longest_stall(since: float) -> float:
+    """The longest one of all the loops of this process that were measured, also of those that have ended."""
+    return max((each.longest_since(since) for each in _all), default=0.0)

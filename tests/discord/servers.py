@@ -26,7 +26,7 @@ from starlette.types import Receive, Scope, Send
 
 from asgi_ratelimit.testing import FakeBucket, FakeDiscord
 from asgi_ratelimit.testing.fake_options import Latency, body_of
-from tests.discord.lateness import Lateness, lateness
+from tests.discord.lateness import lateness, longest_stall
 
 CREATE = "POST /channels/{channel_id}/messages"
 UNUSED_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # it takes a tenth of a second to make a whole one
@@ -154,9 +154,8 @@ def town() -> Iterator[Town]:
 class _Fakes:
     """An app in which the first segment of a path says which fake Discord is meant."""
 
-    def __init__(self, lateness: Lateness) -> None:
+    def __init__(self) -> None:
         self._fakes: dict[str, FakeDiscord] = {}
-        self._lateness = lateness
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         name = scope["path"].split("/", 2)[1]
@@ -174,7 +173,7 @@ class _Fakes:
     def _answer(self, question: dict[str, Any]) -> Any:
         name, options = question["name"], question.get("options", {})
         if "since" in question:
-            return self._lateness.longest_since(question["since"])
+            return longest_stall(question["since"])
         if "open" in question:
             limits = {route: _buckets(spec) for route, spec in question["open"].items()}
             self._fakes[name] = FakeDiscord(limits, latency=PROFILES[question["profile"]].latency, **options)
@@ -212,9 +211,9 @@ def _told(fake: FakeDiscord) -> dict[str, Any]:
 async def serve() -> None:
     """Serve until the input ends."""
     with socket.create_server(("127.0.0.1", 0), backlog=2048) as listening:
-        async with lateness() as late:
+        async with lateness():
             config = uvicorn.Config(
-                _Fakes(late), lifespan="off", ws="none", log_config=None, access_log=False, timeout_keep_alive=60
+                _Fakes(), lifespan="off", ws="none", log_config=None, access_log=False, timeout_keep_alive=60
             )
             server = uvicorn.Server(config)
             sys.stdout.write(f"http://127.0.0.1:{listening.getsockname()[1]}\n")

@@ -21,6 +21,7 @@ from asgi_ratelimit.testing import FakeBucket, FakeDiscord
 from asgi_ratelimit.testing.fake_buckets import Window
 from tests.clients.bots import discord_py_led_to
 from tests.clients.discord_api import PREFIX, served
+from tests.discord.runs import undisturbed
 
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", "'audioop' is deprecated", DeprecationWarning)
@@ -88,6 +89,7 @@ async def backfill(client: discord.Client, limit: Limit | None) -> list[BaseExce
 
 
 @pytest.mark.parametrize("window", ["sliding", "fixed"])
+@undisturbed
 async def test_a_backfill_over_discord_py_draws_no_429_and_loses_nothing(window: Window) -> None:
     fake = messages(window)
     async with discord_py(fake) as client:
@@ -117,6 +119,7 @@ async def test_a_backfill_over_our_client_needs_no_limit_of_its_own(window: Wind
     assert fake.refused == []
 
 
+@undisturbed
 async def test_one_at_a_time_keeps_the_order_and_a_message_that_cannot_be_sent_is_an_outcome() -> None:
     fake = messages("fixed")
     texts = [str(number) for number in range(7)]
@@ -129,7 +132,6 @@ async def test_one_at_a_time_keeps_the_order_and_a_message_that_cannot_be_sent_i
     assert fake.refused == []
 
 
-@pytest.fixture
 def misleading() -> FakeDiscord:
     """Its reactions tell of a generous bucket and keep to another, as Discord's have: its issues 182 and 2886."""
     limits = [FakeBucket("200/270s"), FakeBucket("1/250ms", hidden=True)]
@@ -141,17 +143,20 @@ async def react(client: discord.Client, limit: Limit | None) -> list[BaseExcepti
     return await failures(pace(EMOJI, message.add_reaction, limit=limit, concurrency=2))
 
 
-async def test_reactions_over_discord_py_draw_no_429(misleading: FakeDiscord) -> None:
-    async with discord_py(misleading) as client:
+@undisturbed
+async def test_reactions_over_discord_py_draw_no_429() -> None:
+    fake = misleading()
+    async with discord_py(fake) as client:
         assert await react(client, REACTIONS) == []
-    assert misleading.refused == []
-    assert [seen.status for seen in misleading.requests if seen.route == REACT] == [204] * len(EMOJI)
+    assert fake.refused == []
+    assert [seen.status for seen in fake.requests if seen.route == REACT] == [204] * len(EMOJI)
 
 
-async def test_reactions_without_a_limit_are_refused(misleading: FakeDiscord) -> None:
-    async with discord_py(misleading) as client:
+async def test_reactions_without_a_limit_are_refused() -> None:
+    fake = misleading()
+    async with discord_py(fake) as client:
         await react(client, None)
-    assert misleading.refused
+    assert fake.refused
 
 
 async def test_reactions_over_our_client_need_no_limit() -> None:
@@ -167,7 +172,6 @@ async def test_reactions_over_our_client_need_no_limit() -> None:
     assert fake.count(204) == len(EMOJI)
 
 
-@pytest.fixture
 def strict() -> FakeDiscord:
     return FakeDiscord({BULK: FakeBucket("1/1s", hidden=True), REMOVE: FakeBucket("5/1s", hidden=True)}, token="test")
 
@@ -178,21 +182,25 @@ def batches() -> Iterator[list[discord.Object]]:
         yield batch
 
 
-async def test_bulk_deletes_over_discord_py_draw_no_429(strict: FakeDiscord) -> None:
-    async with discord_py(strict) as client:
+@undisturbed
+async def test_bulk_deletes_over_discord_py_draw_no_429() -> None:
+    fake = strict()
+    async with discord_py(fake) as client:
         channel = text_channel(client)
         assert await failures(pace(batches(), channel.delete_messages, limit=BULK_DELETE, concurrency=2)) == []
-    assert deleted_in_bulk(strict) == [str(message.id) for message in OLD]
-    assert strict.refused == []
+    assert deleted_in_bulk(fake) == [str(message.id) for message in OLD]
+    assert fake.refused == []
 
 
-async def test_deletes_one_by_one_over_discord_py_draw_no_429(strict: FakeDiscord) -> None:
-    async with discord_py(strict) as client:
+@undisturbed
+async def test_deletes_one_by_one_over_discord_py_draw_no_429() -> None:
+    fake = strict()
+    async with discord_py(fake) as client:
         channel = client.get_partial_messageable(CHANNELS[0])
         some = [channel.get_partial_message(message.id) for message in OLD[:7]]
         assert await failures(pace(some, lambda message: message.delete(), limit=DELETE, concurrency=5)) == []
-    assert strict.refused == []
-    assert {seen.path for seen in strict.requests if seen.route == REMOVE} == {
+    assert fake.refused == []
+    assert {seen.path for seen in fake.requests if seen.route == REMOVE} == {
         f"/channels/1001/messages/{message.id}" for message in some
     }
 
