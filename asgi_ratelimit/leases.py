@@ -113,13 +113,12 @@ class MemoryLeases:
                 full, record.kind, record.slot, len(record.flights),
             )  # fmt: skip
 
-    def adopt(self, ask: Ask) -> Permit:
+    def adopt(self, ask: Ask) -> None:
         """Count a call that another store has let go, whether it would have been let go here or not."""
         with self._lock:
             now = self._clock.now_us()
             bucket, _ = self._names.get(ask.route, _UNNAMED)
             self._take(ask, bucket, self._gathered(ask, now), now)
-            return Permit(ask, bucket, now)
 
     def settle(self, permit: Permit, answer: Answer) -> None:
         with self._lock:

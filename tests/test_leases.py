@@ -52,10 +52,17 @@ def test_what_is_over_is_forgotten_in_passing(leases: MemoryLeases, clock: Manua
     assert size(leases) < 400
 
 
-def test_what_is_only_settled_here_does_not_pile_up_either(leases: MemoryLeases, clock: ManualClock) -> None:
-    """As in a store that permits elsewhere, and keeps this one warm."""
+@pytest.mark.parametrize("adopted", [True, False])
+def test_what_is_permitted_elsewhere_does_not_pile_up_either(
+    leases: MemoryLeases, clock: ManualClock, adopted: bool
+) -> None:
+    """As by another store, which keeps this one warm."""
     for number in range(5_000):
-        leases.settle(Permit(ask(major=str(number)), "b", clock.now_us()), Answer("answered", "b", 5, 4, S))
+        theirs = Permit(ask(major=str(number)), "b", clock.now_us())
+        if adopted:
+            leases.adopt(theirs.ask)
+        leases.settle(theirs, Answer("answered", "b", 5, 4, S))
+        assert not any(record.flights for record in leases._records.values())
         clock.advance(1)
     assert size(leases) < 400
 

@@ -1,4 +1,5 @@
--- Gives and takes back permits for calls to somebody else's limits: learned.py and MemoryLeases, as Redis runs them; in frame.lua.
+-- Gives and takes back permits for calls to somebody else's limits: learned.py and MemoryLeases, as Redis runs them.
+-- It stands in frame.lua.
 --
 -- KEYS    for each question one key, that of the owner's permits; nothing is kept there. All of an owner's records have
 --         names that begin with it, so they have its hash tag and are in its slot:
@@ -355,7 +356,8 @@ local function settle(question, base)
 
   local stopped, banned = stops(base)
   local lock = base .. ':lock:' .. route .. ':' .. major
-  local locked = (verdict == 'limited' or verdict == 'sublimited') and max(number(call('GET', lock)) or 0, now + answer.retry + LATE)
+  local locked = verdict == 'limited' or verdict == 'sublimited'
+  locked = locked and max(number(call('GET', lock)) or 0, now + answer.retry + LATE)
   if question[6] > 0 then
     call('ZREM', base .. ':held', permit)
     if verdict ~= 'unsent' then hold(base, permit, now + SECOND) end

@@ -28,7 +28,6 @@ class RedisLeases:
     def __init__(self, server: Server, owner: str, local: MemoryLeases, *, closed: bool) -> None:
         self._server, self._namer, self._closed = server, server.namer, closed
         self.local = local
-        self._adopted: dict[str, Permit] = {}  # `local`'s own, by name: its clock is another one
         self._begun = self._namer.begun("permits", owner, "")
         self._keys = (self._namer.name(self._namer.tag(self._namer.begun("permits"), owner), "permits"),)
 
@@ -47,7 +46,7 @@ class RedisLeases:
     def settle(self, permit: Permit, answer: Answer) -> Awaitable[None]:
         """On its way at once, before whatever is asked later. It never fails: what is lost frees itself."""
         if not self._closed:
-            self.local.settle(self._adopted.pop(permit.ask.name, permit), answer)
+            self.local.settle(permit, answer)
         return _Settling(self._keys, self._settled(permit, answer)).put(self._server)
 
     def sweep(self) -> bool:
@@ -63,7 +62,7 @@ class RedisLeases:
     def granted_there(self, ask: Ask) -> None:
         """The server has given a permit, and somebody has it."""
         if not self._closed:
-            self._adopted[ask.name] = self.local.adopt(ask)
+            self.local.adopt(ask)
 
     def give_back(self, lease: Lease) -> None:
         """Nobody has read the answer."""
