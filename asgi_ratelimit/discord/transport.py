@@ -139,11 +139,10 @@ class _Parcel:
         if self.headers.get("User-Agent", "python-httpx").startswith("python-httpx"):
             self.headers["User-Agent"] = USER_AGENT
         path, kind = request.url.raw_path.decode("ascii"), self.headers.get("Content-Type", "")
-        self.route = route_of(request.method, path, application_id=application_id, wall=wall)
+        told = object_of(body) if request.method == "PATCH" and kind.startswith("application/json") else None
+        self.route = route_of(request.method, path, application_id=application_id, body=told, wall=wall)
         if self.route.creates_message:
             self._body, self.has_nonce = signed(kind, body)
-        elif request.method == "PATCH" and kind.startswith("application/json"):
-            self.route = route_of(request.method, path, application_id=application_id, body=object_of(body))
         self._measure()
         self.priority = _whole(request.extensions.get("priority", 0), "priority")
         self.deadline = _shorter(_positive(request.extensions.get("deadline"), "deadline"), self.route.lifetime)
