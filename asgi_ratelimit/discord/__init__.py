@@ -1,13 +1,15 @@
 """The way out: calls to Discord, paced so that they draw no 429; and the interactions that come in from there.
 
 client        DiscordClient: an httpx.AsyncClient for a bot
-transport     DiscordTransport: the httpx side of it; pools: its connections; nonces: messages that may be sent again
+transport     DiscordTransport: the httpx side of it; pools: its connections; nonces: messages that may be sent again;
+              logs: what others log of it, without tokens
 courier       one call from its first attempt to its last
 pacer         when a call may go; queue: who is before it
 owners        whose calls they are; budget: the invalid requests of an address
 answers       what a response says about limits; routes: to which route a call belongs
 errors        what can go wrong, and what is told
-interactions  InteractionLimit: Discord's calls to the bot, verified and limited
+interactions  InteractionLimit: Discord's calls to the bot, verified and limited; signatures: whether they are
+              Discord's; askers: whom they count for; wording: what a limited user reads
 aware         RateLimitAware: a discord.py bot that counts its 429s
 operations    MESSAGES, REACTIONS, DELETE, BULK_DELETE: limits for bulk work with such a bot
 """

@@ -53,6 +53,12 @@ async def until_held(fake: Remote, number: int) -> None:
         await asyncio.sleep(0.01)
 
 
+async def until_created(fake: Remote, number: int) -> None:
+    """Return once so many messages have arrived."""
+    while (await fake.report()).created < number:
+        await asyncio.sleep(0.01)
+
+
 @dataclass(slots=True)
 class Watch:
     """How long something took, and for how much of that this process's loop was late.

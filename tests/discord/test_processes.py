@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from asgi_ratelimit.leases import LEASE_US
-from tests.discord.runs import BUSY, PATIENCE, undisturbed, until_held
+from tests.discord.runs import BUSY, PATIENCE, undisturbed, until_created, until_held
 from tests.discord.sender import Job, Sent
 from tests.discord.servers import CREATE, PROFILES, Remote, Town, town
 from tests.servers import KINDS, Server
@@ -140,8 +140,7 @@ async def the_death_of_one_among_many_calls(fakes: Town, server: Server) -> None
     async with senders(*([job] for job in jobs_at(fake, server, [60, 20, 20]))) as (doomed, *others):
         for sender in (doomed, *others):
             sender.go()
-        while (await fake.report()).created < 12:
-            await asyncio.sleep(0.01)
+        await until_created(fake, 12)
         await doomed.kill()
         sent = [(await sender.sent())[0] for sender in others]
     report = await fake.report()

@@ -23,6 +23,7 @@ from tests.discord.runs import (
     send,
     send_all,
     undisturbed,
+    until_created,
     until_held,
     watched,
 )
@@ -215,8 +216,7 @@ async def _stopped_midway(fakes: Town, profile: str, verb: str, scope: str | Non
     fake = await fakes.open(profile=profile, global_limit=20)
     async with new_client(fake, global_limit=20) as discord, watched():
         sending = asyncio.ensure_future(send_all(discord, names_of(40), channels=40))
-        while not (report := await fake.report()).created:
-            await asyncio.sleep(0.01)
+        await until_created(fake, 1)
         await fake.do(verb, 1.5)
         responses = await sending
     report = await check_all_sent(fake, names_of(40), responses, refused=range(1, 21))

@@ -10,7 +10,17 @@ from contextlib import AsyncExitStack
 import pytest
 
 from asgi_ratelimit.discord import DiscordClient
-from tests.discord.runs import CHANNEL, check_all_sent, names_of, new_client, send, send_all, undisturbed, watched
+from tests.discord.runs import (
+    CHANNEL,
+    check_all_sent,
+    names_of,
+    new_client,
+    send,
+    send_all,
+    undisturbed,
+    until_created,
+    watched,
+)
 from tests.discord.servers import CREATE, Remote, Town, town
 from tests.redis.stores import new_store
 from tests.servers import KINDS, Server
@@ -90,8 +100,7 @@ async def test_one_that_is_cut_off_from_redis_goes_on_by_what_it_knows(fakes: To
         async with Bots(server, "cut off", outage="local", timeout=2.0) as bots, watched():
             discord = await bots.one(fake)
             sending = asyncio.ensure_future(send_all(discord, names_of(12)))
-            while (await fake.report()).created < 4:
-                await asyncio.sleep(0.01)
+            await until_created(fake, 4)
             server.kill()
             responses = await sending
     await check_all_sent(fake, names_of(12), responses)
