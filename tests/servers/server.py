@@ -259,10 +259,11 @@ class Server:
         raise RuntimeError(f"{self!r} did not start:\n{log}")
 
     def _answers(self) -> bool:
-        """Whether it is this process that answers, and not another one on the same port."""
+        """Whether it is this process that answers, and not another one on the same port, and has read what it kept."""
         try:
             with self.client(timeout=0.5) as client:
-                return bool(client.execute_command("INFO", "server")["process_id"] == self.pid)
+                told = client.execute_command("INFO")
+                return bool(told["process_id"] == self.pid and not told.get("loading"))
         except RedisError:
             return False
 
