@@ -2,19 +2,19 @@
 
 The floor plan, from the street down:
 
-    inbound/     the way in: middleware, WebSockets, keys, headers, the 429
-    fastapi      the same as a FastAPI dependency                        (extra: fastapi)
-    discord/     the way out: calls to Discord; and its interactions     (extra: discord)
-    pace         bulk work at a steady pace                              (extra: progress, for its bar)
-    sync         the same limiter without an event loop
-    backroom     a loop for callers in other threads
-    limiter      Limiter: limits + store + name; line: waiting one's turn
-    redis/       RedisStore: one limit for every process                 (extra: redis)
-    store        where buckets are kept: MemoryStore
-    decision     what was decided; limits, rate: what is allowed
-    leases       permits for calls to somebody else's limits; learned: what answers teach of those
-    clock, errors
-    testing/     what a user's own tests need: ManualClock, FakeDiscord
+    testing/       for users' own tests: ManualClock, StoreContract, FakeDiscord
+    discord/       the way out: calls to Discord                              (extra: discord)
+    interactions/  the endpoint to which Discord posts a bot's interactions   (extra: interactions)
+    fastapi/       the FastAPI dependency                                     (extra: fastapi)
+    inbound/       the way in: middleware, WebSockets, keys, headers, the 429
+    pace           bulk work at a steady pace                                 (extra: progress, for its bar)
+    sync/          the same limiter without an event loop
+    limiter        Limiter: limits + store + name; waiting: first come, first served
+    redis/         RedisStore: one limit for every process                    (extra: redis)
+    memory         MemoryStore: buckets in this process
+    store          what a store of your own has to offer
+    decision       Decision; limits, rate: what is allowed
+    warnings, call_site, clock, errors
 """
 
 from asgi_ratelimit.decision import Decision
@@ -23,8 +23,8 @@ from asgi_ratelimit.inbound.keys import ClientIP, by_header, by_ip, by_user, by_
 from asgi_ratelimit.inbound.middleware import RateLimitMiddleware
 from asgi_ratelimit.limiter import Limiter
 from asgi_ratelimit.limits import FixedWindow, LeakyBucket, SlidingWindow, TokenBucket
+from asgi_ratelimit.memory import MemoryStore
 from asgi_ratelimit.pace import pace
-from asgi_ratelimit.store import MemoryStore
 
 __version__ = "0.1.0"
 

@@ -7,18 +7,20 @@ from collections.abc import Awaitable
 from inspect import isawaitable
 from typing import TYPE_CHECKING
 
+from asgi_ratelimit.call_site import inside_a_request
 from asgi_ratelimit.decision import Decision, Policy
 from asgi_ratelimit.limits import Limit, as_limits
-from asgi_ratelimit.line import Lines
-from asgi_ratelimit.misuse import Notices, inside_a_request
-from asgi_ratelimit.store import MemoryStore, Store
+from asgi_ratelimit.memory import MemoryStore
+from asgi_ratelimit.store import Store
+from asgi_ratelimit.waiting import Lines
+from asgi_ratelimit.warnings import WarnOnce
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 __all__ = ["Limiter"]
 
-_notices = Notices()  # of the whole process: a limiter made for each request could not remember
+_notices = WarnOnce()  # of the whole process: a limiter made for each request could not remember
 _ONE = 1
 
 
@@ -47,7 +49,9 @@ class Limiter:
             Policy(global_name or name if limit.scope == "global" else name, limit) for limit in self.limits
         )
         if store is None and inside_a_request():
-            _notices.say("ARL106", f"{self!r} has a store of its own, so it limits nothing; make it once, with the app")
+            _notices.warn(
+                "ARL106", f"{self!r} has a store of its own, so it limits nothing; make it once, with the app"
+            )
         self.store: Store = MemoryStore() if store is None else store
         self._buckets = self.store.open(name, self.policies)
         self.ask = self._buckets.decide  # try_acquire for those who have checked the cost: at once, where the store can

@@ -10,6 +10,8 @@ from hypothesis import HealthCheck, settings
 from asgi_ratelimit import MemoryStore
 from asgi_ratelimit.testing import ManualClock
 
+pytest_plugins = ["tests.support.redis_fixtures"]
+
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 

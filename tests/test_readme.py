@@ -16,10 +16,10 @@ from starlette.testclient import TestClient
 
 import asgi_ratelimit.discord.client
 from asgi_ratelimit.clock import SystemClock
-from asgi_ratelimit.misuse import CODES
 from asgi_ratelimit.testing import FakeDiscord
-from tests.discord.signing import PUBLIC_KEY
-from tests.servers import Server
+from asgi_ratelimit.warnings import CODES
+from tests.support.servers import Server
+from tests.support.signing import PUBLIC_KEY
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"^```python\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)

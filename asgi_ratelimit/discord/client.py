@@ -10,9 +10,9 @@ from urllib.request import getproxies, proxy_bypass
 import httpx
 
 from asgi_ratelimit.discord.errors import Tell
-from asgi_ratelimit.discord.pacer import Waiting
 from asgi_ratelimit.discord.pools import CONNECTIONS, pooled
 from asgi_ratelimit.discord.routes import redacted
+from asgi_ratelimit.discord.scheduler import Waiting
 from asgi_ratelimit.discord.transport import USER_AGENT, DiscordTransport
 from asgi_ratelimit.store import Store
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, MutableMapping
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode
 
-from asgi_ratelimit.discord.answers import object_of
+from asgi_ratelimit.discord.response_headers import object_of
 
 __all__ = ["signed"]
 

@@ -7,8 +7,8 @@ from bisect import bisect_left, insort
 from dataclasses import dataclass
 from operator import attrgetter
 
-from asgi_ratelimit.learned import FIXED, SLIDING
-from asgi_ratelimit.leases import SECOND_US, Lease
+from asgi_ratelimit.discord.permits.bucket import FIXED, SLIDING
+from asgi_ratelimit.discord.permits.memory import SECOND_US, Lease
 
 __all__ = ["Queue", "Turn"]
 

@@ -9,17 +9,18 @@ from urllib.parse import quote
 
 import httpx
 
-from asgi_ratelimit.discord.answers import object_of
-from asgi_ratelimit.discord.budget import InvalidBudget
-from asgi_ratelimit.discord.courier import Courier, Lost, Terms, Trip
 from asgi_ratelimit.discord.errors import Tell
-from asgi_ratelimit.discord.logs import keep_tokens_out
+from asgi_ratelimit.discord.invalid_requests import InvalidBudget
 from asgi_ratelimit.discord.nonces import signed
-from asgi_ratelimit.discord.owners import Owners, careful
-from asgi_ratelimit.discord.pacer import CLOSED, Call, Pace, Waiting
 from asgi_ratelimit.discord.pools import CONNECTIONS, pooled
+from asgi_ratelimit.discord.redaction import keep_tokens_out
+from asgi_ratelimit.discord.response_headers import object_of
 from asgi_ratelimit.discord.routes import redacted, route_of
-from asgi_ratelimit.store import MemoryStore, Store
+from asgi_ratelimit.discord.scheduler import CLOSED, Call, Pace, Waiting
+from asgi_ratelimit.discord.sender import Courier, Lost, Terms, Trip
+from asgi_ratelimit.discord.tokens import Owners, careful
+from asgi_ratelimit.memory import MemoryStore
+from asgi_ratelimit.store import Store
 
 __all__ = ["USER_AGENT", "DiscordTransport"]
 

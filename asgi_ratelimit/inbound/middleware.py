@@ -14,18 +14,20 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from asgi_ratelimit.call_site import inside_a_request
 from asgi_ratelimit.decision import Decision
 from asgi_ratelimit.errors import StoreUnavailable
-from asgi_ratelimit.inbound.gate import ClientGone, Gate, Limiters, reads_the_user
+from asgi_ratelimit.inbound.guard import ClientGone, Gate, Limiters, reads_the_user
 from asgi_ratelimit.inbound.headers import HeaderStyle, checked_style
 from asgi_ratelimit.inbound.keys import KeyFunction, by_user_or_ip
-from asgi_ratelimit.inbound.ledger import LEDGER, Ledger, merged
-from asgi_ratelimit.inbound.response import LimitedResponse, UnavailableResponse, can_only_close
+from asgi_ratelimit.inbound.request_state import LEDGER, Ledger, merged
+from asgi_ratelimit.inbound.responses import LimitedResponse, UnavailableResponse, can_only_close
 from asgi_ratelimit.inbound.websocket import LimitedSocket
 from asgi_ratelimit.limiter import Limiter
 from asgi_ratelimit.limits import as_limits
-from asgi_ratelimit.misuse import Notices, inside_a_request
-from asgi_ratelimit.store import MemoryStore, Store
+from asgi_ratelimit.memory import MemoryStore
+from asgi_ratelimit.store import Store
+from asgi_ratelimit.warnings import WarnOnce
 
 __all__ = ["RateLimitMiddleware"]
 
@@ -70,7 +72,7 @@ class RateLimitMiddleware:
                 raise ValueError(f"{option} must be a function or None, not {function!r}")
         self.app = app
         self.store: Store = MemoryStore() if store is None else store
-        self._notices = Notices()
+        self._notices = WarnOnce()
         self._gate = Gate(limit, key, cost, max_wait, self._notices)
         self._limiters = Limiters(self.store, name, self._gate.fixed)
         self._exempt = exempt if callable(exempt) else _path_pattern(exempt)
@@ -200,7 +202,7 @@ class RateLimitMiddleware:
             if isawaitable(response):
                 response = await response
             if not callable(response):
-                self._notices.say(
+                self._notices.warn(
                     "ARL204", f"it must return a Response, not {response!r:.80}; Discord's 429 is sent instead"
                 )
         await (response if callable(response) else LimitedResponse(decision))(scope, receive, send)
@@ -233,11 +235,11 @@ class RateLimitMiddleware:
 
     def _check_place(self) -> None:
         if inside_a_request():
-            self._notices.say("ARL106", "its buckets are new each time and limit nothing; make it once, with the app")
+            self._notices.warn("ARL106", "its buckets are new each time and limit nothing; make it once, with the app")
         inner: Any = None if self._gate.unlimited else self.app
         for _ in range(_MOST_LAYERS):
             if isinstance(inner, CORSMiddleware):
-                self._notices.say(
+                self._notices.warn(
                     "ARL108",
                     "browsers may not read its 429, which lacks the CORS headers. Add CORSMiddleware after "
                     "RateLimitMiddleware: what is added last stands outside.",
@@ -249,7 +251,7 @@ class RateLimitMiddleware:
         self._gate.warn_of_workers(self.store)
 
     def _warn_late_user(self) -> None:
-        self._notices.say(
+        self._notices.warn(
             "ARL107",
             "it saw no user, so everybody was keyed by address. Add AuthenticationMiddleware after "
             "RateLimitMiddleware: what is added last stands outside and runs first.",

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from starlette.types import Message, Receive, Send
 
 from asgi_ratelimit.clock import Clock
-from asgi_ratelimit.inbound.response import RATE_LIMITED
+from asgi_ratelimit.inbound.responses import RATE_LIMITED
 from asgi_ratelimit.limits import Limit, State
 
 __all__ = ["LimitedSocket"]

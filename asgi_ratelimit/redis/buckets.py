@@ -11,7 +11,7 @@ from asgi_ratelimit.clock import Clock
 from asgi_ratelimit.decision import Decision, Policy, blocked, reported
 from asgi_ratelimit.errors import StoreUnavailable
 from asgi_ratelimit.limits import LeakyBucket, State, TokenBucket
-from asgi_ratelimit.redis.deny import DenyCache
+from asgi_ratelimit.redis.deny_cache import DenyCache
 from asgi_ratelimit.redis.fallback import Fallback, Known
 from asgi_ratelimit.redis.names import Namer
 from asgi_ratelimit.redis.wire import CHECKS, Reply, Script, Verb, described, read_state, refundable, shape

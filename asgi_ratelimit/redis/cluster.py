@@ -8,8 +8,8 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
+from asgi_ratelimit.redis.address import Address
 from asgi_ratelimit.redis.breaker import Breaker, Tell
-from asgi_ratelimit.redis.connect import Address
 from asgi_ratelimit.redis.node import Check, Node
 
 __all__ = ["Cluster"]

@@ -9,7 +9,7 @@ from asgi_ratelimit.clock import SystemClock
 from asgi_ratelimit.decision import Decision, Policy, reported
 from asgi_ratelimit.errors import StoreUnavailable
 from asgi_ratelimit.limits import Outage, State
-from asgi_ratelimit.store import MemoryBuckets, MemoryStore
+from asgi_ratelimit.memory import MemoryBuckets, MemoryStore
 
 __all__ = ["Fallback", "Known", "ServerClock"]
 

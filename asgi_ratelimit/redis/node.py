@@ -13,7 +13,7 @@ from redis.exceptions import AskError, ResponseError
 
 from asgi_ratelimit.clock import Clock
 from asgi_ratelimit.redis.breaker import Breaker, Tell
-from asgi_ratelimit.redis.channel import Channel
+from asgi_ratelimit.redis.connection import Channel
 from asgi_ratelimit.redis.wire import Command, Question, Reply, Script, command, shape, write
 
 __all__ = ["Check", "Node", "Redirect"]

@@ -18,19 +18,19 @@ from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 from asgi_ratelimit.clock import Clock, SystemClock
 from asgi_ratelimit.decision import Policy
 from asgi_ratelimit.errors import StoreUnavailable
-from asgi_ratelimit.limits import OUTAGES, Limit, Outage
-from asgi_ratelimit.misuse import Notices
+from asgi_ratelimit.limits import OUTAGES, Outage
+from asgi_ratelimit.memory import MemoryStore
+from asgi_ratelimit.redis.address import Address, place_of
 from asgi_ratelimit.redis.breaker import Tell
 from asgi_ratelimit.redis.buckets import SLOTS, RedisBuckets
 from asgi_ratelimit.redis.cluster import Cluster
-from asgi_ratelimit.redis.connect import Address, place_of
-from asgi_ratelimit.redis.deny import DenyCache
+from asgi_ratelimit.redis.cross_slot import SpreadBuckets
+from asgi_ratelimit.redis.deny_cache import DenyCache
 from asgi_ratelimit.redis.fallback import Fallback, Known, ServerClock
-from asgi_ratelimit.redis.leases import RedisLeases
 from asgi_ratelimit.redis.names import Namer
 from asgi_ratelimit.redis.node import Check, Node, Redirect
-from asgi_ratelimit.redis.spread import SpreadBuckets
-from asgi_ratelimit.store import Buckets, MemoryStore
+from asgi_ratelimit.store import Buckets
+from asgi_ratelimit.warnings import WarnOnce
 
 __all__ = ["RedisStore"]
 
@@ -54,6 +54,8 @@ class RedisStore:
     what makes no sense.
     """
 
+    shared: bool = True
+
     def __init__(
         self,
         where: object,
@@ -70,16 +72,17 @@ class RedisStore:
         self._place = place_of(where)
         self.is_cluster = self._place.kind == "cluster"
         self.clock: Clock = clock or SystemClock()
-        self.doors: dict[str, tuple[Limit, ...]] = {}
         self.namer = Namer(prefix, secret.encode() if isinstance(secret, str) else secret or b"")
         self.deny = DenyCache(deny_cache)
         self.known = Known()
         self.timeout = timeout
-        self._prefix, self._outage, self._tell = prefix, outage, on_event
+        self.outage: Outage = outage
+        self._prefix, self._tell = prefix, on_event
         self._manual = clock
         self._server_clock = ServerClock()
-        self._local = MemoryStore(max_keys=_LOCAL_KEYS, clock=clock or self._server_clock)
-        self._notices = Notices()
+        self.server_clock: Clock = clock or self._server_clock
+        self._local = MemoryStore(max_keys=_LOCAL_KEYS, clock=self.server_clock)
+        self._notices = WarnOnce()
         self._patient: RedisStore | None = None
         self._sessions: dict[asyncio.AbstractEventLoop, Node | Cluster] = {}
         self._lives: dict[asyncio.AbstractEventLoop, AsyncGenerator[None, None]] = {}
@@ -97,11 +100,11 @@ class RedisStore:
         buckets = [self._buckets(name, group, face, blocks=i == 0) for i, group in enumerate(groups)]
         return buckets[0] if len(buckets) == 1 else SpreadBuckets(buckets)
 
-    def open_leases(self, owner: str) -> RedisLeases:
-        """Permits wait for the server for a second at least: other than a request they have the time."""
+    def patient(self) -> RedisStore:
+        """The same store for callers that have time: a second at least, over connections of its own."""
         if self._patient is None:
             self._patient = self if self.timeout >= _PATIENCE else self._more_patient()
-        return RedisLeases(self._patient, owner, self._local.open_leases(owner), closed=self._outage == "closed")
+        return self._patient
 
     async def start(self) -> None:
         """Connect. StoreUnavailable if the server refuses us; one that is merely down is an outage like any other."""
@@ -157,7 +160,7 @@ class RedisStore:
             await session.aclose()
 
     def _buckets(self, name: str, policies: Sequence[Policy], face: Policy, *, blocks: bool = True) -> RedisBuckets:
-        fallback = Fallback(self._local, self.known, name, policies, face, self._outage)
+        fallback = Fallback(self._local, self.known, name, policies, face, self.outage)
         return RedisBuckets(self, name, policies, fallback, face, blocks=blocks)
 
     def _more_patient(self) -> RedisStore:
@@ -203,7 +206,7 @@ class RedisStore:
         found = dict(line.split(":", 1) for line in memory.splitlines() if ":" in line)
         policy = found.get("maxmemory_policy", "noeviction")
         if policy != "noeviction" and found.get("maxmemory", "0") != "0":
-            self._notices.say(
+            self._notices.warn(
                 "ARL110", f"{self._place.name} has maxmemory-policy {policy}: set it to noeviction, or give it room"
             )
 

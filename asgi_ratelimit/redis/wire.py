@@ -16,8 +16,8 @@ from asgi_ratelimit.decision import Decision
 from asgi_ratelimit.limits import FixedWindow, LeakyBucket, Limit, SlidingWindow, TokenBucket
 
 __all__ = [
-    "CHECKS", "LEASES", "Command", "Question", "Reply", "Script", "Verb", "command", "described", "read_state",
-    "refundable", "shape", "write",
+    "CHECKS", "Command", "Question", "Reply", "Script", "Verb", "command", "described", "read_state",
+    "refundable", "script_in", "shape", "write",
 ]  # fmt: skip
 
 Verb = Literal["decide", "peek", "refund", "reset", "block", "probe", "lease", "settle"]
@@ -33,13 +33,14 @@ class Script:
     sha: str
 
 
-def _script(name: str) -> Script:
-    frame, own = (files("asgi_ratelimit.redis").joinpath(each).read_bytes() for each in ("frame.lua", name))
-    text = frame.replace(b"--[[SCRIPT]]", own)
+def script_in(package: str, name: str) -> Script:
+    """A script of a package, in the frame that all scripts share."""
+    frame = files("asgi_ratelimit.redis").joinpath("frame.lua").read_bytes()
+    text = frame.replace(b"--[[SCRIPT]]", files(package).joinpath(name).read_bytes())
     return Script(text, sha1(text, usedforsecurity=False).hexdigest())
 
 
-CHECKS, LEASES = _script("checks.lua"), _script("leases.lua")
+CHECKS = script_in("asgi_ratelimit.redis", "checks.lua")
 
 
 class Question(Protocol):

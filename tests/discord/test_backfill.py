@@ -18,10 +18,10 @@ from asgi_ratelimit.discord import BULK_DELETE, DELETE, MESSAGES, REACTIONS, Dis
 from asgi_ratelimit.limits import Limit, SlidingWindow
 from asgi_ratelimit.rate import Rate
 from asgi_ratelimit.testing import FakeBucket, FakeDiscord
-from asgi_ratelimit.testing.fake_buckets import Window
-from tests.clients.bots import discord_py_led_to
-from tests.clients.discord_api import PREFIX, served
-from tests.discord.runs import undisturbed
+from asgi_ratelimit.testing.fake_discord.buckets import Window
+from tests.real_clients.bots import discord_py_led_to
+from tests.real_clients.discord_api import PREFIX, served
+from tests.support.discord_runs import undisturbed
 
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", "'audioop' is deprecated", DeprecationWarning)

@@ -13,8 +13,8 @@ import pytest
 from asgi_ratelimit import MemoryStore
 from asgi_ratelimit.discord import DiscordClient
 from asgi_ratelimit.testing import FakeBucket, FakeDiscord, ManualClock
-from tests.discord.bots import SECONDS, TOKEN, all_of, bot, bot_of, flights, held, passing, settled, taken
-from tests.testing.asking import MESSAGES, SEND, until
+from tests.support.clients import SECONDS, TOKEN, all_of, bot, bot_of, flights, held, passing, settled, taken
+from tests.support.fake_discord import MESSAGES, SEND, until
 
 pytestmark = pytest.mark.anyio
 

@@ -11,8 +11,8 @@ import pytest
 
 from asgi_ratelimit.discord import DiscordClient
 from asgi_ratelimit.testing import FakeDiscord, ManualClock
-from tests.discord.bots import TOKEN, Seen, bot, bot_of, passing, settled
-from tests.testing.asking import MESSAGES, SEND
+from tests.support.clients import TOKEN, Seen, bot, bot_of, passing, settled
+from tests.support.fake_discord import MESSAGES, SEND
 
 pytestmark = pytest.mark.anyio
 

@@ -14,8 +14,8 @@ import pytest
 from asgi_ratelimit import MemoryStore
 from asgi_ratelimit.discord import DiscordClient
 from asgi_ratelimit.testing import FakeDiscord, ManualClock
-from tests.discord.bots import API, TOKEN, Seen, all_of, passing
-from tests.testing.asking import MESSAGES, SEND
+from tests.support.clients import API, TOKEN, Seen, all_of, passing
+from tests.support.fake_discord import MESSAGES, SEND
 
 pytestmark = pytest.mark.anyio
 

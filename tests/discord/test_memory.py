@@ -12,12 +12,12 @@ import pytest
 
 from asgi_ratelimit import MemoryStore
 from asgi_ratelimit.discord import DiscordClient
-from asgi_ratelimit.discord.owners import Owners
-from asgi_ratelimit.discord.pacer import Call, Pace, Pacer
+from asgi_ratelimit.discord.permits.bucket import Answer
 from asgi_ratelimit.discord.routes import _parsed, route_of
-from asgi_ratelimit.learned import Answer
+from asgi_ratelimit.discord.scheduler import Call, Pace, Pacer
+from asgi_ratelimit.discord.tokens import Owners
 from asgi_ratelimit.testing import ManualClock
-from tests.discord.bots import TOKEN, all_of, bot_of, settled
+from tests.support.clients import TOKEN, all_of, bot_of, permits_in, settled
 
 pytestmark = pytest.mark.anyio
 
@@ -63,13 +63,13 @@ async def test_channels_and_webhooks_are_forgotten(clock: ManualClock, store: Me
     await through_all_channels(pacer, range(3_000))  # caches are full now
     await idle(clock)
     gc.collect()
-    records = len(store._leases)
+    records = len(permits_in(store))
     await through_all_channels(pacer, range(3_000, MANY))
-    leases = next(iter(store._leases.values()))
+    leases = next(iter(permits_in(store).values()))
     assert len(leases._records) > MANY / 2, "nothing is forgotten while it is in use"
     await idle(clock)
     assert (len(leases._records), len(leases._locked), len(leases._held), len(leases._by_end)) == (0, 0, 0, 0)
-    assert (len(pacer._lines), len(pacer._pauses), len(store._leases)) == (0, 0, records)
+    assert (len(pacer._lines), len(pacer._pauses), len(permits_in(store))) == (0, 0, records)
     assert len(leases._names) <= 10_000
     assert pacer.is_idle
     assert not clock._timers
@@ -113,7 +113,7 @@ async def test_tokens_that_are_used_no_more_are_forgotten_even_if_they_are_dead(
         if number % 250 == 0:
             await idle(clock)
     assert len(owners._owners) <= 1_000
-    assert len(store._leases) <= 1_000
+    assert len(permits_in(store)) <= 1_000
 
 
 async def test_many_tokens_in_use_at_once_are_all_kept_and_found_quickly(

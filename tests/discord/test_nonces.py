@@ -11,8 +11,8 @@ import pytest
 
 from asgi_ratelimit.discord.nonces import signed
 from asgi_ratelimit.testing import FakeDiscord, ManualClock
-from tests.discord.bots import bot, bot_of, passing
-from tests.testing.asking import SEND
+from tests.support.clients import bot, bot_of, passing
+from tests.support.fake_discord import SEND
 
 pytestmark = pytest.mark.anyio
 

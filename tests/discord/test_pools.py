@@ -12,7 +12,7 @@ import pytest
 
 from asgi_ratelimit.discord import DiscordTransport
 from asgi_ratelimit.discord.pools import Pools, pooled
-from tests.discord.servers import UNUSED_TLS
+from tests.support.fake_discord_servers import UNUSED_TLS
 
 pytestmark = pytest.mark.anyio
 

@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from asgi_ratelimit.leases import LEASE_US
-from tests.discord.runs import BUSY, PATIENCE, undisturbed, until_created, until_held
-from tests.discord.sender import Job, Sent
-from tests.discord.servers import CREATE, PROFILES, Remote, Town, town
-from tests.servers import KINDS, Server
+from asgi_ratelimit.discord.permits.memory import LEASE_US
+from tests.support.discord_process import Job, Sent
+from tests.support.discord_runs import BUSY, PATIENCE, undisturbed, until_created, until_held
+from tests.support.fake_discord_servers import CREATE, PROFILES, Remote, Town, town
+from tests.support.servers import KINDS, Server
 
 Scenario = Callable[..., Coroutine[Any, Any, None]]
 
@@ -67,7 +67,7 @@ async def senders(*jobs_of_each: list[Job]) -> AsyncIterator[list[Sender]]:
     async with AsyncExitStack() as stack, asyncio.timeout(PATIENCE):
         found = []
         for jobs in jobs_of_each:
-            command = (sys.executable, "-m", "tests.discord.sender")
+            command = (sys.executable, "-m", "tests.support.discord_process")
             process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE)
             found.append(Sender(process, jobs))
             stack.push_async_callback(found[-1].kill)

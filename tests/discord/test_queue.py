@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
+from asgi_ratelimit.discord.permits.bucket import FIXED, SLIDING
+from asgi_ratelimit.discord.permits.memory import ANSWER, SECOND_US, Lease, Why
 from asgi_ratelimit.discord.queue import Queue, Turn
-from asgi_ratelimit.learned import FIXED, SLIDING
-from asgi_ratelimit.leases import ANSWER, SECOND_US, Lease, Why
 
 pytestmark = pytest.mark.anyio
 

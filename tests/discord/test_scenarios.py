@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.discord.runs import (
+from tests.support.discord_runs import (
     CHANNEL,
     PATIENCE,
     check_all_sent,
@@ -27,7 +27,7 @@ from tests.discord.runs import (
     until_held,
     watched,
 )
-from tests.discord.servers import CREATE, PROFILES, UNUSED_TLS, Town, town
+from tests.support.fake_discord_servers import CREATE, PROFILES, UNUSED_TLS, Town, town
 
 Scenario = Callable[..., Coroutine[Any, Any, None]]
 Results = dict[tuple[str, str], "asyncio.Task[None]"]

@@ -19,7 +19,7 @@ import pytest
 from asgi_ratelimit import MemoryStore
 from asgi_ratelimit.discord import DiscordClient, DiscordError, DiscordEvent, DiscordTransport
 from asgi_ratelimit.testing import FakeDiscord, ManualClock
-from tests.discord.bots import API, TOKEN, WEBHOOK, bot, bot_of, passing, rid_of, settled
+from tests.support.clients import API, TOKEN, WEBHOOK, bot, bot_of, passing, permits_in, rid_of, settled
 
 pytestmark = pytest.mark.anyio
 
@@ -138,7 +138,7 @@ async def test_in_no_key_of_the_store_and_no_repr(clock: ManualClock) -> None:
         for owner in pacing._owners._owners.values():
             assert secret_free([owner, owner.pacer._lines, owner.pacer._pauses])
         assert secret_free([discord, pacing, discord.waiting, pacing._courier, list(pacing._owners._owners)])
-        for name, leases in store._leases.items():
+        for name, leases in permits_in(store).items():
             assert secret_free([name, leases._records, leases._names, leases._locked, leases._held])
         await rid_of(*waiting)
 

@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack
 import pytest
 
 from asgi_ratelimit.discord import DiscordClient
-from tests.discord.runs import (
+from tests.support.discord_runs import (
     CHANNEL,
     check_all_sent,
     names_of,
@@ -21,9 +21,9 @@ from tests.discord.runs import (
     until_created,
     watched,
 )
-from tests.discord.servers import CREATE, Remote, Town, town
-from tests.redis.stores import new_store
-from tests.servers import KINDS, Server
+from tests.support.fake_discord_servers import CREATE, Remote, Town, town
+from tests.support.servers import KINDS, Server
+from tests.support.stores import new_store
 
 WINDOW = {CREATE: {"limit": "3/1s", "window": "fixed"}}
 

@@ -14,8 +14,8 @@ import pytest
 from asgi_ratelimit import MemoryStore
 from asgi_ratelimit.discord import DiscordRateLimited, DiscordTransport, TokenRejected
 from asgi_ratelimit.testing import FakeDiscord, ManualClock
-from tests.discord.bots import API, all_of, bot, bot_of, flights, held, passing, rid_of, settled, taken
-from tests.testing.asking import MESSAGES, SEND
+from tests.support.clients import API, all_of, bot, bot_of, flights, held, passing, permits_in, rid_of, settled, taken
+from tests.support.fake_discord import MESSAGES, SEND
 
 pytestmark = pytest.mark.anyio
 
@@ -162,7 +162,7 @@ def test_what_is_over_is_swept_on_a_second_loop_too(fake: FakeDiscord, clock: Ma
         for _ in range(6):
             clock.advance(30)
             await settled()
-        assert not any(leases._records for leases in store._leases.values())
+        assert not any(leases._records for leases in permits_in(store).values())
 
     asyncio.run(get(1))
     clock.advance(30)  # that loop is closed, and its timer lost
@@ -271,8 +271,8 @@ async def test_a_compressed_refusal_is_read_and_can_be_read_again(clock: ManualC
     [
         ({"inner": "x"}, "inner must be an httpx transport.*'x'"),
         ({"inner": httpx.HTTPTransport}, "inner must be an httpx transport"),
-        ({"store": "redis://"}, "store must be a MemoryStore or a RedisStore, not 'redis://'"),
-        ({"store": MemoryStore}, "store must be a MemoryStore or a RedisStore"),
+        ({"store": "redis://"}, "store must be a store such as MemoryStore, not 'redis://'"),
+        ({"store": MemoryStore}, "store must be a store such as MemoryStore"),
         *(({"global_limit": value}, "global_limit must be .* 50") for value in (0, -1, True, 1.5, "50", None)),
         *(({"max_wait": value}, "max_wait must be .*=60") for value in (-1, True, "5", float("nan"), float("inf"))),
         *(({"max_retries": value}, "max_retries must be .*=5") for value in (-1, True, 1.5, None, "3")),

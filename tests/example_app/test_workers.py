@@ -20,7 +20,7 @@ from playwright.sync_api import Locator, Page, expect
 from redis import Redis
 
 from example_app.with_redis import private_redis
-from tests.servers import wait_until
+from tests.support.servers import wait_until
 
 AT_ONCE = 24
 PATIENCE = 30.0  # s, for a machine that is busy with something else

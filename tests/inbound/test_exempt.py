@@ -12,9 +12,8 @@ from starlette.types import Receive, Scope, Send
 
 from asgi_ratelimit import MemoryStore, RateLimitMiddleware
 from asgi_ratelimit.testing import ManualClock
-
-from .asgi import ask, respond, statuses
-from .test_middleware import Trouble, door, page, site
+from tests.inbound.test_middleware import Trouble, door, page, site
+from tests.support.asgi import ask, respond, statuses
 
 pytestmark = pytest.mark.anyio
 

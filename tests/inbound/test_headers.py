@@ -19,7 +19,7 @@ from asgi_ratelimit.inbound.headers import (
     in_milliseconds,
     retry_after_header,
 )
-from asgi_ratelimit.inbound.response import limited_body
+from asgi_ratelimit.inbound.responses import limited_body
 from asgi_ratelimit.limits import Limit
 from asgi_ratelimit.testing import ManualClock
 

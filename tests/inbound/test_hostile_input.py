@@ -11,8 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from asgi_ratelimit import ClientIP, MemoryStore, RateLimitMiddleware, by_header
 from asgi_ratelimit.testing import ManualClock
-
-from .asgi import DENIAL, Answer, Exchange, ask, handshake, hello, respond, statuses
+from tests.support.asgi import DENIAL, Answer, Exchange, ask, handshake, hello, respond, statuses
 
 pytestmark = pytest.mark.anyio
 

@@ -12,8 +12,7 @@ from starlette.authentication import BaseUser, SimpleUser, UnauthenticatedUser
 from starlette.requests import HTTPConnection
 
 from asgi_ratelimit import ClientIP, by_header, by_ip, by_user, by_user_or, by_user_or_ip
-
-from .asgi import http
+from tests.support.asgi import http
 
 pytestmark = pytest.mark.anyio
 

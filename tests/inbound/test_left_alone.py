@@ -7,9 +7,8 @@ from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
 from asgi_ratelimit import MemoryStore, RateLimitMiddleware
-from asgi_ratelimit.inbound.ledger import LEDGER
-
-from .asgi import ask
+from asgi_ratelimit.inbound.request_state import LEDGER
+from tests.support.asgi import ask
 
 pytestmark = pytest.mark.anyio
 

@@ -16,8 +16,7 @@ from starlette.websockets import WebSocket
 
 from asgi_ratelimit import MemoryStore, RateLimitMiddleware, StoreUnavailable, by_user
 from asgi_ratelimit.testing import ManualClock
-
-from .asgi import DENIAL, Exchange, ask, body, handshake, hello, http, respond, settle, statuses
+from tests.support.asgi import DENIAL, Exchange, ask, body, handshake, hello, http, respond, settle, statuses
 
 pytestmark = pytest.mark.anyio
 

@@ -9,10 +9,23 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from asgi_ratelimit import LeakyBucket, MemoryStore, RateLimitMiddleware, TokenBucket
-from asgi_ratelimit.inbound import gate
+from asgi_ratelimit.inbound import guard as gate
 from asgi_ratelimit.testing import ManualClock
-
-from .asgi import CONNECT, DENIAL, GONE, LEFT, Answer, Exchange, ask, body, hello, http, respond, settle, websocket
+from tests.support.asgi import (
+    CONNECT,
+    DENIAL,
+    GONE,
+    LEFT,
+    Answer,
+    Exchange,
+    ask,
+    body,
+    hello,
+    http,
+    respond,
+    settle,
+    websocket,
+)
 
 pytestmark = pytest.mark.anyio
 

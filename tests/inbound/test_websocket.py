@@ -11,8 +11,19 @@ from starlette.types import Receive, Scope, Send
 
 from asgi_ratelimit import Decision, FixedWindow, MemoryStore, RateLimitMiddleware
 from asgi_ratelimit.testing import ManualClock
-
-from .asgi import CONNECT, DENIAL, LEFT, Exchange, ask, frame, handshake, hello, settle, statuses, websocket
+from tests.support.asgi import (
+    CONNECT,
+    DENIAL,
+    LEFT,
+    Exchange,
+    ask,
+    frame,
+    handshake,
+    hello,
+    settle,
+    statuses,
+    websocket,
+)
 
 pytestmark = pytest.mark.anyio
 

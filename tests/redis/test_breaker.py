@@ -8,7 +8,7 @@ import pytest
 
 from asgi_ratelimit.redis import StoreEvent
 from asgi_ratelimit.redis.breaker import Breaker
-from tests.servers import wait_until
+from tests.support.servers import wait_until
 
 
 def tripped(events: list[StoreEvent]) -> Breaker:

@@ -11,8 +11,8 @@ import pytest
 
 from asgi_ratelimit import Decision, LeakyBucket, Limiter, TokenBucket
 from asgi_ratelimit.redis import RedisStore
-from tests.redis.counts import calls
-from tests.servers import Cluster, Proxy, Server, wait_until
+from tests.support.server_counts import calls
+from tests.support.servers import Cluster, Proxy, Server, wait_until
 
 MANY = 500
 SEEDS = range(4)

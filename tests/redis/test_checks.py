@@ -17,9 +17,9 @@ from asgi_ratelimit import FixedWindow, LeakyBucket, Limiter, SlidingWindow, Sto
 from asgi_ratelimit.limits import Limit
 from asgi_ratelimit.redis import RedisStore
 from asgi_ratelimit.testing import ManualClock
-from tests.redis.stores import names_of, new_store, spoilt
-from tests.redis.traces import ALL, FORWARD, STARTS, Duel, Step, TraceClock, traces_of
-from tests.servers import Server
+from tests.support.servers import Server
+from tests.support.stores import names_of, new_store, spoilt
+from tests.support.traces import ALL, FORWARD, STARTS, Duel, Step, TraceClock, traces_of
 
 KINDS: list[Limit] = [
     TokenBucket("7/70s burst 100"),

@@ -22,8 +22,8 @@ from starlette.types import Message
 
 from asgi_ratelimit import Limiter, RateLimitMiddleware
 from asgi_ratelimit.redis import RedisStore
-from tests.redis.counts import clients, until_alone
-from tests.servers import Cluster, Proxy, Server, wait_until
+from tests.support.server_counts import clients, until_alone
+from tests.support.servers import Cluster, Proxy, Server, wait_until
 
 PATIENCE = 30.0  # seconds until a hanging test fails
 

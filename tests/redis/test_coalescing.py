@@ -13,8 +13,8 @@ import pytest
 from asgi_ratelimit import Decision, FixedWindow, LeakyBucket, Limiter, SlidingWindow, TokenBucket
 from asgi_ratelimit.limits import Limit
 from asgi_ratelimit.redis import RedisStore
-from tests.redis.counts import calls, clients, connections_ever, sizes_of_calls
-from tests.servers import Proxy, Server
+from tests.support.server_counts import calls, clients, connections_ever, sizes_of_calls
+from tests.support.servers import Proxy, Server
 
 MOST_IN_A_CALL = 128  # checks, so that no call keeps the server busy for long
 MOST_CONNECTIONS = 4

@@ -10,8 +10,8 @@ from asgi_ratelimit import FixedWindow, LeakyBucket, Limiter, SlidingWindow, Tok
 from asgi_ratelimit.limits import Limit
 from asgi_ratelimit.redis import RedisStore
 from asgi_ratelimit.testing import ManualClock, StoreContract
-from tests.redis.stores import PATIENCE, new_store
-from tests.servers import KINDS, Sentinels
+from tests.support.servers import KINDS, Sentinels
+from tests.support.stores import PATIENCE, new_store
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ import pytest
 
 from asgi_ratelimit import Decision, Limiter
 from asgi_ratelimit.redis import RedisStore
-from tests.redis.counts import calls
-from tests.servers import Proxy, Server
+from tests.support.server_counts import calls
+from tests.support.servers import Proxy, Server
 
 SLACK = 0.5  # seconds by which a busy machine may be late
 MOST_CALLS, MOST_IN_A_CALL = 4, 128

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from asgi_ratelimit import Decision, FixedWindow, LeakyBucket, SlidingWindow, TokenBucket
 from asgi_ratelimit.limits import Limit, Scope
-from tests.redis.stores import new_store
-from tests.redis.traces import (
+from tests.support.servers import Cluster, Server
+from tests.support.stores import new_store
+from tests.support.traces import (
     ALGORITHMS,
     ALL,
     FORWARD,
@@ -31,7 +32,6 @@ from tests.redis.traces import (
     public,
     traces_of,
 )
-from tests.servers import Cluster, Server
 
 TRACES, FORWARD_TRACES = traces_of(STEPS), traces_of(FORWARD)
 OTHERS = ("redis-7.0", "valkey-8.1")

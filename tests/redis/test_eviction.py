@@ -8,7 +8,7 @@ import pytest
 
 from asgi_ratelimit import Limiter, RateLimitWarning
 from asgi_ratelimit.redis import RedisStore
-from tests.servers import Server
+from tests.support.servers import Server
 
 pytestmark = pytest.mark.anyio
 

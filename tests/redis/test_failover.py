@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from tests.redis.site import Site, reasons
-from tests.servers import Sentinels, wait_until
+from tests.support.app_server import Site, reasons
+from tests.support.servers import Sentinels, wait_until
 
 CLIENTS = 200
 BOUND = 10.0  # seconds from a new master until it decides; a probe goes out every second at least

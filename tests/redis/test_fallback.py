@@ -10,9 +10,9 @@ from asgi_ratelimit import FixedWindow, LeakyBucket, Limiter, SlidingWindow, Sto
 from asgi_ratelimit.limits import Limit
 from asgi_ratelimit.redis import RedisStore
 from asgi_ratelimit.testing import ManualClock
-from tests.redis.stores import new_store
-from tests.servers import Server
-from tests.servers.server import HOST, free_port
+from tests.support.servers import Server
+from tests.support.servers.server import HOST, free_port
+from tests.support.stores import new_store
 
 KINDS: list[Limit] = [
     TokenBucket("5/day"),

@@ -16,8 +16,8 @@ import pytest
 from asgi_ratelimit import Decision, Limiter
 from asgi_ratelimit.redis import RedisStore
 from asgi_ratelimit.sync import SyncLimiter
-from tests.redis.counts import clients, connections_ever, until_alone
-from tests.servers import Server
+from tests.support.server_counts import clients, connections_ever, until_alone
+from tests.support.servers import Server
 
 THREADS = 64
 PATIENCE = 30.0  # seconds until a hanging test fails

@@ -10,9 +10,9 @@ import pytest
 
 from asgi_ratelimit import TokenBucket
 from asgi_ratelimit.limits import Outage
-from tests.redis.faults import loading, refused
-from tests.redis.site import PATIENCE, Answer, Ask, Site, reasons, statuses
-from tests.servers import Proxy, Server, wait_until
+from tests.support.app_server import PATIENCE, Answer, Ask, Site, reasons, statuses
+from tests.support.faults import loading, refused
+from tests.support.servers import Proxy, Server, wait_until
 
 CLIENTS = 200
 BURST: list[Ask] = [("/", "ada")] * CLIENTS

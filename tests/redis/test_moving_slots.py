@@ -9,8 +9,8 @@ import pytest
 
 from asgi_ratelimit import Limiter
 from asgi_ratelimit.redis import RedisStore
-from tests.redis.site import PATIENCE, Ask, Site, reasons, statuses
-from tests.servers import Cluster, Server, wait_until
+from tests.support.app_server import PATIENCE, Ask, Site, reasons, statuses
+from tests.support.servers import Cluster, Server, wait_until
 
 USER = "ada"
 BURST: list[Ask] = [("/", USER)] * 200

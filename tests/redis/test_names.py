@@ -11,8 +11,8 @@ from redis.crc import key_slot
 
 from asgi_ratelimit import FixedWindow, Limiter, SlidingWindow, TokenBucket
 from asgi_ratelimit.redis.names import Namer
-from tests.redis.stores import names_of, new_store
-from tests.servers import Server
+from tests.support.servers import Server
+from tests.support.stores import names_of, new_store
 
 NAME = re.compile(r"pre:\{[A-Za-z0-9+/_-]{20}\}:[A-Za-z0-9+/_-]+")
 HOSTILE = [

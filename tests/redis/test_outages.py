@@ -6,11 +6,11 @@ from collections import Counter
 
 import pytest
 
-from tests.redis import faults
-from tests.redis.faults import CAUSES, SILENT
-from tests.redis.outage import AT_ONCE, USED, Case, Seen, lived_through
-from tests.redis.site import Answer, reasons, statuses
-from tests.servers import KINDS
+from tests.support import faults
+from tests.support.app_server import Answer, reasons, statuses
+from tests.support.faults import CAUSES, SILENT
+from tests.support.outage import AT_ONCE, USED, Case, Seen, lived_through
+from tests.support.servers import KINDS
 
 SLACK = 4.0  # seconds for which a small machine may be busy with something else; without a deadline it were ten
 LET_IN = {"/": 80 - USED, "/own": 40 - USED}  # by a store in memory that knows what was used before

@@ -20,9 +20,9 @@ import pytest
 
 from asgi_ratelimit import TokenBucket
 from asgi_ratelimit.limits import Scope
-from tests.redis.hammer import Job, Seen
-from tests.servers import KINDS, Cluster, Server
-from tests.servers.binaries import absent
+from tests.support.load import Job, Seen
+from tests.support.servers import KINDS, Cluster, Server
+from tests.support.servers.binaries import absent
 
 Limits = tuple[tuple[str, Scope], ...]
 Where = tuple[str, Limits]
@@ -46,7 +46,7 @@ class Gang:
         self._processes: list[subprocess.Popen[str]] = []
 
     def __enter__(self) -> Self:
-        command = [sys.executable, "-W", "error", "-m", "tests.redis.hammer"]
+        command = [sys.executable, "-W", "error", "-m", "tests.support.load"]
         for _ in range(PROCESSES):
             process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
             self._processes.append(self._stack.enter_context(process))

@@ -14,9 +14,9 @@ import pytest
 from asgi_ratelimit import Limiter, StoreUnavailable, TokenBucket
 from asgi_ratelimit.errors import RateLimitWarning
 from asgi_ratelimit.redis import RedisStore
-from tests.redis.stores import PATIENCE, calls_of_the_script, names_of, new_store
-from tests.servers import Cluster, Server, wait_until
-from tests.servers.server import HOST, free_port
+from tests.support.servers import Cluster, Server, wait_until
+from tests.support.servers.server import HOST, free_port
+from tests.support.stores import PATIENCE, calls_of_the_script, names_of, new_store
 
 
 def clients_of(server: Server) -> int:

@@ -18,7 +18,7 @@ from asgi_ratelimit.limits import Limit
 from asgi_ratelimit.rate import Rate
 from asgi_ratelimit.redis.wire import command, described, read_state, refundable, shape, write
 from asgi_ratelimit.testing import ManualClock
-from tests.redis.traces import ALL
+from tests.support.traces import ALL
 
 EXACT = 2**53
 ANY = st.sampled_from(ALL)

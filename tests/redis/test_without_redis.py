@@ -24,7 +24,7 @@ from asgi_ratelimit import (
 from asgi_ratelimit.limits import Outage
 from asgi_ratelimit.redis import RedisStore, StoreEvent
 from asgi_ratelimit.testing import ManualClock
-from tests.servers import Proxy
+from tests.support.servers import Proxy
 
 pytestmark = pytest.mark.anyio
 

@@ -11,8 +11,8 @@ from asgi_ratelimit import MemoryStore
 from asgi_ratelimit.redis import RedisStore
 from asgi_ratelimit.store import Store
 from asgi_ratelimit.testing import ManualClock
-from tests.servers import Server
-from tests.sync.threads import PromisingStore
+from tests.support.servers import Server
+from tests.support.threads import PromisingStore
 
 MakeStore = Callable[[ManualClock], Store]
 

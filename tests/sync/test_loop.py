@@ -12,20 +12,20 @@ from typing import Any
 
 import pytest
 
-from asgi_ratelimit import MemoryStore, RateLimited, StoreUnavailable, backroom
+from asgi_ratelimit import MemoryStore, RateLimited, StoreUnavailable
 from asgi_ratelimit.redis import RedisStore
 from asgi_ratelimit.store import Store
-from asgi_ratelimit.sync import SyncLimiter
+from asgi_ratelimit.sync import SyncLimiter, loop_thread
 from asgi_ratelimit.testing import ManualClock
-from tests.servers import Server, wait_until
+from tests.support.servers import Server, wait_until
+from tests.support.threads import PATIENCE, PromisingStore, joined, started
 from tests.sync.conftest import MakeStore
-from tests.sync.threads import PATIENCE, PromisingStore, joined, started
 
 
 def test_what_a_memory_store_can_answer_at_once_needs_no_thread(
     monkeypatch: pytest.MonkeyPatch, clock: ManualClock
 ) -> None:
-    monkeypatch.setattr(backroom, "_room", backroom.Room())
+    monkeypatch.setattr(loop_thread, "_room", loop_thread.Room())
     limiter = SyncLimiter("5/h", store=MemoryStore(clock=clock))
     charged = limiter.try_acquire("a")
     limiter.acquire("a", timeout=0)
@@ -33,7 +33,7 @@ def test_what_a_memory_store_can_answer_at_once_needs_no_thread(
     limiter.peek("a")
     limiter.reset("a")
     limiter.block("a", 60)
-    assert backroom._room._thread is None
+    assert loop_thread._room._thread is None
 
 
 def test_all_limiters_share_one_thread(make_store: MakeStore, clock: ManualClock) -> None:
@@ -58,7 +58,7 @@ def test_a_call_from_its_own_loop_is_an_error_and_no_deadlock(clock: ManualClock
     store.before = lambda: limiter.acquire("a")
     with pytest.raises(RuntimeError, match="a SyncLimiter was called in its own event loop"):
         started(limiter.try_acquire, "a").result(PATIENCE)
-    wait_until(lambda: not backroom._room.in_line, "nobody stands in line")
+    wait_until(lambda: not loop_thread._room.in_line, "nobody stands in line")
 
 
 def test_a_coroutine_of_another_loop_may_call_it_though_it_holds_up_that_loop(any_store: Store) -> None:
@@ -117,7 +117,7 @@ def test_nobody_waits_for_ever_for_a_loop_that_was_ended(clock: ManualClock) -> 
     limiter = SyncLimiter("1/h", store=store)
     limiter.acquire("a")
     waiting = joined(limiter, "a")
-    thread = backroom._room._thread
+    thread = loop_thread._room._thread
     assert thread is not None
 
     def leave() -> None:

@@ -14,8 +14,8 @@ from asgi_ratelimit import MemoryStore, RateLimited
 from asgi_ratelimit.redis import RedisStore
 from asgi_ratelimit.sync import SyncLimiter
 from asgi_ratelimit.testing import ManualClock
-from tests.servers import Server
-from tests.sync.threads import PATIENCE, PromisingStore, joined, pass_time, started
+from tests.support.servers import Server
+from tests.support.threads import PATIENCE, PromisingStore, joined, pass_time, started
 
 STRICT = (("-W", "error"), ("-X", "dev", "-W", "error"))
 FORK_WITH_THREADS = "ignore:This process .* is multi-threaded:DeprecationWarning"  # since Python 3.12
@@ -23,8 +23,7 @@ FORK_WITH_THREADS = "ignore:This process .* is multi-threaded:DeprecationWarning
 BEGINNING = """
 import atexit, os, sys, threading, time, warnings
 from asgi_ratelimit import LeakyBucket, MemoryStore, RateLimited
-from asgi_ratelimit.sync import SyncLimiter
-from asgi_ratelimit import backroom
+from asgi_ratelimit.sync import SyncLimiter, loop_thread
 
 def make_store():
     if len(sys.argv) == 1:
@@ -172,7 +171,7 @@ def test_a_script_ends_though_its_redis_hangs(server: Server) -> None:
         assert limiter.try_acquire("a").reason == "ok"
         os.kill(int(sys.argv[2]), signal.SIGSTOP)
         threading.Thread(target=limiter.try_acquire, args=("a",), daemon=True).start()
-        wait_until(lambda: backroom._room._calls)
+        wait_until(lambda: loop_thread._room._calls)
         """
     try:
         assert run(source, server.url, str(server.pid), flags=STRICT[1]) == (0, "", "")
@@ -187,7 +186,7 @@ def test_a_store_has_time_to_close_its_connections_at_exit(use: str) -> None:
         from asgi_ratelimit.store import Store
         class Own(Store):
             def __init__(self):
-                self.doors, self.memory = {}, MemoryStore()
+                self.shared, self.memory = False, MemoryStore()
                 self.clock = self.memory.clock
             def open(self, *args):
                 return self.memory.open(*args)
@@ -210,7 +209,7 @@ def test_a_store_that_never_finishes_closing_does_not_hold_up_the_exit(server: S
         class Hanging(RedisStore):
             async def aclose(self):
                 print("closing", end="")
-                await backroom.asyncio.Event().wait()
+                await loop_thread.asyncio.Event().wait()
         limiter = SyncLimiter("5/h", store=Hanging(sys.argv[1], timeout=5))
         limiter.try_acquire("a")
         """
@@ -226,7 +225,7 @@ def test_an_exception_that_strikes_anywhere_in_a_call_leaves_nothing_locked(serv
         def strike(*_):
             raise Struck
         signal.signal(signal.SIGALRM, strike)
-        backroom._GLANCE = 0.05  # some strike just before the thread falls asleep
+        loop_thread._GLANCE = 0.05  # some strike just before the thread falls asleep
         limiter = SyncLimiter("10/day", store=make_store())
         limiter.try_acquire("a", cost=10)
         assert refused(limiter, "a")
@@ -240,7 +239,7 @@ def test_an_exception_that_strikes_anywhere_in_a_call_leaves_nothing_locked(serv
                     signal.setitimer(signal.ITIMER_REAL, 0)
             except Struck:
                 struck += 1
-        wait_until(lambda: not limiter._limiter._lines._lines and not backroom._room.in_line)
+        wait_until(lambda: not limiter._limiter._lines._lines and not loop_thread._room.in_line)
         assert refused(limiter, "a")
         assert limiter.peek("b").remaining == 10
         print(struck, end="")

@@ -17,13 +17,12 @@ from asgi_ratelimit import (
     RateLimited,
     StoreUnavailable,
     TokenBucket,
-    backroom,
 )
 from asgi_ratelimit.store import Store
-from asgi_ratelimit.sync import SyncLimiter
+from asgi_ratelimit.sync import SyncLimiter, loop_thread
 from asgi_ratelimit.testing import ManualClock
-from tests.servers import wait_until
-from tests.sync.threads import PATIENCE, joined, pass_time, standing, started
+from tests.support.servers import wait_until
+from tests.support.threads import PATIENCE, joined, pass_time, standing, started
 
 
 def test_every_verb_does_what_the_limiter_s_does(any_store: Store, clock: ManualClock) -> None:
@@ -216,4 +215,4 @@ def test_nothing_is_kept_of_a_line_that_is_over(any_store: Store) -> None:
         with pytest.raises(RateLimited):
             [limiter.acquire("a", timeout=1) for _ in range(2)]
     assert standing(limiter) == 0
-    wait_until(lambda: not backroom._room.in_line, "nobody stands in line")
+    wait_until(lambda: not loop_thread._room.in_line, "nobody stands in line")

@@ -9,9 +9,9 @@ import hikari
 import pytest
 
 from asgi_ratelimit.testing import FakeBucket, FakeDiscord
-from tests.clients.bots import discord_py_led_to
-from tests.clients.discord_api import PREFIX, served
-from tests.testing.asking import MESSAGES, SECONDS
+from tests.real_clients.bots import discord_py_led_to
+from tests.real_clients.discord_api import PREFIX, served
+from tests.support.fake_discord import MESSAGES, SECONDS
 
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", "'audioop' is deprecated", DeprecationWarning)

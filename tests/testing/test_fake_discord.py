@@ -14,7 +14,7 @@ import pytest
 from starlette.types import Message
 
 from asgi_ratelimit.testing import FakeBucket, FakeDiscord, ManualClock
-from tests.testing.asking import MESSAGES, SEND, asking, limits, until
+from tests.support.fake_discord import MESSAGES, SEND, asking, limits, until
 
 pytestmark = pytest.mark.anyio
 

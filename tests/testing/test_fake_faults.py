@@ -9,8 +9,8 @@ import httpx
 import pytest
 
 from asgi_ratelimit.testing import FakeBucket, FakeDiscord, ManualClock
-from tests.clients.discord_api import served
-from tests.testing.asking import MESSAGES, SECONDS, SEND, asking, limits, until
+from tests.real_clients.discord_api import served
+from tests.support.fake_discord import MESSAGES, SECONDS, SEND, asking, limits, until
 
 pytestmark = pytest.mark.anyio
 

@@ -1,0 +1,106 @@
+"""What a response says about limits: status, headers and the body of a refusal, read into an Answer."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from hashlib import blake2b
+from typing import Any, Final
+
+from asgi_ratelimit.discord.permits.bucket import Answer, Verdict
+
+__all__ = [
+    "INVALID",
+    "RETRIED",
+    "UNKNOWN_WEBHOOK",
+    "error_code",
+    "object_of",
+    "of_refusal",
+    "of_response",
+    "retry_after",
+]
+
+RETRIED: Final = frozenset({500, 502, 503, 504, 524})
+INVALID: Final = frozenset({401, 403})  # and 429s, except shared ones
+UNKNOWN_WEBHOOK: Final = frozenset({10015, 50027})  # "Unknown Webhook", "Invalid Webhook Token"
+
+_MOST = 1 << 40  # µs, twelve days: nothing sensible is beyond
+_PLAIN = re.compile(r"[0-9A-Za-z_-]{1,64}")
+_BAN_US = 60_000_000  # where Cloudflare does not say for how long
+_LEAST_BAN_US = 1_000_000  # it counts whole seconds
+
+
+def of_response(status: int, headers: Mapping[str, str]) -> Answer:
+    """That of anything but a 429. An error without headers may have come from a proxy: nothing is known."""
+    limit = _whole(headers.get("x-ratelimit-limit"))
+    remaining = _whole(headers.get("x-ratelimit-remaining"))
+    reset_us = _microseconds(headers.get("x-ratelimit-reset-after"))
+    bucket = _name(headers.get("x-ratelimit-bucket"))
+    if not limit or remaining is None or reset_us is None:
+        return Answer("lost" if status in RETRIED else "answered", bucket)
+    return Answer("answered", bucket, limit, min(remaining, limit), reset_us)
+
+
+def of_refusal(headers: Mapping[str, str], body: bytes) -> tuple[Answer, str]:
+    """That of a 429, and its scope: "user", "shared", "global", or "cloudflare" if it is none of Discord's own.
+
+    `retry_after` in the body is the wait; Retry-After is rounded up, and Reset-After is not the wait where others
+    share the bucket. https://discord.com/developers/docs/topics/rate-limits#exceeding-a-rate-limit
+    """
+    told = object_of(body) or {}
+    retry_us = _microseconds(told.get("retry_after"))
+    header_us = _microseconds(headers.get("retry-after"))
+    if retry_us is None and ("via" not in headers or not told):
+        return Answer("banned", retry_us=_BAN_US if header_us is None else max(_LEAST_BAN_US, header_us)), "cloudflare"
+    if retry_us is None:
+        retry_us = header_us if header_us is not None else 1_000_000
+    scope = headers.get("x-ratelimit-scope", "user")
+    if told.get("global") is True or scope == "global" or "x-ratelimit-global" in headers:
+        return Answer("stopped", retry_us=retry_us), "global"
+    seen = of_response(429, headers)
+    # What remains is the outer bucket's where a limit within it has refused.
+    scope = "shared" if scope == "shared" else "user"
+    verdict: Verdict = "sublimited" if scope == "shared" or seen.remaining > 0 else "limited"
+    return Answer(verdict, seen.bucket, seen.limit, seen.remaining, seen.reset_us, retry_us), scope
+
+
+def error_code(body: bytes) -> int:
+    """Discord's own code in the body of an error; 0 if there is none."""
+    code = (object_of(body) or {}).get("code")
+    return code if isinstance(code, int) else 0
+
+
+def retry_after(headers: Mapping[str, str]) -> float:
+    """Seconds for which a response asks one to stay away; 0.0 where it does not."""
+    return (_microseconds(headers.get("retry-after")) or 0) / 1e6
+
+
+def object_of(body: bytes) -> dict[str, Any] | None:
+    """The JSON object that a body is; None if it is none."""
+    try:
+        told = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return told if isinstance(told, dict) else None
+
+
+def _whole(text: str | None) -> int | None:
+    return int(text) if text is not None and text.isascii() and text.isdecimal() and len(text) < 10 else None
+
+
+def _microseconds(value: object) -> int | None:
+    """Seconds as a number or as a header writes them, in whole microseconds."""
+    try:
+        seconds = float(value) if isinstance(value, (str, int, float)) and not isinstance(value, bool) else math.nan
+        micros = round(seconds * 1e6)
+    except (ValueError, OverflowError):
+        return None
+    return min(max(0, micros), _MOST)
+
+
+def _name(bucket: str | None) -> str:
+    if not bucket:
+        return ""
+    return bucket if _PLAIN.fullmatch(bucket) else blake2b(bucket.encode(errors="replace"), digest_size=16).hexdigest()

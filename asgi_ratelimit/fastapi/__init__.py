@@ -1,0 +1,16 @@
+"""The FastAPI door: a dependency that limits the routes it stands on.
+
+dependency   RateLimit and rate_limit
+openapi      the 429 in the OpenAPI document
+route_names  the path template of the matched route
+"""
+
+try:
+    import fastapi as _fastapi  # noqa: F401
+except ImportError as error:
+    raise ImportError("asgi_ratelimit.fastapi needs FastAPI: pip install 'asgi-ratelimit-discord[fastapi]'") from error
+
+from asgi_ratelimit.fastapi.dependency import RateLimit, rate_limit
+from asgi_ratelimit.fastapi.openapi import document_limits
+
+__all__ = ["RateLimit", "document_limits", "rate_limit"]

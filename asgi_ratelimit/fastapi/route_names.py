@@ -1,0 +1,54 @@
+"""Which route a request has matched: its path template with the prefixes of routers and mounts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from fastapi import routing as fastapi_routing
+from starlette.routing import Mount
+
+__all__ = ["every_route", "route_template"]
+
+
+def route_template(scope: Any) -> str:
+    """The path template of the matched route, with the prefixes of its routers and mounts; never a concrete URL."""
+    route = scope.get("route")
+    context = (scope.get("fastapi") or {}).get("effective_route_context")
+    if context is not None:
+        effective = getattr(context, "starlette_route", None) or context
+        if route is effective or route is getattr(context, "original_route", None):
+            route = effective
+    path = getattr(route, "path", "/{path}")
+    return f"{_mount_template(scope)}{path}"
+
+
+def _mount_template(scope: Any) -> str:
+    outer = scope.get("app_root_path")
+    prefix = "" if outer is None else str(scope.get("root_path", ""))[len(outer) :]
+    if not prefix or not scope.get("path_params"):
+        return prefix
+    return _walk(getattr(scope.get("router"), "routes", ()), prefix) or "/{mount}"
+
+
+def _walk(routes: Any, prefix: str) -> str:
+    """The templates of the mounts that a concrete prefix runs through, in the order in which they match."""
+    for route in every_route(routes):
+        if isinstance(getattr(route, "original_route", route), Mount):
+            match = route.path_regex.match(f"{prefix}/")
+            if match is None:
+                continue
+            rest = match.group("path").rstrip("/")
+            inner = _walk(route.routes, f"/{rest}") if rest else ""
+            if inner or not rest:
+                return f"{route.path}{inner}"
+    return ""
+
+
+def every_route(routes: Any) -> Iterator[Any]:
+    """Included routers' routes too: since FastAPI 0.137 they are not copied into the including router."""
+    contexts = getattr(fastapi_routing, "iter_route_contexts", None)
+    if contexts is None:
+        return iter(routes)
+    # Until 0.142 the context of an included mount knows no path itself.
+    return (getattr(context, "starlette_route", None) or context for context in contexts(routes))

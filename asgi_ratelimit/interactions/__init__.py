@@ -1,0 +1,18 @@
+"""The endpoint to which Discord posts a bot's interactions: verified first, then limited.
+
+endpoint   InteractionLimit
+signature  whether a request is signed by Discord, and whether it is a replay
+keys       the key of an interaction's bucket
+messages   the text that a limited user reads
+"""
+
+try:
+    import cryptography as _cryptography  # noqa: F401
+except ImportError as error:
+    raise ImportError(
+        "asgi_ratelimit.interactions needs cryptography: pip install 'asgi-ratelimit-discord[interactions]'"
+    ) from error
+
+from asgi_ratelimit.interactions.endpoint import InteractionLimit
+
+__all__ = ["InteractionLimit"]

@@ -1,0 +1,9 @@
+"""The same limiter without an event loop, for scripts, Celery workers and WSGI apps.
+
+limiter      SyncLimiter
+loop_thread  an event loop in a daemon thread, for calls that have to wait
+"""
+
+from asgi_ratelimit.sync.limiter import SyncLimiter
+
+__all__ = ["SyncLimiter"]

@@ -1,0 +1,15 @@
+"""FakeDiscord: an ASGI app that limits as Discord does.
+
+app        FakeDiscord: its options and verbs, and a request from its arrival to its response
+endpoints  the routes that it carries out
+buckets    its limits; routes: templates of paths
+faults     failures, broken connections, responses that are held
+responses  the forms of its responses
+record     the requests that it has seen
+options    its options, checked
+"""
+
+from asgi_ratelimit.testing.fake_discord.app import FakeDiscord
+from asgi_ratelimit.testing.fake_discord.buckets import FakeBucket
+
+__all__ = ["FakeBucket", "FakeDiscord"]

@@ -1,0 +1,270 @@
+"""The limits of the fake API: buckets under hashes, on routes, per top-level resource."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
+from hashlib import blake2b
+from typing import Any, Literal, get_args
+
+from asgi_ratelimit.decision import Decision
+from asgi_ratelimit.inbound.headers import RawHeaders, discord_headers
+from asgi_ratelimit.limiter import Limiter
+from asgi_ratelimit.limits import FixedWindow, Limit, SlidingWindow, TokenBucket
+from asgi_ratelimit.store import Store
+from asgi_ratelimit.testing.fake_discord.routes import Routes, Template
+
+__all__ = ["Buckets", "FakeBucket", "GlobalWindow", "Place", "Refusal", "Verdict", "global_limit_of"]
+
+Body = Mapping[str, Any]
+Window = Literal["sliding", "fixed"]
+GlobalWindow = Literal["calendar", "fixed", "sliding"]
+BucketScope = Literal["user", "shared"]
+
+
+@dataclass(frozen=True, slots=True)
+class FakeBucket:
+    """One limit of a route, as FakeDiscord keeps it.
+
+    `limit` is a string such as "5/2s". `window` is how it refills: "sliding" one by one, as most of Discord's buckets
+    do, "fixed" all at once when the window ends that its first request opened. `hash` is its X-RateLimit-Bucket, made
+    from the route unless given; routes that name one hash share the bucket. A `hidden` one shows itself in its 429s
+    only. `scope="shared"` is one bucket for everybody, with Discord's other kind of 429: some remain, and
+    X-RateLimit-Reset-After is not the wait. `per` names the parameters of the path that have buckets of their own: the
+    top-level resource unless given. `only_if(body)` makes it a sub-limit of those requests whose JSON body it is true
+    of: its 429 shows the route's other bucket. ValueError for what makes no sense.
+    """
+
+    limit: str
+    _: KW_ONLY
+    window: Window = "sliding"
+    hash: str | None = None
+    hidden: bool = False
+    scope: BucketScope = "user"
+    per: Sequence[str] | None = None
+    only_if: Callable[[Body], bool] | None = None
+
+    def __post_init__(self) -> None:
+        if self.window not in get_args(Window):
+            raise ValueError(f'the window of a FakeBucket is "sliding" or "fixed", not {self.window!r}')
+        if self.scope not in get_args(BucketScope):
+            raise ValueError(f'the scope of a FakeBucket is "user" or "shared", not {self.scope!r}')
+        if self.hash is not None and not (isinstance(self.hash, str) and self.hash):
+            raise ValueError(f'the hash of a FakeBucket is a string such as "{_derived("abc")}", not {self.hash!r}')
+        if isinstance(self.per, str):
+            raise ValueError(f'per lists parameters, e.g. per=("channel_id",), not {self.per!r}')
+        if self.only_if is not None and not callable(self.only_if):
+            raise ValueError(
+                f'only_if is a function of the body, e.g. lambda body: "name" in body, not {self.only_if!r}'
+            )
+        self.as_limit()
+
+    def as_limit(self) -> Limit:
+        kind = TokenBucket if self.window == "sliding" else FixedWindow
+        return kind(self.limit, scope=self.scope)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the buckets of a route say of one request: headers of the bucket it is about, and how long to wait."""
+
+    headers: RawHeaders
+    hash: str | None = None
+    wait_us: int | None = None  # of a refusal
+    scope: BucketScope = "user"
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A 429 that was ordered for the next request to a route."""
+
+    wait_us: int
+    scope: Literal["user", "shared", "global"]
+    remaining: int | None
+    bucket: str | None
+
+
+@dataclass(slots=True)
+class _Bucket:
+    """What routes with one hash share."""
+
+    hash: str
+    limiter: Limiter
+
+
+@dataclass(slots=True)
+class Place:
+    """A bucket where it stands on a route."""
+
+    spec: FakeBucket
+    per: tuple[str, ...]
+    bucket: _Bucket
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether a success shows it, and the 429 of a sub-limit beside it."""
+        return not (self.spec.hidden or self.spec.only_if or self.spec.scope == "shared")
+
+    def concerns(self, body: Callable[[], Body]) -> bool:
+        return self.spec.only_if is None or bool(self.spec.only_if(body()))
+
+    def resource(self, parameters: Mapping[str, str]) -> str:
+        return "/".join(parameters[name] for name in self.per)
+
+    def headers(self, decision: Decision, wall: float) -> RawHeaders:
+        shown = self.bucket.hash.encode("utf-8")
+        headers = discord_headers(decision, wall, refused=False)
+        return [(name, shown if name == b"x-ratelimit-bucket" else value) for name, value in headers]
+
+
+class Buckets:
+    """All buckets of the fake API. ValueError for a mapping that makes no sense."""
+
+    def __init__(self, limits: Mapping[str, str | FakeBucket | Iterable[str | FakeBucket]], store: Store) -> None:
+        if not isinstance(limits, Mapping):
+            raise ValueError(
+                f'limits map routes to buckets: {{"POST /channels/{{channel_id}}/messages": "5/5s"}}, not {limits!r}'
+            )
+        self._store = store
+        self._made = 0
+        self._buckets: dict[str, _Bucket] = {}
+        self.routes: Routes[list[Place]] = Routes()
+        for name, specs in limits.items():
+            template = Template(name)
+            self.routes.add(template, [self._place(template, spec, i) for i, spec in enumerate(_specs(name, specs))])
+
+    def change_hash(self, name: str, new: str) -> None:
+        """Another hash for the bucket that a route shows: what is used of it stays used, unless others keep it."""
+        places = next((places for template, places in self.routes if template.name == name), None)
+        if places is None:
+            known = ", ".join(repr(template.name) for template, _ in self.routes)
+            raise ValueError(f"change_hash takes a route that has a bucket, one of {known}; not {name!r}")
+        place = next((place for place in places if place.is_plain), places[0])
+        others = [other for _, places in self.routes for other in places if other is not place]
+        if new in self._buckets:
+            place.bucket = self._buckets[new]
+        elif any(other.bucket is place.bucket for other in others):
+            place.bucket = self._bucket(new, place.spec.as_limit())
+        else:
+            self._buckets[new] = self._buckets.pop(place.bucket.hash)
+            place.bucket.hash = new
+
+    async def decide(
+        self, places: Sequence[Place], who: str, parameters: Mapping[str, str], body: Callable[[], Body], wall: float
+    ) -> Verdict:
+        """Charge every bucket of the route that the request concerns, or none."""
+        charged: list[tuple[Place, Decision]] = []
+        for place in places:
+            if not place.concerns(body):
+                continue
+            decision = await place.bucket.limiter.try_acquire(who, per=place.resource(parameters))
+            if not decision.allowed:
+                for earlier, given in charged:
+                    await earlier.bucket.limiter.refund(given)
+                return await self._refused(place, decision, places, who, parameters, wall)
+            charged.append((place, decision))
+        shown = [entry for entry in charged if entry[0].is_plain] or [e for e in charged if e[0].spec.scope == "shared"]
+        if not shown or shown[0][0].spec.hidden:
+            return Verdict([])
+        place, decision = shown[0]
+        return Verdict(place.headers(decision, wall), place.bucket.hash)
+
+    async def refuse(
+        self, order: Refusal, route: Sequence[Place], name: str, who: str, parameters: Mapping[str, str], wall: float
+    ) -> Verdict:
+        """The refusal that was ordered, in the words of the bucket that the route shows."""
+        place = next((place for place in route if place.is_plain), None) or self._stand_in(name)
+        decision = await place.bucket.limiter.peek(who, per=place.resource(parameters))
+        scope: BucketScope = "shared" if order.scope == "shared" else "user"
+        left = order.remaining
+        if left is None:
+            left = 0 if scope == "user" else max(1, decision.limit - 1)
+        reset_us = order.wait_us if left == 0 else _slot_us(decision)
+        decision._measure = left, reset_us, order.wait_us
+        shown = order.bucket or place.bucket.hash
+        headers = place.headers(decision, wall)
+        headers = [(key, shown.encode() if key == b"x-ratelimit-bucket" else value) for key, value in headers]
+        return Verdict(headers, shown, order.wait_us, scope)
+
+    async def _refused(
+        self,
+        place: Place,
+        decision: Decision,
+        places: Sequence[Place],
+        who: str,
+        parameters: Mapping[str, str],
+        wall: float,
+    ) -> Verdict:
+        wait_us, scope = decision.retry_us, place.spec.scope
+        outer = next((other for other in places if other.is_plain), None)
+        if outer is not None and not (place.is_plain or place.spec.hidden):
+            place, decision = outer, await outer.bucket.limiter.peek(who, per=outer.resource(parameters))
+        elif scope == "shared":
+            # As if the bucket were the asker's own and this were the first request.
+            decision._measure = max(1, decision.limit - 1), _slot_us(decision), wait_us
+        return Verdict(place.headers(decision, wall), place.bucket.hash, wait_us, scope)
+
+    def _place(self, template: Template, spec: FakeBucket, number: int) -> Place:
+        per = template.major if spec.per is None else tuple(spec.per)
+        unknown = [name for name in per if name not in template.parameters]
+        if unknown:
+            raise ValueError(f"{template.name!r} has no parameter {unknown[0]!r}; per= may name {template.parameters}")
+        key = spec.hash or _derived(template.name if number == 0 else f"{template.name} {number}")
+        bucket = self._buckets.get(key) or self._bucket(key, spec.as_limit())
+        if bucket.limiter.limits != (spec.as_limit(),):
+            raise ValueError(
+                f"routes with one hash share one bucket, but {key!r} is {bucket.limiter.limits[0]!r}"
+                f" and {spec.as_limit()!r}; write the same limit for both"
+            )
+        return Place(spec, per, bucket)
+
+    def _bucket(self, key: str, limit: Limit) -> _Bucket:
+        self._made += 1
+        bucket = self._buckets[key] = _Bucket(key, Limiter(limit, store=self._store, name=f"{self._made} {key}"))
+        return bucket
+
+    def _stand_in(self, name: str) -> Place:
+        """For a route without a bucket of its own."""
+        return Place(FakeBucket("1/s"), (), _Bucket(_derived(name), Limiter("1/s", store=self._store, name=name)))
+
+
+class _CalendarWindow(FixedWindow):
+    """`count` in each whole period of the clock, whenever the first request comes."""
+
+    __slots__ = ()
+
+    def take(self, state: tuple[int, int] | None, now_us: int, cost: int) -> tuple[int, int] | None:
+        if state is None or self.is_full(state, now_us):
+            state = (now_us - now_us % self.rate.period_us + self.rate.period_us, 0)
+        return super().take(state, now_us, cost)
+
+
+def global_limit_of(count: object, window: object) -> Limit | None:
+    """The limit on everything that one token asks for in a second; None: there is none."""
+    if window not in get_args(GlobalWindow):
+        raise ValueError(f'global_window must be "calendar", "fixed" or "sliding", not {window!r}')
+    if count is None:
+        return None
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise ValueError(f"global_limit must be requests per second, e.g. 50, or None, not {count!r}")
+    kinds: dict[object, type[FixedWindow] | type[SlidingWindow]] = {"fixed": FixedWindow, "sliding": SlidingWindow}
+    return kinds.get(window, _CalendarWindow)(f"{count}/s")
+
+
+def _specs(name: str, specs: object) -> list[FakeBucket]:
+    """The buckets of one route, sub-limits last: the bucket that they show is asked first."""
+    listed = [specs] if isinstance(specs, (str, FakeBucket)) else specs
+    found = [
+        FakeBucket(spec) if isinstance(spec, str) else spec for spec in (listed if isinstance(listed, Iterable) else ())
+    ]
+    if not found or not all(isinstance(spec, FakeBucket) for spec in found):
+        raise ValueError(f'{name!r} needs a limit such as "5/5s", a FakeBucket or a list of them, not {specs!r}')
+    return sorted(found, key=lambda spec: spec.only_if is not None)
+
+
+def _slot_us(decision: Decision) -> int:
+    return -(-decision.policy.limit.window_us // decision.limit)
+
+
+def _derived(text: str) -> str:
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()

@@ -1,0 +1,241 @@
+"""What there is behind the fake API's limits: a bot, messages, webhooks, and something plausible for the rest."""
+
+from __future__ import annotations
+
+import itertools
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from asgi_ratelimit.testing.fake_discord.routes import Routes, Segments, Template
+
+__all__ = ["UNKNOWN_WEBHOOK", "Call", "World", "needs_token"]
+
+EPOCH_MS = 1_420_070_400_000  # of Discord's snowflakes
+NONCE_LIFE = 300.0  # seconds: "in the past few minutes" in the documentation of enforce_nonce
+OWNER, BOT, GUILD, ORIGINAL = (f"8035111022467891{number}" for number in range(2, 6))
+
+Outcome = tuple[int, Any]  # a status, and what is answered as JSON; None: no body
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request, as the world sees it."""
+
+    who: str
+    parameters: Mapping[str, str]
+    body: Mapping[str, Any]
+    query: str
+    host: str
+    at: float  # seconds of the fake's clock
+    wall: float  # epoch seconds, as the server has them
+
+
+def needs_token(method: str, segments: Segments) -> bool:
+    """Whether a request has to say who it is from: not where the path has a token of its own."""
+    if segments[0] == "interactions" or (method, segments) == ("GET", ("gateway",)):
+        return False
+    return not (segments[0] == "webhooks" and len(segments) > 2)
+
+
+class World:
+    """What the requests that were let in have made."""
+
+    def __init__(self, application_id: str | None, *, keeps: bool) -> None:
+        self.messages: list[dict[str, Any]] = []
+        self.created = 0
+        self._keeps = keeps
+        self.webhooks: dict[str, str] = {}
+        self._application = application_id or BOT
+        self._dead: set[str] = set()
+        self._nonces: OrderedDict[tuple[str, str], tuple[float, dict[str, Any]]] = OrderedDict()
+        self._numbers = itertools.count(1)
+        self._routes = self._all_routes()
+
+    def find(
+        self, method: str, segments: Segments
+    ) -> tuple[Template, Callable[[Call], Outcome], dict[str, str]] | None:
+        """The route that is described here, what carries it out, and the parameters."""
+        return self._routes.find(method, segments)
+
+    def otherwise(self, method: str) -> Outcome:
+        """The answer of a route that is not described."""
+        return (204, None) if method == "DELETE" else (200, {})
+
+    def is_gone(self, segments: Segments) -> bool:
+        """Whether it is about a webhook that was killed."""
+        return segments[0] == "webhooks" and len(segments) > 1 and segments[1] in self._dead
+
+    def kill_webhook(self, webhook_id: str) -> None:
+        self._dead.add(webhook_id)
+        self.webhooks.pop(webhook_id, None)
+
+    def _all_routes(self) -> Routes[Callable[[Call], Outcome]]:
+        routes: Routes[Callable[[Call], Outcome]] = Routes()
+        message = "/channels/{channel_id}/messages/{message_id}"
+        reaction = message + "/reactions/{emoji}"
+        webhook = "/webhooks/{webhook_id}"
+        follow_up = webhook + "/{webhook_token}/messages/{message_id}"
+        for name, carry_out in {
+            "GET /gateway": self._gateway,
+            "GET /gateway/bot": self._gateway,
+            "GET /users/@me": lambda call: (200, _user(BOT, is_bot=True) | _ABOUT_ITSELF),
+            "GET /users/{user_id}": lambda call: (200, _user(call.parameters["user_id"])),
+            "POST /users/@me/channels": self._private_channel,
+            "GET /oauth2/applications/@me": self._its_application,
+            "GET /applications/@me": self._its_application,
+            "GET /channels/{channel_id}": lambda call: (200, _channel(call.parameters["channel_id"])),
+            "PATCH /channels/{channel_id}": lambda call: (
+                200,
+                _channel(call.parameters["channel_id"]) | dict(call.body),
+            ),
+            "POST /channels/{channel_id}/messages": self._create_message,
+            "GET /channels/{channel_id}/messages": self._list_messages,
+            "GET " + message: self._show_message,
+            "PATCH " + message: self._show_message,
+            f"PUT {reaction}/@me": _nothing,
+            "POST /channels/{channel_id}/typing": _nothing,
+            "GET /guilds/{guild_id}": lambda call: (200, _guild(call.parameters["guild_id"])),
+            "PUT /guilds/{guild_id}/bans/{user_id}": _nothing,
+            "PUT /guilds/{guild_id}/members/{user_id}/roles/{role_id}": _nothing,
+            "POST /channels/{channel_id}/webhooks": self._create_webhook,
+            "GET " + webhook: self._show_webhook,
+            "DELETE " + webhook: self._delete_webhook,
+            f"GET {webhook}/{{webhook_token}}": self._show_webhook,
+            f"DELETE {webhook}/{{webhook_token}}": self._delete_webhook,
+            f"POST {webhook}/{{webhook_token}}": self._execute_webhook,
+            "GET " + follow_up: self._show_message,
+            "PATCH " + follow_up: self._show_message,
+            "DELETE " + follow_up: _nothing,
+            "POST /interactions/{interaction_id}/{interaction_token}/callback": _nothing,
+        }.items():
+            routes.add(Template(name), carry_out)
+        return routes
+
+    def _gateway(self, call: Call) -> Outcome:
+        starts = {"total": 1000, "remaining": 1000, "reset_after": 0, "max_concurrency": 1}
+        return 200, {"url": f"ws://{call.host}", "shards": 1, "session_start_limit": starts}
+
+    def _its_application(self, call: Call) -> Outcome:
+        told = {"id": self._application, "name": "bot", "description": "", "icon": None, "verify_key": "", "flags": 0}
+        counts = {"approximate_guild_count": 1, "approximate_user_install_count": 0}
+        rights = {"bot_public": True, "bot_require_code_grant": False, "owner": _user(OWNER), "team": None}
+        return 200, told | counts | rights
+
+    def _private_channel(self, call: Call) -> Outcome:
+        person = str(call.body.get("recipient_id", OWNER))
+        return 200, {"id": person, "type": 1, "last_message_id": None, "recipients": [_user(person)]}
+
+    def _create_message(self, call: Call) -> Outcome:
+        nonce = call.body.get("nonce")
+        if nonce is None or call.body.get("enforce_nonce") is not True:
+            return 200, self._new_message(call)
+        self._forget_nonces(call.at)
+        seen = self._nonces.get((call.who, str(nonce)))
+        if seen is None:
+            seen = self._nonces[call.who, str(nonce)] = call.at, self._new_message(call)
+        return 200, seen[1]
+
+    def _new_message(self, call: Call, **more: Any) -> dict[str, Any]:
+        message = _message(self._new_id(call.wall), call) | more
+        self.created += 1
+        if self._keeps:
+            self.messages.append(message)
+        return message
+
+    def _forget_nonces(self, now: float) -> None:
+        while self._nonces and next(iter(self._nonces.values()))[0] <= now - NONCE_LIFE:
+            self._nonces.popitem(last=False)
+
+    def _list_messages(self, call: Call) -> Outcome:
+        here = [m for m in self.messages if m["channel_id"] == call.parameters["channel_id"]]
+        return 200, here[:-51:-1]
+
+    def _show_message(self, call: Call) -> Outcome:
+        wanted = call.parameters["message_id"].replace("@original", ORIGINAL)
+        known = next((message for message in self.messages if message["id"] == wanted), None)
+        return 200, (known or _message(wanted, call)) | dict(call.body)
+
+    def _create_webhook(self, call: Call) -> Outcome:
+        webhook_id = self._new_id(call.wall)
+        self.webhooks[webhook_id] = f"token-of-{webhook_id}"
+        return 200, _webhook(webhook_id, self.webhooks[webhook_id], call.parameters["channel_id"])
+
+    def _show_webhook(self, call: Call) -> Outcome:
+        webhook_id = call.parameters["webhook_id"]
+        return 200, _webhook(webhook_id, self._token_of(call), GUILD)
+
+    def _delete_webhook(self, call: Call) -> Outcome:
+        self.kill_webhook(call.parameters["webhook_id"])
+        return 204, None
+
+    def _execute_webhook(self, call: Call) -> Outcome:
+        webhook_id = call.parameters["webhook_id"]
+        if webhook_id != self._application:
+            self.webhooks[webhook_id] = self._token_of(call)
+        message = self._new_message(call, webhook_id=webhook_id)
+        return (200, message) if "wait=true" in call.query.lower().split("&") else (204, None)
+
+    def _token_of(self, call: Call) -> str:
+        webhook_id = call.parameters["webhook_id"]
+        return call.parameters.get("webhook_token") or self.webhooks.get(webhook_id, f"token-of-{webhook_id}")
+
+    def _new_id(self, wall: float) -> str:
+        return str((max(0, round(wall * 1000) - EPOCH_MS) << 22) + next(self._numbers))
+
+
+UNKNOWN_WEBHOOK: Outcome = (404, {"message": "Unknown Webhook", "code": 10015})
+
+
+_ABOUT_ITSELF = {"mfa_enabled": False, "locale": "en-US", "verified": True, "email": None, "premium_type": 0}
+
+
+def _nothing(call: Call) -> Outcome:
+    return 204, None
+
+
+def _user(user_id: str, *, is_bot: bool = False) -> dict[str, Any]:
+    told = {"id": user_id, "username": f"user {user_id}", "discriminator": "0", "avatar": None, "global_name": None}
+    return {**told, "bot": is_bot, "flags": 0, "public_flags": 0}
+
+
+def _channel(channel_id: str) -> dict[str, Any]:
+    told = {"id": channel_id, "type": 0, "guild_id": GUILD, "name": f"channel-{channel_id}", "position": 0}
+    return {
+        **told,
+        "permission_overwrites": [],
+        "topic": None,
+        "nsfw": False,
+        "parent_id": None,
+        "last_message_id": None,
+    }
+
+
+def _guild(guild_id: str) -> dict[str, Any]:
+    return {"id": guild_id, "name": f"guild {guild_id}", "icon": None, "owner_id": OWNER, "features": []}
+
+
+def _webhook(webhook_id: str, token: str, channel_id: str) -> dict[str, Any]:
+    told = {"id": webhook_id, "type": 1, "token": token, "name": "webhook", "avatar": None, "guild_id": GUILD}
+    return {**told, "channel_id": channel_id, "application_id": None, "user": _user(BOT, is_bot=True)}
+
+
+def _message(message_id: str, call: Call) -> dict[str, Any]:
+    at = datetime.fromtimestamp(call.wall, UTC).isoformat()
+    message: dict[str, Any] = {
+        "id": message_id,
+        "channel_id": call.parameters.get("channel_id", GUILD),
+        "author": _user(BOT, is_bot=True),
+        "content": call.body.get("content", ""),
+        "timestamp": at,
+        "edited_timestamp": None,
+        "tts": False,
+        "mention_everyone": False,
+        "pinned": False,
+        "type": 0,
+        "flags": 0,
+    }
+    message |= {name: [] for name in ("mentions", "mention_roles", "attachments", "embeds", "components")}
+    return message if "nonce" not in call.body else {**message, "nonce": call.body["nonce"]}

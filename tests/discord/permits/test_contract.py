@@ -1,0 +1,51 @@
+"""Permits show the same behaviour in memory and on every kind of Redis server."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from asgi_ratelimit import MemoryStore
+from asgi_ratelimit.redis import RedisStore
+from asgi_ratelimit.testing import ManualClock
+from tests.discord.permits.contract import LeaseContract
+from tests.support.servers import KINDS, Sentinels
+from tests.support.stores import new_store
+
+
+@pytest.mark.anyio
+class TestMemoryPermits(LeaseContract):
+    def make_store(self, clock: ManualClock) -> MemoryStore:
+        return MemoryStore(clock=clock)
+
+
+@pytest.fixture(scope="module")
+def steady_sentinels() -> Iterator[Sentinels]:
+    """Sentinels whose master stays the same."""
+    with Sentinels() as sentinels:
+        yield sentinels
+
+
+@pytest.fixture(params=[*KINDS, "cluster", "sentinel"])
+def url(request: pytest.FixtureRequest) -> str:
+    if request.param == "cluster":
+        return str(request.getfixturevalue("cluster").url)
+    if request.param == "sentinel":
+        return str(request.getfixturevalue("steady_sentinels").url)
+    return str(request.getfixturevalue("fresh_server")(request.param).url)
+
+
+@pytest.mark.anyio
+class TestSharedPermits(LeaseContract):
+    @pytest.fixture(autouse=True)
+    async def where(self, url: str) -> AsyncIterator[None]:
+        self.url = url
+        self.stores: list[RedisStore] = []
+        yield
+        for store in self.stores:
+            await store.aclose()
+
+    def make_store(self, clock: ManualClock) -> RedisStore:
+        self.stores.append(new_store(self.url, clock=clock))
+        return self.stores[-1]

@@ -1,0 +1,232 @@
+"""Redis and memory give and take back permits alike: on the same history every answer, and every record, is equal."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import count
+from typing import NamedTuple
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from asgi_ratelimit.discord.permits.bucket import Answer, Verdict
+from asgi_ratelimit.discord.permits.memory import Ask, Lease, MemoryLeases, Permit
+from asgi_ratelimit.discord.permits.shared import RedisLeases, shared_permits
+from asgi_ratelimit.redis import RedisStore
+from tests.support.servers import Cluster, Server
+from tests.support.stores import new_store
+from tests.support.traces import STARTS, TraceClock
+
+OTHERS = ("redis-7.0", "valkey-8.1")
+S = 1_000_000
+_owners = count()
+
+
+# What happens
+
+
+class Want(NamedTuple):
+    route: str
+    major: str
+    per_second: int
+
+
+class Settle(NamedTuple):
+    back: int  # which of the permits that are out, the oldest first; some are settled twice
+    answer: Answer
+    again: bool = False
+
+
+class Move(NamedTuple):
+    us: int
+
+
+Step = Want | Settle | Move
+
+ROUTES, MAJORS, BUCKETS = ("GET /a", "GET /b", "PUT /ä {c}"), ("", "1"), ("", "b", "b", "c", "a hash")
+VERDICTS: tuple[Verdict, ...] = ("answered", "limited", "sublimited", "stopped", "banned", "lost", "unsent")
+RESETS = st.sampled_from([0, 1_000, 200_000, 200_000, 400_000, 1_000_000, 1_000_000, 5_000_000])
+MOVES = (1, 500, 999, 1_000, 30_000, 200_000, 401_000, 1_001_000, 5_000_000, 14_999_999, 15_000_000, 62_000_000)
+
+wants = st.builds(Want, st.sampled_from(ROUTES), st.sampled_from(MAJORS), st.sampled_from([0, 1, 3, 3, 50]))
+
+
+@st.composite
+def answers(draw: st.DrawFn) -> Answer:
+    limit = draw(st.sampled_from([0, 2, 5, 5, 5]))
+    return Answer(
+        draw(st.sampled_from(VERDICTS[:2]) | st.sampled_from(VERDICTS)),
+        draw(st.sampled_from(BUCKETS)),
+        limit,
+        draw(st.integers(0, max(0, limit - 1))),
+        draw(RESETS),
+        draw(RESETS),
+    )  # fmt: skip
+
+
+settles = st.builds(Settle, st.integers(0, 3), answers(), st.sampled_from([False] * 9 + [True]))
+steps: st.SearchStrategy[Step] = st.one_of(wants, wants, settles, settles, st.sampled_from(MOVES).map(Move))
+TRACES = st.lists(steps, min_size=5, max_size=40)
+
+
+# Playing it. What happens between two moves of the clock is asked of Redis all at once.
+
+
+class Duel:
+    """The permits of one owner in memory and in Redis, by the same clock."""
+
+    def __init__(self, clock: TraceClock, store: RedisStore) -> None:
+        owner = f"owner{next(_owners)}"
+        self.clock, self.memory, self.redis = clock, MemoryLeases(clock), shared_permits(store, owner)
+        self.told: list[tuple[Lease, Lease]] = []
+        self._out: list[Permit] = []
+        self._sent: list[tuple[Lease | None, asyncio.Future[Lease | None]]] = []
+        self._asked = count()
+
+    async def play(self, trace: Sequence[Step]) -> None:
+        for step in trace:
+            match step:
+                case Want():
+                    self._want(step)
+                case Settle() if self._out:
+                    self._settle(step)
+                case Move(us):
+                    await self._hear()
+                    self.clock.move(us)
+        await self._hear()
+
+    def _want(self, want: Want) -> None:
+        ask = Ask(f"permit{next(self._asked)}", *want)
+        lease = self.memory.lease(ask)
+        self._sent.append((lease, asyncio.ensure_future(self.redis.lease(ask))))
+        if lease.permit is not None:
+            self._out.append(lease.permit)
+
+    def _settle(self, settle: Settle) -> None:
+        place = settle.back % len(self._out)
+        permit = self._out[place] if settle.again else self._out.pop(place)
+        self.memory.settle(permit, settle.answer)
+        self._sent.append((None, asyncio.ensure_future(self._tell(permit, settle.answer))))
+
+    async def _tell(self, permit: Permit, answer: Answer) -> None:
+        await self.redis.settle(permit, answer)  # in its turn: a lease, too, is sent when its task begins
+
+    async def _hear(self) -> None:
+        sent, self._sent = self._sent, []
+        heard = await asyncio.gather(*(answer for _, answer in sent))
+        self.told += [(memory, redis) for (memory, _), redis in zip(sent, heard, strict=True) if memory and redis]
+
+
+def records_in_memory(memory: MemoryLeases, redis: RedisLeases, now: int) -> dict[str, str]:
+    return {
+        f"{redis._keys[0]}:bucket:{redis._digest(bucket)}:{redis._digest(major)}": record.text()
+        for (bucket, major), record in memory._records.items()
+        if record.over() > now
+    }
+
+
+def records_in_redis(servers: Sequence[Server], redis: RedisLeases, now: int) -> dict[str, str]:
+    found = {}
+    for server in servers:
+        for name in server.command("KEYS", f"{redis._keys[0]}:bucket:*"):
+            text = server.command("GET", name)
+            numbers = [int(word) for word in text.split() if not word.startswith("permit")]
+            if max(*numbers[3:6], *numbers[11:]) + 60_000_000 > now:  # Redis keeps them longer for a test's clock
+                found[name] = text
+    return found
+
+
+Play = Callable[[int, Sequence[Step]], Duel]
+
+
+@contextmanager
+def playing(url: str) -> Iterator[Play]:
+    clock = TraceClock()
+    store = new_store(url, clock=clock)
+
+    def play(start_us: int, trace: Sequence[Step]) -> Duel:
+        clock.begin(start_us)
+        duel = Duel(clock, store)
+        runner.run(duel.play(trace))
+        return duel
+
+    with asyncio.Runner() as runner:
+        runner.run(store.start())
+        try:
+            yield play
+        finally:
+            runner.run(store.aclose())
+
+
+def assert_equal(servers: Sequence[Server], duel: Duel) -> None:
+    for memory, redis in duel.told:
+        assert redis == memory
+    now = duel.clock.now_us()
+    assert records_in_redis(servers, duel.redis, now) == records_in_memory(duel.memory, duel.redis, now)
+
+
+def compare(url: str, servers: Sequence[Server], examples: int) -> set[str]:
+    """Why calls were not permitted."""
+    refusals: set[str] = set()
+    with playing(url) as play:
+
+        @settings(max_examples=examples)
+        @given(STARTS, TRACES)
+        def all_is_equal(start_us: int, trace: list[Step]) -> None:
+            duel = play(start_us, trace)
+            assert_equal(servers, duel)
+            refusals.update(memory.why for memory, _ in duel.told)
+
+        all_is_equal()
+    return refusals
+
+
+def test_permits_are_given_and_taken_back_as_in_memory(any_redis: Server) -> None:
+    met = compare(any_redis.url, [any_redis], examples=1_000)
+    assert met == {"", "banned", "stopped", "route", "bucket", "answer", "global"}
+
+
+# What chance meets too seldom
+
+CALL, SILENT = Want("GET /a", "1", 50), Settle(0, Answer("answered"))
+HIDDEN: list[Step] = [
+    CALL,
+    SILENT,
+    CALL,
+    CALL,
+    SILENT,
+    SILENT,
+    CALL,
+    Settle(0, Answer("limited", retry_us=S)),
+    Move(S + 1_000),
+]
+NINE: list[Step] = [CALL, SILENT, Move(400_000)] * 9
+CASES: dict[str, list[Step]] = {
+    "a hidden limit is refused at once": [*HIDDEN, Move(S), CALL, Settle(0, Answer("limited", retry_us=1_000))],
+    "a hidden limit refuses two of a burst": [
+        *HIDDEN, CALL, CALL, SILENT, CALL, Move(1), *[Settle(0, Answer("limited", "", 9, retry_us=S))] * 2, CALL,
+    ],
+    "a hidden limit passes more than it is thought to": [
+        *HIDDEN, *NINE, CALL, Settle(0, Answer("limited", retry_us=5 * S)), CALL,
+    ],
+    "a hidden limit is told after all": [*HIDDEN, CALL, Settle(0, Answer("answered", "b", 5, 3, S)), CALL],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_redis_permits_as_memory_does_when(any_redis: Server, case: str) -> None:
+    with playing(any_redis.url) as play:
+        assert_equal([any_redis], play(1_700_000_000_000_000, CASES[case]))
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_other_servers_give_and_take_back_as_memory_does(fresh_server: Callable[[str], Server], kind: str) -> None:
+    server = fresh_server(kind)
+    compare(server.url, [server], examples=200)
+
+
+def test_a_cluster_gives_and_takes_back_as_memory_does(cluster: Cluster) -> None:
+    compare(cluster.url, cluster.nodes, examples=200)

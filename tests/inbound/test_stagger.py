@@ -1,0 +1,74 @@
+"""Discord's clients are told a moment each; everybody else the exact one."""
+
+from __future__ import annotations
+
+import pytest
+from starlette.applications import Starlette
+from starlette.testclient import TestClient
+
+from asgi_ratelimit import Limiter, MemoryStore, RateLimitMiddleware, SlidingWindow
+from asgi_ratelimit.inbound import stagger as turns
+from asgi_ratelimit.inbound.stagger import Turns
+from asgi_ratelimit.testing import ManualClock
+
+BOT = "DiscordBot (https://github.com/Rapptz/discord.py 2.7.1) Python/3.11"
+
+
+def told(agent: str, clock: ManualClock, pauses: list[float]) -> list[float]:
+    """What the body says to each of several refused calls, with these pauses before them."""
+    app = Starlette()
+    app.add_middleware(RateLimitMiddleware, limit="5/5s", store=MemoryStore(clock=clock))
+    client = TestClient(app, headers={"user-agent": agent})
+    for _ in range(5):
+        client.get("/")
+    answers = []
+    for pause in pauses:
+        clock.advance(pause)
+        answer = client.get("/")
+        assert answer.status_code == 429
+        assert int(answer.headers["retry-after"]) >= answer.json()["retry_after"]
+        answers.append(answer.json()["retry_after"])
+    return answers
+
+
+def test_refused_calls_of_a_bot_come_back_one_by_one_and_none_later_than_the_bucket_is_full() -> None:
+    assert told(BOT, ManualClock(), [0] * 7) == [1.0, 2.0, 3.0, 4.0, 5.0, 5.0, 5.0]
+    assert told(BOT, ManualClock(), [0, 0, 0.5]) == [1.0, 2.0, 2.5]
+
+
+def test_everybody_else_is_told_the_exact_moment() -> None:
+    assert told("Mozilla/5.0", ManualClock(), [0, 0, 0.5, 0.25]) == [1.0, 1.0, 0.5, 0.25]
+
+
+def test_a_bot_that_obeys_is_let_in_when_it_was_told() -> None:
+    clock = ManualClock()
+    app = Starlette()
+    app.add_middleware(RateLimitMiddleware, limit="5/5s", store=MemoryStore(clock=clock))
+    client = TestClient(app, headers={"user-agent": BOT})
+    for _ in range(5):
+        client.get("/")
+    waits = [client.get("/").json()["retry_after"] for _ in range(5)]
+    passed = 0.0
+    for wait in waits:
+        clock.advance(wait - passed)
+        passed = wait
+        assert client.get("/").status_code == 404
+
+
+@pytest.mark.anyio
+async def test_a_block_is_told_as_it_is() -> None:
+    limiter = Limiter("5/s", store=MemoryStore(clock=ManualClock()))
+    await limiter.block("a", 60)
+    refusal = await limiter.try_acquire("a")
+    assert [Turns().next(refusal, 0).retry_after for _ in range(2)] == [60.0, 60.0]
+
+
+@pytest.mark.anyio
+async def test_each_bucket_has_turns_of_its_own_and_few_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "_MOST_BUCKETS", 2)
+    limiter = Limiter(SlidingWindow("2/2s"), store=MemoryStore(clock=ManualClock()))
+    some = Turns()
+    for key in "abc":
+        await limiter.try_acquire(key, 2)
+        assert some.next(await limiter.try_acquire(key), 10).retry_after == 2.0
+    assert len(some._last_us) == 2

@@ -1,0 +1,185 @@
+"""The interactions endpoint as Discord sees it: validation first, then a limit for whoever is asking."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp
+
+from asgi_ratelimit import MemoryStore
+from asgi_ratelimit.testing import ManualClock
+from tests.interactions.endpoints import BUILDS, MOUNTED, REACHED, as_dependency, limited, reached, refusals, with_limit
+from tests.support.signing import PING, PONG, URL, Discord, command, content, encoded, now, signature_of
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(params=BUILDS, ids=lambda build: build.__name__)
+def any_discord(request: pytest.FixtureRequest, store: MemoryStore, clock: ManualClock) -> Discord:
+    """An app of each kind, with 2 per 10 s for each user."""
+    return Discord(request.param(limited(store)), clock, url=f"{URL}/" if request.param in MOUNTED else URL)
+
+
+@pytest.fixture
+def discord(store: MemoryStore, clock: ManualClock) -> Discord:
+    return Discord(as_dependency(limited(store)), clock)
+
+
+# Validation, in every place where it may stand
+
+
+async def test_a_ping_is_answered_with_pong_and_never_limited(any_discord: Discord) -> None:
+    answers = [await any_discord.post(PING) for _ in range(20)]
+    assert [(answer.status_code, answer.json()) for answer in answers] == [(200, PONG)] * 20
+    assert answers[0].headers["content-type"] == "application/json"
+
+
+@pytest.mark.parametrize("interaction", [PING, command("7")], ids=["ping", "command"])
+async def test_a_bad_signature_is_401(any_discord: Discord, interaction: dict[str, Any]) -> None:
+    assert (await any_discord.post(interaction, forged=True)).status_code == 401
+
+
+async def test_a_request_without_a_signature_is_401(any_discord: Discord) -> None:
+    assert (await any_discord.send(encoded(PING), {})).status_code == 401
+
+
+@pytest.mark.parametrize("late", [301.0, -301.0])
+async def test_a_stale_timestamp_is_401(any_discord: Discord, late: float) -> None:
+    assert (await any_discord.post(PING, late=late)).status_code == 401
+    assert (await any_discord.post(command(), late=late)).status_code == 401
+
+
+async def test_the_tolerance_itself_is_not_stale(any_discord: Discord) -> None:
+    assert reached(await any_discord.post(command("1"), late=300))
+    assert reached(await any_discord.post(command("2"), late=-300))
+
+
+async def test_a_replay_is_401_and_costs_nothing(any_discord: Discord, clock: ManualClock) -> None:
+    body = encoded(command())
+    headers = signature_of(body, now(clock))
+    assert reached(await any_discord.send(body, headers))
+    shouted = {name: value.upper() for name, value in headers.items()}
+    assert {(await any_discord.send(body, each)).status_code for each in (headers, shouted) * 3} == {401}
+    assert reached(await any_discord.post(command()))
+
+
+async def test_a_replay_is_401_for_as_long_as_its_timestamp_is_good(discord: Discord, clock: ManualClock) -> None:
+    body = encoded(command())
+    headers = signature_of(body, now(clock) + 300)
+    assert reached(await discord.send(body, headers))
+    for _ in range(6):
+        clock.advance(100)
+        await discord.post(command())
+        answer = await discord.send(body, headers)
+        assert answer.status_code == 401
+        assert "been here" in answer.text
+    clock.advance(1)
+    assert "stale" in (await discord.send(body, headers)).text
+
+
+async def test_a_limited_user_reads_when_to_come_again(any_discord: Discord, clock: ManualClock) -> None:
+    clock.advance(0.3)
+    assert [reached(await any_discord.post(command())) for _ in range(2)] == [True, True]
+    clock.advance(0.4)
+    refused = await any_discord.post(command())
+    assert f"<t:{now(clock) + 6}:R>" in content(refused)  # 5.3 s, rounded up
+    assert reached(await any_discord.post(command("2")))
+    clock.advance(4.6)
+    assert reached(await any_discord.post(command()))
+
+
+async def test_a_forged_body_cannot_spend_another_users_quota(any_discord: Discord, clock: ManualClock) -> None:
+    for _ in range(10):
+        assert (await any_discord.post(command("1"), forged=True)).status_code == 401
+    assert [reached(await any_discord.post(command("1"))) for _ in range(3)] == [True, True, False]
+
+
+# Bodies that are too large
+
+
+@pytest.fixture
+def small(store: MemoryStore, clock: ManualClock) -> Discord:
+    return with_limit(store, clock, max_body=1000)
+
+
+async def test_a_body_that_is_too_large_is_413_before_its_signature_is_looked_at(small: Discord) -> None:
+    assert (await small.post(b" " * 1001, forged=True)).status_code == 413
+    assert (await small.post(b" " * 1000, forged=True)).status_code == 401
+
+
+async def test_nothing_is_read_of_a_body_that_is_announced_as_too_large(store: MemoryStore) -> None:
+    async def unread() -> Any:
+        raise AssertionError("the body was read")
+
+    sent = await asked(limited(store).wrap(JSONResponse(REACHED)), unread, [(b"content-length", b"1048577")])
+    assert sent[0]["status"] == 413
+
+
+@pytest.mark.parametrize("announced", [[], [(b"content-length", b"5")], [(b"content-length", b"\xb2")]])
+async def test_no_more_is_read_than_may_be(store: MemoryStore, announced: Any) -> None:
+    chunks = iter([b"x" * 600] * 2)
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": next(chunks), "more_body": True}
+
+    sent = await asked(limited(store, max_body=1000).wrap(JSONResponse(REACHED)), receive, announced)
+    assert sent[0]["status"] == 413
+
+
+async def asked(app: ASGIApp, receive: Any, headers: Any) -> list[Any]:
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await app({"type": "http", "method": "POST", "path": URL, "headers": headers}, receive, send)
+    return sent
+
+
+async def test_a_client_that_leaves_in_the_middle_is_no_error(store: MemoryStore) -> None:
+    messages = iter([{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"}])
+
+    async def receive() -> Any:
+        return next(messages)
+
+    assert (await asked(limited(store).wrap(JSONResponse(REACHED)), receive, []))[0]["status"] == 400
+
+
+# Whose bucket it is
+
+DM = {"member": None, "guild_id": None, "user": {"id": "1"}}
+
+
+async def test_a_user_is_the_same_in_a_guild_and_in_a_direct_message(store: MemoryStore, clock: ManualClock) -> None:
+    discord = with_limit(store, clock)
+    assert await refusals(discord, command("1"), command("1", **DM), command("2")) == [False, True, False]
+
+
+async def test_a_guild_shares_and_a_direct_message_counts_for_its_user(store: MemoryStore, clock: ManualClock) -> None:
+    discord = with_limit(store, clock, key="guild")
+    asked = [command("1"), command("2"), command("1", **DM), command("1", **DM), command("1", guild_id="8")]
+    assert await refusals(discord, *asked) == [False, True, False, True, False]
+    assert await refusals(discord, command(**{**DM, "user": {"id": "2"}})) == [False]
+
+
+async def test_a_command_counts_for_each_user(store: MemoryStore, clock: ManualClock) -> None:
+    discord = with_limit(store, clock, key="command")
+    others = [command("1", data={"name": "stop"}), *(command("1", data={"custom_id": x}, type=3) for x in ("a", "b"))]
+    asked = [command("1"), *others, command("2")]
+    assert await refusals(discord, *asked) == [False] * 5
+    assert await refusals(discord, *({**each, "id": "0"} for each in asked)) == [True] * 5
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_a_function_says_who_is_asking(store: MemoryStore, clock: ManualClock, is_async: bool) -> None:
+    def channel(interaction: dict[str, Any]) -> str:
+        return str(interaction["channel_id"])
+
+    async def slowly(interaction: dict[str, Any]) -> str:
+        return channel(interaction)
+
+    discord = with_limit(store, clock, key=slowly if is_async else channel)
+    asked = [command("1", channel_id="5"), command("2", channel_id="5"), command("1", channel_id="6")]
+    assert await refusals(discord, *asked) == [False, True, False]

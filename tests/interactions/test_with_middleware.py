@@ -1,0 +1,154 @@
+"""An outer RateLimitMiddleware leaves the endpoint to the InteractionLimit, and nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from fastapi import Depends, FastAPI, Request
+from starlette.applications import Starlette
+from starlette.background import BackgroundTask
+from starlette.middleware import Middleware
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Mount, Route
+
+from asgi_ratelimit import LeakyBucket, MemoryStore, RateLimitMiddleware
+from asgi_ratelimit.interactions.endpoint import InteractionLimit
+from asgi_ratelimit.testing import ManualClock
+from tests.interactions.endpoints import REACHED, limited, reached, refusals
+from tests.support.signing import PING, PONG, PUBLIC_KEY, URL, Discord, command, content, encoded, now, signature_of
+
+pytestmark = pytest.mark.anyio
+
+
+async def page(request: Request) -> Response:
+    return JSONResponse("page")
+
+
+def site(store: MemoryStore, limit: Any = "2/60s", *, of: InteractionLimit | None = None, **options: Any) -> FastAPI:
+    """The endpoint and a page of the same path, behind an outer limit of 2 per minute for each address."""
+    app = FastAPI()
+    app.add_middleware(RateLimitMiddleware, limit=limit, store=store, **options)
+    guard = Depends(of or limited(store, "3/10s"))
+    app.add_api_route(URL, lambda: REACHED, methods=["POST"], dependencies=[guard])
+    app.add_api_route("/{page}", lambda page: page, methods=["GET", "POST"])
+    return app
+
+
+async def visits(discord: Discord, url: str = "/page", *, method: str = "GET", times: int = 3) -> list[int]:
+    return [(await discord.send(b"", {}, method=method, url=url)).status_code for _ in range(times)]
+
+
+@pytest.mark.parametrize("limit", ["1/60s", LeakyBucket("1/10s")])
+@pytest.mark.parametrize("first", [PING, command("1")], ids=["ping", "command"])
+async def test_all_of_discord_is_not_one_visitor(
+    store: MemoryStore, clock: ManualClock, first: Any, limit: Any
+) -> None:
+    discord = Discord(site(store, limit), clock)
+    assert (await discord.post(first)).status_code == 200
+    assert await refusals(discord, *[command(str(user)) for user in range(2, 30)]) == [False] * 28
+    assert [(await discord.post(PING)).json() for _ in range(5)] == [PONG] * 5
+
+
+async def test_what_discord_was_charged_first_is_given_back(store: MemoryStore, clock: ManualClock) -> None:
+    discord = Discord(site(store), clock)
+    answer = await discord.post(PING)
+    assert not [name for name in answer.headers if name.startswith("x-ratelimit")]
+    assert await visits(discord) == [200, 200, 429]
+
+
+@pytest.mark.parametrize("headers", ["discord", None])
+async def test_with_refunds_by_status_it_is_given_back_once(
+    store: MemoryStore, clock: ManualClock, headers: Any
+) -> None:
+    discord = Discord(site(store, refund=lambda status: status == 200, headers=headers), clock)
+    await visits(discord, "/nowhere/at/all", times=1)
+    await discord.post(PING)
+    assert await visits(discord, "/nowhere/at/all", times=2) == [404, 429]
+
+
+async def test_a_forger_exempts_no_path(store: MemoryStore, clock: ManualClock) -> None:
+    discord = Discord(site(store), clock)
+    answers = [await discord.post(PING, forged=True) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [401, 401, 429]
+
+
+async def test_a_replay_exempts_no_path(store: MemoryStore, clock: ManualClock) -> None:
+    guard = limited(store)
+    body = encoded(command())
+    headers = signature_of(body, now(clock))
+    assert reached(await Discord(site(store, "9/s", of=guard), clock).send(body, headers))
+    again = Discord(site(store, name="again", of=guard), clock)
+    assert [(await again.send(body, headers)).status_code for _ in range(3)] == [401, 401, 429]
+
+
+async def test_a_signature_that_nobody_verified_exempts_no_path(store: MemoryStore, clock: ManualClock) -> None:
+    discord = Discord(site(store), clock, url="/page")
+    assert [(await discord.post(PING)).status_code for _ in range(3)] == [200, 200, 429]
+
+
+async def test_only_posts_to_this_very_path_are_left_alone(store: MemoryStore, clock: ManualClock) -> None:
+    discord = Discord(site(store, "1/60s"), clock)
+    await discord.post(PING)
+    assert await visits(discord, URL, method="GET", times=2) == [200, 429]
+    assert await visits(discord, "/page", method="POST", times=1) == [429]
+    assert await visits(discord, URL + "/", method="POST", times=1) == [429]
+    assert (await discord.post(PING)).json() == PONG
+
+
+async def test_every_middleware_that_counted_it_leaves_it_alone(store: MemoryStore, clock: ManualClock) -> None:
+    route = Route("/", JSONResponse(REACHED), methods=["POST"], middleware=[Middleware(limited(store).wrap)])
+    inner = RateLimitMiddleware(Starlette(routes=[route]), limit="1/60s", store=store, name="inner")
+    app = RateLimitMiddleware(Starlette(routes=[Mount(URL, inner)]), limit="1/60s", store=store, name="outer")
+    assert await refusals(Discord(app, clock, url=f"{URL}/"), *[command(str(user)) for user in range(5)]) == [False] * 5
+
+
+async def test_a_path_that_was_rewritten_is_left_alone_as_each_door_saw_it(
+    store: MemoryStore, clock: ManualClock
+) -> None:
+    app = site(store, None)
+
+    async def rewriting(scope: Any, receive: Any, send: Any) -> None:
+        await app({**scope, "path": scope["path"].removeprefix("/bot")}, receive, send)
+
+    door = RateLimitMiddleware(rewriting, limit="1/60s", store=store)
+    assert (await Discord(door, clock, url=f"/bot{URL}").post(PING)).json() == PONG
+    assert await refusals(Discord(door, clock, url=f"/bot{URL}"), command("1"), command("2")) == [False, False]
+    assert await visits(Discord(door, clock), URL, method="POST", times=2) == [401, 429]
+
+
+async def test_it_is_left_alone_before_its_background_work_is_done(store: MemoryStore, clock: ManualClock) -> None:
+    answers: list[int] = []
+
+    async def another() -> None:
+        if len(answers) < 3:
+            answers.append((await discord.post(command(str(len(answers))))).status_code)
+
+    async def endpoint(request: Request) -> Response:
+        return JSONResponse(REACHED, background=BackgroundTask(another))
+
+    app = Starlette(routes=[Route(URL, endpoint, methods=["POST"], middleware=[Middleware(limited(store).wrap)])])
+    discord = Discord(RateLimitMiddleware(app, limit="1/60s", store=store), clock)
+    await discord.post(command("9"))
+    assert answers == [200, 200, 200]
+
+
+async def test_an_outer_store_keeps_its_buckets_unless_it_has_one_of_its_own(
+    store: MemoryStore, clock: ManualClock
+) -> None:
+    discord = Discord(site(store, None, of=InteractionLimit(PUBLIC_KEY, "1/10s")), clock)
+    assert reached(await discord.post(command()))  # by the outer store's clock its timestamp is fresh
+    assert f"<t:{now(clock) + 10}:R>" in content(await discord.post(command()))
+
+
+async def test_the_paths_that_are_left_alone_are_bounded(store: MemoryStore, clock: ManualClock) -> None:
+    app = FastAPI()
+    app.add_middleware(RateLimitMiddleware, limit="1/60s", store=store)
+    guard = Depends(limited(store, "1000/s"))
+    app.add_api_route("/bot/{number}", lambda number: REACHED, methods=["POST"], dependencies=[guard])
+    answers = [await Discord(app, clock, url=f"/bot/{number}").post(command()) for number in range(65)]
+    assert [answer.status_code for answer in answers] == [200] * 65
+    full = Discord(app, clock, url="/bot/64")
+    await visits(full, "/page", times=1)
+    assert (await full.post(command())).status_code == 429
+    assert (await Discord(app, clock, url="/bot/63").post(command())).status_code == 200

@@ -1,0 +1,127 @@
+"""A list of limits whose buckets are in several slots of a cluster: all or nothing, and nothing lost."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from asgi_ratelimit import FixedWindow, LeakyBucket, Limiter, RateLimited, SlidingWindow, StoreUnavailable, TokenBucket
+from asgi_ratelimit.limits import Limit, Scope
+from asgi_ratelimit.redis import RedisStore
+from asgi_ratelimit.testing import ManualClock
+from tests.support.servers import Cluster
+from tests.support.stores import new_store
+
+SCOPES: tuple[Scope, ...] = ("user", "shared", "global")
+
+
+@pytest.fixture
+async def store(cluster: Cluster, clock: ManualClock) -> AsyncIterator[RedisStore]:
+    async with new_store(cluster.url, clock=clock, deny_cache=0) as store:
+        yield store
+
+
+def one_of_each(kind: type[TokenBucket | FixedWindow | SlidingWindow], least: Scope) -> list[Limit]:
+    """A limit of every scope, of which one has the smallest capacity."""
+    return [kind("2/5s" if scope == least else "9/5s", scope=scope) for scope in SCOPES]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("kind", [TokenBucket, FixedWindow, SlidingWindow])
+@pytest.mark.parametrize("least", SCOPES)
+async def test_a_refused_call_has_charged_none_of_the_limits(store: RedisStore, kind: type, least: Scope) -> None:
+    limiter = Limiter(one_of_each(kind, least), store=store)
+    answers = [await limiter.try_acquire("a", per="x") for _ in range(5)]
+    assert [answer.allowed for answer in answers] == [True, True, False, False, False]
+    assert {(answer.scope, answer.limit, answer.remaining) for answer in answers[2:]} == {(least, 2, 0)}
+    left = {part.scope: part.remaining for part in (await limiter.peek("a", per="x")).parts}
+    assert left == {scope: 0 if scope == least else 7 for scope in SCOPES}
+
+
+@pytest.mark.anyio
+async def test_what_a_refusal_says_of_the_limits_that_did_not_refuse_is_that_they_are_not_charged(
+    store: RedisStore,
+) -> None:
+    for kind in (TokenBucket, FixedWindow, SlidingWindow):
+        limiter = Limiter(one_of_each(kind, "global"), store=store, name=kind.__name__)
+        refusal = [await limiter.try_acquire("a", per="x") for _ in range(3)][-1]
+        assert [part.remaining for part in refusal.parts] == [7, 7, 0]
+        assert [part.allowed for part in refusal.parts] == [True, True, False]
+
+
+@pytest.mark.anyio
+async def test_the_place_in_a_queue_is_given_back(store: RedisStore) -> None:
+    limiter = Limiter([LeakyBucket("1/s", queue=8), TokenBucket("2/day", scope="global")], store=store)
+    answers = [await limiter.try_acquire("a") for _ in range(4)]
+    assert [answer.delay for answer in answers] == [0.0, 1.0, 0.0, 0.0]
+    assert [part.remaining for part in (await limiter.peek("a")).parts] == [7, 0]
+
+
+@pytest.mark.anyio
+async def test_each_scope_has_its_buckets(store: RedisStore) -> None:
+    limits = [TokenBucket("9/day"), TokenBucket("8/day", scope="shared"), TokenBucket("7/day", scope="global")]
+    limiter = Limiter(limits, store=store)
+    for key, per in (("a", "x"), ("a", "y"), ("b", "x")):
+        assert (await limiter.try_acquire(key, per=per)).allowed
+    left = {(key, per): (await limiter.peek(key, per=per)).parts for key in "ab" for per in "xy"}
+    assert {who: [part.remaining for part in parts] for who, parts in left.items()} == {
+        ("a", "x"): [8, 6, 4],
+        ("a", "y"): [8, 7, 4],
+        ("b", "x"): [8, 6, 4],
+        ("b", "y"): [9, 7, 4],
+    }
+
+
+@pytest.mark.anyio
+async def test_a_refund_gives_all_of_it_back_once(store: RedisStore) -> None:
+    limiter = Limiter(one_of_each(TokenBucket, "user"), store=store)
+    charged = await limiter.try_acquire("a", 2, per="x")
+    await limiter.try_acquire("b", 1, per="x")
+    for _ in range(2):
+        await limiter.refund(charged)
+        assert [part.remaining for part in (await limiter.peek("a", per="x")).parts] == [2, 8, 8]
+
+
+@pytest.mark.anyio
+async def test_a_reset_makes_all_of_it_full(store: RedisStore) -> None:
+    limiter = Limiter(one_of_each(TokenBucket, "shared"), store=store)
+    await limiter.try_acquire("a", 2, per="x")
+    await limiter.block("a", 60)
+    await limiter.reset("a", per="x")
+    assert [part.remaining for part in (await limiter.peek("a", per="x")).parts] == [9, 2, 9]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("scopes", [("user", "global"), ("shared",), ("global",)])
+async def test_a_blocked_key_is_charged_nothing_whatever_the_scopes(store: RedisStore, scopes: list[Scope]) -> None:
+    limiter = Limiter([TokenBucket("5/5s", scope=scope) for scope in scopes], store=store)
+    await limiter.block("a", 60)
+    for answer in (await limiter.try_acquire("a"), await limiter.peek("a")):
+        assert (answer.allowed, answer.reason, answer.retry_after, answer.remaining) == (False, "blocked", 60.0, 0)
+        assert answer.parts == (answer,)
+        assert answer.as_refusal(1).retry_after == 60.0
+    with pytest.raises(RateLimited) as caught:
+        await limiter.acquire("a", timeout=1)
+    assert caught.value.retry_after == 60.0
+    assert all(part.remaining == 5 for part in (await limiter.peek("b")).parts)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("failing", ["shared", "global"])
+async def test_what_was_charged_before_a_failure_is_given_back(
+    cluster: Cluster, clock: ManualClock, failing: Scope
+) -> None:
+    async with new_store(cluster.url, clock=clock, prefix="spoilt", deny_cache=0) as store:
+        await Limiter(TokenBucket("5/5s", scope=failing), store=store).try_acquire("a", per="x")
+        ((owner, name),) = [
+            (node, name) for node in cluster.nodes for name in node.command("KEYS", "spoilt:*") if ":probe" not in name
+        ]
+        owner.command("DEL", name)
+        owner.command("RPUSH", name, "x")
+        limiter = Limiter([TokenBucket("5/5s", scope=scope) for scope in SCOPES], store=store)
+        for _ in range(3):
+            with pytest.raises(StoreUnavailable, match="WRONGTYPE"):
+                await limiter.try_acquire("a", per="x")
+        owner.command("DEL", name)
+        assert [part.remaining for part in (await limiter.peek("a", per="x")).parts] == [5, 5, 5]

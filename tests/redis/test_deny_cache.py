@@ -1,0 +1,248 @@
+"""What is refused without asking: only what Redis would refuse too, and never for longer than a second."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+
+from asgi_ratelimit import Decision, FixedWindow, Limiter, TokenBucket
+from asgi_ratelimit.decision import Policy, blocked, reported
+from asgi_ratelimit.limits import Limit
+from asgi_ratelimit.redis import RedisStore
+from asgi_ratelimit.redis.deny_cache import DenyCache
+from asgi_ratelimit.testing import ManualClock
+from tests.support.servers import Server
+from tests.support.stores import calls_of_the_script, new_store
+
+NOW = 1_700_000_000_000_000
+SECOND = 1_000_000
+FAST, SLOW = TokenBucket("5/5s"), TokenBucket("1/day")
+
+
+def said(limit: Limit, state: int | None, cost: int = 1, *, at: str, now_us: int = NOW) -> Decision:
+    """What Redis would have said of a bucket in this state."""
+    part = Decision()
+    part.policy, part.cost, part._now_us, part._state = Policy("x", limit), cost, now_us, state
+    part._kept_in, part._kept_as, part._measure = None, at, None
+    part.allowed = limit.take(state, now_us, cost) is not None
+    return part
+
+
+def used_up(limit: TokenBucket, cost: int = 1, *, at: str, now_us: int = NOW) -> Decision:
+    return said(limit, now_us * limit.ticks + limit.depth, cost, at=at, now_us=now_us)
+
+
+def remembering(*wholes: Decision, keys: list[str], size: int = 10) -> DenyCache:
+    deny = DenyCache(size)
+    for whole in wholes:
+        deny.remember(keys, whole, NOW, NOW)
+    return deny
+
+
+def test_a_refusal_is_repeated_with_what_is_left_of_its_wait() -> None:
+    deny = remembering(used_up(FAST, at="a"), keys=["block", "a"])
+    found = deny.find(["block", "a"], 1, NOW + 300_000)
+    assert found is not None
+    assert (found.allowed, found.reason, found.remaining) == (False, "cached", 0)
+    assert (found.retry_us, found.reset_us) == (700_000, 4_700_000)
+    assert found == found.parts[0]
+
+
+def test_a_refusal_ends_when_the_call_would_be_allowed() -> None:
+    deny = remembering(said(FAST, NOW + 4_300_000, at="a"), keys=["block", "a"])
+    assert deny.find(["block", "a"], 1, NOW + 299_999) is not None
+    assert deny.find(["block", "a"], 1, NOW + 300_000) is None
+    assert len(deny) == 0
+
+
+def test_a_refusal_ends_after_a_second_however_long_the_wait() -> None:
+    deny = remembering(used_up(SLOW, at="a"), keys=["block", "a"])
+    assert deny.find(["block", "a"], 1, NOW + SECOND - 1) is not None
+    assert deny.find(["block", "a"], 1, NOW + SECOND) is None
+
+
+def test_a_refusal_ends_earlier_by_the_time_that_its_answer_took() -> None:
+    deny = DenyCache(10)
+    deny.remember(["block", "a"], said(FAST, NOW + 4_300_000, at="a"), NOW - 200_000, NOW)
+    assert deny.find(["block", "a"], 1, NOW + 99_999) is not None
+    assert deny.find(["block", "a"], 1, NOW + 100_000) is None
+
+
+def test_a_smaller_cost_and_another_bucket_are_not_refused() -> None:
+    deny = remembering(used_up(FAST, 3, at="a"), keys=["block", "a"])
+    assert deny.find(["block", "a"], 2, NOW) is None
+    assert deny.find(["block", "b"], 3, NOW) is None
+    assert deny.find(["block", "a"], 3, NOW) is not None
+
+
+def test_a_higher_cost_is_told_its_own_wait() -> None:
+    deny = remembering(used_up(FAST, 1, at="a"), keys=["block", "a"])
+    found = deny.find(["block", "a"], 4, NOW + 100_000)
+    assert found is not None
+    assert (found.cost, found.retry_us) == (4, 3_900_000)
+
+
+def test_the_longest_wait_is_told_and_every_part_of_the_same_call() -> None:
+    whole = reported([used_up(FAST, at="a"), used_up(SLOW, at="b"), said(FixedWindow("9/h"), None, at="c")])
+    deny = remembering(whole, keys=["block", "a", "b", "c"])
+    assert len(deny) == 2
+    found = deny.find(["block", "a", "b", "c"], 1, NOW + 400_000)
+    assert found is not None
+    assert found.limit == 1
+    assert found.retry_us == 86_400 * SECOND - 400_000
+    assert [part.remaining for part in found.parts] == [0, 0, 9]
+    assert [part.allowed for part in found.parts] == [False, False, True]
+
+
+def test_of_two_refusals_the_longer_wait_is_told() -> None:
+    deny = DenyCache(10)
+    deny.remember(["block of b", "of b", "of all"], used_up(FAST, at="of b"), NOW, NOW)
+    deny.remember(["block of a", "of a", "of all"], used_up(SLOW, at="of all"), NOW, NOW)
+    deny.remember(["block of c", "of c", "of all"], used_up(FAST, at="of c"), NOW, NOW)
+    for key in "bc":
+        found = deny.find([f"block of {key}", f"of {key}", "of all"], 1, NOW)
+        assert found is not None
+        assert found.limit == 1
+
+
+def test_somebody_else_is_told_of_the_shared_bucket_only() -> None:
+    whole = reported([said(FAST, None, at="of a"), used_up(SLOW, at="of all")])
+    deny = remembering(whole, keys=["block of a", "of a", "of all"])
+    found = deny.find(["block of b", "of b", "of all"], 1, NOW)
+    assert found is not None
+    assert found.parts == (found,)
+    assert found.limit == 1
+
+
+def test_a_block_is_remembered_like_a_bucket() -> None:
+    decision = blocked([said(FAST, None, at="a")], 60 * SECOND)
+    decision._kept_as = "block"
+    deny = remembering(decision, keys=["block", "a"])
+    found = deny.find(["block", "a"], 1, NOW + 250_000)
+    assert found is not None
+    assert (found.remaining, found.retry_us, found.reset_us) == (0, 59_750_000, 59_750_000)
+
+
+def test_what_is_forgotten_is_asked_again() -> None:
+    deny = remembering(used_up(FAST, at="a"), keys=["block", "a"])
+    deny.forget(["block", "a", "never heard of"])
+    assert deny.find(["block", "a"], 1, NOW) is None
+
+
+def test_only_the_last_refusals_are_remembered() -> None:
+    deny = DenyCache(3)
+    for n in range(10):
+        deny.remember(["block", f"key{n}"], used_up(FAST, at=f"key{n}"), NOW, NOW)
+    assert [n for n in range(10) if deny.find([f"key{n}"], 1, NOW)] == [7, 8, 9]
+
+
+def test_nothing_is_remembered_if_that_is_wanted() -> None:
+    assert len(remembering(used_up(FAST, at="a"), keys=["block", "a"], size=0)) == 0
+
+
+# In a store
+
+
+@pytest.fixture
+async def store(any_redis: Server) -> AsyncIterator[RedisStore]:
+    async with new_store(any_redis.url) as store:
+        any_redis.command("CONFIG", "RESETSTAT")
+        yield store
+
+
+@pytest.mark.anyio
+async def test_a_flood_of_refused_calls_asks_redis_once_a_second(any_redis: Server, store: RedisStore) -> None:
+    limiter = Limiter("1/day", store=store)
+    await limiter.try_acquire("a")
+    begun = time.monotonic()
+    answers = [await limiter.try_acquire("a") for _ in range(1_000)]
+    seconds = time.monotonic() - begun
+    assert {answer.reason for answer in answers} == {"limited", "cached"}
+    assert calls_of_the_script(any_redis) <= 3 + seconds
+
+
+@pytest.mark.anyio
+async def test_whoever_peeks_or_waits_is_told_by_redis(any_redis: Server, store: RedisStore) -> None:
+    limiter = Limiter("1/300ms", store=store)
+    await limiter.try_acquire("a")
+    await limiter.try_acquire("a")
+    asked = calls_of_the_script(any_redis)
+    assert (await limiter.peek("a")).reason == "limited"
+    assert calls_of_the_script(any_redis) == asked + 1
+    assert (await limiter.acquire("a", timeout=10)).reason == "ok"
+    assert calls_of_the_script(any_redis) >= asked + 2
+
+
+@pytest.mark.anyio
+async def test_a_reset_a_refund_and_the_end_of_a_block_are_seen_at_once(store: RedisStore) -> None:
+    limiter = Limiter("1/day", store=store)
+    charged = await limiter.try_acquire("a")
+    assert [(await limiter.try_acquire("a")).reason for _ in range(2)] == ["limited", "cached"]
+    await limiter.refund(charged)
+    assert (await limiter.try_acquire("a")).allowed
+    await limiter.try_acquire("a")
+    await limiter.reset("a")
+    assert (await limiter.try_acquire("a")).allowed
+    await limiter.block("b", 60)
+    assert [(await limiter.try_acquire("b")).reason for _ in range(2)] == ["blocked", "cached"]
+    await limiter.block("b", 0)
+    assert (await limiter.try_acquire("b")).allowed
+
+
+@pytest.mark.anyio
+async def test_a_reset_that_another_store_makes_is_seen_within_a_second(any_redis: Server) -> None:
+    async with new_store(any_redis.url, prefix="same") as store, new_store(any_redis.url, prefix="same") as other:
+        limiter = Limiter("1/day", store=store)
+        await limiter.try_acquire("a")
+        assert not (await limiter.try_acquire("a")).allowed
+        await Limiter("1/day", store=other).reset("a")
+        reset = time.monotonic()
+        while not (await limiter.try_acquire("a")).allowed:
+            assert time.monotonic() < reset + 5
+            await asyncio.sleep(0)
+
+
+@pytest.mark.anyio
+async def test_a_refusal_that_was_on_its_way_when_its_key_was_reset_is_not_remembered(any_redis: Server) -> None:
+    async with new_store(any_redis.url) as store:
+        limiter = Limiter("1/day", store=store)
+        await limiter.try_acquire("a")
+        refusal, reset = limiter.ask("a", 1, ""), limiter._buckets.reset("a", "")
+        assert not isinstance(refusal, Decision)
+        assert reset is not None
+        assert not (await refusal).allowed
+        await reset
+        assert (await limiter.try_acquire("a")).allowed
+
+
+@pytest.mark.anyio
+async def test_a_cheaper_call_that_was_allowed_puts_an_end_to_what_a_dearer_one_was_told(any_redis: Server) -> None:
+    async with new_store(any_redis.url, clock=ManualClock()) as store:
+        limiter = Limiter("5/5s", store=store)
+        await limiter.try_acquire("a", cost=3)
+        assert (await limiter.try_acquire("a", cost=3)).retry_after == 1.0
+        await limiter.try_acquire("a", cost=2)
+        assert (await limiter.try_acquire("a", cost=3)).retry_after == 3.0
+
+
+@pytest.mark.anyio
+async def test_a_block_is_told_in_place_of_a_remembered_refusal(any_redis: Server) -> None:
+    async with new_store(any_redis.url, clock=ManualClock()) as store:
+        limiter = Limiter("5/5s", store=store)
+        for _ in range(6):
+            await limiter.try_acquire("a")
+        await limiter.block("a", 60)
+        assert (await limiter.try_acquire("a")).retry_after == 60.0
+
+
+@pytest.mark.anyio
+async def test_the_cache_keeps_no_more_than_it_is_told(any_redis: Server) -> None:
+    async with new_store(any_redis.url, deny_cache=10) as store:
+        limiter = Limiter("1/day", store=store)
+        for n in range(50):
+            await limiter.try_acquire(f"key{n}")
+            assert not (await limiter.try_acquire(f"key{n}")).allowed
+        assert len(store.deny) == 10

@@ -1,0 +1,230 @@
+"""A site whose store is Redis: an app served by uvicorn, its clients, and what it said and logged."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from threading import Event, Thread
+from typing import Any, Self
+
+import uvicorn
+from aiohttp import ClientSession, ClientTimeout, TCPConnector
+from fastapi import Depends, FastAPI
+from starlette.requests import HTTPConnection
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from asgi_ratelimit import Limiter, RateLimitMiddleware
+from asgi_ratelimit.fastapi import RateLimit
+from asgi_ratelimit.inbound.request_state import LEDGER, Ledger
+from asgi_ratelimit.redis import RedisStore, StoreEvent
+from tests.support.servers import wait_until
+
+PATIENCE = 10.0  # seconds after which something that must happen has not
+EVERYBODY, OWN = "80/day", "40/day"  # of the whole site, and of one of its routes
+LOGGERS = ("asgi_ratelimit", "uvicorn.error", "asyncio")
+
+Ask = tuple[str, str]  # a path, and who asks for it
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a client was given. `reasons`: of each decision about its request."""
+
+    path: str
+    status: int
+    headers: dict[str, str]
+    asked: float
+    seconds: float
+
+    @property
+    def reasons(self) -> set[str]:
+        return set(filter(None, self.headers["reasons"].split(",")))
+
+
+def statuses(answers: Iterable[Answer], path: str) -> Counter[int]:
+    """How often a path was answered with each status."""
+    return Counter(answer.status for answer in answers if answer.path == path)
+
+
+def reasons(answers: Iterable[Answer]) -> set[str]:
+    return {reason for answer in answers for reason in answer.reasons}
+
+
+class Site:
+    """An app with a limit on all of it and one on the route /own, served for as long as the block runs."""
+
+    def __init__(self, url: str, *, limit: Any = EVERYBODY, own: Any = OWN, **options: Any) -> None:
+        self.events: list[StoreEvent] = []
+        self.store = RedisStore(url, on_event=self.events.append, **options)
+        self._app = _app(self.store, limit, own)
+        self._log = _Log()
+        self._runner = asyncio.Runner()
+
+    @property
+    def said(self) -> list[str]:
+        """What the package has logged."""
+        return [record.getMessage() for record in self._log.records if record.name == "asgi_ratelimit"]
+
+    @property
+    def failures(self) -> list[str]:
+        """What the server has logged."""
+        return [record.getMessage() for record in self._log.records if record.name != "asgi_ratelimit"]
+
+    def ask(self, *asks: Ask, meanwhile: Callable[[], object] | None = None) -> list[Answer]:
+        """All of them at once, each over a connection of its own that stays open."""
+        return self._runner.run(self._ask_all(asks, meanwhile))
+
+    def ask_all_along(self, clients: int, meanwhile: Callable[[], object]) -> list[Answer]:
+        """So many clients ask twice a second each, while something happens."""
+        return self._runner.run(self._ask_on(clients, meanwhile))
+
+    def wait_until_shared(self, path: str = "/", user: str = "recovery") -> None:
+        """Return when Redis decides."""
+        wait_until(lambda: self.ask((path, user))[0].reasons in ({"ok"}, {"limited"}), "Redis decides again")
+
+    def left(self, url: str, *users: str) -> list[int]:
+        """What users have left if you ask another process, which asks the server at this address."""
+        return self._runner.run(_peek(url, users))
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            stack.enter_context(self._log)
+            stack.enter_context(self._runner)
+            listening = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=512))
+            self._port = listening.getsockname()[1]
+            stack.callback(self._serve(listening))
+            self._session = self._runner.run(_new_session())
+            stack.callback(lambda: self._runner.run(self._session.close()))
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def _serve(self, listening: socket.socket) -> Callable[[], None]:
+        """Start the server; what is returned ends it."""
+        config = uvicorn.Config(self._app, lifespan="on", ws="none", log_config=None, log_level="warning")
+        server = uvicorn.Server(config)
+        thread = Thread(target=_run, args=(server, listening))
+        thread.start()
+
+        def end() -> None:
+            server.should_exit = True
+            thread.join(PATIENCE)
+            assert not thread.is_alive(), "uvicorn does not end"
+
+        wait_until(lambda: server.started or not thread.is_alive(), "uvicorn has started")
+        if not thread.is_alive():
+            raise RuntimeError("; ".join(self.failures))
+        return end
+
+    async def _ask_all(self, asks: Iterable[Ask], meanwhile: Callable[[], object] | None) -> list[Answer]:
+        other = asyncio.create_task(asyncio.to_thread(meanwhile)) if meanwhile else None
+        answers = await asyncio.gather(*(self._ask(ask) for ask in asks))
+        if other is not None:
+            await other
+        return answers
+
+    async def _ask_on(self, clients: int, meanwhile: Callable[[], object]) -> list[Answer]:
+        answers: list[Answer] = []
+        over = Event()
+
+        async def ask(number: int) -> None:
+            await asyncio.sleep(number / clients / 2)
+            while not over.is_set():
+                answers.append(await self._ask(("/", f"client {number}")))
+                await asyncio.sleep(0.5)
+
+        asking = [asyncio.create_task(ask(number)) for number in range(clients)]
+        try:
+            await asyncio.to_thread(meanwhile)
+        finally:
+            over.set()
+            await asyncio.gather(*asking)
+        return answers
+
+    async def _ask(self, ask: Ask) -> Answer:
+        path, user = ask
+        asked = time.monotonic()
+        async with self._session.get(f"http://127.0.0.1:{self._port}{path}", headers={"user": user}) as response:
+            await response.read()
+            headers = {name.lower(): value for name, value in response.headers.items()}
+            return Answer(path, response.status, headers, asked, time.monotonic() - asked)
+
+
+def _app(store: RedisStore, limit: Any, own: Any) -> ASGIApp:
+    app = FastAPI()
+    app.add_middleware(RateLimitMiddleware, limit=limit, key=_user, store=store)
+
+    @app.get("/")
+    async def everybody() -> str:
+        return "come in"
+
+    @app.get("/own", dependencies=[Depends(RateLimit(own, key=_user))])
+    async def own_limit() -> str:
+        return "come in"
+
+    return _telling_reasons(app)
+
+
+def _user(conn: HTTPConnection) -> str:
+    return conn.headers["user"]
+
+
+def _telling_reasons(app: ASGIApp) -> ASGIApp:
+    """An app that says in a header why its doors decided as they did."""
+
+    async def tell(scope: Scope, receive: Receive, send: Send) -> None:
+        async def write(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                ledger: Ledger = scope[LEDGER]
+                said = ",".join(decision.reason for decision in ledger.decisions).encode("ascii")
+                message = {**message, "headers": [*message.get("headers", ()), (b"reasons", said)]}
+            await send(message)
+
+        await app(scope, receive, write)
+
+    return tell
+
+
+def _run(server: uvicorn.Server, listening: socket.socket) -> None:
+    try:
+        server.run([listening])
+    except SystemExit:  # it has said why
+        return
+
+
+async def _new_session() -> ClientSession:
+    return ClientSession(connector=TCPConnector(limit=0), timeout=ClientTimeout(PATIENCE))
+
+
+async def _peek(url: str, users: Iterable[str]) -> list[int]:
+    async with RedisStore(url, timeout=PATIENCE, outage="closed") as store:
+        limiter = Limiter(EVERYBODY, store=store, name="app")
+        return [(await limiter.peek(user)).remaining for user in users]
+
+
+class _Log(logging.Handler):
+    """What is logged while a block runs, whatever other tests have done to the loggers."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+    def __enter__(self) -> Self:
+        for name in LOGGERS:
+            logging.getLogger(name).addHandler(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for name in LOGGERS:
+            logging.getLogger(name).removeHandler(self)
