@@ -271,7 +271,7 @@ async def test_a_compressed_refusal_is_read_and_can_be_read_again(clock: ManualC
     [
         ({"inner": "x"}, "inner must be an httpx transport.*'x'"),
         ({"inner": httpx.HTTPTransport}, "inner must be an httpx transport"),
-        ({"store": "redis://"}, "store must be a store such as MemoryStore, not 'redis://'"),
+        ({"store": "redis://"}, "store must be a store such as MemoryStore.., not 'redis://'"),
         ({"store": MemoryStore}, "store must be a store such as MemoryStore"),
         *(({"global_limit": value}, "global_limit must be .* 50") for value in (0, -1, True, 1.5, "50", None)),
         *(({"max_wait": value}, "max_wait must be .*=60") for value in (-1, True, "5", float("nan"), float("inf"))),
