@@ -8,13 +8,13 @@ from collections.abc import Awaitable, Sequence
 from typing import Any, ClassVar, Protocol
 
 from asgi_ratelimit.clock import Clock
-from asgi_ratelimit.decision import Decision, Policy, blocked, reported
+from asgi_ratelimit.decision import Decision, Policy
 from asgi_ratelimit.errors import StoreUnavailable
-from asgi_ratelimit.limits import LeakyBucket, State, TokenBucket
+from asgi_ratelimit.limits import State, TokenBucket
 from asgi_ratelimit.redis.deny_cache import DenyCache
-from asgi_ratelimit.redis.fallback import Fallback, Known
+from asgi_ratelimit.redis.fallback import Fallback, LastKnown
 from asgi_ratelimit.redis.names import Namer
-from asgi_ratelimit.redis.wire import CHECKS, Reply, Script, Verb, described, read_state, refundable, shape
+from asgi_ratelimit.redis.wire import CHECKS, Reply, Script, Verb, shape
 
 __all__ = ["SLOTS", "Pending", "RedisBuckets", "Server", "Session"]
 
@@ -38,7 +38,7 @@ class Server(Protocol):
     clock: Clock
     deny: DenyCache
     is_cluster: bool
-    known: Known
+    last_known: LastKnown
     namer: Namer
     timeout: float
 
@@ -48,7 +48,8 @@ class Server(Protocol):
 
 
 class RedisBuckets:
-    """The buckets of a limiter, those of them at least that are in one slot. `face` speaks where there are none."""
+    """The buckets of a limiter, those of them at least that are in one slot. `reported_policy` is reported where there
+    are none."""
 
     def __init__(
         self,
@@ -56,12 +57,14 @@ class RedisBuckets:
         name: str,
         policies: Sequence[Policy],
         fallback: Fallback,
-        face: Policy,
+        reported_policy: Policy,
         *,
         blocks: bool = True,
     ) -> None:
-        self.server, self.policies, self.fallback, self.face = server, tuple(policies), fallback, face
-        self.only = policies[0] if len(policies) == 1 and type(policies[0].limit) is TokenBucket else None
+        self.server, self.policies, self.fallback = server, tuple(policies), fallback
+        self.reported_policy = reported_policy
+        limit = policies[0].limit if len(policies) == 1 else None
+        self.only = limit if type(limit) is TokenBucket else None
         self._namer, self._blocks = server.namer, blocks
         self._begun = self._namer.begun("user", name)
         own = all(policy.limit.scope == "user" for policy in self.policies)
@@ -88,13 +91,13 @@ class RedisBuckets:
         for part in decision.parts:
             if part.reason == "degraded":
                 self.fallback.refund(part)
-        charged = [part for part in decision.parts if part.allowed and part._kept_in is self]
+        charged = [part for part in decision.parts if part.charged_by(self)]
         if not charged:
             return None
         for part in charged:
-            part._kept_in = None
-        names = [part._kept_as for part in charged]
-        return self._tell(names, shape("refund", len(names), *map(refundable, charged)), lenient=True)
+            part.take_charge()
+        names = [str(part.bucket_key) for part in charged]
+        return self._tell(names, shape("refund", len(names), *map(_refundable, charged)), lenient=True)
 
     def reset(self, key: str, per: str) -> Awaitable[None]:
         names = self._names(key, per)
@@ -134,7 +137,7 @@ class RedisBuckets:
     def _shape(self, verb: Verb, cost: int) -> str:
         if len(self._shapes) >= _MOST_SHAPES:
             self._shapes.clear()
-        limits = [described(policy.limit, cost) for policy in self.policies]
+        limits = [policy.limit.encode(cost) for policy in self.policies]
         found = self._shapes[verb, cost] = shape(verb, 1 + len(limits), *limits)
         return found
 
@@ -156,45 +159,40 @@ class RedisBuckets:
         whose = self._namer.begun(scope, policy.name)
         return self._namer.name(self._namer.tag(whose, per if scope == "shared" else ""), rest)
 
-    # What is answered
+    # Replies
 
     def read(self, asking: Asking, reply: Reply, place: int) -> tuple[Decision, int]:
-        """The decision that stands at a place of a reply, and where the next one stands."""
+        """The decision at a place of a reply, and the place of the next one."""
         code, now_us, place = reply[place], reply[0], place + 1
+        last_known, block = self.server.last_known, asking.keys[0]
         parts: list[Decision] = []
         for name, policy in zip(asking.keys[1:], self.policies, strict=True):
-            state, place = read_state(policy.limit, reply, place)
-            self.server.known.note(name, state)
-            parts.append(self._part(policy, name, state, asking.cost, now_us, charged=code == 1))
-        known = self.server.known
+            state, place = policy.limit.decode(reply, place)
+            last_known.note(name, state)
+            parts.append(self._part(policy, name, state, asking.cost, now_us, is_charged=code == 1))
         if code < 0:
-            known.note_block(asking.keys[0], now_us - code)
-            decision = blocked(parts or [self._granted(asking, now_us)], -code)
-            decision._kept_as, decision._kept_in = asking.keys[0], None
-            if not parts:
-                del decision._parts  # it speaks for itself now
-            return decision, place
-        if known.blocks:
-            known.blocks.pop(asking.keys[0], None)
-        return reported(parts) if parts else self._granted(asking, now_us), place
+            last_known.note_block(block, now_us - code)
+            return Decision.blocked(parts or [self._granted(asking.cost, now_us)], -code, block), place
+        if last_known.blocks:
+            last_known.blocks.pop(block, None)
+        return Decision.combine(parts) if parts else self._granted(asking.cost, now_us), place
 
-    def _part(self, policy: Policy, name: str, state: State, cost: int, now_us: int, *, charged: bool) -> Decision:
+    def _part(self, policy: Policy, name: str, state: State, cost: int, now_us: int, *, is_charged: bool) -> Decision:
         limit = policy.limit
-        part = Decision()
-        part.policy, part.cost, part._now_us, part._state, part._measure = policy, cost, now_us, state, None
-        part.allowed = charged or limit.take(state, now_us, cost) is not None
-        part._kept_in, part._kept_as = (self if charged else None), name
-        if part.allowed and isinstance(limit, LeakyBucket):
-            part._delay_us = limit.delay_us(state - cost * limit.interval if charged else state, now_us)
-        return part
+        after = state if is_charged else limit.take(state, now_us, cost)
+        delay_us = 0 if after is None else limit.delay_us(after, now_us, cost)
+        charge = self if is_charged else None
+        return Decision(policy, cost, state, now_us, after is not None, charge, name, delay_us=delay_us)
 
-    def _granted(self, asking: Asking, now_us: int) -> Decision:
-        """What is said of a key that is not blocked, where its buckets are elsewhere."""
-        decision = Decision()
-        decision.allowed, decision.policy, decision.cost = True, self.face, asking.cost
-        decision._state = decision._kept_in = decision._kept_as = decision._measure = None
-        decision._now_us, decision._parts = now_us, ()
-        return decision
+    def _granted(self, cost: int, now_us: int) -> Decision:
+        """The decision about a key that is not blocked, where its buckets are elsewhere."""
+        return Decision(self.reported_policy, cost, None, now_us, True, parts=())
+
+
+def _refundable(part: Decision) -> list[str | int]:
+    """A limit, and the charge that is to be given back."""
+    limit = part.policy.limit
+    return [*limit.encode(part.cost), *limit.encode_charge(part.state, part.now_us)]
 
 
 class Pending:
@@ -233,7 +231,7 @@ class Asking(Pending):
     def answer(self, reply: Reply, place: int, sent_us: int, heard_us: int) -> int:
         buckets = self.buckets
         if buckets.only is not None and reply[place] == 1:
-            decision = self._usual(buckets.only, reply, place)
+            decision = self._usual(buckets.policies[0], buckets.only, reply, place)
             place += 3
         else:
             decision, place = buckets.read(self, reply, place)
@@ -248,18 +246,15 @@ class Asking(Pending):
             deny.forget(self.keys[1:])  # whoever asked for more has to wait longer now
         return place
 
-    def _usual(self, policy: Policy, reply: Reply, place: int) -> Decision:
-        """By far the most common answer, read in a shorter way: one token bucket, charged."""
-        limit: Any = policy.limit
-        name, known = self.keys[1], self.buckets.server.known
-        decision = Decision()
-        decision.allowed, decision.policy, decision.cost = True, policy, self.cost
-        decision._state, decision._now_us = reply[place + 1] * limit.ticks + reply[place + 2], reply[0]
-        decision._kept_in, decision._kept_as, decision._measure = self.buckets, name, None
-        known.note(name, decision._state)
-        if known.blocks:
-            known.blocks.pop(self.keys[0], None)
-        return decision
+    def _usual(self, policy: Policy, limit: TokenBucket, reply: Reply, place: int) -> Decision:
+        """The most common reply by far, read in a shorter way: one token bucket, charged."""
+        block, name = self.keys
+        last_known = self.buckets.server.last_known
+        state = reply[place + 1] * limit.ticks + reply[place + 2]
+        last_known.note(name, state)
+        if last_known.blocks:
+            last_known.blocks.pop(block, None)
+        return Decision(policy, self.cost, state, reply[0], True, self.buckets, name)
 
     def fail(self, error: BaseException) -> None:
         if self.future.done():

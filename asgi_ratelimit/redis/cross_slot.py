@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Sequence
 
-from asgi_ratelimit.decision import Decision, reported
+from asgi_ratelimit.decision import Decision
 from asgi_ratelimit.redis.buckets import RedisBuckets
 
 __all__ = ["SpreadBuckets"]
@@ -30,23 +30,21 @@ class SpreadBuckets:
                     break
                 passed.append(decision)
             else:
-                return reported(_parts(passed))
+                return Decision.combine(_parts(passed))
         except BaseException:
             self._give_back(passed)
             raise
         await asyncio.gather(*self._give_back(passed))
-        for part in _parts(passed):
-            _uncharge(part)
         if decision.reason != "limited":
             return decision
-        return reported([*_parts(passed), *decision.parts])
+        return Decision.combine([*map(_uncharged, _parts(passed)), *decision.parts])
 
     async def peek(self, key: str, cost: int, per: str) -> Decision:
         answers = [await group.peek(key, cost, per) for group in self._groups]
         for answer in answers:
             if answer.reason == "blocked":
                 return answer
-        return reported(_parts(answers))
+        return Decision.combine(_parts(answers))
 
     async def refund(self, decision: Decision) -> None:
         await asyncio.gather(*self._give_back([decision]))
@@ -68,7 +66,9 @@ def _parts(decisions: Sequence[Decision]) -> list[Decision]:
     return [part for decision in decisions for part in decision.parts]
 
 
-def _uncharge(part: Decision) -> None:
-    """What was charged and given back at once, as if it had not been."""
-    part._state = part.policy.limit.give_back(part._state, part._now_us, part.cost, part._state, part._now_us)
-    part._measure = None
+def _uncharged(part: Decision) -> Decision:
+    """A decision whose charge was given back at once, as if it had not been charged."""
+    state = part.policy.limit.give_back(part.state, part.now_us, part.cost, part.state, part.now_us)
+    return Decision(
+        part.policy, part.cost, state, part.now_us, part.allowed, None, part.bucket_key, delay_us=part.delay_us
+    )

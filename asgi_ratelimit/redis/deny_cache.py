@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from asgi_ratelimit.decision import Decision, reported
+from asgi_ratelimit.decision import Decision
 
 __all__ = ["DenyCache"]
 
@@ -38,7 +38,7 @@ class DenyCache:
         for part in whole.parts:
             if not part.allowed:
                 until_us = sent_us + min(part.retry_us, _LONGEST_US)
-                self.refusals[part._kept_as] = _Refusal(until_us, heard_us, part, whole, keys)
+                self.refusals[str(part.bucket_key)] = _Refusal(until_us, heard_us, part, whole, keys)
         while len(self.refusals) > self._size:
             self.refusals.popitem(last=False)
 
@@ -53,7 +53,7 @@ class DenyCache:
         passed_us = now_us - longest.heard_us
         if longest.keys != keys or len(longest.whole.parts) == 1:
             return _later(longest.part, cost, passed_us)
-        return reported([_later(part, cost, passed_us) for part in longest.whole.parts])
+        return Decision.combine([_later(part, cost, passed_us) for part in longest.whole.parts])
 
     def forget(self, keys: Sequence[str]) -> None:
         """Ask again, after something was given back."""
@@ -73,13 +73,15 @@ class DenyCache:
 
 
 def _later(part: Decision, cost: int, passed_us: int) -> Decision:
-    """The same once `passed_us` more have gone by."""
-    later = Decision()
-    later.allowed, later.policy, later.cost = part.allowed, part.policy, cost
-    later._state, later._now_us = part._state, part._now_us + passed_us
-    later._kept_in, later._kept_as = None, part._kept_as
-    later._reason, later._measure = "cached", None
-    if part.reason == "blocked":
-        left_us = part.retry_us - passed_us
-        later._measure = (0, left_us, left_us)
-    return later
+    """The same refusal after another `passed_us`."""
+    left_us = part.retry_us - passed_us
+    return Decision(
+        part.policy,
+        cost,
+        part.state,
+        part.now_us + passed_us,
+        part.allowed,
+        bucket_key=part.bucket_key,
+        reason="cached",
+        measure=(0, left_us, left_us) if part.reason == "blocked" else None,
+    )

@@ -6,12 +6,12 @@ import time
 from collections.abc import Sequence
 
 from asgi_ratelimit.clock import SystemClock
-from asgi_ratelimit.decision import Decision, Policy, reported
+from asgi_ratelimit.decision import Decision, Policy
 from asgi_ratelimit.errors import StoreUnavailable
 from asgi_ratelimit.limits import Outage, State
 from asgi_ratelimit.memory import MemoryBuckets, MemoryStore
 
-__all__ = ["Fallback", "Known", "ServerClock"]
+__all__ = ["Fallback", "LastKnown", "ServerClock"]
 
 _GENERATION = 16_384  # buckets; twice as many are known at most
 
@@ -29,7 +29,7 @@ class ServerClock(SystemClock):
         self._ahead_ns = now_us * 1000 - time.monotonic_ns()
 
 
-class Known:
+class LastKnown:
     """What the server said last, of the buckets that were asked for last; an outage begins with it."""
 
     def __init__(self) -> None:
@@ -57,10 +57,16 @@ class Fallback:
     """A limiter's limits without the server. The names are those of its block and of each of its buckets."""
 
     def __init__(
-        self, store: MemoryStore, known: Known, name: str, policies: Sequence[Policy], face: Policy, outage: Outage
+        self,
+        store: MemoryStore,
+        last_known: LastKnown,
+        name: str,
+        policies: Sequence[Policy],
+        reported_policy: Policy,
+        outage: Outage,
     ) -> None:
         self._modes = [policy.limit.outage or outage for policy in policies]
-        self._policies, self._face, self._known = policies, face, known
+        self._policies, self._reported_policy, self._last_known = policies, reported_policy, last_known
         counted = [policy for policy, mode in zip(policies, self._modes, strict=True) if mode == "local"]
         self._local: MemoryBuckets | None = store.open(name, counted) if counted else None
 
@@ -77,47 +83,41 @@ class Fallback:
         if decision.reason == "blocked":
             return decision
         counted = iter(decision.parts)
-        parts = [
-            next(counted) if mode == "local" else _open(policy, cost)
-            for policy, mode in zip(self._policies, self._modes, strict=True)
-        ]
-        for part in parts:
-            part._reason = "degraded"
-        return reported(parts)
+        return Decision.combine(
+            [
+                next(counted).as_degraded() if mode == "local" else _open(policy, cost)
+                for policy, mode in zip(self._policies, self._modes, strict=True)
+            ]
+        )
 
     def refund(self, decision: Decision) -> None:
         if self._local is not None:
             self._local.refund(decision)
 
     def reset(self, names: Sequence[str], key: str, per: str) -> None:
-        self._known.blocks.pop(names[0], None)
+        self._last_known.blocks.pop(names[0], None)
         for name in names[1:]:
-            self._known.take(name)
+            self._last_known.take(name)
         if self._local is not None:
             self._local.reset(key, per)
 
     def block(self, name: str, key: str, seconds: float) -> None:
-        self._known.blocks.pop(name, None)
+        self._last_known.blocks.pop(name, None)
         if self._local is not None:
             self._local.block(key, seconds)
 
     def _granted(self, cost: int) -> Decision:
         if self._policies:
-            return reported([_open(policy, cost) for policy in self._policies])
-        decision = _open(self._face, cost)
-        decision._parts = ()
-        return decision
+            return Decision.combine([_open(policy, cost) for policy in self._policies])
+        return _open(self._reported_policy, cost, parts=())
 
     def _warm(self, local: MemoryBuckets, names: Sequence[str], key: str, per: str) -> None:
-        states = [self._known.take(name) for name, mode in zip(names[1:], self._modes, strict=True) if mode == "local"]
-        local.adopt(key, per, states, self._known.blocks.pop(names[0], None))
+        states = [
+            self._last_known.take(name) for name, mode in zip(names[1:], self._modes, strict=True) if mode == "local"
+        ]
+        local.adopt(key, per, states, self._last_known.blocks.pop(names[0], None))
 
 
-def _open(policy: Policy, cost: int) -> Decision:
-    """Leave to go on, counted by nobody."""
-    part = Decision()
-    part.allowed, part.policy, part.cost = True, policy, cost
-    part._state = part._kept_in = part._kept_as = part._measure = None
-    part._now_us = 0
-    part._reason = "degraded"
-    return part
+def _open(policy: Policy, cost: int, parts: tuple[Decision, ...] | None = None) -> Decision:
+    """Fail open: the call may go on, and is counted nowhere."""
+    return Decision(policy, cost, None, 0, True, reason="degraded", parts=parts)

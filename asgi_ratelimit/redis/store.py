@@ -26,7 +26,7 @@ from asgi_ratelimit.redis.buckets import SLOTS, RedisBuckets
 from asgi_ratelimit.redis.cluster import Cluster
 from asgi_ratelimit.redis.cross_slot import SpreadBuckets
 from asgi_ratelimit.redis.deny_cache import DenyCache
-from asgi_ratelimit.redis.fallback import Fallback, Known, ServerClock
+from asgi_ratelimit.redis.fallback import Fallback, LastKnown, ServerClock
 from asgi_ratelimit.redis.names import Namer
 from asgi_ratelimit.redis.node import Check, Node, Redirect
 from asgi_ratelimit.store import Buckets
@@ -74,7 +74,7 @@ class RedisStore:
         self.clock: Clock = clock or SystemClock()
         self.namer = Namer(prefix, secret.encode() if isinstance(secret, str) else secret or b"")
         self.deny = DenyCache(deny_cache)
-        self.known = Known()
+        self.last_known = LastKnown()
         self.timeout = timeout
         self.outage: Outage = outage
         self._prefix, self._tell = prefix, on_event
@@ -160,7 +160,7 @@ class RedisStore:
             await session.aclose()
 
     def _buckets(self, name: str, policies: Sequence[Policy], face: Policy, *, blocks: bool = True) -> RedisBuckets:
-        fallback = Fallback(self._local, self.known, name, policies, face, self.outage)
+        fallback = Fallback(self._local, self.last_known, name, policies, face, self.outage)
         return RedisBuckets(self, name, policies, fallback, face, blocks=blocks)
 
     def _more_patient(self) -> RedisStore:
