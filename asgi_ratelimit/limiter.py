@@ -5,18 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable
 from inspect import isawaitable
-from typing import TYPE_CHECKING
 
 from asgi_ratelimit.call_site import inside_a_request
 from asgi_ratelimit.decision import Decision, Policy
-from asgi_ratelimit.limits import Limit, as_limits
+from asgi_ratelimit.limits import LimitSpec, as_limits
 from asgi_ratelimit.memory import MemoryStore
 from asgi_ratelimit.store import Store
 from asgi_ratelimit.waiting import Lines
 from asgi_ratelimit.warnings import WarnOnce
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 __all__ = ["Limiter"]
 
@@ -34,7 +30,7 @@ class Limiter:
 
     def __init__(
         self,
-        limit: str | Limit | Iterable[str | Limit],
+        limit: LimitSpec,
         *,
         store: Store | None = None,
         name: str = "default",
