@@ -1,4 +1,4 @@
-"""Who decides while the server cannot: for each limit nobody, everybody, or a store in this process's memory."""
+"""Decisions while the server is down: each limit counts in memory, fails open or fails closed."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from asgi_ratelimit.memory import MemoryBuckets, MemoryStore
 
 __all__ = ["Fallback", "LastKnown", "ServerClock"]
 
-_GENERATION = 16_384  # buckets; twice as many are known at most
+_GENERATION = 16_384  # buckets; at most twice as many are recorded
 
 
 class ServerClock(SystemClock):
-    """The server's clock as far as it is known: this machine's, moved to what the server said last."""
+    """An estimate of the server's clock: this machine's, moved to the server's last reply."""
 
     def __init__(self) -> None:
         self._ahead_ns = time.time_ns() - time.monotonic_ns()
@@ -25,12 +25,12 @@ class ServerClock(SystemClock):
     def now_ns(self) -> int:
         return time.monotonic_ns() + self._ahead_ns
 
-    def heard(self, now_us: int) -> None:
+    def set(self, now_us: int) -> None:
         self._ahead_ns = now_us * 1000 - time.monotonic_ns()
 
 
 class LastKnown:
-    """What the server said last, of the buckets that were asked for last; an outage begins with it."""
+    """The last reply of the server about each of the buckets used last. An outage starts from it."""
 
     def __init__(self) -> None:
         self.blocks: dict[str, int] = {}  # until when, in µs of the server's clock
@@ -48,34 +48,34 @@ class LastKnown:
             self.blocks.clear()
 
     def take(self, name: str) -> State:
-        """What is known, once: from then on the one who took it knows better. None: nothing."""
+        """The last state, once: its reader goes on from it. None: there is none."""
         older = self._old.pop(name, None)
         return self._young.pop(name, older)
 
 
 class Fallback:
-    """A limiter's limits without the server. The names are those of its block and of each of its buckets."""
+    """A limiter's limits without the server. `names` are the records of its block and of each of its buckets."""
 
     def __init__(
         self,
         store: MemoryStore,
-        last_known: LastKnown,
+        last_states: LastKnown,
         name: str,
         policies: Sequence[Policy],
         reported_policy: Policy,
         outage: Outage,
     ) -> None:
         self._modes = [policy.limit.outage or outage for policy in policies]
-        self._policies, self._reported_policy, self._last_known = policies, reported_policy, last_known
+        self._policies, self._reported_policy, self._last_states = policies, reported_policy, last_states
         counted = [policy for policy, mode in zip(policies, self._modes, strict=True) if mode == "local"]
         self._local: MemoryBuckets | None = store.open(name, counted) if counted else None
 
     def decide(
         self, names: Sequence[str], key: str, cost: int, per: str, cause: object, *, charge: bool = True
     ) -> Decision:
-        """The answer in place of the server's. StoreUnavailable where one of the limits wants none other."""
+        """The decision in place of the server's. Raises StoreUnavailable if one of the limits fails closed."""
         if "closed" in self._modes:
-            raise StoreUnavailable(f"Redis cannot answer ({cause}), and the limit is not to be decided without it")
+            raise StoreUnavailable(f"Redis cannot answer ({cause}), and the limit fails closed")
         if self._local is None:
             return self._granted(cost)
         self._warm(self._local, names, key, per)
@@ -95,14 +95,14 @@ class Fallback:
             self._local.refund(decision)
 
     def reset(self, names: Sequence[str], key: str, per: str) -> None:
-        self._last_known.blocks.pop(names[0], None)
+        self._last_states.blocks.pop(names[0], None)
         for name in names[1:]:
-            self._last_known.take(name)
+            self._last_states.take(name)
         if self._local is not None:
             self._local.reset(key, per)
 
     def block(self, name: str, key: str, seconds: float) -> None:
-        self._last_known.blocks.pop(name, None)
+        self._last_states.blocks.pop(name, None)
         if self._local is not None:
             self._local.block(key, seconds)
 
@@ -113,9 +113,9 @@ class Fallback:
 
     def _warm(self, local: MemoryBuckets, names: Sequence[str], key: str, per: str) -> None:
         states = [
-            self._last_known.take(name) for name, mode in zip(names[1:], self._modes, strict=True) if mode == "local"
+            self._last_states.take(name) for name, mode in zip(names[1:], self._modes, strict=True) if mode == "local"
         ]
-        local.adopt(key, per, states, self._last_known.blocks.pop(names[0], None))
+        local.adopt(key, per, states, self._last_states.blocks.pop(names[0], None))
 
 
 def _open(policy: Policy, cost: int, parts: tuple[Decision, ...] | None = None) -> Decision:

@@ -24,7 +24,7 @@ from asgi_ratelimit.redis.address import Address, place_of
 from asgi_ratelimit.redis.breaker import Tell
 from asgi_ratelimit.redis.buckets import SLOTS, RedisBuckets
 from asgi_ratelimit.redis.cluster import Cluster
-from asgi_ratelimit.redis.cross_slot import SpreadBuckets
+from asgi_ratelimit.redis.cross_slot import CrossSlotBuckets
 from asgi_ratelimit.redis.deny_cache import DenyCache
 from asgi_ratelimit.redis.fallback import Fallback, LastKnown, ServerClock
 from asgi_ratelimit.redis.names import Namer
@@ -74,7 +74,7 @@ class RedisStore:
         self.clock: Clock = clock or SystemClock()
         self.namer = Namer(prefix, secret.encode() if isinstance(secret, str) else secret or b"")
         self.deny = DenyCache(deny_cache)
-        self.last_known = LastKnown()
+        self.last_states = LastKnown()
         self.timeout = timeout
         self.outage: Outage = outage
         self._prefix, self._tell = prefix, on_event
@@ -98,7 +98,7 @@ class RedisStore:
         groups = [group for i, group in enumerate(by_scope) if group or i == 0]
         face = next((policy for policy in policies if policy.limit.scope != "global"), policies[0])
         buckets = [self._buckets(name, group, face, blocks=i == 0) for i, group in enumerate(groups)]
-        return buckets[0] if len(buckets) == 1 else SpreadBuckets(buckets)
+        return buckets[0] if len(buckets) == 1 else CrossSlotBuckets(buckets)
 
     def patient(self) -> RedisStore:
         """The same store for callers that have time: a second at least, over connections of its own."""
@@ -160,7 +160,7 @@ class RedisStore:
             await session.aclose()
 
     def _buckets(self, name: str, policies: Sequence[Policy], face: Policy, *, blocks: bool = True) -> RedisBuckets:
-        fallback = Fallback(self._local, self.last_known, name, policies, face, self.outage)
+        fallback = Fallback(self._local, self.last_states, name, policies, face, self.outage)
         return RedisBuckets(self, name, policies, fallback, face, blocks=blocks)
 
     def _more_patient(self) -> RedisStore:
@@ -192,7 +192,7 @@ class RedisStore:
             timeout=self.timeout,
             probe_key=f"{self._prefix}:{tag}:probe",
             now=self._now,
-            heard=self._server_clock.heard,
+            heard=self._server_clock.set,
             tell=self._tell,
             redirect=redirect,
             met=self._look_at_memory,

@@ -1,4 +1,4 @@
-"""What is written to the scripts and read from them; checks.lua and leases.lua, in frame.lua, are the other ends."""
+"""The protocol between this process and the scripts: checks.lua in frame.lua is the other end."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ __all__ = ["CHECKS", "Command", "Question", "Reply", "Script", "Verb", "command"
 
 Verb = Literal["decide", "peek", "refund", "reset", "block", "probe", "lease", "settle"]
 Command = tuple[Any, ...]
-Reply = list[Any]  # the server's time in µs, then what it says of each question
+Reply = list[Any]  # the server's time in µs, then the result of each check
 
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A script, and what Redis calls it."""
+    """A script and its SHA, its name in Redis."""
 
     text: bytes
     sha: str
@@ -37,7 +37,7 @@ CHECKS = script_in("asgi_ratelimit.redis", "checks.lua")
 
 
 class Question(Protocol):
-    """One of the questions of a batch."""
+    """One of the checks of a batch."""
 
     @property
     def keys(self) -> Sequence[str]: ...
@@ -47,7 +47,7 @@ class Question(Protocol):
 
 
 def shape(verb: Verb, keys: int, *rest: object) -> str:
-    """What questions of one kind have in common."""
+    """The text that checks of one kind have in common."""
     return json.dumps([verb, keys, *rest], separators=(",", ":"))
 
 

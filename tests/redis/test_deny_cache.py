@@ -206,7 +206,7 @@ async def test_a_refusal_that_was_on_its_way_when_its_key_was_reset_is_not_remem
     async with new_store(any_redis.url) as store:
         limiter = Limiter("1/day", store=store)
         await limiter.try_acquire("a")
-        refusal, reset = limiter.ask("a", 1, ""), limiter._buckets.reset("a", "")
+        refusal, reset = limiter.decide("a", 1, ""), limiter._buckets.reset("a", "")
         assert not isinstance(refusal, Decision)
         assert reset is not None
         assert not (await refusal).allowed
