@@ -62,6 +62,8 @@ class RedisBuckets:
     ) -> None:
         self.server, self.policies, self.fallback = server, tuple(policies), fallback
         self.reported_policy = reported_policy
+        for policy in policies:
+            policy.limit.encode(1)  # raises ValueError here, not in a request, if Redis cannot keep this kind of limit
         limit = policies[0].limit if len(policies) == 1 else None
         self.only = limit if type(limit) is TokenBucket else None
         self._namer, self._blocks = server.namer, blocks
