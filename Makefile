@@ -16,6 +16,9 @@ demo-redis: $(VENV)/demo-redis  ## Serve it with four workers that share a priva
 test: check  ## Everything that has to be true
 	$(BIN)/python -m pytest -n 3 --dist loadfile
 
+quick: $(VENV)/test  ## More than half of the tests: no server, no browser, under a minute
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+
 check: $(VENV)/test  ## Style, types and layering
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
