@@ -16,11 +16,11 @@ from asgi_ratelimit.discord.permits.bucket import Answer, Verdict
 from asgi_ratelimit.discord.permits.memory import Ask, Lease, MemoryLeases, Permit
 from asgi_ratelimit.discord.permits.shared import RedisLeases, shared_permits
 from asgi_ratelimit.redis import RedisStore
-from tests.support.servers import Cluster, Server
+from tests.support.servers import KINDS, Cluster, Server
 from tests.support.stores import new_store
 from tests.support.traces import STARTS, TraceClock
 
-OTHERS = ("redis-7.0", "valkey-8.1")
+OTHERS = KINDS[1:]
 S = 1_000_000
 _owners = count()
 
