@@ -19,6 +19,7 @@ SLOW = (
     "tests/discord/permits/test_equality.py",
     "tests/discord/permits/test_shared.py",
     "tests/discord/test_backfill.py",
+    "tests/discord/test_cancellation.py::test_a_thousand_",
     "tests/discord/test_memory.py",
     "tests/discord/test_processes.py",
     "tests/discord/test_scenarios.py",
@@ -29,6 +30,8 @@ SLOW = (
     "tests/redis/",
     "tests/support/",
     "tests/sync/test_processes.py",
+    "tests/test_store.py::test_a_flood_of_a_million_keys",
+    "tests/testing/test_fake_bots.py",
 )
 
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
