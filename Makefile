@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 8000
 
-.PHONY: demo demo-redis test check bench clean
+.PHONY: demo demo-redis test quick wheel-test check bench clean
 
 demo: $(VENV)/demo  ## Serve the example app with the in-memory store
 	@echo "The dashboard: http://127.0.0.1:$(PORT)"
@@ -18,6 +18,9 @@ test: check  ## Everything that has to be true
 
 quick: $(VENV)/test  ## More than half of the tests: no server, no browser, under a minute
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+
+wheel-test: $(VENV)/build  ## Build the wheel, install it away from the tree, test what is installed
+	$(BIN)/python -m tests.packaging
 
 check: $(VENV)/test  ## Style, types and layering
 	$(BIN)/ruff format --check .
@@ -46,6 +49,10 @@ $(VENV)/demo-redis: $(VENV)/pip
 
 $(VENV)/test: $(VENV)/pip
 	$(BIN)/python -m pip install --quiet --editable ".[all]" --group test
+	@touch $@
+
+$(VENV)/build: $(VENV)/pip
+	$(BIN)/python -m pip install --quiet --group build
 	@touch $@
 
 $(VENV)/bench: $(VENV)/test
