@@ -13,9 +13,7 @@ from tests.packaging.distribution import Distribution, run
 __all__ = ["check_extras", "run_tests"]
 
 # Neither in the tree nor in the copy in which the tests run.
-LEFT_OUT = shutil.ignore_patterns(
-    "asgi_ratelimit", "asgi_ratelimit.*", "__pycache__", "dist", "site", ".[!c]*", ".cache"
-)
+LEFT_OUT = shutil.ignore_patterns("asgi_ratelimit", "__pycache__", "*_cache", ".git", ".venv", "dist", "site")
 INSIDE = Path(__file__).with_name("inside.py")
 
 
