@@ -14,8 +14,9 @@ from starlette.responses import Response
 from asgi_ratelimit import (
     ClientIP, Decision, Limiter, MemoryStore, RateLimitMiddleware, TokenBucket, by_header, by_user_or, pace
 )
-from asgi_ratelimit.discord import DiscordClient, DiscordEvent, DiscordTransport, InteractionLimit
+from asgi_ratelimit.discord import DiscordClient, DiscordEvent, DiscordTransport
 from asgi_ratelimit.fastapi import RateLimit
+from asgi_ratelimit.interactions import InteractionLimit
 from asgi_ratelimit.redis import RedisStore
 from asgi_ratelimit.sync import SyncLimiter
 from asgi_ratelimit.testing import FakeBucket, FakeDiscord, ManualClock

@@ -26,12 +26,12 @@ from asgi_ratelimit.discord import (
     DiscordEvent,
     DiscordRateLimited,
     DiscordTransport,
-    InteractionLimit,
     InvalidBudgetSpent,
     RateLimitAware,
     TokenRejected,
     WebhookGone,
 )
+from asgi_ratelimit.interactions import InteractionLimit
 
 PUBLIC_KEY = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a"
 logger = logging.getLogger(__name__)
