@@ -19,7 +19,7 @@ test: check  ## Everything that has to be true
 quick: $(VENV)/test  ## More than half of the tests, in under a minute, without Redis and browser
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
-wheel-test: $(VENV)/build  ## Build the wheel, install it away from the tree, test what is installed
+wheel-test: $(VENV)/build  ## Build the wheel, install it away from the tree, and test it there
 	$(BIN)/python -m tests.packaging
 
 dist: $(VENV)/build  ## Build the wheel and the sdist

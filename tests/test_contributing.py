@@ -1,4 +1,4 @@
-"""What contributors read is true of the Makefile, the classifiers and the workflows."""
+"""The guide for contributors agrees with the Makefile, and the workflows with the classifiers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is in the distribution: all of the package, and nothing else beside it."""
+"""The contents of the distribution: all of the package, and nothing else beside it."""
 
 from __future__ import annotations
 

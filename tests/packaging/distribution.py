@@ -1,4 +1,4 @@
-"""The wheel and the sdist: how they are built, and what they say of themselves."""
+"""The wheel and the sdist: how they are built, their contents and metadata."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Distribution", "build", "run"]
 
 @dataclass(frozen=True, slots=True)
 class Distribution:
-    """What is uploaded to a package index."""
+    """The two files that are uploaded to a package index."""
 
     wheel: Path
     sdist: Path

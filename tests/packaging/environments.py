@@ -18,7 +18,7 @@ INSIDE = Path(__file__).with_name("inside.py")
 
 
 def check_extras(distribution: Distribution, folder: Path) -> None:
-    """With no extra and with each alone: its room can be imported, and other rooms name what they lack."""
+    """With no extra and with each alone: its room can be imported, and other rooms name their extra."""
     extras = [extra for extra in distribution.extras if extra != "all"]
     for extra in ("", *extras):
         requirement = f"{distribution.wheel}[{extra}]" if extra else str(distribution.wheel)

@@ -1,4 +1,4 @@
-"""What runs inside a fresh environment: where the package is, and which of its rooms can be imported there."""
+"""Runs inside a fresh environment: checks where the package is, and which of its rooms can be imported there."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def check_place() -> None:
 
 
 def check_rooms(installed: str, extras: Sequence[str]) -> None:
-    """Import the rooms named after extras, of which one is installed, or none ("")."""
+    """Import the rooms named after extras, of which one is installed, or none if `installed` is ""."""
     for module in WITHOUT_EXTRAS:
         import_module(module)
     for extra in extras:

@@ -1,4 +1,4 @@
-"""What users write in their own tests."""
+"""Tests that users write for their own code."""
 
 from __future__ import annotations
 
