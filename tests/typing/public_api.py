@@ -17,7 +17,7 @@ __all__ = ["MODULES", "names", "names_used", "options", "options_used"]
 Option = tuple[str, str]  # a class or function, and a parameter
 VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 ADDED = ("add_middleware", "Middleware")  # their first argument is a class, and the options are that class's
-NOT_CALLED_BY_USERS = {"DiscordEvent", "StoreEvent", "by_user"}
+NOT_CALLED_BY_USERS = {"DiscordEvent", "Limit", "Outcome", "StoreEvent", "by_user"}
 
 
 def _public_modules() -> Iterator[str]:
