@@ -122,7 +122,7 @@ class Duel:
 
 def records_in_memory(memory: MemoryLeases, redis: RedisLeases, now: int) -> dict[str, str]:
     return {
-        f"{redis._keys[0]}:bucket:{redis._digest(bucket)}:{redis._digest(major)}": record.text()
+        f"{redis.names.base}:bucket:{redis.names.digest(bucket)}:{redis.names.digest(major)}": record.text()
         for (bucket, major), record in memory._records.items()
         if record.over() > now
     }
@@ -131,7 +131,7 @@ def records_in_memory(memory: MemoryLeases, redis: RedisLeases, now: int) -> dic
 def records_in_redis(servers: Sequence[Server], redis: RedisLeases, now: int) -> dict[str, str]:
     found = {}
     for server in servers:
-        for name in server.command("KEYS", f"{redis._keys[0]}:bucket:*"):
+        for name in server.command("KEYS", f"{redis.names.base}:bucket:*"):
             text = server.command("GET", name)
             numbers = [int(word) for word in text.split() if not word.startswith("permit")]
             if max(*numbers[3:6], *numbers[11:]) + 60_000_000 > now:  # Redis keeps them longer for a test's clock
