@@ -12,7 +12,7 @@ from asgi_ratelimit.decision import Decision, Policy
 from asgi_ratelimit.limits import Limit, as_limits
 from asgi_ratelimit.memory import MemoryStore
 from asgi_ratelimit.store import Store
-from asgi_ratelimit.waiting import Lines
+from asgi_ratelimit.waiting import WaitersByKey
 from asgi_ratelimit.warnings import WarnOnce
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class Limiter:
         self.store: Store = MemoryStore() if store is None else store
         self._buckets = self.store.open(name, self.policies)
         self.ask = self._buckets.decide  # try_acquire for those who have checked the cost: at once, where the store can
-        self._lines = Lines(self.store.clock)
+        self._lines = WaitersByKey(self.store.clock)
 
     def __repr__(self) -> str:
         return f"Limiter({[str(limit) for limit in self.limits]}, name={self.name!r})"
@@ -82,14 +82,14 @@ class Limiter:
         if timeout is not None and not timeout >= 0:
             raise ValueError(f"timeout must be seconds from 0, e.g. timeout=10, or None, not {timeout!r}")
 
-        async def ask() -> Decision:
+        async def check() -> Decision:
             answer = self.ask(key, cost, per, True)
             return answer if isinstance(answer, Decision) else await answer
 
-        return await self._lines.wait((key, per), ask, cost, timeout, self.refund)
+        return await self._lines.acquire((key, per), check, cost, timeout, self.refund)
 
     def has_line(self, key: str, *, per: str = "") -> bool:
-        """Whether somebody in this process waits for this key in `acquire`."""
+        """Whether a caller on this event loop waits for this key in `acquire`."""
         return (key, per) in self._lines
 
     async def peek(self, key: str, cost: int = 1, *, per: str = "") -> Decision:
