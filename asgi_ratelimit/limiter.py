@@ -11,7 +11,7 @@ from asgi_ratelimit.decision import Decision, Policy
 from asgi_ratelimit.limits import LimitSpec, as_limits
 from asgi_ratelimit.memory import MemoryStore
 from asgi_ratelimit.store import Store
-from asgi_ratelimit.waiting import Lines
+from asgi_ratelimit.waiting import WaitersByKey
 from asgi_ratelimit.warnings import WarnOnce
 
 __all__ = ["Limiter"]
@@ -53,10 +53,8 @@ class Limiter:
             )
         self.store: Store = MemoryStore() if store is None else store
         self._buckets = self.store.open(name, self.policies)
-        self.decide = (
-            self._buckets.decide
-        )  # try_acquire without the check of the cost, and without a coroutine if it can
-        self._lines = Lines(self.store.clock)
+        self.decide = self._buckets.decide  # no check of the cost, and no coroutine where the store needs none
+        self._lines = WaitersByKey(self.store.clock)
 
     def __repr__(self) -> str:
         return f"Limiter({[str(limit) for limit in self.limits]}, name={self.name!r})"
@@ -87,10 +85,10 @@ class Limiter:
             answer = self.decide(key, cost, per, True)
             return answer if isinstance(answer, Decision) else await answer
 
-        return await self._lines.wait((key, per), check, cost, timeout, self.refund)
+        return await self._lines.acquire((key, per), check, cost, timeout, self.refund)
 
     def has_line(self, key: str, *, per: str = "") -> bool:
-        """Whether a call in this process waits for this key in `acquire`."""
+        """Whether a caller on this event loop waits for this key in `acquire`."""
         return (key, per) in self._lines
 
     async def peek(self, key: str, cost: int = 1, *, per: str = "") -> Decision:

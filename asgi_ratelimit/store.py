@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import weakref
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from asgi_ratelimit.clock import Clock
 from asgi_ratelimit.decision import Decision, Policy
-from asgi_ratelimit.limits import Scope
+from asgi_ratelimit.limits import Outage, Scope
 
-__all__ = ["Buckets", "PerStore", "Store", "bucket_key"]
+__all__ = [
+    "Buckets",
+    "PerStore",
+    "ScriptCall",
+    "ScriptKeys",
+    "ScriptStore",
+    "Scripts",
+    "Store",
+    "bucket_key",
+]
 
 Value = TypeVar("Value")
+Result = TypeVar("Result")
 
 
 class Buckets(Protocol):
@@ -90,3 +101,73 @@ class PerStore(Generic[Value]):
             return weakref.ref(store, lambda _: self._values.pop(place, None))
         except TypeError:  # it has slots, and none for weak references: then it stays
             return store
+
+
+# Scripts: what a store that is shared by processes may offer besides buckets
+
+
+class ScriptCall(Protocol[Result]):
+    """One call of a script, and how its result is read from the reply that it shares with other calls."""
+
+    @property
+    def keys(self) -> Sequence[str]:
+        """The records that the script may touch begin with these names. A call has one at least."""
+        ...
+
+    @property
+    def arguments(self) -> Sequence[str | int]:
+        """What the script receives as its `question`: the first one first, the number of keys after it."""
+        ...
+
+    def read(self, reply: Sequence[Any], start: int) -> tuple[Result, int]:
+        """The result that begins at `start`, and where that of the next call begins. The server's time is first."""
+        ...
+
+    def decide_without_server(self, error: BaseException) -> Result:
+        """The result if the server cannot answer. What this raises is raised to the caller."""
+        ...
+
+    def on_delivered(self, result: Result) -> None:
+        """The server's result is the one that the caller gets."""
+        ...
+
+    def on_undelivered(self, result: Result, instead: Result | None) -> None:
+        """The server's result comes too late. The caller has `instead`; None: it was cancelled, or got an error."""
+        ...
+
+
+class ScriptKeys(Protocol):
+    """Names for the records of one owner. In a cluster all of them are in one slot."""
+
+    @property
+    def base(self) -> str:
+        """What the names of all records begin with."""
+        ...
+
+    def digest(self, text: str) -> str:
+        """A text as a part of a name, from which it cannot be read."""
+        ...
+
+
+class Scripts(Protocol):
+    """One script on the servers of a store. Calls that come together travel together."""
+
+    clock: Clock  # the server's, as far as it is known
+    outage: Outage  # what the store does while its server cannot answer
+
+    def keys_of(self, kind: str, owner: str) -> ScriptKeys:
+        """The names of an owner's records of one kind, e.g. of the permits of a bot."""
+        ...
+
+    def call(self, call: ScriptCall[Result]) -> asyncio.Future[Result]:
+        """Send a call at once, before all calls that come later. The caller may cancel the future."""
+        ...
+
+
+@runtime_checkable
+class ScriptStore(Store, Protocol):
+    """A store that also runs scripts on its server."""
+
+    def scripts(self, source: bytes, *, patience: float) -> Scripts:
+        """A Lua script in the store's frame. Its calls wait `patience` seconds for the server at least."""
+        ...

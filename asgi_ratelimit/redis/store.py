@@ -29,13 +29,13 @@ from asgi_ratelimit.redis.deny_cache import DenyCache
 from asgi_ratelimit.redis.fallback import Fallback, LastKnown, ServerClock
 from asgi_ratelimit.redis.names import Namer
 from asgi_ratelimit.redis.node import Check, Node, Redirect
+from asgi_ratelimit.redis.scripts import RedisScripts
 from asgi_ratelimit.store import Buckets
 from asgi_ratelimit.warnings import WarnOnce
 
 __all__ = ["RedisStore"]
 
 _LOCAL_KEYS = 100_000  # that are known in this process, for an outage
-_PATIENCE = 1.0  # seconds that a permit waits for the server
 _SCOPES = ("user", "shared", "global")  # the most specific first
 
 _stores: WeakSet[RedisStore] = WeakSet()
@@ -80,10 +80,9 @@ class RedisStore:
         self._prefix, self._tell = prefix, on_event
         self._manual = clock
         self._server_clock = ServerClock()
-        self.server_clock: Clock = clock or self._server_clock
-        self._local = MemoryStore(max_keys=_LOCAL_KEYS, clock=self.server_clock)
+        self._local = MemoryStore(max_keys=_LOCAL_KEYS, clock=clock or self._server_clock)
         self._notices = WarnOnce()
-        self._patient: RedisStore | None = None
+        self._patient: dict[float, RedisStore] = {}
         self._sessions: dict[asyncio.AbstractEventLoop, Node | Cluster] = {}
         self._lives: dict[asyncio.AbstractEventLoop, AsyncGenerator[None, None]] = {}
         _stores.add(self)
@@ -100,11 +99,10 @@ class RedisStore:
         buckets = [self._buckets(name, group, face, blocks=i == 0) for i, group in enumerate(groups)]
         return buckets[0] if len(buckets) == 1 else CrossSlotBuckets(buckets)
 
-    def patient(self) -> RedisStore:
-        """The same store for callers that have time: a second at least, over connections of its own."""
-        if self._patient is None:
-            self._patient = self if self.timeout >= _PATIENCE else self._more_patient()
-        return self._patient
+    def scripts(self, source: bytes, *, patience: float) -> RedisScripts:
+        """A script on the same servers. Calls that may take longer than `timeout` have connections of their own."""
+        server = self if self.timeout >= patience else self._more_patient(patience)
+        return RedisScripts(server, source, self._local.clock, self.outage)
 
     async def start(self) -> None:
         """Connect. StoreUnavailable if the server refuses us; one that is merely down is an outage like any other."""
@@ -123,8 +121,8 @@ class RedisStore:
         life = self._lives.pop(asyncio.get_running_loop(), None)
         if life is not None:
             await life.aclose()
-        if self._patient is not None and self._patient is not self:
-            await self._patient.aclose()
+        for patient in self._patient.values():
+            await patient.aclose()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -163,12 +161,13 @@ class RedisStore:
         fallback = Fallback(self._local, self.last_states, name, policies, face, self.outage)
         return RedisBuckets(self, name, policies, fallback, face, blocks=blocks)
 
-    def _more_patient(self) -> RedisStore:
+    def _more_patient(self, patience: float) -> RedisStore:
         """The same store over connections of its own, so that neither has the other wait or give up."""
-        other = copy(self)
-        other.timeout, other._sessions, other._lives, other._patient = _PATIENCE, {}, {}, None
-        _stores.add(other)
-        return other
+        if patience not in self._patient:
+            other = self._patient[patience] = copy(self)
+            other.timeout, other._sessions, other._lives, other._patient = patience, {}, {}, {}
+            _stores.add(other)
+        return self._patient[patience]
 
     def _new_session(self) -> Node | Cluster:
         dial = self._place.dial

@@ -1,152 +1,129 @@
-"""Permits for calls to somebody else's limits, in Redis: one count for all processes that use the same token."""
+"""Permits for calls to Discord in a store that runs scripts: one count for all processes that use the same token."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
-from typing import Any, ClassVar, Final
+from collections.abc import Awaitable, Sequence
+from importlib.resources import files
+from typing import Any, Final
 
-from asgi_ratelimit.discord.permits.bucket import Answer
-from asgi_ratelimit.discord.permits.memory import LEASE_US, Ask, Lease, MemoryLeases, Permit, Why
+from asgi_ratelimit.discord.permits.bucket import CallReport
+from asgi_ratelimit.discord.permits.memory import EXPIRY_US, Granted, MemoryPermits, Permit, Wait, WaitCause
 from asgi_ratelimit.errors import StoreUnavailable
-from asgi_ratelimit.redis.buckets import Pending, Server
-from asgi_ratelimit.redis.wire import Reply, Script, script_in, shape
-from asgi_ratelimit.store import PerStore
+from asgi_ratelimit.store import PerStore, ScriptKeys, Scripts, ScriptStore
 
-__all__ = ["RedisLeases", "shared_permits"]
+__all__ = ["SharedPermits", "shared_permits"]
 
-_WHY: Final[tuple[Why, ...]] = ("", "banned", "stopped", "route", "bucket", "answer", "global")  # as leases.lua counts
-_UNSENT = Answer("unsent")
-LEASES: Final = script_in("asgi_ratelimit.discord.permits", "permits.lua")
+# As in permits.lua, which says 0 where the call may go.
+_CAUSES: Final[tuple[WaitCause, ...]] = ("banned", "stopped", "route", "bucket", "answer", "global")
+_FIELDS: Final = 9  # of the answer to a `take`
+_PATIENCE_S: Final = 1.0
+_UNSENT: Final = CallReport("unsent")
+_SOURCE: Final = files("asgi_ratelimit.discord.permits").joinpath("permits.lua").read_bytes()
 
 
-class RedisLeases:
+class SharedPermits:
     """The permits of one owner, all in one slot of a cluster.
 
-    While the server cannot decide, `local` does: nobody may run into limits unpaced. It is told of each permit and
-    of what became of it, so that it knows what this process knows. `closed`: nobody does.
+    While the server cannot answer, `local` decides, so that no call runs into a limit unpaced. It receives every permit
+    and every report, so that it has learned what this process has learned. If the store fails closed, no call goes.
     """
 
-    def __init__(self, server: Server, owner: str, local: MemoryLeases, *, closed: bool) -> None:
-        self._server, self._namer, self._closed = server, server.namer, closed
-        self.local = local
-        self._begun = self._namer.begun("permits", owner, "")
-        self._keys = (self._namer.name(self._namer.tag(self._namer.begun("permits"), owner), "permits"),)
+    def __init__(self, scripts: Scripts, owner: str, local: MemoryPermits) -> None:
+        self._scripts, self.local = scripts, local
+        self.names = scripts.keys_of("permits", owner)
+        self.fails_closed = scripts.outage == "closed"
 
-    async def lease(self, ask: Ask) -> Lease:
-        """StoreUnavailable where the server cannot answer and nobody else is to. Cancelled, it takes no permit."""
-        leasing = _Leasing(self._keys, self._asked(ask))
-        leasing.leases, leasing.ask = self, ask
-        answer: asyncio.Future[Lease] = leasing.put(self._server)
+    async def take(self, name: str, route: str, major: str, per_second: int) -> Granted | Wait:
+        """Raises StoreUnavailable if the server cannot answer and the store fails closed. Cancelled, it takes none."""
+        reply = self._scripts.call(_Take(self, (name, route, major, per_second)))
         try:
-            return await answer
-        except asyncio.CancelledError:  # perhaps after it has come and before it was read
-            if answer.done() and not answer.cancelled() and answer.exception() is None:
-                self.give_back(answer.result())
+            return await reply
+        except asyncio.CancelledError:  # perhaps after the reply and before it was read
+            if reply.done() and not reply.cancelled() and reply.exception() is None:
+                self.give_back(reply.result())
             raise
 
-    def settle(self, permit: Permit, answer: Answer) -> Awaitable[None]:
-        """On its way at once, before whatever is asked later. It never fails: what is lost frees itself."""
-        if not self._closed:
-            self.local.settle(permit, answer)
-        return _Settling(self._keys, self._settled(permit, answer)).put(self._server)
+    def settle(self, permit: Permit, report: CallReport) -> Awaitable[None]:
+        """Sent at once, before all later calls. It never fails: a permit that is not settled expires."""
+        if not self.fails_closed:
+            self.local.settle(permit, report)
+        return self._scripts.call(_Settle(self.names, permit, report))
 
     def sweep(self) -> bool:
-        """Of what this process keeps; in Redis everything goes by itself."""
+        """Forget the past in this process. The server's records expire."""
         return self.local.sweep()
 
-    def decide_here(self, ask: Ask, cause: BaseException) -> Lease:
-        """The answer in place of the server's."""
-        if self._closed:
-            raise StoreUnavailable(f"Redis cannot answer ({cause}), and no call is to go without it") from cause
-        return self.local.lease(ask)
+    def give_back(self, reply: Granted | Wait) -> None:
+        """No caller has received this reply."""
+        if isinstance(reply, Granted):
+            self.settle(reply.permit, _UNSENT)
 
-    def granted_there(self, ask: Ask) -> None:
-        """The server has given a permit, and somebody has it."""
-        if not self._closed:
-            self.local.adopt(ask)
 
-    def give_back(self, lease: Lease) -> None:
-        """Nobody has read the answer."""
-        if lease.permit is not None:
-            self.settle(lease.permit, _UNSENT)
+def shared_permits(store: ScriptStore, owner: str) -> SharedPermits:
+    """The permits of `owner` in a store that runs scripts."""
+    scripts = store.scripts(_SOURCE, patience=_PATIENCE_S)
+    local = _locals.of(store).setdefault(owner, MemoryPermits(scripts.clock))
+    return SharedPermits(scripts, owner, local)
 
-    # What leases.lua is asked
 
-    def _asked(self, ask: Ask) -> str:
-        route, major = self._digest(ask.route), self._digest(ask.major)
-        return shape("lease", 1, ask.name, route, major, ask.per_second, LEASE_US)
+_locals: PerStore[dict[str, MemoryPermits]] = PerStore(lambda store: {})
 
-    def _settled(self, permit: Permit, answer: Answer) -> str:
-        ask = permit.ask
-        return shape(
-            "settle", 1, ask.name, self._digest(ask.route), self._digest(ask.major), ask.per_second,
-            permit.bucket and self._digest(permit.bucket), permit.sent_us,
-            answer.verdict, answer.bucket, answer.bucket and self._digest(answer.bucket),
-            answer.limit, answer.remaining, answer.reset_us, answer.retry_us,
+
+class _Take:
+    """A call that wants a permit. `wanted` are the arguments of `take`."""
+
+    __slots__ = ("arguments", "keys", "permits", "wanted")
+
+    def __init__(self, permits: SharedPermits, wanted: tuple[str, str, str, int]) -> None:
+        self.permits, self.wanted, self.keys = permits, wanted, (permits.names.base,)
+        name, route, major, per_second = wanted
+        digest = permits.names.digest
+        self.arguments: Sequence[str | int] = ("take", name, digest(route), digest(major), per_second, EXPIRY_US)
+
+    def read(self, reply: Sequence[Any], start: int) -> tuple[Granted | Wait, int]:
+        end = start + _FIELDS
+        cause, wait_us, bucket, limit, remaining, full_us, kind, slot_us, in_flight = reply[start:end]
+        state = (bucket.decode(), limit, remaining, full_us, kind, slot_us, in_flight)
+        if cause:
+            return Wait(*state, _CAUSES[cause - 1], wait_us), end
+        return Granted(*state, Permit(*self.wanted, state[0], reply[0])), end
+
+    def decide_without_server(self, error: BaseException) -> Granted | Wait:
+        if self.permits.fails_closed:
+            raise StoreUnavailable(f"Redis cannot answer ({error}), and no call is to go without it") from error
+        return self.permits.local.take(*self.wanted)
+
+    def on_delivered(self, result: Granted | Wait) -> None:
+        if isinstance(result, Granted) and not self.permits.fails_closed:
+            self.permits.local.adopt(*self.wanted)
+
+    def on_undelivered(self, result: Granted | Wait, instead: Granted | Wait | None) -> None:
+        """Given back, unless a call goes under this name: it was permitted without the server meanwhile."""
+        if not isinstance(instead, Granted):
+            self.permits.give_back(result)
+
+
+class _Settle:
+    """A permit that comes back."""
+
+    __slots__ = ("arguments", "keys")
+
+    def __init__(self, names: ScriptKeys, permit: Permit, report: CallReport) -> None:
+        digest, self.keys = names.digest, (names.base,)
+        self.arguments: Sequence[str | int] = (
+            "settle", permit.name, digest(permit.route), digest(permit.major), permit.per_second,
+            permit.bucket and digest(permit.bucket), permit.sent_us,
+            report.verdict, report.bucket, report.bucket and digest(report.bucket),
+            report.limit, report.remaining, report.reset_us, report.retry_us,
         )  # fmt: skip
 
-    def _digest(self, text: str) -> str:
-        return self._namer.tag(self._begun, text)
+    def read(self, reply: Sequence[Any], start: int) -> tuple[None, int]:
+        return None, start + 1
 
+    def decide_without_server(self, error: BaseException) -> None:
+        """Nothing: the permit expires."""
 
-def shared_permits(store: Any, owner: str) -> RedisLeases:
-    """The permits of `owner` in a RedisStore."""
-    local = _locals.of(store).setdefault(owner, MemoryLeases(store.server_clock))
-    return RedisLeases(store.patient(), owner, local, closed=store.outage == "closed")
+    def on_delivered(self, result: None) -> None: ...
 
-
-_locals: PerStore[dict[str, MemoryLeases]] = PerStore(lambda store: {})
-
-
-class _Leasing(Pending):
-    """A permit is wanted."""
-
-    __slots__ = ("ask", "leases")
-    script: ClassVar[Script] = LEASES
-    ask: Ask
-    leases: RedisLeases
-
-    def answer(self, reply: Reply, place: int, sent_us: int, heard_us: int) -> int:
-        why, wait, bucket, limit, remaining, full, kind, slot, in_flight = reply[place : place + 9]
-        known = bucket.decode()
-        permit = None if wait else Permit(self.ask, known, reply[0])
-        lease = Lease(permit, _WHY[why], wait, known, limit, remaining, full, kind, slot, in_flight)
-        if not self.future.done():
-            if permit is not None:
-                self.leases.granted_there(self.ask)
-            self.future.set_result(lease)
-        elif not self._is_used():
-            self.leases.give_back(lease)
-        return place + 9
-
-    def _is_used(self) -> bool:
-        """Whether a call goes under this name nevertheless: it was permitted without the server meanwhile."""
-        future = self.future
-        return not future.cancelled() and future.exception() is None and future.result().permit is not None
-
-    def fail(self, error: BaseException) -> None:
-        if self.future.done():
-            return
-        try:
-            lease = self.leases.decide_here(self.ask, error)
-        except Exception as unavailable:
-            self.future.set_exception(unavailable)
-        else:
-            self.future.set_result(lease)
-
-
-class _Settling(Pending):
-    """A permit comes back."""
-
-    __slots__ = ()
-    script: ClassVar[Script] = LEASES
-
-    def answer(self, reply: Any, place: int, sent_us: int, heard_us: int) -> int:
-        if not self.future.done():
-            self.future.set_result(None)
-        return place + 1
-
-    def fail(self, error: BaseException) -> None:
-        if not self.future.done():
-            self.future.set_result(None)
+    def on_undelivered(self, result: None, instead: None) -> None: ...

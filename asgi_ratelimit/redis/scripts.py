@@ -1,0 +1,101 @@
+"""Scripts of others on the servers of a store: permits for calls to Discord, for example."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from binascii import crc_hqx
+from functools import lru_cache
+from hashlib import sha1
+from importlib.resources import files
+from typing import Generic, TypeVar
+
+from asgi_ratelimit.clock import Clock
+from asgi_ratelimit.limits import Outage
+from asgi_ratelimit.redis.buckets import SLOTS, Server
+from asgi_ratelimit.redis.names import Namer
+from asgi_ratelimit.redis.wire import Reply, Script
+from asgi_ratelimit.store import ScriptCall
+
+__all__ = ["RedisScripts"]
+
+Result = TypeVar("Result")
+
+
+class RedisScripts:
+    """One script, in the frame that all scripts of a server share."""
+
+    def __init__(self, server: Server, source: bytes, clock: Clock, outage: Outage) -> None:
+        self._server, self._script = server, _framed(source)
+        self.clock, self.outage = clock, outage
+
+    def keys_of(self, kind: str, owner: str) -> _Keys:
+        return _Keys(self._server.namer, kind, owner)
+
+    def call(self, call: ScriptCall[Result]) -> asyncio.Future[Result]:
+        session = self._server.session()
+        check = _Check(call, self._script, session.loop)
+        check.due = session.loop.time() + self._server.timeout
+        if self._server.is_cluster:
+            check.slot = _slot_of(check.keys[0])
+        session.put(check)
+        return check.future
+
+
+class _Keys:
+    """The names of one owner's records."""
+
+    def __init__(self, namer: Namer, kind: str, owner: str) -> None:
+        self._namer, self._start = namer, namer.begun(kind, owner, "")
+        self.base = namer.name(namer.tag(namer.begun(kind), owner), kind)
+
+    def digest(self, text: str) -> str:
+        return self._namer.tag(self._start, text)
+
+
+class _Check(Generic[Result]):
+    """A call as a node sends it."""
+
+    __slots__ = ("asking", "call", "due", "future", "hops", "keys", "script", "shape", "slot")
+
+    def __init__(self, call: ScriptCall[Result], script: Script, loop: asyncio.AbstractEventLoop) -> None:
+        verb, *rest = call.arguments
+        self.call, self.script, self.keys = call, script, call.keys
+        self.shape = json.dumps([verb, len(call.keys), *rest], separators=(",", ":"))
+        self.future: asyncio.Future[Result] = loop.create_future()
+        self.asking, self.due, self.hops, self.slot = False, 0.0, 0, 0
+
+    def answer(self, reply: Reply, place: int, sent_us: int, heard_us: int) -> int:
+        result, end = self.call.read(reply, place)
+        if not self.future.done():
+            self.call.on_delivered(result)
+            self.future.set_result(result)
+        else:
+            self.call.on_undelivered(result, self._delivered())
+        return end
+
+    def fail(self, error: BaseException) -> None:
+        if self.future.done():
+            return
+        try:
+            result = self.call.decide_without_server(error)
+        except Exception as unavailable:
+            self.future.set_exception(unavailable)
+        else:
+            self.future.set_result(result)
+
+    def _delivered(self) -> Result | None:
+        future = self.future
+        return None if future.cancelled() or future.exception() is not None else future.result()
+
+
+@lru_cache(maxsize=16)
+def _framed(source: bytes) -> Script:
+    frame = files("asgi_ratelimit.redis").joinpath("frame.lua").read_bytes()
+    text = frame.replace(b"--[[SCRIPT]]", source)
+    return Script(text, sha1(text, usedforsecurity=False).hexdigest())
+
+
+def _slot_of(name: str) -> int:
+    tag = name[name.index("{") + 1 : name.index("}")]
+    return crc_hqx(tag.encode(), 0) % SLOTS
