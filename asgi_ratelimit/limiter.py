@@ -16,7 +16,7 @@ from asgi_ratelimit.warnings import WarnOnce
 
 __all__ = ["Limiter"]
 
-_notices = WarnOnce()  # of the whole process: a limiter made for each request could not remember
+_warn_once = WarnOnce()  # of the whole process: a limiter made for each request could not remember
 _ONE = 1
 
 
@@ -48,7 +48,7 @@ class Limiter:
             Policy(global_name or name if limit.scope == "global" else name, limit) for limit in self.limits
         )
         if store is None and inside_a_request():
-            _notices.warn(
+            _warn_once.warn(
                 "ARL106", f"{self!r} has a store of its own, so it limits nothing; make it once, with the app"
             )
         self.store: Store = MemoryStore() if store is None else store

@@ -13,6 +13,11 @@ def test_the_front_page_offers_exactly_these_names() -> None:
     assert set(asgi_ratelimit.__all__) == {
         "RateLimitMiddleware",
         "Buckets",
+        "CostSource",
+        "ExemptSource",
+        "KeyFunction",
+        "LimitSource",
+        "LimitedHandler",
         "Charge",
         "Clock",
         "Policy",
