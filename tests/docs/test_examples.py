@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
+from asgi_ratelimit import Limiter, MemoryStore
 from asgi_ratelimit.clock import SystemClock
-from asgi_ratelimit.testing import FakeDiscord
+from asgi_ratelimit.testing import FakeDiscord, ManualClock
 from tests.docs.markdown import DOCS, PAGES, README, Block, blocks
 from tests.docs.running import run, run_tests
 from tests.support.servers import Server
@@ -75,3 +76,16 @@ def test_the_options_of_the_dependency_work_as_the_page_shows(page: Path) -> Non
             assert [answer.status_code for answer in answers] == [200] * 5 + [429]
         assert client.post("/channels/1/messages", headers={"x-api-key": "other"}).status_code == 200
         assert "429" in client.get("/openapi.json").json()["paths"]["/ping"]["get"]["responses"]
+
+
+@pytest.mark.anyio
+async def test_the_kind_of_limit_of_the_architecture_page_works(clock: ManualClock) -> None:
+    block = next(block for block in blocks(DOCS / "architecture.md") if "class Cooldown" in block.source)
+    limiter = Limiter(run(block)["Cooldown"]("1/10s"), store=MemoryStore(clock=clock))
+    assert (await limiter.try_acquire("ada")).allowed
+    assert (await limiter.try_acquire("ada")).retry_after == 10.0
+    clock.advance(10)
+    again = await limiter.try_acquire("ada")
+    assert again.allowed
+    await limiter.refund(again)
+    assert (await limiter.peek("ada")).remaining == 1

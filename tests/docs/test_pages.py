@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import asgi_ratelimit
 from asgi_ratelimit.warnings import CODES
 from tests.docs.markdown import DOCS, PAGES, README, ROOT, rows
 
@@ -92,7 +93,7 @@ def test_the_quoted_figures_are_those_of_the_benchmarks() -> None:
 def test_the_files_that_the_architecture_names_exist() -> None:
     text = text_of(DOCS / "architecture.md")
     for path in re.findall(r"`((?:\w+/)*\w+\.(?:py|lua)|(?:\w+/)+)`", text):
-        assert any((root / path).exists() for root in (ROOT, ROOT / "asgi_ratelimit")), path
+        assert any((root / path).exists() for root in (ROOT, Path(asgi_ratelimit.__file__).parent)), path
 
 
 @pytest.mark.parametrize("name", [None, "discord", "fastapi", "interactions", "redis", "sync", "testing"])
