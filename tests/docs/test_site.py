@@ -72,6 +72,10 @@ def test_no_page_loads_anything_from_another_server(site: Path) -> None:
         assert not re.search(r"(@import|url\()\s*[\"']?(https?:)?//", style.read_text(encoding="utf-8")), style
 
 
-def test_the_reference_shows_the_public_names(site: Path) -> None:
+def test_the_reference_shows_names_signatures_and_options(site: Path) -> None:
+    html = (site / "api/asgi_ratelimit/index.html").read_text(encoding="utf-8")
+    signature = re.sub(r"<[^>]+>|\s", "", html[html.index('id="asgi_ratelimit.FixedWindow"') :][:6000])
+    assert "FixedWindow(rate:str|Rate,*,name:" in signature
+    assert re.search(r"<li><code>scope</code>: ", html)
     anchors = page_at(site, "api/asgi_ratelimit").anchors
     assert {"asgi_ratelimit.Limiter", "asgi_ratelimit.Limiter.try_acquire", "asgi_ratelimit.TokenBucket"} <= anchors

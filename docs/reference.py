@@ -1,4 +1,4 @@
-"""Shows the options in a docstring, one `name: text` per line, as a list."""
+"""How the reference is read from the code."""
 
 from __future__ import annotations
 
@@ -10,8 +10,16 @@ import griffe
 _OPTION = re.compile(r"^`?([a-z_]\w*)`?: (?=\S)")
 
 
-class OptionLists(griffe.Extension):
-    """Rewrites paragraphs of options as Markdown lists."""
+class Reference(griffe.Extension):
+    """Shows options, one `name: text` per line of a docstring, as a list."""
+
+    def on_class(self, *, cls: griffe.Class, **_: Any) -> None:
+        """Keep the inherited signature of a dataclass that gets no `__init__`."""
+        generated = "__init__" in cls.members and not cls.members["__init__"].lineno
+        if generated and any(
+            "init=False" in str(each.value) for each in cls.decorators
+        ):
+            cls.del_member("__init__")
 
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
         if obj.docstring is not None:
