@@ -363,7 +363,7 @@ async def test_a_limiter_made_in_a_request_without_a_store_is_warned_about(
     async def endpoint(_: Request) -> JSONResponse:
         return JSONResponse((await Limiter("1/h").try_acquire("a")).allowed)
 
-    monkeypatch.setattr(module, "_notices", WarnOnce())
+    monkeypatch.setattr(module, "_warn_once", WarnOnce())
     with TestClient(Starlette(routes=[Route("/", endpoint)])) as client:
         assert client.get("/").json() is True
     assert [record.message[:6] for record in caplog.records if record.name == "asgi_ratelimit"] == ["ARL106"]

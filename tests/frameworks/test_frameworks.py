@@ -104,6 +104,6 @@ async def test_litestar_builds_one_middleware_per_route_and_a_store_unites_them(
 async def test_quart_takes_the_middleware_in_its_own_way(store: MemoryStore) -> None:
     asgi: Any = quart_app([])
     app: quart.Quart = asgi
-    app.asgi_app = RateLimitMiddleware(app.asgi_app, limit="5/5s", store=store)  # type: ignore[method-assign, arg-type, assignment]
+    app.asgi_app = RateLimitMiddleware(app.asgi_app, limit="5/5s", store=store)  # type: ignore[method-assign, assignment]
     client = app.test_client()
     assert [(await client.get("/")).status_code for _ in range(6)] == [200] * 5 + [429]
