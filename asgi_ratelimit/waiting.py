@@ -58,12 +58,15 @@ class WaitQueue(Generic[Reply]):
         """Whether any waiter has to wait."""
         return bool(self._behind) or self.last is not None
 
-    def enter(self, waiter: Waiter) -> None:
+    def enter(self, rank: tuple[int, int], deadline_us: int | None) -> Waiter:
+        """A place in the queue of the running event loop. It has to be left."""
+        waiter = Waiter(rank, deadline_us, asyncio.get_running_loop().create_future())
         if self._head is None:
             self._head = waiter
             waiter.turn.set_result(True)
         else:
             insort(self._behind, waiter, key=_rank)
+        return waiter
 
     def leave(self, waiter: Waiter) -> None:
         """Give the place up, served or not. After the head, the next one becomes the head."""
@@ -132,10 +135,9 @@ class WaitersByKey:
     async def acquire(self, key: Hashable, check: Check, cost: int, timeout: float | None, refund: Refund) -> Decision:
         """Check until it is allowed, each time at the moment that the refusal named. Then wait for the delay."""
         deadline_us = None if timeout is None else self._clock.now_us() + round(timeout * 1e6)
-        loop = asyncio.get_running_loop()
-        queue = self._lines.setdefault(place := (id(loop), key), WaitQueue(self._clock))
-        waiter = Waiter((0, next(self._arrivals)), deadline_us, loop.create_future())
-        queue.enter(waiter)
+        place = (id(asyncio.get_running_loop()), key)
+        queue = self._lines.setdefault(place, WaitQueue(self._clock))
+        waiter = queue.enter((0, next(self._arrivals)), deadline_us)
         try:
             if not (waiter.turn.done() or await queue.wait_turn(waiter)):
                 raise _too_late(queue, cost, timeout)

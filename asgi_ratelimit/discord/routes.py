@@ -1,4 +1,4 @@
-"""Which route a call to Discord belongs to, told from its method and path; and what hides tokens from readers."""
+"""The route of a call to Discord, read from its method and path."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hashlib import blake2b
 from typing import Final
 from urllib.parse import unquote
 
-__all__ = ["Route", "redacted", "route_of"]
+__all__ = ["Route", "route_of"]
 
 CALLBACK: Final = 3.0  # seconds in which an interaction has to be answered,
 FOLLOW_UP: Final = 900.0  # and those for which its token lives
@@ -198,48 +198,3 @@ def _kind(name: str, path: str, body: Mapping[str, object] | None, wall: float |
         return ""
     age = wall - ((int(message) >> 22) + EPOCH_MS) / 1000
     return "older than 14 days" if age > OLD else "younger than 10 s" if age < YOUNG else ""
-
-
-# What a token ends at, and the punctuation around an address that is no part of one.
-_TOKEN: Final = r"[^\s/'\"<>?#]*[^\s/'\"<>?#,.;:!)\]}|]"
-_START: Final = r"(?<![\w%-])"  # and not in the middle of what is percent-encoded: that is decoded first
-_SECRETS: Final = tuple(
-    re.compile(f"({kept}){secret}")
-    for kept, secret in (
-        (r"(?i:webhooks|interactions)/++\d++/++(?!\{)", _TOKEN),
-        (r"(?i:webhooks|interactions)/++(?:[^\s/'\"<>?#]++/++)?", r"[A-Za-z0-9_-]{40,}"),
-        (r"(?i:authorization)\W{1,6}(?:b['\"])?(?i:bot|bearer|basic)\s+", r"[^\s'\",;]+"),
-        (r"\A(?:Bot|Bearer)\s+", r"\S+\Z"),
-        (r"['\"](?:Bot|Bearer)\s+", r"[^\s'\"]+(?=['\"])"),
-        (r"\b(?:Bot|Bearer)\s+(?=[\w.~-]*\d)(?=[\w.~-]*[A-Za-z])", r"[\w.~-]{16,}"),
-        (_START, r"aW50ZXJhY3Rpb246[A-Za-z0-9_-]+"),  # every interaction token's beginning: "interaction:"
-        (_START, r"[A-Za-z0-9_-]{23,28}\.[A-Za-z0-9_-]{6,7}\.[A-Za-z0-9_-]{27,}"),  # a bot token's three parts
-    )
-)
-_CHUNK: Final = re.compile(r"[^\s'\"<>]+")
-
-
-def redacted(text: str) -> str:
-    """`text` with the tokens of webhooks, interactions and their follow-ups, and of bots and users, as "***".
-
-    Any text will do: an address, a log line, an error's message. What is percent-encoded is decoded where a token shows
-    only then; all else is left as it is.
-    """
-    text = _masked(text)
-    return _CHUNK.sub(_revealed, text) if "%" in text else text
-
-
-def _masked(text: str) -> str:
-    for secret in _SECRETS:
-        text = secret.sub(r"\1***", text)
-    return text
-
-
-def _revealed(chunk: re.Match[str]) -> str:
-    """An encoded address, decoded and masked if it holds a token, else as it was."""
-    text, hidden = chunk[0], False
-    for _ in range(4):
-        decoded = unquote(text)
-        text = _masked(decoded)
-        hidden = hidden or text != decoded
-    return text if hidden else chunk[0]

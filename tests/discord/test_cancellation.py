@@ -176,7 +176,7 @@ async def test_a_thousand_random_cancellations_leave_nothing_stuck_and_nothing_l
         assert discord.waiting == []
         clock.advance(1.01)
         assert held(store) == 0
-        pacer = discord._pacing._owners.of(f"Bot {TOKEN}").pacer
-        assert (pacer._lines, pacer._pauses, len(pacer._crowd)) == ({}, {}, 0)
-        assert not discord._pacing._courier._resting
+        scheduler = discord._pacing._tokens.of(f"Bot {TOKEN}").scheduler
+        assert (scheduler._queues, scheduler._pauses, len(scheduler._global_queue)) == ({}, {}, 0)
+        assert not discord._pacing._sender._resting
         assert (await passing(clock, discord.get("/users/@me"))).status_code == 200

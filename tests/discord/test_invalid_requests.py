@@ -11,7 +11,7 @@ import pytest
 from asgi_ratelimit import MemoryStore, StoreUnavailable
 from asgi_ratelimit.decision import Decision
 from asgi_ratelimit.discord import DiscordEvent, DiscordRateLimited, InvalidBudgetSpent
-from asgi_ratelimit.discord.invalid_requests import ALLOWED, InvalidBudget
+from asgi_ratelimit.discord.invalid_requests import ALLOWED, InvalidRequests
 from asgi_ratelimit.discord.routes import route_of
 from asgi_ratelimit.limiter import Limiter
 from asgi_ratelimit.limits import SlidingWindow
@@ -55,7 +55,7 @@ async def test_at_half_of_it_there_is_a_warning_once(
     clock: ManualClock, store: MemoryStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     told: list[DiscordEvent] = []
-    budget = InvalidBudget(store, "default", told.append)
+    budget = InvalidRequests(store, "default", told.append)
     await use_up(store, ALLOWED // 2 - 1)
     await budget.count(ROUTE)
     for _ in range(5):
@@ -70,14 +70,14 @@ async def test_at_half_of_it_there_is_a_warning_once(
     assert len(told) == 2, "as it had recovered in between"
 
 
-async def admitted(budget: InvalidBudget, count: int) -> list[float]:
+async def admitted(budget: InvalidRequests, count: int) -> list[float]:
     return [(await budget.admit(ROUTE, None))[0] for _ in range(count)]
 
 
 async def test_from_seven_tenths_on_the_rest_is_spread_over_the_time_that_is_left(
     clock: ManualClock, store: MemoryStore
 ) -> None:
-    budget = InvalidBudget(store, "default", lambda event: None)
+    budget = InvalidRequests(store, "default", lambda event: None)
     await use_up(store, 6_999)
     assert await admitted(budget, 3) == [0, 0, 0]
     clock.advance(1)
@@ -180,7 +180,7 @@ async def test_within_a_transport_a_ban_holds_other_tokens_at_once(clock: Manual
 
 
 async def test_what_is_shared_is_looked_at_once_a_second_at_most(clock: ManualClock, store: MemoryStore) -> None:
-    budget, looks = InvalidBudget(store, "default", lambda event: None), 0
+    budget, looks = InvalidRequests(store, "default", lambda event: None), 0
     peek = budget._limiter.peek
 
     async def counting(key: str, *, cost: int = 1) -> Decision:
@@ -199,7 +199,7 @@ async def test_a_store_that_is_out_holds_no_call_up(clock: ManualClock, store: M
     async def fail(*args: object, **more: object) -> Decision:
         raise StoreUnavailable("out")
 
-    budget = InvalidBudget(store, "default", lambda event: None)
+    budget = InvalidRequests(store, "default", lambda event: None)
     for verb in ("peek", "try_acquire", "block"):
         setattr(budget._limiter, verb, fail)
     await budget.count(ROUTE)

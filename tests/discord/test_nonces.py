@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl
 import httpx
 import pytest
 
-from asgi_ratelimit.discord.nonces import signed
+from asgi_ratelimit.discord.nonces import with_nonce
 from asgi_ratelimit.testing import FakeDiscord, ManualClock
 from tests.support.clients import bot, bot_of, passing
 from tests.support.fake_discord import SEND
@@ -124,7 +124,7 @@ async def test_a_message_is_created_once_though_its_answer_was_lost(
     ],
 )  # fmt: skip
 def test_a_body_that_is_no_message_is_left_as_it_is(kind: str, body: bytes) -> None:
-    assert signed(kind, body) == (body, False)
+    assert with_nonce(kind, body) == (body, False)
 
 
 async def test_only_messages_are_given_a_nonce_and_the_callers_request_stays_as_it_was(

@@ -135,9 +135,9 @@ async def test_in_no_key_of_the_store_and_no_repr(clock: ManualClock) -> None:
         waiting = [asyncio.create_task(discord.post(path, json={})) for path in PATHS]
         await settled()
         pacing = discord._pacing
-        for owner in pacing._owners._owners.values():
-            assert secret_free([owner, owner.pacer._lines, owner.pacer._pauses])
-        assert secret_free([discord, pacing, discord.waiting, pacing._courier, list(pacing._owners._owners)])
+        for owner in pacing._tokens._tokens.values():
+            assert secret_free([owner, owner.scheduler._queues, owner.scheduler._pauses])
+        assert secret_free([discord, pacing, discord.waiting, pacing._sender, list(pacing._tokens._tokens)])
         for name, leases in permits_in(store).items():
             assert secret_free([name, leases._buckets, leases._names, leases._locked, leases._held])
         await rid_of(*waiting)
@@ -233,3 +233,25 @@ async def test_in_no_request_on_its_way_round(clock: ManualClock) -> None:
         response = await discord.get("/users/@me")
     assert secret_free([repr(response.request), [repr(former.request) for former in response.history]])
     assert "authorization" not in response.request.headers, "the token is put on what is sent, and on nothing else"
+
+
+async def test_in_no_error_about_a_request_that_the_user_made_which_keeps_its_class(clock: ManualClock) -> None:
+    def fail(request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("no")
+
+    request = httpx.Request("POST", f"{API}{WEBHOOK}")
+    async with bot_of(fail, clock, max_retries=0) as discord:
+        with pytest.raises(httpx.ConnectError) as error:
+            await discord.send(request)
+    assert secret_free(repr(error.value.request))
+    assert type(request) is httpx.Request
+
+
+async def test_in_no_error_about_redirects_without_end(clock: ManualClock) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(302, headers={"Location": f"{API}{WEBHOOK}"})
+
+    async with bot_of(answer, clock, follow_redirects=True) as discord:
+        with pytest.raises(httpx.TooManyRedirects) as error:
+            await discord.get("/users/@me")
+    assert secret_free([error.value, repr(error.value.request)])
