@@ -74,8 +74,8 @@ class Limiter:
     async def acquire(self, key: str, cost: int = 1, *, timeout: float | None = None, per: str = "") -> Decision:
         """Wait for one's turn, first come first served, then for the decision's `delay`.
 
-        RateLimited as soon as it is known that it takes more than `timeout` seconds (None: wait for ever), with
-        nothing charged. Waiters of one key stand in line in this process; only the first of them asks the store.
+        Raises RateLimited as soon as it is sure to take more than `timeout` seconds (None: wait for ever). Then nothing
+        is charged. The callers of one key wait in one queue in this process; only its head checks with the store.
         """
         if cost is not _ONE:
             self._check_cost(cost)

@@ -1,4 +1,4 @@
-"""Waiting once: a queue of which only the head asks the store, and the queues of a limiter."""
+"""Waiting once: a queue in which only the head asks the store, and the queues of a limiter."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ tokens            the tokens that calls bear; invalid_requests: the budget of an
 response_headers  the limits that a response reports; routes: the route of a call
 redaction         texts and logs without tokens
 errors            the errors, and the events
-discordpy         RateLimitAware: a discord.py bot that counts its 429s; limits for bulk work with such a bot
+discordpy         RateLimitAware: a discord.py bot that counts its 429s; limits for its bulk work
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The client of a bot: an httpx.AsyncClient whose paths are Discord's and whose requests are paced."""
+"""The client of a bot: an httpx.AsyncClient with Discord's paths and paced requests."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ class DiscordClient(httpx.AsyncClient):
 
     token           the bot's, or "Bearer ..." for a user's; it is sent to the origin of `base_url` only
     base_url        where Discord is; requests to other origins go out as they are
-    store           where buckets are stored: a MemoryStore unless given, a RedisStore for several processes
+    store           where buckets are stored: a RedisStore for several processes; a MemoryStore by default
     global_limit    requests of the token in any second
     max_wait        seconds that a request may wait for limits; None: any time
     max_retries     how often a request is sent again after a failure that is no 429
     retry_unsafe    False: a POST or PATCH that may have arrived is not sent again
-    application_id  tells an interaction's follow-ups from ordinary webhooks
+    application_id  separates an interaction's follow-ups from ordinary webhooks
     egress          the name of the address that requests come from
     on_event        called with each DiscordEvent
     httpx_options   those of httpx.AsyncClient: `transport` is the inner one; `limits` also bounds the calls in flight
@@ -138,20 +138,20 @@ def _authorization(token: object) -> str:
 
 
 def _checked_address(base_url: object) -> httpx.URL:
-    wanted = f"base_url must be an absolute address without a query, such as {API!r}"
+    rule = f"base_url must be an absolute address without a query, e.g. {API!r}"
     try:
         url = httpx.URL(base_url) if isinstance(base_url, (str, httpx.URL)) else None
     except httpx.InvalidURL as error:
-        raise ValueError(f"{wanted}: {error}") from None
+        raise ValueError(f"{rule}: {error}") from None
     if url is None:
-        raise ValueError(f"{wanted}, not a {type(base_url).__name__}")
+        raise ValueError(f"{rule}, not a {type(base_url).__name__}")
     if url.scheme not in ("http", "https") or not url.host or url.userinfo or url.query or url.fragment:
-        raise ValueError(f"{wanted}, not {url!r}")  # whose repr has no password
+        raise ValueError(f"{rule}, not {url!r}")  # its repr shows no password
     return url
 
 
 def _checked_connections(limits: object) -> int:
-    """How many there may be."""
+    """The most connections at a time."""
     if limits is None:
         return CONNECTIONS
     most = limits.max_connections if isinstance(limits, httpx.Limits) else 0
@@ -161,15 +161,15 @@ def _checked_connections(limits: object) -> int:
 
 
 def _inner_transport(options: dict[str, Any], origin: httpx.URL) -> httpx.AsyncBaseTransport:
-    """The transport that the user gave, else one made with the user's options, which are taken out."""
-    given: httpx.AsyncBaseTransport | None = options.pop("transport", None)
+    """The user's transport, else one with the user's options. Removes them from `options`."""
+    transport: httpx.AsyncBaseTransport | None = options.pop("transport", None)
     proxy, trust_env = options.pop("proxy", None), options.get("trust_env", True)
     own = {name: options.pop(name) for name in _INNER if name in options}
-    if given is not None:
+    if transport is not None:
         if own or proxy is not None:
             names = ", ".join([*own, *(["proxy"] if proxy is not None else [])])
             raise ValueError(f"{names}: options of httpx's own transport, which transport= replaces; give one of them")
-        return given
+        return transport
     if proxy is None and trust_env:
         proxy = _proxy_of_the_environment(origin)
     return pooled(proxy=proxy, trust_env=trust_env, **own)

@@ -1,7 +1,7 @@
 """For bots of discord.py, and of libraries with the same hooks: RateLimitAware, and limits for bulk work.
 
-Such a library learns about a bucket by running into it. Discord does not publish the figures below, changes them at
-will and asks developers not to hard-code them. Authors of such libraries measured them. Each limit here never lets more
+These libraries learn about a bucket by running into it. Discord does not publish the figures below, changes them at
+will and asks developers not to hard-code them. Authors of libraries measured them. Each limit here never lets more
 pass in any window, wherever it opens, and leaves a tenth of a second or more for latency that varies. A DiscordClient
 needs none: it reads the limits in the responses. https://discord.com/developers/docs/topics/rate-limits
 """

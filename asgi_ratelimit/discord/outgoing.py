@@ -80,7 +80,7 @@ class OutgoingRequest:
 
 
 class RedactedRequest(httpx.Request):
-    """A request whose repr shows no token."""
+    """A request with a repr that shows no token."""
 
     def __repr__(self) -> str:
         return redacted(super().__repr__())
@@ -96,7 +96,7 @@ class RedactedRequest(httpx.Request):
 
 
 class DiscordResponse(httpx.Response):
-    """A response whose body may be read early, and whose request and errors show no token."""
+    """A response that allows an early look at its body. Its request and errors show no token."""
 
     @classmethod
     def of(cls, response: httpx.Response) -> Self:

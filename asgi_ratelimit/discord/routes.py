@@ -28,7 +28,7 @@ CHANGE_REACTIONS: Final = "PUT|DELETE /channels/{channel_id}/messages/{message_i
 MAJORS: Final = frozenset({"channels", "guilds", "webhooks", "interactions"})
 TOKENS: Final = frozenset({"{webhook_token}", "{interaction_token}"})
 
-# What follows one of these is a parameter, whatever it looks like.
+# The segment after one of these is always a parameter.
 ALWAYS: Final = {
     "activity-instances": "{instance_id}",
     "interactions": "{interaction_id}",
@@ -67,7 +67,7 @@ _WORD: Final = re.compile(r"@?[a-z]+[0-9]?(?:[-_.][a-z]+[0-9]?)*+")
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """What Discord's limits tell apart about a call before its bucket is known; equal calls have equal routes.
+    """The parts of a call that Discord's limits distinguish before its bucket is learned. Equal calls, equal routes.
 
     `name` is the method and the path's template, with the kind where Discord counts one kind of a call by itself. All
     adding and removing of reactions has one name, as it has one bucket. `major` is the top-level resource (channel,
@@ -99,7 +99,7 @@ def route_of(
     """The route of a call; never raises for a path, however odd.
 
     `path` is a raw URL path, percent-encoded or not; all up to the last "/api/vN" or "/api" is left out. With
-    `application_id` the follow-ups of interactions are known from ordinary webhooks. `body` is the JSON that is sent:
+    `application_id` the follow-ups of interactions differ from ordinary webhooks. `body` is the JSON that is sent:
     a channel's name and topic have a limit of their own. `wall` is the time now in epoch seconds: so has deleting a
     message older than 14 days or younger than 10 s. Source: Discord's documentation of rate limits and its tracker.
     """
@@ -152,7 +152,7 @@ def _is_word(segment: str) -> bool:
 
 @lru_cache(maxsize=256)
 def _parameter(before: str) -> str:
-    """What an id is called after the word it follows: "{lobby_id}" after "lobbies"."""
+    """The name of an id, from the word before it: "{lobby_id}" after "lobbies"."""
     if before in NAMED:
         return NAMED[before]
     if not before or before[0] in "{@":
@@ -188,7 +188,7 @@ def _digest(secret: str) -> str:
 
 
 def _kind(name: str, path: str, body: Mapping[str, object] | None, wall: float | None) -> str:
-    """What Discord counts by itself within a route, else ""."""
+    """The kind of call that Discord counts by itself within a route, else ""."""
     if name == EDIT_CHANNEL and body:
         return "name" if "name" in body or "topic" in body else ""
     if name != DELETE_MESSAGE or wall is None:

@@ -85,7 +85,7 @@ class _Pause:
 
 
 class Scheduler:
-    """Gives each call a permit in its turn: one queue per route and resource, of which only the head asks."""
+    """Gives each call a permit in its turn. There is one queue per route and resource; only its head asks."""
 
     def __init__(
         self, permits: Permits, clock: Clock, limits: CallLimits, emit: EventHook, check: Callable[[Route], None]
@@ -97,7 +97,7 @@ class Scheduler:
         # The heads of those queues, while the global limit is used up.
         self._global_queue: WaitQueue[Wait] = WaitQueue(clock, self._estimate)
         self._out = 0  # permits that are not settled
-        self._pauses: dict[str, set[_Pause]] = {}  # by what they wait for
+        self._pauses: dict[str, set[_Pause]] = {}  # by the cause of the wait
         self._settling: set[asyncio.Future[None]] = set()
         self._numbers = itertools.count()
         self._name = secrets.token_hex(6)

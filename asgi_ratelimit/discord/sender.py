@@ -38,7 +38,7 @@ _LOST: Final = CallReport("lost")
 
 
 class UnreadResponse(Protocol):
-    """A response whose body has not been read."""
+    """A response before its body is read."""
 
     @property
     def status_code(self) -> int: ...
@@ -63,7 +63,7 @@ class SendFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """When a call is given up.
+    """The end of a call's attempts.
 
     max_wait      seconds that it may wait for limits; None: any time
     max_retries   attempts after failures that are no 429s

@@ -116,7 +116,7 @@ async def test_tokens_that_are_used_no_more_are_forgotten_even_if_they_are_dead(
     assert len(permits_in(store)) <= 1_000
 
 
-async def test_many_tokens_in_use_at_once_are_all_kept_and_found_quickly(
+async def test_many_tokens_in_use_at_once_all_stay_and_are_looked_up_quickly(
     clock: ManualClock, store: MemoryStore
 ) -> None:
     owners, route = TokenRegistry(store, CallLimits(), "default", lambda event: None), route_of("GET", "/users/@me")

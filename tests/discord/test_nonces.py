@@ -78,7 +78,7 @@ async def test_a_message_of_any_form_carries_a_nonce_that_stays_the_same(
 
 @pytest.mark.parametrize("own", [{"nonce": "mine"}, {"nonce": 7, "enforce_nonce": False}])
 @pytest.mark.parametrize("form", ["json", "form", "multipart", "payload"])
-async def test_ones_own_nonce_is_kept(clock: ManualClock, own: dict[str, Any], form: str) -> None:
+async def test_a_nonce_of_the_callers_stays(clock: ManualClock, own: dict[str, Any], form: str) -> None:
     seen: list[httpx.Request] = []
     text = {key: str(value).lower() for key, value in own.items()}
     files = {"files[0]": ("a.txt", b"abc")}
@@ -127,7 +127,7 @@ def test_a_body_that_is_no_message_is_left_as_it_is(kind: str, body: bytes) -> N
     assert with_nonce(kind, body) == (body, False)
 
 
-async def test_only_messages_are_given_a_nonce_and_the_callers_request_stays_as_it_was(
+async def test_only_messages_get_a_nonce_and_the_callers_request_stays_as_it_was(
     fake: FakeDiscord, clock: ManualClock
 ) -> None:
     async with bot(fake) as discord:

@@ -43,8 +43,8 @@ class Sender:
 
     async def sent(self) -> list[Sent]:
         """What became of each job."""
-        told = json.loads(await self._line())
-        return [Sent(**each | {"statuses": {int(key): n for key, n in each["statuses"].items()}}) for each in told]
+        results = json.loads(await self._line())
+        return [Sent(**each | {"statuses": {int(key): n for key, n in each["statuses"].items()}}) for each in results]
 
     async def kill(self) -> None:
         """As by kill -9."""
@@ -102,9 +102,9 @@ async def all_are_alive(fakes: Town, server: Server) -> None:
     async with senders(*map(list, zip(*(jobs for _, _, jobs, _ in runs), strict=True))) as those:
         for sender in those:
             sender.go()
-        told = [await sender.sent() for sender in those]
+        results = [await sender.sent() for sender in those]
     for place, (fake, profile, jobs, ideal) in enumerate(runs):
-        sent = [each[place] for each in told]
+        sent = [each[place] for each in results]
         report = await fake.report()
         assert not report.refused
         assert sorted(report.messages) == sorted(name for sender in those for name in sender.names(place))

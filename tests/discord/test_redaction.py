@@ -51,7 +51,7 @@ def test_a_token_is_masked_in_an_address_that_is_encoded_whole(token: str) -> No
 
 
 @pytest.mark.parametrize("token", [INTERACTION, BOT])
-def test_a_token_of_known_shape_is_masked_without_any_address(token: str) -> None:
+def test_a_token_of_a_typical_shape_is_masked_without_any_address(token: str) -> None:
     assert redacted(f"token {token}!") == "token ***!"
 
 

@@ -22,11 +22,11 @@ EMOJI = "%F0%9F%98%8B"
 
 @pytest.mark.parametrize("prefix", ["", "/api/v10", "/api", "/behind/a/proxy/api/v9", "https://discord.com/api/v10"])
 def test_every_endpoint_has_its_template_and_its_top_level_resource(prefix: str) -> None:
-    found = [(m, path, *told(route_of(m, prefix + path))) for m, path, _, _ in endpoints()]
+    found = [(m, path, *name_and_major(route_of(m, prefix + path))) for m, path, _, _ in endpoints()]
     assert found == [(m, path, f"{m} {template}", major) for m, path, template, major in endpoints()]
 
 
-def told(route: Route) -> tuple[str, str]:
+def name_and_major(route: Route) -> tuple[str, str]:
     return route.name, route.major
 
 
@@ -82,7 +82,7 @@ def test_another_top_level_resource_is_another_route(one: str, other: str) -> No
 def test_all_changes_of_reactions_in_a_channel_are_one_route(message: str) -> None:
     path = f"/channels/1/messages/{message}/reactions"
     changes = [("PUT", f"/{EMOJI}/@me"), *(("DELETE", end) for end in ("", f"/{EMOJI}", f"/{EMOJI}/@me", "/a:3/4"))]
-    assert {told(route_of(method, path + end)) for method, end in changes} == {
+    assert {name_and_major(route_of(method, path + end)) for method, end in changes} == {
         ("PUT|DELETE /channels/{channel_id}/messages/{message_id}/reactions", "channels/1")
     }
     assert (
@@ -131,7 +131,7 @@ def test_the_case_of_the_method_a_query_and_encoded_signs_change_nothing(same: s
 def test_the_route_begins_after_the_last_version() -> None:
     assert route_of("GET", "/api/v6/x/api/v10/users/1") == route_of("GET", "/users/1")
     assert route_of("GET", "/api/v10/invites/api") == route_of("GET", "/invites/api") == route_of("GET", "/invites/b")
-    assert told(route_of("GET", "/api/v10")) == ("GET /", "")
+    assert name_and_major(route_of("GET", "/api/v10")) == ("GET /", "")
     assert route_of("GET", "/apiary/v10/users/1").name == "GET /apiary/{apiary_id}/users/{user_id}"
 
 
@@ -146,7 +146,7 @@ def test_a_callback_is_exempt_and_lives_three_seconds() -> None:
 
 
 @pytest.mark.parametrize("end", ["", "/messages/@original", "/messages/2"])
-def test_a_follow_up_is_told_from_a_webhook_by_the_application(end: str) -> None:
+def test_a_follow_up_differs_from_a_webhook_by_the_application(end: str) -> None:
     path = f"/webhooks/9/{INTERACTION}{end}"
     known, other = route_of("PATCH", path, application_id="9"), route_of("PATCH", path, application_id="8")
     assert (known.exempt, known.lifetime, known.webhook) == (True, 900.0, False)
@@ -190,7 +190,7 @@ def test_a_token_has_one_digest_however_it_is_encoded() -> None:
     assert re.fullmatch(r"webhooks/1/[0-9a-f]{16}", route_of("POST", "/webhooks/1/a-b").major)
 
 
-def test_a_route_is_told_to_people_by_its_name_and_its_resource() -> None:
+def test_a_route_is_shown_by_its_name_and_its_resource() -> None:
     assert str(route_of("POST", "/channels/1/messages")) == "POST /channels/{channel_id}/messages [channels/1]"
     assert str(route_of("GET", "/users/@me")) == "GET /users/@me"
 
@@ -217,7 +217,7 @@ def test_a_path_of_a_megabyte_makes_a_short_route(piece: str) -> None:
         assert len(str(route_of("DELETE", path, wall=0.0))) < 600
 
 
-def test_what_is_remembered_is_bounded() -> None:
+def test_the_cache_of_routes_is_bounded() -> None:
     routes._parsed.cache_clear()
     for number in range(3_000):
         route_of("GET", f"/channels/{number}/messages")

@@ -29,19 +29,19 @@ CALLBACK = route_of("POST", "/interactions/1/token/callback")
 
 
 class Desk:
-    """A scheduler, how often it asked, and what it told."""
+    """A scheduler, the number of its checks, and its events."""
 
     def __init__(self, clock: ManualClock, store: MemoryStore, per_second: int = 50) -> None:
-        self.clock, self.store, self.asks, self.told, self.gone = clock, store, 0, list[DiscordEvent](), set[str]()
+        self.clock, self.store, self.checks, self.events, self.gone = clock, store, 0, list[DiscordEvent](), set[str]()
         self.permits = local_permits(store, "bot")
-        self.scheduler = Scheduler(self, clock, CallLimits(per_second), self.told.append, self.check)
+        self.scheduler = Scheduler(self, clock, CallLimits(per_second), self.events.append, self.check)
 
     def check(self, route: Route) -> None:
         if route.major in self.gone:
             raise WebhookGone(route)
 
     def take(self, name: str, route: str, major: str, per_second: int) -> Granted | Wait:
-        self.asks += 1
+        self.checks += 1
         return self.permits.take(name, route, major, per_second)
 
     def settle(self, permit: Permit, report: CallReport) -> None:
@@ -101,34 +101,34 @@ async def test_a_second_attempt_has_the_place_of_the_first(desk: Desk) -> None:
     assert await in_turn(desk, [head, later, again]) == [head, again, later]
 
 
-async def test_only_the_first_of_a_line_asks(desk: Desk) -> None:
+async def test_only_the_head_of_a_queue_checks(desk: Desk) -> None:
     await desk.empty(message(), reset_s=10.0)
-    before = desk.asks
+    before = desk.checks
     waiting = [desk.go(Call(message())) for _ in range(1000)]
     await settled()
-    assert desk.asks == before + 1
+    assert desk.checks == before + 1
     for _ in range(9):
         desk.clock.advance(1.0)
         await settled()
-    assert desk.asks == before + 1
+    assert desk.checks == before + 1
     await rid_of(*waiting)
 
 
-async def test_an_answer_wakes_who_waits_for_it_and_without_one_asking_is_bounded(desk: Desk) -> None:
+async def test_a_response_wakes_waiting_calls_and_without_one_the_checks_are_bounded(desk: Desk) -> None:
     probe = await desk.scheduler.permit(Call(message()))
-    before, waiting = desk.asks, [desk.go(Call(message())) for _ in range(100)]
+    before, waiting = desk.checks, [desk.go(Call(message())) for _ in range(100)]
     await settled()
     for _ in range(1000):
         desk.clock.advance(0.01)
         await settled()
-    assert desk.asks - before <= 10 / 0.32 + 6, "0.02, 0.04, ... 0.32 s apart, by the first one only"
+    assert desk.checks - before <= 10 / 0.32 + 6, "0.02, 0.04, ... 0.32 s apart, by the first one only"
     desk.answered(probe, remaining=3, limit=4)
     await settled()
     assert sum(task.done() for task in waiting) == 3, "without time passing"
     await rid_of(*waiting)
 
 
-async def test_what_cannot_be_in_time_is_refused_at_once(desk: Desk) -> None:
+async def test_a_call_that_cannot_be_in_time_is_refused_at_once(desk: Desk) -> None:
     await desk.empty(message(), reset_s=10.0)
     with pytest.raises(DiscordRateLimited) as refused:
         await desk.scheduler.permit(Call(message(), due_us=desk.clock.now_us() + 9_000_000))
@@ -138,7 +138,7 @@ async def test_what_cannot_be_in_time_is_refused_at_once(desk: Desk) -> None:
     assert "POST /channels/{channel_id}/messages" in str(refused.value)
 
 
-async def test_of_a_line_those_are_refused_whose_turn_comes_too_late(desk: Desk) -> None:
+async def test_calls_of_a_queue_are_refused_if_their_turn_comes_too_late(desk: Desk) -> None:
     """A sliding bucket that gives one every second, learned from two answers."""
     for _ in range(2):
         for remaining in (1, 0):
@@ -155,7 +155,7 @@ async def test_of_a_line_those_are_refused_whose_turn_comes_too_late(desk: Desk)
     await rid_of(*waiting)
 
 
-async def test_who_waits_for_an_answer_that_does_not_come_gives_up_at_his_deadline(desk: Desk) -> None:
+async def test_a_call_waiting_for_a_response_that_does_not_come_gives_up_at_its_deadline(desk: Desk) -> None:
     await desk.scheduler.permit(Call(message()))
     due_us = desk.clock.now_us() + 500_000
     waiting = all_of(desk.scheduler.permit(Call(message(), due_us=due_us)) for _ in range(3))
@@ -196,13 +196,13 @@ async def test_under_the_global_limit_priorities_hold_across_resources(clock: Ma
     await desk.scheduler.aclose()
 
 
-async def test_only_one_asks_while_the_global_limit_is_used_up(clock: ManualClock, store: MemoryStore) -> None:
+async def test_only_one_call_checks_while_the_global_limit_is_used_up(clock: ManualClock, store: MemoryStore) -> None:
     desk = Desk(clock, store, per_second=1)
     await desk.scheduler.permit(Call(message(0)))
-    before = desk.asks
+    before = desk.checks
     waiting = [desk.go(Call(message(channel))) for channel in range(1, 200)]
     await settled()
-    assert desk.asks - before <= 2
+    assert desk.checks - before <= 2
     await rid_of(*waiting)
     await desk.scheduler.aclose()
 
@@ -219,24 +219,24 @@ async def test_callbacks_go_past_the_global_limit(clock: ManualClock, store: Mem
     await desk.scheduler.aclose()
 
 
-async def test_a_global_refusal_stops_everything_for_just_as_long_as_told(desk: Desk) -> None:
+async def test_a_global_refusal_stops_everything_for_exactly_its_retry_after(desk: Desk) -> None:
     desk.scheduler.settle(await desk.scheduler.permit(Call(message(1))), CallReport("stopped", retry_us=2_000_000))
     assert await desk.scheduler.permit(Call(CALLBACK)), "but not what is exempt"
     assert await taken(desk.clock, desk.scheduler.permit(Call(message(2)))) == pytest.approx(2.0, abs=0.011)
 
 
-async def test_a_wait_is_told_once_however_often_it_is_prolonged(desk: Desk) -> None:
+async def test_a_wait_is_one_event_however_often_it_is_prolonged(desk: Desk) -> None:
     await desk.empty(message(), reset_s=1.0)
     call = Call(message())
     for _ in range(3):
         permit = await passing(desk.clock, desk.scheduler.permit(call))
         desk.scheduler.settle(permit, CallReport("limited", "bucket", 1, 0, 1_000_000, 1_000_000))
-    waits = [event for event in desk.told if event.kind == "wait" and event.route.endswith("[channels/1]")]
+    waits = [event for event in desk.events if event.kind == "wait" and event.route.endswith("[channels/1]")]
     assert [(event.cause, event.bucket) for event in waits] == [("bucket", "bucket")]
     assert waits[0].seconds == pytest.approx(1.001)
 
 
-async def test_the_view_of_who_waits_says_for_what(desk: Desk) -> None:
+async def test_the_view_of_waiting_calls_shows_the_cause(desk: Desk) -> None:
     await desk.empty(message(), reset_s=10.0)
     waiting = [desk.go(Call(message())) for _ in range(3)]
     await settled()
@@ -267,7 +267,7 @@ def test_a_reply_shows_the_earliest_moment_of_each_place_in_the_queue(wait: Wait
     assert [estimate_us(2, wait, ahead) for ahead in range(5)] == earliest
 
 
-async def test_those_who_wait_in_vain_are_told_when_they_are_woken(desk: Desk) -> None:
+async def test_calls_that_wait_in_vain_end_when_they_are_woken(desk: Desk) -> None:
     await desk.empty(message(1), reset_s=100.0)
     await desk.empty(message(2), reset_s=100.0)
     waiting = [desk.go(Call(message(1))) for _ in range(3)]

@@ -144,9 +144,9 @@ async def test_in_no_key_of_the_store_and_no_repr(clock: ManualClock) -> None:
 
 
 async def test_in_no_event(clock: ManualClock) -> None:
-    told: list[DiscordEvent] = []
+    events: list[DiscordEvent] = []
     fake = FakeDiscord(clock=clock, token=TOKEN)
-    async with bot(fake, on_event=told.append, max_retries=2) as discord:
+    async with bot(fake, on_event=events.append, max_retries=2) as discord:
         for path in (WEBHOOK, f"/webhooks/77/{INTERACTION}", f"/webhooks/88/{SHORT}"):
             fake.fail(502)
             fake.refuse(None, 0.5)
@@ -159,8 +159,8 @@ async def test_in_no_event(clock: ManualClock) -> None:
         await passing(clock, discord.post(WEBHOOK, json={}))
         fake.token = "other"
         await passing(clock, discord.get("/users/@me"))
-    assert {event.kind for event in told} == {"limited", "wait", "retry", "stopped", "banned", "webhook", "token"}
-    assert all(secret_free([event, astuple(event)]) for event in told)
+    assert {event.kind for event in events} == {"limited", "wait", "retry", "stopped", "banned", "webhook", "token"}
+    assert all(secret_free([event, astuple(event)]) for event in events)
 
 
 async def test_in_no_error_of_a_call_that_is_not_made(clock: ManualClock, logged: Callable[[], str]) -> None:
@@ -215,7 +215,7 @@ async def test_in_no_error_about_a_status(clock: ManualClock, status: int) -> No
             assert secret_free([shown(error.value), repr(error.value.request), repr(response)])
 
 
-async def test_in_no_error_about_what_is_no_json() -> None:
+async def test_in_no_error_about_content_that_is_no_json() -> None:
     async with DiscordClient(TOKEN) as discord:
         for path in PATHS:
             with pytest.raises(TypeError) as error:
