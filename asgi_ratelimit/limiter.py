@@ -55,7 +55,7 @@ class Limiter:
         self.store: Store = MemoryStore() if store is None else store
         self._buckets = self.store.open(name, self.policies)
         self.ask = self._buckets.decide  # try_acquire for those who have checked the cost: at once, where the store can
-        self._lines = WaitersByKey(self.store.clock)
+        self._lines = WaitersByKey(self.store.clock, self._buckets)
 
     def __repr__(self) -> str:
         return f"Limiter({[str(limit) for limit in self.limits]}, name={self.name!r})"
@@ -81,16 +81,11 @@ class Limiter:
             self._check_cost(cost)
         if timeout is not None and not timeout >= 0:
             raise ValueError(f"timeout must be seconds from 0, e.g. timeout=10, or None, not {timeout!r}")
-
-        async def check() -> Decision:
-            answer = self.ask(key, cost, per, True)
-            return answer if isinstance(answer, Decision) else await answer
-
-        return await self._lines.acquire((key, per), check, cost, timeout, self.refund)
+        return await self._lines.acquire(key, cost, per, timeout)
 
     def has_line(self, key: str, *, per: str = "") -> bool:
         """Whether a caller on this event loop waits for this key in `acquire`."""
-        return (key, per) in self._lines
+        return self._lines.has_queue(key, per)
 
     async def peek(self, key: str, cost: int = 1, *, per: str = "") -> Decision:
         """What `try_acquire` would answer, charging nothing."""

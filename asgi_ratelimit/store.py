@@ -97,7 +97,7 @@ class PerStore(Generic[Value]):
             return self._values[place][1]
 
 
-# Scripts: what a store that is shared by processes may offer besides buckets
+# Scripts, which a store of several processes may offer besides buckets
 
 
 class ScriptCall(Protocol[Result]):
@@ -110,7 +110,7 @@ class ScriptCall(Protocol[Result]):
 
     @property
     def arguments(self) -> Sequence[str | int]:
-        """What the script receives as its `question`: the first one first, the number of keys after it."""
+        """The script receives them as its `question`, with the number of keys after the first one."""
         ...
 
     def read(self, reply: Sequence[Any], start: int) -> tuple[Result, int]:
@@ -118,7 +118,7 @@ class ScriptCall(Protocol[Result]):
         ...
 
     def decide_without_server(self, error: BaseException) -> Result:
-        """The result if the server cannot answer. What this raises is raised to the caller."""
+        """The result if the server cannot answer. An error that this raises goes to the caller."""
         ...
 
     def on_delivered(self, result: Result) -> None:
@@ -135,7 +135,7 @@ class ScriptKeys(Protocol):
 
     @property
     def base(self) -> str:
-        """What the names of all records begin with."""
+        """The beginning of the names of all records."""
         ...
 
     def digest(self, text: str) -> str:
@@ -146,11 +146,11 @@ class ScriptKeys(Protocol):
 class Scripts(Protocol):
     """One script on the servers of a store. Calls that come together travel together."""
 
-    clock: Clock  # the server's, as far as it is known
-    outage: Outage  # what the store does while its server cannot answer
+    clock: Clock  # the server's, as of its last reply
+    outage: Outage  # of the store, while its server cannot answer
 
     def keys_of(self, kind: str, owner: str) -> ScriptKeys:
-        """The names of an owner's records of one kind, e.g. of the permits of a bot."""
+        """The names of an owner's records of one kind, e.g. of a bot's permits."""
         ...
 
     def call(self, call: ScriptCall[Result]) -> asyncio.Future[Result]:

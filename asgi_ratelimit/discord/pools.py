@@ -6,6 +6,7 @@ With a hundred connections that costs more than the request: https://github.com/
 from __future__ import annotations
 
 import math
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -25,8 +26,8 @@ def pooled(
     *,
     most: int = CONNECTIONS,
     limits: httpx.Limits | None = None,
-    verify: Any = True,
-    cert: Any = None,
+    verify: ssl.SSLContext | str | bool = True,
+    cert: str | tuple[str, str] | tuple[str, str, str] | None = None,
     trust_env: bool = True,
     **options: Any,
 ) -> httpx.AsyncBaseTransport:

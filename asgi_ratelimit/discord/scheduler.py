@@ -131,8 +131,8 @@ class Scheduler:
             await self._wait_turn(queue, waiter, call)
             permit = await self._wait_permit(queue, call)
         finally:
-            queue.leave(waiter)
-            self._drop_if_empty(queue, call.route)
+            if queue.leave(waiter):
+                self._drop(queue, call.route)
         if self._sweeping is None:
             self._sweeping = self._clock.call_later(_SWEEP_S, self._sweep)
         return permit
@@ -174,9 +174,9 @@ class Scheduler:
             self._queues[place] = (route, WaitQueue(self._clock, self._estimate))
         return self._queues[place][1]
 
-    def _drop_if_empty(self, queue: WaitQueue[Wait], route: Route) -> None:
+    def _drop(self, queue: WaitQueue[Wait], route: Route) -> None:
         place = (route.name, route.major)
-        if not len(queue) and place in self._queues and self._queues[place][1] is queue:
+        if place in self._queues and self._queues[place][1] is queue:
             del self._queues[place]
 
     async def _wait_turn(self, queue: WaitQueue[Wait], waiter: Waiter, call: Call) -> None:

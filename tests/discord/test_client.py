@@ -37,7 +37,7 @@ async def test_the_token_is_sent_as_discord_wants_it(token: str, sent: str) -> N
 
 
 @pytest.mark.parametrize(
-    ("token", "message"),
+    ("token", "text"),
     [
         (None, "not None"), (b"secret-token", "not a bytes"), (7, "not a int"), ("", "an empty one"),
         ("Bot ", "an empty one"), ("Bearer ", "an empty one"), ("secret-token\n", "a blank or an odd character"),
@@ -46,10 +46,10 @@ async def test_the_token_is_sent_as_discord_wants_it(token: str, sent: str) -> N
         ("\u200bsecret-token", "an odd character"),
     ],
 )  # fmt: skip
-def test_the_error_about_a_bad_token_does_not_show_it(token: Any, message: str) -> None:
+def test_the_error_about_a_bad_token_does_not_show_it(token: Any, text: str) -> None:
     with pytest.raises(ValueError, match=r'token must be .* os.environ\["DISCORD_TOKEN"\], not ') as error:
         DiscordClient(token)
-    assert message in str(error.value)
+    assert text in str(error.value)
     assert "secret" not in str(error.value)
     assert "sécret" not in str(error.value)
 
@@ -205,18 +205,16 @@ STRICT = pytest.mark.skipif(httpx.__version__ < "0.28", reason="the older httpx 
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("content", "text"),
     [
         (object(), "Object of type object is not JSON serializable"), ({"x": {1, 2}}, "set is not JSON"),
         ({("a",): 1}, "keys must be str"), pytest.param({"at": float("nan")}, "Out of range float", marks=STRICT),
         pytest.param({"x": "\ud800"}, "surrogates", marks=STRICT),
     ],
 )  # fmt: skip
-async def test_the_error_about_bad_json_names_the_call(content: object, message: str) -> None:
+async def test_the_error_about_bad_json_names_the_call(content: object, text: str) -> None:
     async with client(seen := Seen()) as discord:
-        with pytest.raises(
-            TypeError, match=f"POST {SEND}: json= cannot be written as JSON: .*{message}.*Give it dicts"
-        ):
+        with pytest.raises(TypeError, match=f"POST {SEND}: json= cannot be written as JSON: .*{text}.*Give it dicts"):
             await discord.post(SEND, json=content)
     assert not seen.requests
 

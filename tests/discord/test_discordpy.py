@@ -62,7 +62,7 @@ async def finished(client: Any) -> None:
 
 
 def logged(caplog: pytest.LogCaptureFixture, name: str) -> list[logging.LogRecord]:
-    """What was said by our logger, or as an error by one of discord.py's."""
+    """The messages of our logger, and the errors that one of discord.py's logs."""
     least = logging.WARNING if name == "asgi_ratelimit" else logging.ERROR
     return [record for record in caplog.records if record.name == name and record.levelno >= least]
 
@@ -184,10 +184,10 @@ async def test_a_command_that_is_refused_is_counted_and_any_other_error_of_a_com
             await invoke(bot, f"!admin ping {status}")
         await finished(bot)
     assert bot.rate_limited == {"command admin ping": 1}
-    said = [str(record.exc_info and record.exc_info[1]) for record in logged(caplog, "discord.ext.commands.bot")]
-    assert len(said) == 2
-    assert "403" in said[0]
-    assert "int" in said[1]
+    lines = [str(record.exc_info and record.exc_info[1]) for record in logged(caplog, "discord.ext.commands.bot")]
+    assert len(lines) == 2
+    assert "403" in lines[0]
+    assert "int" in lines[1]
 
 
 async def test_a_slash_command_that_is_refused_is_counted_and_any_other_error_reaches_the_tree() -> None:

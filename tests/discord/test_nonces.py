@@ -32,11 +32,11 @@ def fields(request: httpx.Request) -> dict[str, Any]:
     if kind.startswith("multipart"):
         mark = b"--" + kind.partition("boundary=")[2].encode()
         parts = [part.strip(b"\r\n").partition(b"\r\n\r\n") for part in body.split(mark)[1:-1]]
-        said = {head.split(b'name="')[1].split(b'"')[0].decode(): content.decode() for head, _, content in parts}
+        read = {head.split(b'name="')[1].split(b'"')[0].decode(): content.decode() for head, _, content in parts}
     else:
-        said = dict(parse_qsl(body.decode()))
-    more: dict[str, Any] = json.loads(said.pop("payload_json", "{}"))
-    return said | more
+        read = dict(parse_qsl(body.decode()))
+    more: dict[str, Any] = json.loads(read.pop("payload_json", "{}"))
+    return read | more
 
 
 PAYLOAD = '{"content": "x"}'
@@ -66,12 +66,12 @@ async def test_a_message_of_any_form_carries_a_nonce_that_stays_the_same(
     async with bot_of(answer, clock) as discord:
         await passing(clock, discord.post(SEND, **form))
         await discord.post(SEND, **form)
-    said = [fields(request) for request in seen]
-    assert said[0] == said[1] == said[2]
-    assert said[0]["enforce_nonce"] in (True, "true")
-    assert 0 < len(said[0]["nonce"]) <= 25
-    assert said[3]["nonce"] != said[0]["nonce"], "another message"
-    assert {key: said[0][key] for key in said[0] if key not in ("nonce", "enforce_nonce")} == fields(
+    read = [fields(request) for request in seen]
+    assert read[0] == read[1] == read[2]
+    assert read[0]["enforce_nonce"] in (True, "true")
+    assert 0 < len(read[0]["nonce"]) <= 25
+    assert read[3]["nonce"] != read[0]["nonce"], "another message"
+    assert {key: read[0][key] for key in read[0] if key not in ("nonce", "enforce_nonce")} == fields(
         httpx.Request("POST", "http://x", **form)
     )
 
@@ -95,9 +95,9 @@ async def test_a_nonce_of_the_callers_stays(clock: ManualClock, own: dict[str, A
 
     async with bot_of(answer, clock, retry_unsafe=False, max_retries=1) as discord:
         await passing(clock, discord.post(SEND, **forms[form]))
-    said = fields(seen[0])
-    assert str(said["nonce"]) == text["nonce"]
-    assert str(said["enforce_nonce"]).lower() == text.get("enforce_nonce", "true")
+    read = fields(seen[0])
+    assert str(read["nonce"]) == text["nonce"]
+    assert str(read["enforce_nonce"]).lower() == text.get("enforce_nonce", "true")
     assert len(seen) == (1 if "enforce_nonce" in own else 2), "without Discord's check it is not safe to repeat"
 
 

@@ -85,9 +85,9 @@ def check_makespan(what: str, sent: Sequence[Sent], ideal: float, windows: int, 
     """At most 5 % more than the ideal and one round trip per window, and what a busy machine takes."""
     took = max(each.ended for each in sent) - min(each.begun for each in sent)
     late = max(each.late for each in sent)
-    said = f"{what} ({profile}): {took:.2f} s, ideal {ideal:.2f}, ratio {took / ideal:.3f}, late {late:.2f}"
-    sys.stdout.write(f"{said}\n")
-    assert took <= 1.05 * ideal + windows * PROFILES[profile].round_trip + BUSY + late, said
+    summary = f"{what} ({profile}): {took:.2f} s, ideal {ideal:.2f}, ratio {took / ideal:.3f}, late {late:.2f}"
+    sys.stdout.write(f"{summary}\n")
+    assert took <= 1.05 * ideal + windows * PROFILES[profile].round_trip + BUSY + late, summary
 
 
 async def all_are_alive(fakes: Town, server: Server) -> None:
