@@ -254,7 +254,7 @@ async def test_no_charge_is_lost_or_made_twice_when_waiters_are_cancelled_at_ran
     served = sum(isinstance(result, Decision) for result in results)
     assert served + sum(isinstance(result, asyncio.CancelledError) for result in results) == 1_000
     assert served > 600
-    assert not limiter._lines._lines
+    assert not limiter._waiting._lines
 
 
 async def test_cancelling_the_first_lets_the_next_one_step_up() -> None:
