@@ -13,12 +13,11 @@ from asgi_ratelimit.errors import StoreUnavailable
 from asgi_ratelimit.limits import LeakyBucket, State, TokenBucket
 from asgi_ratelimit.redis.deny_cache import DenyCache
 from asgi_ratelimit.redis.fallback import Fallback, Known
-from asgi_ratelimit.redis.names import Namer
+from asgi_ratelimit.redis.names import SLOTS, Namer
 from asgi_ratelimit.redis.wire import CHECKS, Reply, Script, Verb, described, read_state, refundable, shape
 
-__all__ = ["SLOTS", "Pending", "RedisBuckets", "Server", "Session"]
+__all__ = ["Pending", "RedisBuckets", "Server", "Session"]
 
-SLOTS = 16384  # of every cluster
 _MOST_SHAPES = 256  # of one limiter, each of a cost that was asked for
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from binascii import b2a_base64
+from binascii import b2a_base64, crc_hqx
 from collections.abc import Sequence
 from hashlib import blake2b
 from typing import Any
 
-__all__ = ["Namer"]
+__all__ = ["SLOTS", "Namer", "slot_of"]
+
+SLOTS = 16_384  # of every cluster
 
 _DIGEST = 15  # bytes: 120 bits, twenty characters
 
@@ -41,3 +43,8 @@ class Namer:
 
     def name(self, tag: str, rest: str) -> str:
         return f"{self._prefix}:{{{tag}}}:{rest}"
+
+
+def slot_of(tag: str) -> int:
+    """The slot of a cluster in which all records with this tag are."""
+    return crc_hqx(tag.encode(), 0) % SLOTS
