@@ -62,7 +62,7 @@ class RedisBuckets:
         self.server, self.policies, self.fallback, self.face = server, tuple(policies), fallback, face
         self.only = policies[0] if len(policies) == 1 and type(policies[0].limit) is TokenBucket else None
         self._namer, self._blocks = server.namer, blocks
-        self._begun = self._namer.begun("user", name)
+        self._begun = self._namer.start("user", name)
         own = all(policy.limit.scope == "user" for policy in self.policies)
         # Where all records have the key's own tag, their names differ in the end alone.
         self._ends = ["block", *[policy.bucket[:16] for policy in self.policies]] if own and blocks else None
@@ -151,8 +151,8 @@ class RedisBuckets:
     def _bucket(self, policy: Policy, tag: str, per: str) -> str:
         rest, scope = policy.bucket[:16], policy.limit.scope
         if scope == "user":
-            return self._namer.name(tag, self._namer.tag(self._namer.begun(rest), per) if per else rest)
-        whose = self._namer.begun(scope, policy.name)
+            return self._namer.name(tag, self._namer.tag(self._namer.start(rest), per) if per else rest)
+        whose = self._namer.start(scope, policy.name)
         return self._namer.name(self._namer.tag(whose, per if scope == "shared" else ""), rest)
 
     # What is answered

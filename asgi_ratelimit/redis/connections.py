@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
-from typing import Any
 from weakref import WeakSet
 
-from asgi_ratelimit.clock import Clock
+from asgi_ratelimit.clock import Clock, SystemClock
 from asgi_ratelimit.redis.address import Address, Place
-from asgi_ratelimit.redis.breaker import Tell
+from asgi_ratelimit.redis.breaker import EventHook
 from asgi_ratelimit.redis.cluster import Cluster
+from asgi_ratelimit.redis.connection import Connect
 from asgi_ratelimit.redis.names import slot_of
 from asgi_ratelimit.redis.node import Check, Node, Redirect
 from asgi_ratelimit.warnings import WarnOnce
@@ -25,23 +25,19 @@ _inherited: list[object] = []  # from the parent of a fork: never closed, since 
 
 
 class SessionFactory:
-    """Makes sessions with the servers of a store.
-
-    `manual`: the clock that a test uses instead of the server's.
-    """
+    """Makes sessions with the servers of a store. `clock`: that of a test, instead of the server's."""
 
     def __init__(
         self,
         place: Place,
         prefix: str,
-        clock: Clock,
-        manual: Clock | None,
+        clock: Clock | None,
         on_time: Callable[[int], None],
-        on_event: Tell | None,
+        on_event: EventHook | None,
     ) -> None:
         self.is_cluster = place.kind == "cluster"
         self._place, self._prefix = place, prefix
-        self._clock, self._manual = clock, manual
+        self._clock, self._sets_time = clock or SystemClock(), clock is not None
         self._on_time, self._on_event = on_time, on_event
         self._warnings = WarnOnce()
 
@@ -61,25 +57,19 @@ class SessionFactory:
         cluster = Cluster(self._place.name, self._place.seeds, dial, make_node, self._on_event)
         return cluster
 
-    def _node(
-        self, name: str, dial: Callable[[], Awaitable[Any]], tag: str, timeout: float, redirect: Redirect | None = None
-    ) -> Node:
+    def _node(self, name: str, dial: Connect, tag: str, timeout: float, redirect: Redirect | None = None) -> Node:
         return Node(
             name,
             dial,
             self._clock,
             timeout=timeout,
             probe_key=f"{self._prefix}:{tag}:probe",
-            now=self._script_time,
-            heard=self._on_time,
-            tell=self._on_event,
+            sets_time=self._sets_time,
+            on_time=self._on_time,
+            on_event=self._on_event,
             redirect=redirect,
-            met=self._warn_of_eviction,
+            on_memory=self._warn_of_eviction,
         )
-
-    def _script_time(self) -> str:
-        """The time that scripts are given: none, except in tests."""
-        return "" if self._manual is None else str(self._manual.now_us())
 
     def _warn_of_eviction(self, memory: str) -> None:
         settings = dict(line.split(":", 1) for line in memory.splitlines() if ":" in line)

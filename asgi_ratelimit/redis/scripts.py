@@ -45,8 +45,8 @@ class _Keys:
     """The names of one owner's records."""
 
     def __init__(self, namer: Namer, kind: str, owner: str) -> None:
-        self._namer, self._start = namer, namer.begun(kind, owner, "")
-        self.base = namer.name(namer.tag(namer.begun(kind), owner), kind)
+        self._namer, self._start = namer, namer.start(kind, owner, "")
+        self.base = namer.name(namer.tag(namer.start(kind), owner), kind)
 
     def digest(self, text: str) -> str:
         return self._namer.tag(self._start, text)
@@ -64,7 +64,7 @@ class _Check(Generic[Result]):
         self.future: asyncio.Future[Result] = loop.create_future()
         self.asking, self.due, self.hops, self.slot = False, 0.0, 0, 0
 
-    def answer(self, reply: Reply, place: int, sent_us: int, heard_us: int) -> int:
+    def answer(self, reply: Reply, place: int, sent_us: int, received_us: int) -> int:
         result, end = self.call.read(reply, place)
         if not self.future.done():
             self.call.on_delivered(result)

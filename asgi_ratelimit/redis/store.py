@@ -14,7 +14,7 @@ from asgi_ratelimit.errors import StoreUnavailable
 from asgi_ratelimit.limits import OUTAGES, Outage
 from asgi_ratelimit.memory import MemoryStore
 from asgi_ratelimit.redis.address import place_of
-from asgi_ratelimit.redis.breaker import Tell
+from asgi_ratelimit.redis.breaker import EventHook
 from asgi_ratelimit.redis.buckets import RedisBuckets
 from asgi_ratelimit.redis.cluster import Cluster
 from asgi_ratelimit.redis.connections import Connections, SessionFactory
@@ -28,20 +28,25 @@ from asgi_ratelimit.store import Buckets
 
 __all__ = ["RedisStore"]
 
-_LOCAL_KEYS = 100_000  # that are known in this process, for an outage
+_LOCAL_KEYS = 100_000  # recorded in this process, for an outage
 _SCOPES = ("user", "shared", "global")  # the most specific first
 
 
 class RedisStore:
     """Buckets in Redis or Valkey: one server, a master watched by Sentinel, or a cluster.
 
-    `where`: a URL, or a redis.asyncio client whose settings are used (its own connections are neither used nor
-    closed). `prefix`: what all keys begin with. `secret`: keys the digests under which keys are stored. `timeout`:
-    seconds after which a check is answered without the server; then `outage` decides, unless a limit has one of its
-    own: "local" (a store in this process's memory, warm), "open" (let everybody pass) or "closed" (StoreUnavailable).
-    `deny_cache`: how many refusals are remembered, for a second at most; 0 for none. `clock`: for tests, instead of
-    the server's. `on_event`: called with a StoreEvent when a server goes down and when it is back. ValueError for
-    what makes no sense.
+    Raises ValueError if an option cannot be used.
+
+    where       a URL, or a redis.asyncio client: its settings are used, but not its connections
+    prefix      the beginning of every record's name in Redis
+    secret      the key of the digests that stand for users' keys in those names
+    timeout     seconds after which a check is answered without the server
+    outage      the answer without the server, unless a limit has an `outage` of its own:
+                "local" (a warm store in this process's memory decides), "open" (fail open: every call is allowed),
+                "closed" (fail closed: StoreUnavailable is raised)
+    deny_cache  the number of refusals that are cached, each for a second at most; 0 for none
+    clock       a clock for tests, used instead of the server's
+    on_event    called with a StoreEvent when a server goes down and when it is back
     """
 
     shared: bool = True
@@ -56,7 +61,7 @@ class RedisStore:
         outage: Outage = "local",
         deny_cache: int = 10_000,
         clock: Clock | None = None,
-        on_event: Tell | None = None,
+        on_event: EventHook | None = None,
     ) -> None:
         _check_options(prefix, secret, timeout, outage, deny_cache)
         self._place = place_of(where)
@@ -70,7 +75,7 @@ class RedisStore:
         self._prefix = prefix
         server_clock = ServerClock()
         self._local = MemoryStore(max_keys=_LOCAL_KEYS, clock=clock or server_clock)
-        self._factory = SessionFactory(self._place, prefix, self.clock, clock, server_clock.heard, on_event)
+        self._factory = SessionFactory(self._place, prefix, clock, server_clock.heard, on_event)
         self._connections = Connections(self._factory, timeout)
         self._patient: dict[float, Connections] = {}
         self.session: Callable[[], Node | Cluster] = self._connections.session
@@ -95,7 +100,7 @@ class RedisStore:
         return RedisScripts(connections, self.namer, source, self._local.clock, self.outage)
 
     async def start(self) -> None:
-        """Connect. StoreUnavailable if the server refuses us; one that is merely down is an outage like any other."""
+        """Connect. Raises StoreUnavailable if the server refuses the credentials, not if it is down."""
         try:
             await self.session().connect()
         except (AuthenticationError, NoPermissionError) as error:
@@ -104,10 +109,10 @@ class RedisStore:
                 'the URL, as in "redis://user:password@host:6379", and that this user may run scripts.'
             ) from error
         except (RedisError, OSError, TimeoutError) as error:
-            self.session().fall(error)
+            self.session().suspend(error)
 
     async def aclose(self) -> None:
-        """Close the connections of this event loop. The store may be used again: it connects anew."""
+        """Close the connections of this event loop. The store may be used again. It connects again then."""
         for connections in (self._connections, *self._patient.values()):
             await connections.aclose()
 
@@ -127,10 +132,10 @@ class RedisStore:
 
 def _check_options(prefix: object, secret: object, timeout: object, outage: object, deny_cache: object) -> None:
     if not isinstance(prefix, str) or not prefix or "{" in prefix or "}" in prefix:
-        raise ValueError(f'prefix must be a string without braces such as "ratelimit", not {prefix!r}')
+        raise ValueError(f'prefix must be a string without braces, e.g. "ratelimit", not {prefix!r}')
     if secret is not None and (not isinstance(secret, (str, bytes)) or not secret):
         kind = "an empty one" if secret in ("", b"") else f"a {type(secret).__name__}"
-        raise ValueError(f"secret must be a string or bytes such as os.environ['SECRET'], not {kind}")
+        raise ValueError(f"secret must be a string or bytes, e.g. os.environ['SECRET'], not {kind}")
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout < float("inf"):
         raise ValueError(f"timeout must be seconds above 0, e.g. timeout=0.1, not {timeout!r}")
     if outage not in OUTAGES:

@@ -161,7 +161,7 @@ def test_a_bad_url_is_a_value_error_that_shows_a_right_one_and_no_password(url: 
 
 @pytest.mark.parametrize("where", [None, 6379, b"redis://localhost", ["redis://localhost"], object()])
 def test_what_is_neither_a_url_nor_a_client_is_a_value_error(where: object) -> None:
-    with pytest.raises(ValueError, match=r'a RedisStore is given "redis://localhost:6379/0"'):
+    with pytest.raises(ValueError, match=r'a RedisStore takes "redis://localhost:6379/0"'):
         RedisStore(where)
 
 

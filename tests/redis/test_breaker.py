@@ -28,7 +28,7 @@ def test_a_failure_opens_it_and_the_first_probe_may_go_at_once() -> None:
 
 def test_a_probe_that_fails_is_followed_by_a_pause() -> None:
     breaker = tripped([])
-    breaker.probed(OSError("still gone"))
+    breaker.record_probe(OSError("still gone"))
     assert breaker.is_open
     assert not breaker.may_probe()
     wait_until(breaker.may_probe, "the pause is over", seconds=5)
@@ -36,7 +36,7 @@ def test_a_probe_that_fails_is_followed_by_a_pause() -> None:
 
 def test_a_probe_that_succeeds_closes_it() -> None:
     breaker = tripped([])
-    breaker.probed(None)
+    breaker.record_probe(None)
     assert not breaker.is_open
     assert not breaker.may_probe()
 
@@ -45,8 +45,8 @@ def test_each_change_is_told_once() -> None:
     events: list[StoreEvent] = []
     breaker = tripped(events)
     breaker.trip(OSError("gone again"))
-    breaker.probed(OSError("still gone"))
-    breaker.probed(None)
+    breaker.record_probe(OSError("still gone"))
+    breaker.record_probe(None)
     assert [(event.kind, event.node, event.cause) for event in events] == [
         ("down", "host:1", "gone"),
         ("up", "host:1", "gone"),
@@ -76,7 +76,7 @@ def test_a_listener_that_fails_harms_nobody(caplog: pytest.LogCaptureFixture) ->
 def test_each_change_is_one_warning_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "asgi_ratelimit"):
         breaker = tripped([])
-        breaker.probed(None)
+        breaker.record_probe(None)
     assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
     assert caplog.messages[0] == "host:1 is unavailable: gone"
     assert caplog.messages[1].startswith("host:1 answers again after 0.0")
