@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 8000
 
-.PHONY: demo demo-redis test check bench clean
+.PHONY: demo demo-redis test quick wheel-test dist format check bench clean
 
 demo: $(VENV)/demo  ## Serve the example app with the in-memory store
 	@echo "The dashboard: http://127.0.0.1:$(PORT)"
@@ -15,6 +15,21 @@ demo-redis: $(VENV)/demo-redis  ## Serve it with four workers that share a priva
 
 test: check  ## Everything that has to be true
 	$(BIN)/python -m pytest -n 3 --dist loadfile
+
+quick: $(VENV)/test  ## More than half of the tests, in under a minute, without Redis and browser
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+
+wheel-test: $(VENV)/build  ## Build the wheel, install it away from the tree, and test it there
+	$(BIN)/python -m tests.packaging
+
+dist: $(VENV)/build  ## Build the wheel and the sdist
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/python -m twine check --strict dist/*
+
+format: $(VENV)/test  ## Format the code, and fix what the linter can fix
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
 
 check: $(VENV)/test  ## Style, types and layering
 	$(BIN)/ruff format --check .
@@ -43,6 +58,10 @@ $(VENV)/demo-redis: $(VENV)/pip
 
 $(VENV)/test: $(VENV)/pip
 	$(BIN)/python -m pip install --quiet --editable ".[all]" --group test
+	@touch $@
+
+$(VENV)/build: $(VENV)/pip
+	$(BIN)/python -m pip install --quiet --group build
 	@touch $@
 
 $(VENV)/bench: $(VENV)/test

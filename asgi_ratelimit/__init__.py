@@ -17,31 +17,42 @@ The floor plan, from the street down:
     warnings, call_site, clock, errors
 """
 
-from asgi_ratelimit.decision import Decision
+from asgi_ratelimit.clock import Clock
+from asgi_ratelimit.decision import Charge, Decision, Policy
 from asgi_ratelimit.errors import RateLimited, RateLimitError, RateLimitWarning, StoreUnavailable
 from asgi_ratelimit.inbound.keys import ClientIP, by_header, by_ip, by_user, by_user_or, by_user_or_ip
 from asgi_ratelimit.inbound.middleware import RateLimitMiddleware
 from asgi_ratelimit.limiter import Limiter
-from asgi_ratelimit.limits import FixedWindow, LeakyBucket, SlidingWindow, TokenBucket
+from asgi_ratelimit.limits import FixedWindow, LeakyBucket, Limit, LimitSpec, SlidingWindow, TokenBucket
 from asgi_ratelimit.memory import MemoryStore
-from asgi_ratelimit.pace import pace
+from asgi_ratelimit.pace import Outcome, pace
+from asgi_ratelimit.store import Buckets, Store, bucket_key
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Buckets",
+    "Charge",
     "ClientIP",
+    "Clock",
     "Decision",
     "FixedWindow",
     "LeakyBucket",
+    "Limit",
+    "LimitSpec",
     "Limiter",
     "MemoryStore",
+    "Outcome",
+    "Policy",
     "RateLimitError",
     "RateLimitMiddleware",
     "RateLimitWarning",
     "RateLimited",
     "SlidingWindow",
+    "Store",
     "StoreUnavailable",
     "TokenBucket",
+    "bucket_key",
     "by_header",
     "by_ip",
     "by_user",

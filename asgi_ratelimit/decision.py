@@ -1,23 +1,24 @@
-"""What was decided, and by which policy."""
+"""The answer of a store about one call, and the policy that it is about."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from copy import copy
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Any, Literal
+from typing import Literal
 
-from asgi_ratelimit.limits import Limit, Measure, Scope
+from asgi_ratelimit.limits import Limit, Measure, Scope, State
 
-__all__ = ["Decision", "Policy", "Reason", "blocked", "reported"]
+__all__ = ["BucketKey", "Charge", "Decision", "Policy", "Reason"]
 
 Reason = Literal["ok", "limited", "blocked", "cached", "degraded"]
+Charge = object  # the receipt of the store that decided; opaque to every other reader
+BucketKey = str | bytes  # bytes where the store had to shorten a key
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Policy:
-    """A limit under the name of its limiter: what all keys' buckets have in common."""
+    """A limit under the name of its limiter: what the buckets of all keys have in common."""
 
     name: str
     limit: Limit
@@ -29,28 +30,52 @@ class Policy:
 
 
 class Decision:
-    """Whether a call may go on, and what its bucket looks like now. To be read, not written.
+    """Whether a call may go on, and the state of its bucket. Its numbers are computed when they are read.
 
-    Its numbers are computed when they are asked for: most callers want one or two of them.
+    policy: the limit that is reported, under the name of its limiter
+    cost: the cost of the call
+    state: the bucket's state after this decision, as `policy.limit` reads it; None: a full bucket
+    now_us: the moment of the decision on the store's clock, in microseconds
+    allowed: whether the call may go on
+    charge: the store's receipt, by which it finds the charge for a refund; None: nothing was charged
+    delay_us: microseconds to wait before going on (shaping)
+    reason: "ok" or "limited" unless given
+    measure: (remaining, µs until full, µs until allowed) where these do not follow from the state
+    bucket_key: the bucket among all of its policy
+    parts: one decision per limit, if the limiter has several
     """
 
-    # No __init__: a store makes one for every call it decides and fills the slots itself. Those from
-    # _delay_us on may stay empty.
     __slots__ = (
-        "_delay_us", "_kept_as", "_kept_in", "_measure", "_now_us", "_parts", "_reason", "_state",
-        "allowed", "cost", "policy",
+        "_charge", "_measure", "_parts", "_reason", "allowed", "bucket_key", "cost", "delay_us", "now_us", "policy",
+        "state",
     )  # fmt: skip
-    allowed: bool
-    policy: Policy
-    cost: int
-    _state: Any  # the bucket's state after this decision
-    _now_us: int
-    _kept_in: Any  # where the store keeps the bucket; None: there is nothing to refund
-    _kept_as: Any
-    _delay_us: int
-    _measure: Measure | None
-    _parts: tuple[Decision, ...]
-    _reason: Reason
+
+    def __init__(
+        self,
+        policy: Policy,
+        cost: int,
+        state: State,
+        now_us: int,
+        allowed: bool,  # by position too: a keyword costs 40 ns on the hot path
+        charge: Charge | None = None,
+        bucket_key: BucketKey = "",
+        *,
+        delay_us: int = 0,
+        reason: Reason | None = None,
+        measure: Measure | None = None,
+        parts: tuple[Decision, ...] | None = None,
+    ) -> None:
+        self.policy = policy
+        self.cost = cost
+        self.state = state
+        self.now_us = now_us
+        self.allowed = allowed
+        self.delay_us = delay_us
+        self.bucket_key = bucket_key
+        self._charge = charge
+        self._reason = reason
+        self._measure = measure
+        self._parts = parts
 
     @property
     def limit(self) -> int:
@@ -75,12 +100,12 @@ class Decision:
     @property
     def delay(self) -> float:
         """Seconds to wait before going on (a LeakyBucket's slot); 0.0 from every other limit."""
-        return getattr(self, "_delay_us", 0) / 1e6
+        return self.delay_us / 1e6
 
     @property
     def reason(self) -> Reason:
-        """ "ok" or "limited"; "blocked", "cached" or "degraded" where it was not the buckets that decided."""
-        return getattr(self, "_reason", "ok" if self.allowed else "limited")
+        """ "ok" or "limited"; "blocked", "cached" or "degraded" where something else than the buckets decided."""
+        return self._reason or ("ok" if self.allowed else "limited")
 
     @property
     def bucket(self) -> str:
@@ -95,7 +120,7 @@ class Decision:
     @property
     def parts(self) -> tuple[Decision, ...]:
         """The decision of every limit in the limiter's list; of a single limit, the decision itself."""
-        return getattr(self, "_parts", (self,))
+        return (self,) if self._parts is None else self._parts
 
     @property
     def reset_us(self) -> int:
@@ -109,55 +134,78 @@ class Decision:
 
     @property
     def measure(self) -> Measure:
-        """What remains, and the microseconds until it is full and until this cost is allowed."""
-        found = self._measure
-        if found is None:
-            found = self._measure = self.policy.limit.measure(self._state, self._now_us, self.cost)
-        return found
+        """What remains, and the microseconds until the bucket is full and until this cost is allowed."""
+        measure = self._measure
+        if measure is None:
+            measure = self._measure = self.policy.limit.measure(self.state, self.now_us, self.cost)
+        return measure
 
     def wait_us(self, cost: int) -> int:
-        """Microseconds from this decision until another `cost` would be allowed, if nobody else comes."""
-        return max(p.policy.limit.measure(p._state, p._now_us, cost)[2] for p in self.parts)
+        """Microseconds from this decision until another `cost` would be allowed, if no other call comes."""
+        return max(p.policy.limit.measure(p.state, p.now_us, cost)[2] for p in self.parts)
+
+    # For stores
+
+    def take_charge(self) -> Charge | None:
+        """The store's receipt, once: a charge is given back only once."""
+        charge, self._charge = self._charge, None
+        return charge
+
+    def charged_by(self, charge: Charge) -> bool:
+        """Whether this is the receipt that the decision still holds."""
+        return self._charge is charge
+
+    def as_degraded(self) -> Decision:
+        """The same decision, marked as one that was made without the server."""
+        return Decision(
+            self.policy, self.cost, self.state, self.now_us, self.allowed, self.take_charge(), self.bucket_key,
+            delay_us=self.delay_us, reason="degraded", measure=self._measure,
+        )  # fmt: skip
 
     def as_refusal(self, cost: int, wait_us: int = 0) -> Decision:
         """The refusal of another `cost` right after this decision, for `wait_us` microseconds at least."""
-        refusal = copy(self)
-        refusal.cost, refusal.allowed, refusal._delay_us, refusal._kept_in = cost, False, 0, None
         remaining, reset_us, retry_us = self.measure
         blocked_us = retry_us if self.reason == "blocked" else 0
-        refusal._measure = remaining, reset_us, max(self.wait_us(cost), blocked_us, wait_us)
-        return refusal
+        measure = remaining, reset_us, max(self.wait_us(cost), blocked_us, wait_us)
+        return Decision(
+            self.policy, cost, self.state, self.now_us,
+            allowed=False, reason=None if self.reason == "ok" else self.reason, measure=measure,
+            bucket_key=self.bucket_key, parts=self._parts,
+        )  # fmt: skip
+
+    @classmethod
+    def combine(cls, parts: Sequence[Decision]) -> Decision:
+        """The decision of a list of limits: the longest wait of those that refused, else the fewest remaining."""
+        if len(parts) == 1:
+            return parts[0]
+        refused = [part for part in parts if not part.allowed]
+        part = max(refused, key=lambda p: p.retry_us) if refused else min(parts, key=lambda p: p.remaining)
+        return cls(
+            part.policy, part.cost, part.state, part.now_us,
+            allowed=part.allowed, reason=part.reason, measure=part.measure, bucket_key=part.bucket_key,
+            delay_us=0 if refused else max(part.delay_us for part in parts), parts=tuple(parts),
+        )  # fmt: skip
+
+    @classmethod
+    def blocked(cls, parts: Sequence[Decision], for_us: int, bucket_key: BucketKey = "") -> Decision:
+        """The decision about a key that is blocked for `for_us` microseconds. It speaks of a limit of the key's own."""
+        part = next((part for part in parts if part.scope != "global"), parts[0])
+        return cls(
+            part.policy, part.cost, part.state, part.now_us,
+            allowed=False, reason="blocked", measure=(0, for_us, for_us), bucket_key=bucket_key or part.bucket_key,
+        )  # fmt: skip
 
     def __eq__(self, other: object) -> bool:
-        return self._public() == other._public() if isinstance(other, Decision) else NotImplemented
+        return _public(self) == _public(other) if isinstance(other, Decision) else NotImplemented
 
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
-        names = ("allowed", "limit", "remaining", "reset_after", "retry_after", "delay", "bucket", "scope", "reason")
-        return f"Decision({', '.join(f'{n}={v!r}' for n, v in zip(names, self._public(), strict=True))})"
-
-    def _public(self) -> tuple[object, ...]:
-        return (
-            self.allowed, self.limit, self.remaining, self.reset_after, self.retry_after, self.delay,
-            self.bucket, self.scope, self.reason,
-        )  # fmt: skip
+        return f"Decision({', '.join(f'{n}={v!r}' for n, v in zip(_NAMES, _public(self), strict=True))})"
 
 
-def reported(parts: Sequence[Decision]) -> Decision:
-    """The decision of a list of limits: the longest wait of those that refused, else the fewest remaining."""
-    if len(parts) == 1:
-        return parts[0]
-    refused = [part for part in parts if not part.allowed]
-    whole = copy(max(refused, key=lambda p: p.retry_us) if refused else min(parts, key=lambda p: p.remaining))
-    whole._parts = tuple(parts)
-    whole._delay_us = 0 if refused else max(getattr(part, "_delay_us", 0) for part in parts)
-    return whole
+_NAMES = ("allowed", "limit", "remaining", "reset_after", "retry_after", "delay", "bucket", "scope", "reason")
 
 
-def blocked(parts: Sequence[Decision], for_us: int) -> Decision:
-    """The decision about a key that is blocked for `for_us` microseconds: in the words of a limit of its own."""
-    decision = next((part for part in parts if part.scope != "global"), parts[0])
-    decision.allowed, decision._reason, decision._delay_us = False, "blocked", 0
-    decision._measure = (0, for_us, for_us)
-    return decision
+def _public(decision: Decision) -> tuple[object, ...]:
+    return tuple(getattr(decision, name) for name in _NAMES)

@@ -1,10 +1,10 @@
-"""What can go wrong, as one tree.
+"""The errors, as one tree.
 
-    RateLimitError             everything this package raises on its own account
+    RateLimitError             the base of every error of this package
     ├── RateLimited            a call was refused; carries the Decision
     └── StoreUnavailable       the store cannot answer, or has no room
 
-    RateLimitWarning           a misconfiguration: works, but not as its author thinks
+    RateLimitWarning           a misconfiguration: it works, but not as its author thinks
 
 A bad limit, cost or option is a plain ValueError, raised where it is written down.
 """

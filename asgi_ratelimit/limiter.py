@@ -1,22 +1,18 @@
-"""Limits + a store + a name: the engine's one noun, and its verbs."""
+"""Limiter: limits, a store and a name, with the verbs of the engine."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Awaitable
 from inspect import isawaitable
-from typing import TYPE_CHECKING
 
 from asgi_ratelimit.call_site import inside_a_request
 from asgi_ratelimit.decision import Decision, Policy
-from asgi_ratelimit.limits import Limit, as_limits
+from asgi_ratelimit.limits import LimitSpec, as_limits
 from asgi_ratelimit.memory import MemoryStore
 from asgi_ratelimit.store import Store
-from asgi_ratelimit.waiting import Lines
+from asgi_ratelimit.waiting import WaitersByKey
 from asgi_ratelimit.warnings import WarnOnce
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 __all__ = ["Limiter"]
 
@@ -27,14 +23,17 @@ _ONE = 1
 class Limiter:
     """One limit or a list of them, kept in a store under a name.
 
-    `limit` is a string such as "5/5s", a limit, or a list of them, decided all or nothing. `store` is a
-    MemoryStore of its own unless given. Limiters of the same name, limit and store share their buckets;
-    `global_name`, the name unless given, is that of its limits of scope "global".
+    limit: a string such as "5/5s", a limit, or a list of them (all or nothing)
+    store: a MemoryStore of its own by default
+    name: limiters of the same name, limit and store share their buckets
+    global_name: the name for limits of scope "global"; `name` by default
+
+    Raises ValueError if a limit cannot be parsed or the name is empty.
     """
 
     def __init__(
         self,
-        limit: str | Limit | Iterable[str | Limit],
+        limit: LimitSpec,
         *,
         store: Store | None = None,
         name: str = "default",
@@ -54,53 +53,53 @@ class Limiter:
             )
         self.store: Store = MemoryStore() if store is None else store
         self._buckets = self.store.open(name, self.policies)
-        self.ask = self._buckets.decide  # try_acquire for those who have checked the cost: at once, where the store can
-        self._lines = Lines(self.store.clock)
+        self.decide = self._buckets.decide  # no check of the cost, and no coroutine where the store needs none
+        self._lines = WaitersByKey(self.store.clock)
 
     def __repr__(self) -> str:
         return f"Limiter({[str(limit) for limit in self.limits]}, name={self.name!r})"
 
     async def try_acquire(self, key: str, cost: int = 1, *, per: str = "") -> Decision:
-        """Answer now: charged, or refused and nothing charged. Never waits, never raises for a refusal.
+        """Decide now: charge every limit, or none. Never waits, and never raises for a refusal.
 
-        `per` names the resource that is asked for, for limits of scope "shared". ValueError for a cost below 1
-        or above the capacity.
+        `per` is the resource of the call, for limits of scope "shared". Raises ValueError for a cost below 1 or above
+        the capacity.
         """
         if cost is not _ONE:
             self._check_cost(cost)
-        answer = self.ask(key, cost, per)
+        answer = self.decide(key, cost, per)
         return answer if isinstance(answer, Decision) else await answer
 
     async def acquire(self, key: str, cost: int = 1, *, timeout: float | None = None, per: str = "") -> Decision:
-        """Wait for one's turn, first come first served, then for the decision's `delay`.
+        """Wait until the call is allowed, first come, first served, and then for the decision's `delay`.
 
-        RateLimited as soon as it is known that it takes more than `timeout` seconds (None: wait for ever), with
-        nothing charged. Waiters of one key stand in line in this process; only the first of them asks the store.
+        Raises RateLimited as soon as the wait must exceed `timeout` seconds (None: no limit), with nothing charged.
+        Waiters of one key stand in one line per process, and only its head asks the store.
         """
         if cost is not _ONE:
             self._check_cost(cost)
         if timeout is not None and not timeout >= 0:
             raise ValueError(f"timeout must be seconds from 0, e.g. timeout=10, or None, not {timeout!r}")
 
-        async def ask() -> Decision:
-            answer = self.ask(key, cost, per, True)
+        async def check() -> Decision:
+            answer = self.decide(key, cost, per, True)
             return answer if isinstance(answer, Decision) else await answer
 
-        return await self._lines.wait((key, per), ask, cost, timeout, self.refund)
+        return await self._lines.acquire((key, per), check, cost, timeout, self.refund)
 
     def has_line(self, key: str, *, per: str = "") -> bool:
-        """Whether somebody in this process waits for this key in `acquire`."""
+        """Whether a caller on this event loop waits for this key in `acquire`."""
         return (key, per) in self._lines
 
     async def peek(self, key: str, cost: int = 1, *, per: str = "") -> Decision:
-        """What `try_acquire` would answer, charging nothing."""
+        """The decision of `try_acquire`, without a charge."""
         if cost is not _ONE:
             self._check_cost(cost)
         answer = self._buckets.peek(key, cost, per)
         return answer if isinstance(answer, Decision) else await answer
 
     async def refund(self, decision: Decision) -> None:
-        """Give back what the decision charged, once; what has flowed back by itself since is not given twice."""
+        """Give back the charge of a decision, once. Tokens that have flowed back since are not given twice."""
         await _done(self._buckets.refund(decision))
 
     async def reset(self, key: str, *, per: str = "") -> None:
@@ -108,7 +107,7 @@ class Limiter:
         await _done(self._buckets.reset(key, per))
 
     async def block(self, key: str, seconds: float) -> None:
-        """Refuse the key for so many seconds, whatever its buckets hold; 0 lifts the block."""
+        """Refuse the key for so many seconds, even if its buckets are full. 0 lifts the block."""
         if not isinstance(seconds, (int, float)) or not 0 <= seconds < math.inf:
             raise ValueError(f"a block lasts a number of seconds from 0, e.g. 60, not {seconds!r}")
         await _done(self._buckets.block(key, seconds))

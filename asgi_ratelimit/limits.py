@@ -1,131 +1,116 @@
-"""What is allowed: four kinds of limit, as pure arithmetic on integers. No clock, no store, no rounding.
+"""The kinds of limit, as pure arithmetic on integers: no clock, no store, no rounding.
 
-A limit is a frozen value. What one caller has used of it is a *state*, which the store keeps and only the
-limit understands; None is a full bucket, so a state that has run out may be forgotten at any time.
+A limit is a frozen value. A *state* is the use that one key has made of it. The store keeps the state, and only the
+limit understands it. None is a full bucket, so an expired state may be dropped at any time.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from math import gcd
+from struct import unpack
 from typing import Any, ClassVar, Literal
 
 from asgi_ratelimit.rate import Rate, parse_rate
 
 __all__ = [
-    "OUTAGES",
-    "FixedWindow",
-    "LeakyBucket",
-    "Limit",
-    "Measure",
-    "Outage",
-    "Scope",
-    "SlidingWindow",
-    "TokenBucket",
-    "as_limits",
-]
+    "OUTAGES", "FixedWindow", "LeakyBucket", "Limit", "LimitSpec", "Measure", "Outage", "Scope", "SlidingWindow",
+    "State", "TokenBucket", "as_limits",
+]  # fmt: skip
 
 Scope = Literal["user", "global", "shared"]
 Outage = Literal["local", "open", "closed"]
 OUTAGES = ("local", "open", "closed")
-State = Any  # int | tuple[int, ...], each kind of limit its own
+State = Any  # int | tuple[int, ...]: each kind of limit has its own
 
-_EXACT = 2**53  # where a double, all that Lua has, stops telling neighbours apart
+_EXACT = 2**53  # above it a double, the only number in Lua, cannot tell neighbours apart
 _LATEST_US = 4_102_444_800_000_000  # the year 2100, in µs since the epoch
 
 
-# What a state means to a caller: what remains (rounded down), and in how many µs (rounded up) the bucket is full and
-# the cost allowed. A plain tuple: one is made for every response, and a NamedTuple takes four times as long to make.
+# (remaining, µs until the bucket is full, µs until the cost is allowed); the first rounded down, the others up.
+# A plain tuple: one is made for every response, and a NamedTuple takes four times as long to make.
 Measure = tuple[int, int, int]
 
 
+@dataclass(frozen=True, slots=True, init=False, repr=False)
 class Limit:
-    """What every kind of limit has: a rate, a capacity, and four pure functions of a state.
+    """The base of every kind of limit: a rate, a capacity, and pure functions of a state.
 
-    `scope` decides whose bucket it is: "user" one per key, "global" one for the whole app, "shared" one per
-    resource. `name` is how it is called in headers. `outage` says who decides while the store cannot, unless the
-    store does: "local" memory, "open" lets everybody pass, "closed" nobody. ValueError for a rate or an option that
-    makes no sense.
+    rate: how many per period, a string such as "5/5s" or a Rate
+    capacity: how many a full bucket holds; the count of the rate unless given
+    name: its name in headers
+    scope: "user" one bucket per key, "global" one for the whole app, "shared" one per resource
+    outage: the decision while the store is down, unless the store decides: "local" counts in memory,
+        "open" (fail open) allows every call, "closed" (fail closed) allows none
+
+    Raises ValueError if the rate cannot be parsed or an option is out of range.
     """
 
-    __slots__ = ("capacity", "name", "outage", "rate", "scope")
     rate: Rate
     capacity: int
     name: str | None
     scope: Scope
     outage: Outage | None
-    shapes: ClassVar[bool] = False  # whether it admits calls for later, `Decision.delay` seconds from now
+    shapes: ClassVar[bool] = False  # whether a call may be admitted for later: `Decision.delay` seconds from now
 
     def __init__(
-        self, rate: str | Rate, capacity: int | None, name: str | None, scope: Scope, outage: Outage | None
+        self,
+        rate: str | Rate,
+        capacity: int | None = None,
+        *,
+        name: str | None = None,
+        scope: Scope = "user",
+        outage: Outage | None = None,
     ) -> None:
-        rate = rate if isinstance(rate, Rate) else parse_rate(rate)
+        rate = _parsed(rate)
         if scope not in ("user", "global", "shared"):
             raise ValueError(f'scope must be "user", "global" or "shared", not {scope!r}')
         if name is not None and (not isinstance(name, str) or not name):
             raise ValueError(f'the name of a limit is a string such as "burst", not {name!r}')
         if outage is not None and outage not in OUTAGES:
             raise ValueError(f'outage must be "local", "open", "closed" or None (as the store), not {outage!r}')
-        capacity = rate.count if capacity is None else capacity
-        self._set(rate=rate, capacity=capacity, name=name, scope=scope, outage=outage)
         if rate.period_us + _LATEST_US >= _EXACT:
             raise ValueError(f"the period of {rate} is too long to count exactly; use less than 150 years")
+        self._set(rate=rate, capacity=capacity or rate.count, name=name, scope=scope, outage=outage)
 
     def _set(self, **values: object) -> None:
         for name, value in values.items():
             object.__setattr__(self, name, value)
 
-    def __setattr__(self, name: str, value: object) -> None:
-        raise AttributeError(f"a limit is frozen: make a new {type(self).__name__} instead of setting {name}")
-
-    def __delattr__(self, name: str) -> None:
-        raise AttributeError(f"a limit is frozen: {name} cannot be deleted")
-
     @property
     def identity(self) -> tuple[str | int | None, ...]:
-        """What makes it this limit and no other; a changed limit is a new bucket."""
+        """The values that make it this limit. A limit with another identity is another bucket."""
         return (type(self).__name__, self.rate.count, self.rate.period_us, self.capacity, self.name, self.scope)
 
     @property
     def count(self) -> int:
-        """How many are allowed per `period`."""
+        """The number of calls that are allowed per `period`."""
         return self.rate.count
 
     @property
     def period(self) -> float:
-        """Seconds in which `count` are allowed."""
+        """The seconds in which `count` calls are allowed."""
         return self.rate.period_us / 1e6
 
     @property
     def window_us(self) -> int:
-        """Microseconds in which an empty bucket becomes full, rounded up."""
+        """The microseconds in which an empty bucket becomes full, rounded up."""
         return self.rate.period_us
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Limit):
-            return NotImplemented
-        return self.identity == other.identity and self.outage == other.outage
-
-    def __hash__(self) -> int:
-        return hash(self.identity)
 
     def __str__(self) -> str:
         return str(self.rate)
 
     def __repr__(self) -> str:
-        extra = "".join(
-            f", {option}={value!r}"
-            for option, value in (("name", self.name), ("scope", self.scope), ("outage", self.outage))
-            if value not in (None, "user")
-        )
+        options = (("name", self.name), ("scope", self.scope), ("outage", self.outage))
+        extra = "".join(f", {option}={value!r}" for option, value in options if value not in (None, "user"))
         return f'{type(self).__name__}("{self}"{extra})'
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (_rebuild, (type(self), self.rate, self.capacity, self.name, self.scope, self.outage))
+    # A new kind of limit defines these four
 
     def take(self, state: State, now_us: int, cost: int) -> State:
-        """The state after `cost` was charged, or None if that is refused."""
+        """The state after `cost` was charged, or None if the cost is refused."""
         raise NotImplementedError
 
     def give_back(self, state: State, now_us: int, cost: int, charged: State, charged_at: int) -> State:
@@ -133,25 +118,43 @@ class Limit:
         raise NotImplementedError
 
     def measure(self, state: State, now_us: int, cost: int) -> Measure:
-        """What is left of it, how long until it is full, and until `cost` would be allowed."""
+        """What remains, the time until the bucket is full, and the time until `cost` is allowed."""
         raise NotImplementedError
 
     def is_full(self, state: State, now_us: int) -> bool:
-        """Whether the state may be forgotten."""
+        """Whether the state may be dropped."""
+        raise NotImplementedError
+
+    # A new kind of limit may define these
+
+    def delay_us(self, after: State, now_us: int, cost: int) -> int:
+        """Microseconds, rounded up, that an admitted call has to wait; `after` is the state with its charge."""
+        return 0
+
+    def encode(self, cost: int) -> list[str | int]:
+        """The limit and a cost for checks.lua, in numbers that a double holds exactly."""
+        raise ValueError(f"{self!r} cannot be kept in Redis; use one of the kinds of limit of this package")
+
+    def encode_charge(self, charged: State, charged_at: int) -> Sequence[int]:
+        """The charge for checks.lua that a refund gives back."""
+        raise NotImplementedError
+
+    def decode(self, reply: Sequence[Any], place: int) -> tuple[State, int]:
+        """The state at `place` of a reply of checks.lua, and the place behind it."""
         raise NotImplementedError
 
 
+@dataclass(frozen=True, slots=True, init=False, repr=False)
 class TokenBucket(Limit):
-    """`count` tokens flow in per period, up to `burst` (default: the count); each call takes some out.
+    """`count` tokens flow in per period, up to `burst` (default: the count). Each call takes some out.
 
-    The state is one integer, the moment at which the bucket is full again, in ticks of 1/`ticks` µs: so many
-    that the time between two tokens is a whole number of them (the generic cell rate algorithm, ITU-T I.371).
+    The state is one integer, the moment at which the bucket is full again, in ticks of 1/`ticks` µs. The time between
+    two tokens is a whole number of ticks (the generic cell rate algorithm, ITU-T I.371).
     """
 
-    __slots__ = ("depth", "interval", "ticks")
-    ticks: int
-    interval: int
-    depth: int
+    ticks: int = field(compare=False)
+    interval: int = field(compare=False)
+    depth: int = field(compare=False)
 
     def __init__(
         self,
@@ -162,11 +165,12 @@ class TokenBucket(Limit):
         scope: Scope = "user",
         outage: Outage | None = None,
     ) -> None:
-        rate = rate if isinstance(rate, Rate) else parse_rate(rate)
+        rate = _parsed(rate)
         if burst is not None and rate.burst is not None:
             raise ValueError(f'the burst is given twice: in "{rate}" and as burst={burst!r}')
-        capacity = _at_least("burst", burst, 1, "100") if burst is not None else rate.burst
-        super().__init__(Rate(rate.count, rate.period_us, capacity), capacity, name, scope, outage)
+        capacity = (rate.burst or rate.count) if burst is None else _at_least("burst", burst, 1, "100")
+        rate = Rate(rate.count, rate.period_us, None if capacity == rate.count else capacity)
+        Limit.__init__(self, rate, capacity, name=name, scope=scope, outage=outage)
         self._set_ticks()
 
     def _set_ticks(self) -> None:
@@ -189,7 +193,7 @@ class TokenBucket(Limit):
         return state if state <= latest else None
 
     def give_back(self, state: int | None, now_us: int, cost: int, charged: int, charged_at: int) -> int | None:
-        # What has flowed back by itself since the charge is not given back a second time.
+        # Tokens that have flowed back since the charge are not given back a second time.
         if state is None or self.is_full(state, now_us):
             return None
         now = now_us * self.ticks
@@ -210,15 +214,24 @@ class TokenBucket(Limit):
         now = now_us * self.ticks
         return state <= now or state > now + self.depth
 
+    def encode(self, cost: int) -> list[str | int]:
+        return ["T", self.ticks, *divmod(cost * self.interval, self.ticks), *divmod(self.depth, self.ticks)]
 
+    def encode_charge(self, charged: int, charged_at: int) -> Sequence[int]:
+        return divmod(charged, self.ticks)
+
+    def decode(self, reply: Sequence[Any], place: int) -> tuple[int, int]:
+        return reply[place] * self.ticks + reply[place + 1], place + 2
+
+
+@dataclass(frozen=True, slots=True, init=False, repr=False)
 class LeakyBucket(TokenBucket):
-    """Calls leave evenly spaced, `count` per period; up to `queue` of them are told to wait for their slot.
+    """Calls leave evenly spaced, `count` per period. Up to `queue` of them have to wait for their slot.
 
-    The same arithmetic as a TokenBucket of `queue` + 1, except that an admitted call has to wait (see `delay_us`).
-    A refund frees the last slot of the queue only: nobody is moved once told when to go.
+    The arithmetic is that of a TokenBucket of `queue` + 1, but an admitted call has to wait (see `delay_us`).
+    A refund frees the last slot of the queue only: a call that has its moment keeps it.
     """
 
-    __slots__ = ()
     shapes: ClassVar[bool] = True
 
     def __init__(
@@ -230,42 +243,48 @@ class LeakyBucket(TokenBucket):
         scope: Scope = "user",
         outage: Outage | None = None,
     ) -> None:
-        rate = rate if isinstance(rate, Rate) else parse_rate(rate)
+        rate = _parsed(rate)
         if rate.burst is not None:
             raise ValueError(
                 f'a LeakyBucket has no burst: write LeakyBucket("{_plain(rate)}", queue={rate.burst}) for a queue'
             )
         capacity = _at_least("queue", queue, 0, "10") + 1
-        Limit.__init__(self, rate, capacity, name, scope, outage)
+        Limit.__init__(self, rate, capacity, name=name, scope=scope, outage=outage)
         self._set_ticks()
 
-    def delay_us(self, state: int | None, now_us: int) -> int:
-        """Microseconds, rounded up, that a call admitted on top of `state` has to wait."""
-        return 0 if state is None or self.is_full(state, now_us) else -((now_us * self.ticks - state) // self.ticks)
+    def delay_us(self, after: int, now_us: int, cost: int) -> int:
+        ahead = after - cost * self.interval - now_us * self.ticks
+        return -(-ahead // self.ticks) if ahead > 0 else 0
 
     def give_back(self, state: int | None, now_us: int, cost: int, charged: int, charged_at: int) -> int | None:
         if state is None or state == charged or self.is_full(state, now_us):
-            return super().give_back(state, now_us, cost, charged, charged_at)
+            return TokenBucket.give_back(self, state, now_us, cost, charged, charged_at)
         return state
 
+    def encode(self, cost: int) -> list[str | int]:
+        return ["L", *TokenBucket.encode(self, cost)[1:]]
 
-class FixedWindow(Limit):
-    """`count` in a window that opens with its first request: how Discord's own buckets began.
 
-    The state is (when the window ends, how much of it is used). Twice the count may pass around a window's end.
-    """
-
-    __slots__ = ()
+@dataclass(frozen=True, slots=True, init=False, repr=False)
+class _Window(Limit):
+    """The options that both kinds of window have."""
 
     def __init__(
-        self,
-        rate: str | Rate,
-        *,
-        name: str | None = None,
-        scope: Scope = "user",
-        outage: Outage | None = None,
+        self, rate: str | Rate, *, name: str | None = None, scope: Scope = "user", outage: Outage | None = None
     ) -> None:
-        super().__init__(_without_burst(rate, type(self).__name__), None, name, scope, outage)
+        rate = _parsed(rate)
+        if rate.burst is not None:
+            kind = type(self).__name__
+            raise ValueError(f'a {kind} has no burst: write {kind}("{_plain(rate)}") or TokenBucket("{rate}")')
+        Limit.__init__(self, rate, name=name, scope=scope, outage=outage)
+
+
+@dataclass(frozen=True, slots=True, init=False, repr=False)
+class FixedWindow(_Window):
+    """`count` in a window that opens with its first request: how Discord's own buckets began.
+
+    The state is (the end of the window, the cost used). Twice the count may pass around the end of a window.
+    """
 
     def take(self, state: tuple[int, int] | None, now_us: int, cost: int) -> tuple[int, int] | None:
         if state is None or self.is_full(state, now_us):
@@ -291,24 +310,22 @@ class FixedWindow(Limit):
     def is_full(self, state: tuple[int, int], now_us: int) -> bool:
         return not now_us < state[0] <= now_us + self.rate.period_us
 
+    def encode(self, cost: int) -> list[str | int]:
+        return ["F", self.rate.period_us, self.capacity, cost]
 
-class SlidingWindow(Limit):
-    """Exact: never more than `count` in any period. Its state holds one number per call still counted.
+    def encode_charge(self, charged: tuple[int, int], charged_at: int) -> Sequence[int]:
+        return charged[:1]
+
+    def decode(self, reply: Sequence[Any], place: int) -> tuple[tuple[int, int], int]:
+        return (reply[place], reply[place + 1]), place + 2
+
+
+@dataclass(frozen=True, slots=True, init=False, repr=False)
+class SlidingWindow(_Window):
+    """Exact: never more than `count` in any period. The state holds one number per call that still counts.
 
     That is O(count) memory and work per bucket: fine for "100/hour", not for "100000/hour" (use a TokenBucket).
     """
-
-    __slots__ = ()
-
-    def __init__(
-        self,
-        rate: str | Rate,
-        *,
-        name: str | None = None,
-        scope: Scope = "user",
-        outage: Outage | None = None,
-    ) -> None:
-        super().__init__(_without_burst(rate, type(self).__name__), None, name, scope, outage)
 
     def _counted(self, state: tuple[int, ...] | None, now_us: int) -> tuple[int, ...]:
         if state is None or self.is_full(state, now_us):
@@ -337,9 +354,22 @@ class SlidingWindow(Limit):
     def is_full(self, state: tuple[int, ...], now_us: int) -> bool:
         return not now_us - self.rate.period_us < state[-1] <= now_us
 
+    def encode(self, cost: int) -> list[str | int]:
+        return ["S", self.rate.period_us, self.capacity, cost]
+
+    def encode_charge(self, charged: tuple[int, ...], charged_at: int) -> Sequence[int]:
+        return (charged_at,)
+
+    def decode(self, reply: Sequence[Any], place: int) -> tuple[tuple[int, ...] | None, int]:
+        calls = reply[place]
+        return unpack(f"<{len(calls) // 8}q", calls) or None, place + 1
+
+
+LimitSpec = str | Limit | Iterable[str | Limit]  # one limit or several; a string is a TokenBucket
+
 
 def as_limits(value: object) -> tuple[Limit, ...]:
-    """One limit or several, as a tuple; a string is a TokenBucket. ValueError if it is neither."""
+    """One limit or several, as a tuple. Raises ValueError for anything else."""
     if isinstance(value, Limit):
         return (value,)
     if isinstance(value, str):
@@ -354,23 +384,15 @@ def as_limits(value: object) -> tuple[Limit, ...]:
     return limits
 
 
-def _without_burst(rate: str | Rate, kind: str) -> Rate:
-    rate = rate if isinstance(rate, Rate) else parse_rate(rate)
-    if rate.burst is not None:
-        raise ValueError(f'a {kind} has no burst: write {kind}("{_plain(rate)}") or TokenBucket("{rate}")')
-    return rate
+def _parsed(rate: str | Rate) -> Rate:
+    return rate if isinstance(rate, Rate) else parse_rate(rate)
 
 
 def _plain(rate: Rate) -> Rate:
     return Rate(rate.count, rate.period_us)
 
 
-def _at_least(what: str, value: object, least: int, example: str) -> int:
+def _at_least(option: str, value: object, least: int, example: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"{what} must be a whole number of at least {least}, e.g. {what}={example}, not {value!r}")
+        raise ValueError(f"{option} must be a whole number of at least {least}, e.g. {option}={example}, not {value!r}")
     return value
-
-
-def _rebuild(kind: type[Any], rate: Rate, capacity: int, name: str | None, scope: Scope, outage: Outage | None) -> Any:
-    options: dict[str, Any] = {"queue": capacity - 1} if kind is LeakyBucket else {}
-    return kind(rate, name=name, scope=scope, outage=outage, **options)

@@ -1,4 +1,4 @@
-"""What a store has to offer, so that limiters can keep their buckets in it."""
+"""The interface of a store: where limiters keep their buckets."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ Result = TypeVar("Result")
 
 
 class Buckets(Protocol):
-    """The buckets of one limiter in one store. Each verb answers at once, or promises an answer.
+    """The buckets of one limiter in one store. Each verb returns its result, or an awaitable of it.
 
-    `key` is who is asking, `per` the resource asked for ("" where there is none).
+    `key` is the caller's, `per` the resource of the call ("" where there is none).
     """
 
     def decide(self, key: str, cost: int, per: str, waiting: bool = False) -> Decision | Awaitable[Decision]:
-        """Charge every limit of the limiter, or none. Who is `waiting` wants an answer that is not remembered."""
+        """Charge every limit of the limiter, or none. A `waiting` call needs a fresh decision, not a cached refusal."""
         ...
 
     def peek(self, key: str, cost: int, per: str) -> Decision | Awaitable[Decision]:
-        """What `decide` would answer, charging nothing."""
+        """The decision of `decide`, without a charge."""
         ...
 
     def refund(self, decision: Decision) -> Awaitable[None] | None:
-        """Give back what the decision charged and has not flowed back since; a second time does nothing."""
+        """Give back the part of a charge that has not flowed back since. A second time does nothing."""
         ...
 
     def reset(self, key: str, per: str) -> Awaitable[None] | None:
@@ -50,31 +50,31 @@ class Buckets(Protocol):
         ...
 
     def block(self, key: str, seconds: float) -> Awaitable[None] | None:
-        """Refuse the key for so long, whatever its buckets hold; 0 lifts a block."""
+        """Refuse the key for so many seconds, even if its buckets are full. 0 lifts a block."""
         ...
 
 
 class Store(Protocol):
-    """Where buckets are kept. The store's clock decides what time it is."""
+    """A place for buckets. The time is that of the store's clock."""
 
     clock: Clock
     shared: bool  # whether other processes see the same buckets
 
     def open(self, name: str, policies: Sequence[Policy]) -> Buckets:
-        """The buckets of the limiter called `name`; opened twice, they are the same buckets."""
+        """The buckets of the limiter called `name`. Opened twice, they are the same buckets."""
         ...
 
     async def start(self) -> None:
-        """Get ready, with the app. StoreUnavailable if that is impossible."""
+        """Connect, when the app starts. Raises StoreUnavailable if that is impossible for good."""
         ...
 
     async def aclose(self) -> None:
-        """Let go of what this event loop holds, with the app."""
+        """Close the connections of this event loop, when the app ends."""
         ...
 
 
 def bucket_key(scope: Scope, key: str, per: str) -> str:
-    """Which of a policy's buckets a call is charged to."""
+    """The bucket that a call is charged to, among all buckets of a policy."""
     if scope == "user":
         return f"{len(key)}:{key}{per}" if per else key
     return per if scope == "shared" else ""
@@ -86,15 +86,21 @@ class PerStore(Generic[Value]):
     def __init__(self, make: Callable[[Store], Value]) -> None:
         self._make = make
         self._lock = threading.Lock()
-        self._values: dict[int, tuple[weakref.ref[Store], Value]] = {}
+        self._values: dict[int, tuple[object, Value]] = {}  # by id: a store need be neither hashable nor comparable
 
     def of(self, store: Store) -> Value:
         """The store's value, made when it is first needed."""
-        place = id(store)  # a store need be neither hashable nor comparable
         with self._lock:
-            if place not in self._values:
-                self._values[place] = weakref.ref(store, lambda _: self._values.pop(place, None)), self._make(store)
-            return self._values[place][1]
+            if id(store) not in self._values:
+                self._values[id(store)] = self._reference(store), self._make(store)
+            return self._values[id(store)][1]
+
+    def _reference(self, store: Store) -> object:
+        place = id(store)
+        try:
+            return weakref.ref(store, lambda _: self._values.pop(place, None))
+        except TypeError:  # it has slots, and none for weak references: then it stays
+            return store
 
 
 # Scripts: what a store that is shared by processes may offer besides buckets

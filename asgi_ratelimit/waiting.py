@@ -1,114 +1,193 @@
-"""Standing in line: the waiters of one key, first come first served, of whom only the first asks."""
+"""Waiting once: a queue of which only the head asks the store, and the queues of a limiter."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+import itertools
+from bisect import bisect_left, insort
 from collections.abc import Awaitable, Callable, Hashable
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Generic, TypeVar
 
 from asgi_ratelimit.clock import Clock
 from asgi_ratelimit.decision import Decision
 from asgi_ratelimit.errors import RateLimited, StoreUnavailable
 
-__all__ = ["Lines"]
+__all__ = ["WaitQueue", "Waiter", "WaitersByKey"]
 
-Ask = Callable[[], Awaitable[Decision]]
-GiveBack = Callable[[Decision], Awaitable[None]]
+Reply = TypeVar("Reply")
 
+Check = Callable[[], Awaitable[Decision]]
+Refund = Callable[[Decision], Awaitable[None]]
+Estimate = Callable[[Reply, int], int]
 
-class _Line:
-    """Those who wait for one key on one event loop; the first of them is being served."""
-
-    __slots__ = ("heard_us", "last", "turns")
-
-    def __init__(self) -> None:
-        self.turns: deque[asyncio.Future[bool]] = deque()
-        self.last: Decision | None = None  # what the store said last, to whomever
-        self.heard_us = 0
+_rank = attrgetter("rank")
 
 
-class Lines:
-    """The lines of one limiter. An empty line is not kept."""
+@dataclass(slots=True, eq=False)
+class Waiter:
+    """A place in a queue."""
+
+    rank: tuple[int, int]  # the lowest is served first: (-priority, number of its arrival). Each rank is unique
+    deadline_us: int | None  # None: it waits for ever
+    turn: asyncio.Future[bool]  # True: it is the head. False: its turn comes too late
+
+
+class WaitQueue(Generic[Reply]):
+    """Waiters by rank. Only the head asks the store; its last reply also counts for the waiters behind it.
+
+    `estimate(reply, ahead)`: microseconds from the reply to the earliest turn of a waiter with `ahead` others before
+    it. With an estimate, waiters learn that they are too late as soon as a reply shows it.
+    """
+
+    __slots__ = ("_behind", "_clock", "_estimate", "_head", "last", "last_us")
+
+    def __init__(self, clock: Clock, estimate: Estimate[Reply] | None = None) -> None:
+        self._clock, self._estimate = clock, estimate
+        self._head: Waiter | None = None
+        self._behind: list[Waiter] = []
+        self.last: Reply | None = None  # the last reply of the store
+        self.last_us = 0  # when it came
+
+    def __len__(self) -> int:
+        return len(self._behind) + (self._head is not None)
+
+    @property
+    def is_held(self) -> bool:
+        """Whether any waiter has to wait."""
+        return bool(self._behind) or self.last is not None
+
+    def enter(self, waiter: Waiter) -> None:
+        if self._head is None:
+            self._head = waiter
+            waiter.turn.set_result(True)
+        else:
+            insort(self._behind, waiter, key=_rank)
+
+    def leave(self, waiter: Waiter) -> None:
+        """Give the place up, served or not. After the head, the next one becomes the head."""
+        if waiter is not self._head:
+            place = self.position(waiter) - 1
+            if place < len(self._behind) and self._behind[place] is waiter:
+                del self._behind[place]
+            return
+        self._head = None
+        while self._behind and self._head is None:
+            following = self._behind.pop(0)
+            if not following.turn.done():
+                self._head = following
+                following.turn.set_result(True)
+
+    async def wait_turn(self, waiter: Waiter) -> bool:
+        """Wait until it is the head. False: its deadline passed, or is sure to pass."""
+        if waiter.deadline_us is None:
+            return await waiter.turn
+        seconds = (waiter.deadline_us - self._clock.now_us()) / 1e6
+        timer = self._clock.call_later(seconds, lambda: _give_up(waiter))
+        try:
+            return await waiter.turn
+        finally:
+            timer.cancel()
+
+    def note(self, reply: Reply, now_us: int) -> None:
+        """Store a reply to the head. Those behind that will be too late are called off."""
+        self.last, self.last_us = reply, now_us
+        if self._estimate is None:
+            return
+        for ahead, waiter in enumerate(self._behind, start=1):
+            if waiter.deadline_us is not None and self.earliest_us(ahead, now_us) > waiter.deadline_us:
+                _give_up(waiter)
+
+    def position(self, waiter: Waiter) -> int:
+        """How many stand before it."""
+        return 0 if waiter is self._head else 1 + bisect_left(self._behind, waiter.rank, key=_rank)
+
+    def earliest_us(self, ahead: int, now_us: int) -> int:
+        """When a waiter with so many before it can go at the earliest, by the last reply."""
+        if self.last is None or self._estimate is None:
+            return now_us
+        return max(now_us, self.last_us + self._estimate(self.last, ahead))
+
+    def dismiss(self, message: str) -> None:
+        """Serve no waiter any more: those behind the head get a RuntimeError."""
+        for waiter in self._behind:
+            if not waiter.turn.done():
+                waiter.turn.set_exception(RuntimeError(message))
+                waiter.turn.exception()  # a waiter that leaves at this moment never reads it, and that is no error
+
+
+class WaitersByKey:
+    """The queues of one limiter, one for each key and event loop. An empty queue is dropped."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._lines: dict[Hashable, _Line] = {}
+        self._arrivals = itertools.count()
+        self._lines: dict[Hashable, WaitQueue[Decision]] = {}
 
     def __contains__(self, key: Hashable) -> bool:
-        """Whether somebody stands in line for this key."""
+        """Whether a caller on this event loop waits for this key."""
         return (id(asyncio.get_running_loop()), key) in self._lines
 
-    async def wait(self, key: Hashable, ask: Ask, cost: int, timeout: float | None, give_back: GiveBack) -> Decision:
-        """Ask until it is allowed, each time at the moment the refusal named; then wait for the delay."""
+    async def acquire(self, key: Hashable, check: Check, cost: int, timeout: float | None, refund: Refund) -> Decision:
+        """Check until it is allowed, each time at the moment that the refusal named. Then wait for the delay."""
         deadline_us = None if timeout is None else self._clock.now_us() + round(timeout * 1e6)
         loop = asyncio.get_running_loop()
-        line = self._lines.setdefault(place := (id(loop), key), _Line())
-        turn: asyncio.Future[bool] = loop.create_future()
-        line.turns.append(turn)
+        queue = self._lines.setdefault(place := (id(loop), key), WaitQueue(self._clock))
+        waiter = Waiter((0, next(self._arrivals)), deadline_us, loop.create_future())
+        queue.enter(waiter)
         try:
-            if line.turns[0] is not turn:
-                await self._stand(line, turn, cost, timeout)
-            decision = await self._ask_until_allowed(line, ask, cost, deadline_us)
+            if not (waiter.turn.done() or await queue.wait_turn(waiter)):
+                raise _too_late(queue, cost, timeout)
+            decision = await self._check_until_allowed(queue, check, cost, deadline_us)
         finally:
-            self._leave(place, line, turn)
-        await self._wait_out(decision, deadline_us, give_back)
+            queue.leave(waiter)
+            if not len(queue) and self._lines.get(place) is queue:
+                del self._lines[place]
+        await self._wait_out(decision, deadline_us, refund)
         return decision
 
-    async def _stand(self, line: _Line, turn: asyncio.Future[bool], cost: int, timeout: float | None) -> None:
-        if timeout is None:
-            await turn
-            return
-        timer = self._clock.call_later(timeout, lambda: _settle(turn, False))
-        try:
-            my_turn = await turn
-        finally:
-            timer.cancel()
-        if not my_turn:
-            if line.last is None:
-                raise StoreUnavailable(f"the store did not answer within {timeout} s")
-            raise RateLimited(line.last.as_refusal(cost))
-
-    async def _ask_until_allowed(self, line: _Line, ask: Ask, cost: int, deadline_us: int | None) -> Decision:
-        await self._sleep_until_known(line, cost, deadline_us)
+    async def _check_until_allowed(
+        self, queue: WaitQueue[Decision], check: Check, cost: int, deadline_us: int | None
+    ) -> Decision:
+        await self._wait_by_last_reply(queue, cost, deadline_us)
         while True:
-            decision = line.last = await ask()
-            line.heard_us = self._clock.now_us()
+            decision = await check()
+            queue.note(decision, self._clock.now_us())
             if decision.allowed:
                 return decision
             self._refuse_if_late(decision, decision.retry_after, deadline_us)
             await self._clock.sleep(decision.retry_after)
 
-    async def _sleep_until_known(self, line: _Line, cost: int, deadline_us: int | None) -> None:
-        """The answer to the one before tells when to ask next: half as many questions."""
-        if line.last is not None:
-            due_us = line.heard_us + line.last.wait_us(cost)
+    async def _wait_by_last_reply(self, queue: WaitQueue[Decision], cost: int, deadline_us: int | None) -> None:
+        """The reply to the former head shows when to check next: half as many checks."""
+        if queue.last is not None:
+            due_us = queue.last_us + queue.last.wait_us(cost)
             now_us = self._clock.now_us()
             if now_us < due_us and (deadline_us is None or due_us <= deadline_us):
                 await self._clock.sleep((due_us - now_us) / 1e6)
 
-    async def _wait_out(self, decision: Decision, deadline_us: int | None, give_back: GiveBack) -> None:
+    async def _wait_out(self, decision: Decision, deadline_us: int | None, refund: Refund) -> None:
         if not decision.delay:
             return
         try:
             self._refuse_if_late(decision, decision.delay, deadline_us)
             await self._clock.sleep(decision.delay)
         except BaseException:
-            await give_back(decision)
+            await refund(decision)
             raise
 
     def _refuse_if_late(self, decision: Decision, seconds: float, deadline_us: int | None) -> None:
         if deadline_us is not None and self._clock.now_us() + round(seconds * 1e6) > deadline_us:
             raise RateLimited(decision.as_refusal(decision.cost, round(seconds * 1e6)))
 
-    def _leave(self, place: Hashable, line: _Line, turn: asyncio.Future[bool]) -> None:
-        first = line.turns[0] is turn
-        line.turns.remove(turn)
-        if not line.turns:
-            self._lines.pop(place, None)
-        elif first:
-            _settle(line.turns[0], True)
+
+def _too_late(queue: WaitQueue[Decision], cost: int, timeout: float | None) -> Exception:
+    if queue.last is None:
+        return StoreUnavailable(f"the store did not answer within {timeout} s")
+    return RateLimited(queue.last.as_refusal(cost))
 
 
-def _settle(turn: asyncio.Future[bool], mine: bool) -> None:
-    if not turn.done():
-        turn.set_result(mine)
+def _give_up(waiter: Waiter) -> None:
+    if not waiter.turn.done():
+        waiter.turn.set_result(False)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from time import monotonic_ns
-from typing import Any, NamedTuple
+from typing import Any
 
 __all__ = ["CANDIDATES", "FLOOR", "OURS", "Allowance", "BareGCRA", "Drive", "keys_of", "ours"]
 
 Drive = Callable[[Sequence[str]], Awaitable[bool]]  # asks about every key and returns whether the last was allowed
 
 
-class Allowance(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Allowance:
     """So many in so many seconds, with a burst of as many."""
 
     count: int
@@ -142,7 +144,7 @@ async def pyrate(allowance: Allowance) -> Drive:
 
     clock, rates, algorithm = MonotonicClock(), [Rate(allowance.count, allowance.seconds * 1_000)], TokenBucket()
 
-    class BucketPerName(BucketFactory):
+    class BucketPerName(BucketFactory):  # type: ignore[misc]
         """As its manual shows it, less the background task, which has nothing to do for this algorithm."""
 
         def __init__(self) -> None:

@@ -279,7 +279,7 @@ async def _slowapi_decorator() -> Any:
     app.state.limiter = limiter
 
     @app.get("/", dependencies=[Depends(_nothing)])
-    @limiter.limit(f"{COUNT}/minute")
+    @limiter.limit(f"{COUNT}/minute")  # type: ignore[untyped-decorator]
     async def hello(request: Request, response: Response) -> dict[str, str]:
         return {"hello": "world"}
 

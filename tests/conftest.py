@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -11,6 +12,27 @@ from asgi_ratelimit import MemoryStore
 from asgi_ratelimit.testing import ManualClock
 
 pytest_plugins = ["tests.support.redis_fixtures"]
+
+# Tests that start servers, browsers or processes, or take seconds: `make quick` leaves them out.
+SLOW = (
+    "tests/discord/permits/test_contract.py::TestSharedPermits",
+    "tests/discord/permits/test_equality.py",
+    "tests/discord/permits/test_shared.py",
+    "tests/discord/test_backfill.py",
+    "tests/discord/test_cancellation.py::test_a_thousand_",
+    "tests/discord/test_memory.py",
+    "tests/discord/test_processes.py",
+    "tests/discord/test_scenarios.py",
+    "tests/discord/test_shared.py",
+    "tests/example_app/",
+    "tests/interactions/test_shared.py",
+    "tests/real_clients/",
+    "tests/redis/",
+    "tests/support/",
+    "tests/sync/test_processes.py",
+    "tests/test_store.py::test_a_flood_of_a_million_keys",
+    "tests/testing/test_fake_bots.py",
+)
 
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
@@ -29,3 +51,13 @@ def clock() -> ManualClock:
 @pytest.fixture
 def store(clock: ManualClock) -> MemoryStore:
     return MemoryStore(clock=clock)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark the slow tests. UsageError for a place that does not exist any more."""
+    for place in SLOW:
+        if not Path(config.rootpath, place.partition("::")[0]).exists():
+            raise pytest.UsageError(f"tests/conftest.py lists {place} as slow, which does not exist")
+    for item in items:
+        if item.nodeid.startswith(SLOW):
+            item.add_marker(pytest.mark.slow)

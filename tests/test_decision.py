@@ -55,3 +55,51 @@ async def test_it_is_not_changed_by_what_comes_after() -> None:
     await limiter.try_acquire("a", 2)
     assert first.remaining == 2
     assert first.reset_after == pytest.approx(1 / 3, abs=1e-6)
+
+
+def test_a_user_s_test_builds_a_decision_from_a_policy_a_state_and_a_moment() -> None:
+    policy = Policy("app", TokenBucket("5/5s"))
+    full = Decision(policy, 1, None, 0, allowed=True)
+    assert (full.remaining, full.reset_after, full.retry_after, full.reason) == (5, 0.0, 0.0, "ok")
+    empty = Decision(policy, 1, 5_000_000, 0, allowed=False)
+    assert (empty.remaining, empty.reset_after, empty.retry_after, empty.reason) == (0, 5.0, 1.0, "limited")
+    shaped = Decision(policy, 1, None, 0, allowed=True, delay_us=250_000)
+    assert shaped.delay == 0.25
+    measured = Decision(policy, 1, None, 0, allowed=False, reason="blocked", measure=(0, 60_000_000, 60_000_000))
+    assert (measured.remaining, measured.retry_after, measured.reason) == (0, 60.0, "blocked")
+
+
+def test_the_decisions_of_a_list_make_one() -> None:
+    slow, fast = Policy("app", TokenBucket("1/h")), Policy("app", TokenBucket("5/s"))
+    passed = [Decision(fast, 1, None, 0, allowed=True), Decision(slow, 1, None, 0, allowed=True, delay_us=5)]
+    whole = Decision.combine(passed)
+    assert (whole.allowed, whole.limit, whole.delay_us, whole.parts) == (True, 1, 5, tuple(passed))
+    refused = Decision.combine([passed[0], Decision(slow, 1, 3_600_000_000, 0, allowed=False)])
+    assert (refused.allowed, refused.limit, refused.retry_after, refused.delay_us) == (False, 1, 3600.0, 0)
+    assert Decision.combine(passed[:1]) is passed[0]
+
+
+def test_a_blocked_key_is_reported_by_a_limit_of_its_own() -> None:
+    parts = [
+        Decision(Policy("app", TokenBucket("5/s", scope="global")), 1, None, 0, allowed=True),
+        Decision(Policy("app", TokenBucket("9/s")), 1, None, 0, allowed=True),
+    ]
+    decision = Decision.blocked(parts, 60_000_000)
+    assert (decision.allowed, decision.limit, decision.reason) == (False, 9, "blocked")
+    assert (decision.remaining, decision.retry_after, decision.scope) == (0, 60.0, "user")
+
+
+def test_a_charge_is_taken_once() -> None:
+    receipt = object()
+    decision = Decision(Policy("app", TokenBucket("5/s")), 1, 0, 0, allowed=True, charge=receipt)
+    assert decision.charged_by(receipt)
+    assert decision.take_charge() is receipt
+    assert decision.take_charge() is None
+    assert not decision.charged_by(receipt)
+
+
+def test_the_refusal_after_an_allowed_call_is_no_success() -> None:
+    decision = Decision(Policy("app", TokenBucket("1/s")), 1, 1_000_000, 0, allowed=True, charge=object())
+    refusal = Decision.combine([decision, decision]).as_refusal(1)
+    assert (refusal.allowed, refusal.reason, refusal.retry_after) == (False, "limited", 1.0)
+    assert refusal.take_charge() is None

@@ -6,6 +6,7 @@ import copy
 import itertools
 import pickle
 from bisect import bisect_right
+from dataclasses import FrozenInstanceError
 from fractions import Fraction
 from typing import Any
 
@@ -98,11 +99,10 @@ def test_a_leaky_bucket_spaces_its_calls_evenly(limit: LeakyBucket, trace: Any) 
     now, state, gone = NOW, None, []
     for pause, _ in trace:
         now += pause
-        delay = limit.delay_us(state, now)
         after = limit.take(state, now, 1)
         if after is not None:
             state = after
-            gone.append(now + delay)
+            gone.append(now + limit.delay_us(after, now, 1))
     interval = Fraction(limit.rate.period_us, limit.rate.count)
     for earlier, later in itertools.pairwise(gone):
         assert later - earlier > interval - 1  # each moment is rounded up to a whole µs
@@ -275,9 +275,9 @@ def test_a_limit_is_a_frozen_value(kind: Any) -> None:
         kind("7/s", name="burst"),
     )
     assert pickle.loads(pickle.dumps(limit)) == copy.deepcopy(limit) == limit
-    with pytest.raises(AttributeError, match="a limit is frozen"):
+    with pytest.raises(FrozenInstanceError):
         limit.capacity = 9
-    with pytest.raises(AttributeError, match="a limit is frozen"):
+    with pytest.raises(FrozenInstanceError):
         del limit.capacity
 
 

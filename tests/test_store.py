@@ -191,8 +191,8 @@ def test_a_user_s_resources_cannot_be_mistaken_for_another_user() -> None:
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")  # it may be
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 def test_a_fork_while_somebody_holds_the_lock_leaves_the_child_a_free_one(store: MemoryStore) -> None:
-    buckets = Limiter("1/s", store=store).ask
-    with store._lock:
+    buckets = Limiter("1/s", store=store).decide
+    with store.lock:
         child = os.fork()
         if not child:
             signal.alarm(10)  # ends it if it hangs

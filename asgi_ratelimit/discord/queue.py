@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 
 from asgi_ratelimit.discord.permits.bucket import FIXED, SLIDING
-from asgi_ratelimit.discord.permits.memory import SECOND_US, Lease
+from asgi_ratelimit.discord.permits.memory import SECOND_US, Wait
 
 __all__ = ["Queue", "Turn"]
 
@@ -34,7 +34,7 @@ class Queue:
         self._per_second = per_second
         self._head: Turn | None = None
         self._behind: list[Turn] = []
-        self._lease: Lease | None = None
+        self._lease: Wait | None = None
         self._heard_us = 0
 
     def __len__(self) -> int:
@@ -46,7 +46,7 @@ class Queue:
         return bool(self._behind) or self._lease is not None
 
     @property
-    def lease(self) -> Lease | None:
+    def lease(self) -> Wait | None:
         """What the store said last."""
         return self._lease
 
@@ -71,7 +71,7 @@ class Queue:
                 self._head = following
                 following.called.set_result(True)
 
-    def heard(self, lease: Lease, now_us: int) -> None:
+    def heard(self, lease: Wait, now_us: int) -> None:
         """Note what the first one was told; those behind who will be too late are told so."""
         self._lease, self._heard_us = lease, now_us
         for ahead, turn in enumerate(self._behind, start=1):
@@ -85,14 +85,14 @@ class Queue:
     def earliest_us(self, ahead: int, now_us: int) -> int:
         """When a call with so many before it can go at the earliest, as far as that is known."""
         lease = self._lease
-        if lease is None or lease.permit is not None or lease.wait_us < 0:
+        if lease is None or lease.wait_us < 0:
             return now_us
         due_us = self._heard_us + lease.wait_us
-        if lease.why == "bucket" and lease.kind == FIXED:
+        if lease.cause == "bucket" and lease.kind == FIXED:
             due_us += ahead // lease.limit * lease.slot_us
-        elif lease.why == "bucket" and lease.kind == SLIDING:
+        elif lease.cause == "bucket" and lease.kind == SLIDING:
             due_us += ahead * lease.slot_us
-        elif lease.why == "global":
+        elif lease.cause == "global":
             due_us += ahead // self._per_second * SECOND_US
         return max(now_us, due_us)
 

@@ -1,4 +1,4 @@
-"""What a response says about limits: status, headers and the body of a refusal, read into an Answer."""
+"""What a response reports about limits: status, headers and the body of a refusal become a CallReport."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from hashlib import blake2b
 from typing import Any, Final
 
-from asgi_ratelimit.discord.permits.bucket import Answer, Verdict
+from asgi_ratelimit.discord.permits.bucket import CallReport, Verdict
 
 __all__ = [
     "INVALID",
@@ -32,38 +32,40 @@ _BAN_US = 60_000_000  # where Cloudflare does not say for how long
 _LEAST_BAN_US = 1_000_000  # it counts whole seconds
 
 
-def of_response(status: int, headers: Mapping[str, str]) -> Answer:
-    """That of anything but a 429. An error without headers may have come from a proxy: nothing is known."""
+def of_response(status: int, headers: Mapping[str, str]) -> CallReport:
+    """The report of a response that is no 429. An error without headers may have come from a proxy: "lost"."""
     limit = _whole(headers.get("x-ratelimit-limit"))
     remaining = _whole(headers.get("x-ratelimit-remaining"))
     reset_us = _microseconds(headers.get("x-ratelimit-reset-after"))
     bucket = _name(headers.get("x-ratelimit-bucket"))
     if not limit or remaining is None or reset_us is None:
-        return Answer("lost" if status in RETRIED else "answered", bucket)
-    return Answer("answered", bucket, limit, min(remaining, limit), reset_us)
+        return CallReport("lost" if status in RETRIED else "answered", bucket)
+    return CallReport("answered", bucket, limit, min(remaining, limit), reset_us)
 
 
-def of_refusal(headers: Mapping[str, str], body: bytes) -> tuple[Answer, str]:
-    """That of a 429, and its scope: "user", "shared", "global", or "cloudflare" if it is none of Discord's own.
+def of_refusal(headers: Mapping[str, str], body: bytes) -> tuple[CallReport, str]:
+    """The report of a 429, and its scope: "user", "shared", "global", or "cloudflare" if it is none of Discord's own.
 
     `retry_after` in the body is the wait; Retry-After is rounded up, and Reset-After is not the wait where others
     share the bucket. https://discord.com/developers/docs/topics/rate-limits#exceeding-a-rate-limit
     """
-    told = object_of(body) or {}
-    retry_us = _microseconds(told.get("retry_after"))
+    content = object_of(body) or {}
+    retry_us = _microseconds(content.get("retry_after"))
     header_us = _microseconds(headers.get("retry-after"))
-    if retry_us is None and ("via" not in headers or not told):
-        return Answer("banned", retry_us=_BAN_US if header_us is None else max(_LEAST_BAN_US, header_us)), "cloudflare"
+    if retry_us is None and ("via" not in headers or not content):
+        return CallReport(
+            "banned", retry_us=_BAN_US if header_us is None else max(_LEAST_BAN_US, header_us)
+        ), "cloudflare"
     if retry_us is None:
         retry_us = header_us if header_us is not None else 1_000_000
     scope = headers.get("x-ratelimit-scope", "user")
-    if told.get("global") is True or scope == "global" or "x-ratelimit-global" in headers:
-        return Answer("stopped", retry_us=retry_us), "global"
+    if content.get("global") is True or scope == "global" or "x-ratelimit-global" in headers:
+        return CallReport("stopped", retry_us=retry_us), "global"
     seen = of_response(429, headers)
     # What remains is the outer bucket's where a limit within it has refused.
     scope = "shared" if scope == "shared" else "user"
     verdict: Verdict = "sublimited" if scope == "shared" or seen.remaining > 0 else "limited"
-    return Answer(verdict, seen.bucket, seen.limit, seen.remaining, seen.reset_us, retry_us), scope
+    return CallReport(verdict, seen.bucket, seen.limit, seen.remaining, seen.reset_us, retry_us), scope
 
 
 def error_code(body: bytes) -> int:
@@ -73,17 +75,17 @@ def error_code(body: bytes) -> int:
 
 
 def retry_after(headers: Mapping[str, str]) -> float:
-    """Seconds for which a response asks one to stay away; 0.0 where it does not."""
+    """Seconds that a response wants the client to stay away; 0.0 if it has no such header."""
     return (_microseconds(headers.get("retry-after")) or 0) / 1e6
 
 
 def object_of(body: bytes) -> dict[str, Any] | None:
-    """The JSON object that a body is; None if it is none."""
+    """The JSON object in a body. None: there is none."""
     try:
-        told = json.loads(body)
+        content = json.loads(body)
     except (ValueError, RecursionError):
         return None
-    return told if isinstance(told, dict) else None
+    return content if isinstance(content, dict) else None
 
 
 def _whole(text: str | None) -> int | None:

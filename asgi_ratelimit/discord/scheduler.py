@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from asgi_ratelimit.clock import Clock, Timer
 from asgi_ratelimit.discord.errors import Cause, DiscordEvent, DiscordRateLimited, Tell
-from asgi_ratelimit.discord.permits.bucket import ANSWER, Answer
-from asgi_ratelimit.discord.permits.memory import Ask, Lease, Leases, Permit
+from asgi_ratelimit.discord.permits.bucket import AWAIT_RESPONSE, CallReport
+from asgi_ratelimit.discord.permits.memory import Granted, Permit, Permits, Wait
 from asgi_ratelimit.discord.queue import Queue, Turn
 from asgi_ratelimit.discord.routes import Route
 
@@ -22,8 +22,8 @@ CLOSED = "Cannot send a request, as the client has been closed."
 _FIRST_LOOK_S = 0.02  # for answers to other processes' calls, of which nobody tells us
 _LAST_LOOK_S = 0.32
 _SWEEP_S = 30.0
-_NO_ROOM = Lease(None, "answer", ANSWER, "", 0, 0, 0, 0, 0, 0)  # too many calls are in flight
-_CROWDED = Lease(None, "global", ANSWER, "", 0, 0, 0, 0, 0, 0)  # others wait for the global limit already
+_NO_ROOM = Wait("", 0, 0, 0, 0, 0, 0, "answer", AWAIT_RESPONSE)  # too many calls are in flight
+_CROWDED = Wait("", 0, 0, 0, 0, 0, 0, "global", AWAIT_RESPONSE)  # others wait for the global limit already
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +72,9 @@ class _Pause:
 class Pacer:
     """Gives each call a permit in its turn: one line per kind of call and resource, of which only the first asks."""
 
-    def __init__(self, leases: Leases, clock: Clock, pace: Pace, tell: Tell, check: Callable[[Route], None]) -> None:
+    def __init__(self, permits: Permits, clock: Clock, pace: Pace, tell: Tell, check: Callable[[Route], None]) -> None:
         """`check` raises for a route to which nothing is sent any more."""
-        self._leases, self._clock, self._pace, self._tell, self._check = leases, clock, pace, tell, check
+        self._permits, self._clock, self._pace, self._tell, self._check = permits, clock, pace, tell, check
         self._lines: dict[tuple[str, str], tuple[Route, Queue]] = {}
         self._crowd = Queue(pace.per_second)  # the first ones of those lines, while the global limit is used up
         self._out = 0  # permits that are not settled
@@ -119,17 +119,17 @@ class Pacer:
             self._sweeping = self._clock.call_later(_SWEEP_S, self._sweep)
         return permit
 
-    def settle(self, permit: Permit, answer: Answer) -> None:
+    def settle(self, permit: Permit, report: CallReport) -> None:
         """Say what became of a call, and wake those who wait for that."""
         self._out -= 1
-        told = self._leases.settle(permit, answer)
+        told = self._permits.settle(permit, report)
         if told is not None:
             settling = asyncio.ensure_future(told)
             self._settling.add(settling)
             settling.add_done_callback(self._settling.discard)
-        for key in (f"major {permit.ask.major}", "global"):
+        for key in (f"major {permit.major}", "global"):
             for pause in self._pauses.get(key, ()):
-                if pause.for_answer or answer.verdict == "unsent":
+                if pause.for_answer or report.verdict == "unsent":
                     _finish(pause.over)
 
     def wake(self, major: str | None = None) -> None:
@@ -186,27 +186,27 @@ class Pacer:
         look_s = _FIRST_LOOK_S
         while True:
             lease = _CROWDED if len(self._crowd) and not call.route.exempt else await self._asked(call)
-            if _is_for_all(lease):
+            if isinstance(lease, Wait) and _is_for_all(lease):
                 line.heard(lease, self._clock.now_us())
                 lease = await self._through_the_crowd(call)
-            if lease.permit is not None:
+            if isinstance(lease, Granted):
                 return lease.permit
             line.heard(lease, self._clock.now_us())
             await self._pause(call, lease, look_s, f"major {call.route.major}")
-            look_s = min(2 * look_s, _LAST_LOOK_S) if lease.wait_us == ANSWER else _FIRST_LOOK_S
+            look_s = min(2 * look_s, _LAST_LOOK_S) if lease.wait_us == AWAIT_RESPONSE else _FIRST_LOOK_S
 
-    async def _through_the_crowd(self, call: Call) -> Lease:
+    async def _through_the_crowd(self, call: Call) -> Granted | Wait:
         """The answer to one whom the global limit does not hold up, once it is its turn there."""
         with self._standing(self._crowd, call) as turn:
             await self._stand(self._crowd, turn, call)
             while True:
                 lease = await self._asked(call)
-                if not _is_for_all(lease):
+                if isinstance(lease, Granted) or not _is_for_all(lease):
                     return lease
                 self._crowd.heard(lease, self._clock.now_us())
                 await self._pause(call, lease, _LAST_LOOK_S, "global")
 
-    async def _asked(self, call: Call) -> Lease:
+    async def _asked(self, call: Call) -> Granted | Wait:
         if self._is_closed:
             raise RuntimeError(CLOSED)
         route = call.route
@@ -214,15 +214,14 @@ class Pacer:
         if self._out >= self._pace.in_flight and not route.exempt:
             return _NO_ROOM
         per_second = 0 if route.exempt else self._pace.per_second
-        ask = Ask(f"{self._name}{next(self._numbers):x}", route.name, route.major, per_second)
-        answer = self._leases.lease(ask)
-        lease = answer if isinstance(answer, Lease) else await answer
-        self._out += lease.permit is not None
+        reply = self._permits.take(f"{self._name}{next(self._numbers):x}", route.name, route.major, per_second)
+        lease = reply if isinstance(reply, (Granted, Wait)) else await reply
+        self._out += isinstance(lease, Granted)
         return lease
 
-    async def _pause(self, call: Call, lease: Lease, look_s: float, key: str) -> None:
+    async def _pause(self, call: Call, lease: Wait, look_s: float, key: str) -> None:
         """Until one may ask again: the moment one was told, or when an answer has come."""
-        for_answer = lease.wait_us == ANSWER
+        for_answer = lease.wait_us == AWAIT_RESPONSE
         wait_us = round(look_s * 1e6) if for_answer else lease.wait_us
         self._refuse_if_late(call, lease, 0 if for_answer else wait_us)
         self._say_it_waits(call, lease, wait_us)
@@ -242,15 +241,15 @@ class Pacer:
 
     # What is told
 
-    def _refuse_if_late(self, call: Call, lease: Lease | None, wait_us: int) -> None:
+    def _refuse_if_late(self, call: Call, lease: Wait | None, wait_us: int) -> None:
         if call.due_us is not None and self._clock.now_us() + wait_us > call.due_us:
             raise self._too_late(call, lease, wait_us)
 
-    def _too_late(self, call: Call, lease: Lease | None, wait_us: int) -> DiscordRateLimited:
+    def _too_late(self, call: Call, lease: Wait | None, wait_us: int) -> DiscordRateLimited:
         bucket = lease.bucket if lease is not None else ""
         return DiscordRateLimited(call.route, max(0, wait_us) / 1e6, _cause_of(lease), bucket)
 
-    def _say_it_waits(self, call: Call, lease: Lease | None, wait_us: int) -> None:
+    def _say_it_waits(self, call: Call, lease: Wait | None, wait_us: int) -> None:
         if not call.was_told:
             call.was_told = True
             bucket = lease.bucket if lease is not None else ""
@@ -267,17 +266,17 @@ class Pacer:
 
     def _sweep(self) -> None:
         """Let go of what is over, though nobody calls any more."""
-        left = self._leases.sweep()
+        left = self._permits.sweep()
         self._sweeping = self._clock.call_later(_SWEEP_S, self._sweep) if left and not self._is_closed else None
 
 
-def _cause_of(lease: Lease | None) -> Cause:
-    return lease.why or "answer" if lease is not None else "answer"
+def _cause_of(lease: Wait | None) -> Cause:
+    return lease.cause if lease is not None else "answer"
 
 
-def _is_for_all(lease: Lease) -> bool:
+def _is_for_all(lease: Wait) -> bool:
     """Whether it is no matter of one bucket."""
-    return lease.why == "global" or lease is _NO_ROOM
+    return lease.cause == "global" or lease is _NO_ROOM
 
 
 def _finish(future: asyncio.Future[None]) -> None:

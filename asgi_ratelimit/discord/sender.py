@@ -14,7 +14,7 @@ from typing import Protocol, TypeVar
 from asgi_ratelimit.clock import Clock
 from asgi_ratelimit.discord.errors import Cause, DiscordEvent, Tell
 from asgi_ratelimit.discord.invalid_requests import InvalidBudget
-from asgi_ratelimit.discord.permits.bucket import Answer
+from asgi_ratelimit.discord.permits.bucket import CallReport
 from asgi_ratelimit.discord.permits.memory import Permit
 from asgi_ratelimit.discord.response_headers import (
     INVALID,
@@ -108,7 +108,7 @@ class Courier:
         self._resting: set[asyncio.Future[None]] = set()
 
     async def deliver(self, trip: Trip, carry: Carry[R]) -> R:
-        """The answer. 429s are waited out and failures repeated; what outlasts that is returned, or raised.
+        """The report. 429s are waited out and failures repeated; what outlasts that is returned, or raised.
 
         DiscordError for what is not sent at all.
         """
@@ -154,7 +154,7 @@ class Courier:
             if not self._budget.is_banned:
                 trip.waited_us += self._clock.now_us() - begun_us
                 return permit
-            trip.owner.pacer.settle(permit, Answer("unsent"))
+            trip.owner.pacer.settle(permit, CallReport("unsent"))
 
     def _set_due(self, trip: Trip, now_us: int) -> None:
         dues = [] if trip.deadline_us is None else [trip.deadline_us]
@@ -197,10 +197,10 @@ class Courier:
             if reply.status_code == 429:
                 body = await reply.keep()
         except Lost as lost:
-            settle(permit, Answer("lost" if lost.sent else "unsent"))
+            settle(permit, CallReport("lost" if lost.sent else "unsent"))
             raise
         except BaseException:
-            settle(permit, Answer("lost"))
+            settle(permit, CallReport("lost"))
             raise
         try:
             if reply.status_code == 429:
@@ -214,14 +214,14 @@ class Courier:
             raise
         return reply
 
-    async def _refused(self, trip: Trip, permit: Permit, answer: Answer, scope: str) -> None:
-        trip.owner.pacer.settle(permit, answer)
+    async def _refused(self, trip: Trip, permit: Permit, report: CallReport, scope: str) -> None:
+        trip.owner.pacer.settle(permit, report)
         trip.refusals += 1
-        seconds = answer.retry_us / 1e6
-        self._tell(DiscordEvent("limited", str(trip.route), seconds, scope, answer.bucket, 429, trip.refusals))
-        if answer.verdict in ("stopped", "banned"):
-            self._tell(DiscordEvent(answer.verdict, str(trip.route), seconds, scope, "", 429))
-        if answer.verdict == "banned":
+        seconds = report.retry_us / 1e6
+        self._tell(DiscordEvent("limited", str(trip.route), seconds, scope, report.bucket, 429, trip.refusals))
+        if report.verdict in ("stopped", "banned"):
+            self._tell(DiscordEvent(report.verdict, str(trip.route), seconds, scope, "", 429))
+        if report.verdict == "banned":
             await self._budget.ban(seconds)
         elif scope != "shared":
             await self._budget.count(trip.route)

@@ -149,7 +149,7 @@ class Gate:
         if self._max_wait and (self._held < MOST_HELD or limiter.has_line(key, per=per)):
             decision = await self._held_back(limiter, key, cost, per, gone)
         else:
-            answer = limiter.ask(key, cost, per)
+            answer = limiter.decide(key, cost, per)
             decision = answer if isinstance(answer, Decision) else await answer
             if self.may_wait and decision.delay:
                 decision = await self._delayed(decision, limiter, gone)

@@ -89,7 +89,7 @@ def in_milliseconds(microseconds: int) -> float:
 
 def _unique(parts: Sequence[Decision]) -> list[Decision]:
     """The last word on each bucket."""
-    return list({(part.bucket, str(part._kept_as)): part for part in parts}.values())
+    return list({(part.bucket, str(part.bucket_key)): part for part in parts}.values())
 
 
 def _names(policies: Sequence[Policy]) -> list[bytes]:

@@ -43,8 +43,8 @@ class Ledger:
             return True
         if len(self.decisions) == 1:
             return True
-        earlier = {(part.bucket, part._kept_as) for d in self.decisions[:-1] for part in d.parts}
-        return earlier.isdisjoint((part.bucket, part._kept_as) for part in decision.parts)
+        earlier = {(part.bucket, part.bucket_key) for d in self.decisions[:-1] for part in d.parts}
+        return earlier.isdisjoint((part.bucket, part.bucket_key) for part in decision.parts)
 
     def leave_alone(self) -> None:
         """Said by an endpoint that limits itself, once it knows who asks: no middleware counts POSTs to it any more."""

@@ -34,7 +34,7 @@ class Turns:
         if refusal.reason != "limited":
             return refusal
         limit = refusal.policy.limit
-        place = (refusal.bucket, refusal._kept_as)
+        place = (refusal.bucket, refusal.bucket_key)
         free_us = self._last_us.pop(place, 0) + -(-limit.window_us * refusal.cost // limit.capacity)
         latest_us = now_us + max(refusal.retry_us, refusal.reset_us)
         told_us = self._last_us[place] = min(max(free_us, now_us + refusal.retry_us), latest_us)

@@ -1,17 +1,17 @@
-"""The buckets of one limiter that are in several slots of a cluster: asked in turn, and given back on a refusal."""
+"""The buckets of one limiter in several slots of a cluster: checked in turn, and refunded on a refusal."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Sequence
 
-from asgi_ratelimit.decision import Decision, reported
+from asgi_ratelimit.decision import Decision
 from asgi_ratelimit.redis.buckets import RedisBuckets
 
-__all__ = ["SpreadBuckets"]
+__all__ = ["CrossSlotBuckets"]
 
 
-class SpreadBuckets:
+class CrossSlotBuckets:
     """The most specific first: the key's own buckets and its block, the resource's, the whole app's.
 
     Not atomic: a call that a later one refuses has for a moment been charged to an earlier one.
@@ -24,37 +24,35 @@ class SpreadBuckets:
         passed: list[Decision] = []
         try:
             for group in self._groups:
-                answer = group.decide(key, cost, per, waiting)
-                decision = answer if isinstance(answer, Decision) else await answer
+                pending = group.decide(key, cost, per, waiting)
+                decision = pending if isinstance(pending, Decision) else await pending
                 if not decision.allowed:
                     break
                 passed.append(decision)
             else:
-                return reported(_parts(passed))
+                return Decision.combine(_parts(passed))
         except BaseException:
-            self._give_back(passed)
+            self._refund(passed)
             raise
-        await asyncio.gather(*self._give_back(passed))
-        for part in _parts(passed):
-            _uncharge(part)
+        await asyncio.gather(*self._refund(passed))
         if decision.reason != "limited":
             return decision
-        return reported([*_parts(passed), *decision.parts])
+        return Decision.combine([*map(_uncharged, _parts(passed)), *decision.parts])
 
     async def peek(self, key: str, cost: int, per: str) -> Decision:
-        answers = [await group.peek(key, cost, per) for group in self._groups]
-        for answer in answers:
-            if answer.reason == "blocked":
-                return answer
-        return reported(_parts(answers))
+        decisions = [await group.peek(key, cost, per) for group in self._groups]
+        for decision in decisions:
+            if decision.reason == "blocked":
+                return decision
+        return Decision.combine(_parts(decisions))
 
     async def refund(self, decision: Decision) -> None:
-        await asyncio.gather(*self._give_back([decision]))
+        await asyncio.gather(*self._refund([decision]))
 
-    def _give_back(self, decisions: Sequence[Decision]) -> list[Awaitable[None]]:
-        """What is on its way then, and arrives whether or not it is awaited."""
-        told = [group.refund(decision) for decision in decisions for group in self._groups]
-        return [each for each in told if each is not None]
+    def _refund(self, decisions: Sequence[Decision]) -> list[Awaitable[None]]:
+        """Send the refunds. They arrive whether or not they are awaited."""
+        refunds = [group.refund(decision) for decision in decisions for group in self._groups]
+        return [refund for refund in refunds if refund is not None]
 
     async def reset(self, key: str, per: str) -> None:
         for group in self._groups:
@@ -68,7 +66,9 @@ def _parts(decisions: Sequence[Decision]) -> list[Decision]:
     return [part for decision in decisions for part in decision.parts]
 
 
-def _uncharge(part: Decision) -> None:
-    """What was charged and given back at once, as if it had not been."""
-    part._state = part.policy.limit.give_back(part._state, part._now_us, part.cost, part._state, part._now_us)
-    part._measure = None
+def _uncharged(part: Decision) -> Decision:
+    """A decision whose charge was given back at once, as if it had not been charged."""
+    state = part.policy.limit.give_back(part.state, part.now_us, part.cost, part.state, part.now_us)
+    return Decision(
+        part.policy, part.cost, state, part.now_us, part.allowed, None, part.bucket_key, delay_us=part.delay_us
+    )

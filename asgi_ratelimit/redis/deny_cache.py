@@ -1,4 +1,4 @@
-"""What is refused without asking, for as long as the refusal is certain."""
+"""Refusals without a call to the server, for as long as they are certain."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from asgi_ratelimit.decision import Decision, reported
+from asgi_ratelimit.decision import Decision
 
 __all__ = ["DenyCache"]
 
@@ -15,9 +15,9 @@ _LONGEST_US = 1_000_000  # so that a reset made elsewhere is soon seen
 
 class _Refusal(NamedTuple):
     until_us: int
-    heard_us: int
-    part: Decision  # that of the bucket that refused, or of the block
-    whole: Decision  # that of the call, with all of its limits
+    received_us: int
+    part: Decision  # about the bucket that refused, or the block
+    whole: Decision  # about the call, with all of its limits
     keys: Sequence[str]  # of all of its limits
 
 
@@ -31,35 +31,35 @@ class DenyCache:
     def __len__(self) -> int:
         return len(self.refusals)
 
-    def remember(self, keys: Sequence[str], whole: Decision, sent_us: int, heard_us: int) -> None:
-        """Keep a refusal that was asked for at `sent_us`: it cannot have been made before."""
+    def remember(self, keys: Sequence[str], whole: Decision, sent_us: int, received_us: int) -> None:
+        """Store a refusal. Its check was sent at `sent_us`, so it was not made before."""
         if not self._size:
             return
         for part in whole.parts:
             if not part.allowed:
                 until_us = sent_us + min(part.retry_us, _LONGEST_US)
-                self.refusals[part._kept_as] = _Refusal(until_us, heard_us, part, whole, keys)
+                self.refusals[str(part.bucket_key)] = _Refusal(until_us, received_us, part, whole, keys)
         while len(self.refusals) > self._size:
             self.refusals.popitem(last=False)
 
     def find(self, keys: Sequence[str], cost: int, now_us: int) -> Decision | None:
-        """The refusal, as of now, of a cost at least as high; of several the one with the longest wait."""
+        """The stored refusal of a cost at most as high, as of now. Of several the one with the longest wait."""
         if not self.refusals:
             return None
-        found = [refusal for key in keys if (refusal := self._at(key, cost, now_us)) is not None]
-        if not found:
+        refusals = [refusal for key in keys if (refusal := self._at(key, cost, now_us)) is not None]
+        if not refusals:
             return None
-        longest = max(found, key=lambda refusal: refusal.heard_us + refusal.part.retry_us)
-        passed_us = now_us - longest.heard_us
+        longest = max(refusals, key=lambda refusal: refusal.received_us + refusal.part.retry_us)
+        passed_us = now_us - longest.received_us
         if longest.keys != keys or len(longest.whole.parts) == 1:
             return _later(longest.part, cost, passed_us)
-        return reported([_later(part, cost, passed_us) for part in longest.whole.parts])
+        return Decision.combine([_later(part, cost, passed_us) for part in longest.whole.parts])
 
     def forget(self, keys: Sequence[str]) -> None:
-        """Ask again, after something was given back."""
+        """Drop the refusals about these records, after a refund, a reset or a block."""
         for key in keys:
             self.refusals.pop(key, None)
-            if key.endswith(":block"):  # now, a bucket's refusal may tell this key too short a wait
+            if key.endswith(":block"):  # a bucket's refusal may report too short a wait for this key now
                 self.refusals.clear()
 
     def _at(self, key: str, cost: int, now_us: int) -> _Refusal | None:
@@ -73,13 +73,15 @@ class DenyCache:
 
 
 def _later(part: Decision, cost: int, passed_us: int) -> Decision:
-    """The same once `passed_us` more have gone by."""
-    later = Decision()
-    later.allowed, later.policy, later.cost = part.allowed, part.policy, cost
-    later._state, later._now_us = part._state, part._now_us + passed_us
-    later._kept_in, later._kept_as = None, part._kept_as
-    later._reason, later._measure = "cached", None
-    if part.reason == "blocked":
-        left_us = part.retry_us - passed_us
-        later._measure = (0, left_us, left_us)
-    return later
+    """The same refusal after another `passed_us`."""
+    left_us = part.retry_us - passed_us
+    return Decision(
+        part.policy,
+        cost,
+        part.state,
+        part.now_us + passed_us,
+        part.allowed,
+        bucket_key=part.bucket_key,
+        reason="cached",
+        measure=(0, left_us, left_us) if part.reason == "blocked" else None,
+    )

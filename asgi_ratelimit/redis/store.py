@@ -18,9 +18,9 @@ from asgi_ratelimit.redis.breaker import EventHook
 from asgi_ratelimit.redis.buckets import RedisBuckets
 from asgi_ratelimit.redis.cluster import Cluster
 from asgi_ratelimit.redis.connections import Connections, SessionFactory
-from asgi_ratelimit.redis.cross_slot import SpreadBuckets
+from asgi_ratelimit.redis.cross_slot import CrossSlotBuckets
 from asgi_ratelimit.redis.deny_cache import DenyCache
-from asgi_ratelimit.redis.fallback import Fallback, Known, ServerClock
+from asgi_ratelimit.redis.fallback import Fallback, LastKnown, ServerClock
 from asgi_ratelimit.redis.names import Namer
 from asgi_ratelimit.redis.node import Node
 from asgi_ratelimit.redis.scripts import RedisScripts
@@ -69,13 +69,13 @@ class RedisStore:
         self.clock: Clock = clock or SystemClock()
         self.namer = Namer(prefix, secret.encode() if isinstance(secret, str) else secret or b"")
         self.deny = DenyCache(deny_cache)
-        self.known = Known()
+        self.last_states = LastKnown()
         self.timeout = timeout
         self.outage: Outage = outage
         self._prefix = prefix
         server_clock = ServerClock()
         self._local = MemoryStore(max_keys=_LOCAL_KEYS, clock=clock or server_clock)
-        self._factory = SessionFactory(self._place, prefix, clock, server_clock.heard, on_event)
+        self._factory = SessionFactory(self._place, prefix, clock, server_clock.set, on_event)
         self._connections = Connections(self._factory, timeout)
         self._patient: dict[float, Connections] = {}
         self.session: Callable[[], Node | Cluster] = self._connections.session
@@ -88,9 +88,9 @@ class RedisStore:
             return self._buckets(name, policies, policies[0])
         by_scope = [[policy for policy in policies if policy.limit.scope == scope] for scope in _SCOPES]
         groups = [group for i, group in enumerate(by_scope) if group or i == 0]
-        face = next((policy for policy in policies if policy.limit.scope != "global"), policies[0])
-        buckets = [self._buckets(name, group, face, blocks=i == 0) for i, group in enumerate(groups)]
-        return buckets[0] if len(buckets) == 1 else SpreadBuckets(buckets)
+        reported_policy = next((policy for policy in policies if policy.limit.scope != "global"), policies[0])
+        buckets = [self._buckets(name, group, reported_policy, blocks=i == 0) for i, group in enumerate(groups)]
+        return buckets[0] if len(buckets) == 1 else CrossSlotBuckets(buckets)
 
     def scripts(self, source: bytes, *, patience: float) -> RedisScripts:
         """A script on the same servers. Calls that may take longer than `timeout` have connections of their own."""
@@ -125,9 +125,11 @@ class RedisStore:
     ) -> None:
         await self.aclose()
 
-    def _buckets(self, name: str, policies: Sequence[Policy], face: Policy, *, blocks: bool = True) -> RedisBuckets:
-        fallback = Fallback(self._local, self.known, name, policies, face, self.outage)
-        return RedisBuckets(self, name, policies, fallback, face, blocks=blocks)
+    def _buckets(
+        self, name: str, policies: Sequence[Policy], reported_policy: Policy, *, blocks: bool = True
+    ) -> RedisBuckets:
+        fallback = Fallback(self._local, self.last_states, name, policies, reported_policy, self.outage)
+        return RedisBuckets(self, name, policies, fallback, reported_policy, blocks=blocks)
 
 
 def _check_options(prefix: object, secret: object, timeout: object, outage: object, deny_cache: object) -> None:

@@ -1,4 +1,4 @@
-"""What is written to the scripts and read from them; checks.lua and leases.lua, in frame.lua, are the other ends."""
+"""The protocol between this process and the scripts: checks.lua in frame.lua is the other end."""
 
 from __future__ import annotations
 
@@ -7,27 +7,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha1
 from importlib.resources import files
-from struct import unpack
 from typing import Any, Literal, Protocol
 
 from hiredis import pack_command
 
-from asgi_ratelimit.decision import Decision
-from asgi_ratelimit.limits import FixedWindow, LeakyBucket, Limit, SlidingWindow, TokenBucket
-
-__all__ = [
-    "CHECKS", "Command", "Question", "Reply", "Script", "Verb", "command", "described", "read_state",
-    "refundable", "script_in", "shape", "write",
-]  # fmt: skip
+__all__ = ["CHECKS", "Command", "Question", "Reply", "Script", "Verb", "command", "script_in", "shape", "write"]
 
 Verb = Literal["decide", "peek", "refund", "reset", "block", "probe", "lease", "settle"]
 Command = tuple[Any, ...]
-Reply = list[Any]  # the server's time in µs, then what it says of each question
+Reply = list[Any]  # the server's time in µs, then the result of each check
 
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A script, and what Redis calls it."""
+    """A script and its SHA, its name in Redis."""
 
     text: bytes
     sha: str
@@ -44,7 +37,7 @@ CHECKS = script_in("asgi_ratelimit.redis", "checks.lua")
 
 
 class Question(Protocol):
-    """One of the questions of a batch."""
+    """One of the checks of a batch."""
 
     @property
     def keys(self) -> Sequence[str]: ...
@@ -53,28 +46,8 @@ class Question(Protocol):
     def shape(self) -> str: ...
 
 
-def described(limit: Limit, cost: int) -> list[str | int]:
-    """A limit and a cost, in numbers that a double holds exactly."""
-    if isinstance(limit, TokenBucket):
-        kind = "L" if isinstance(limit, LeakyBucket) else "T"
-        return [kind, limit.ticks, *divmod(cost * limit.interval, limit.ticks), *divmod(limit.depth, limit.ticks)]
-    if isinstance(limit, (FixedWindow, SlidingWindow)):
-        return ["F" if isinstance(limit, FixedWindow) else "S", limit.rate.period_us, limit.capacity, cost]
-    raise ValueError(f"{limit!r} cannot be kept in Redis; use a TokenBucket, LeakyBucket, FixedWindow or SlidingWindow")
-
-
-def refundable(part: Decision) -> list[str | int]:
-    """A limit, and the charge that is to be given back."""
-    limit = part.policy.limit
-    if isinstance(limit, TokenBucket):
-        charge: Sequence[int] = divmod(part._state, limit.ticks)
-    else:
-        charge = part._state[:1] if isinstance(limit, FixedWindow) else (part._now_us,)
-    return [*described(limit, part.cost), *charge]
-
-
 def shape(verb: Verb, keys: int, *rest: object) -> str:
-    """What questions of one kind have in common."""
+    """The text that checks of one kind have in common."""
     return json.dumps([verb, keys, *rest], separators=(",", ":"))
 
 
@@ -96,13 +69,3 @@ def command(questions: Sequence[Question], now: str, script: Script = CHECKS, *,
 def write(*commands: Command) -> bytes:
     """Commands in Redis' protocol."""
     return b"".join([pack_command(each) for each in commands])
-
-
-def read_state(limit: Limit, reply: Reply, place: int) -> tuple[Any, int]:
-    """A bucket's state as the limit knows it, and where the next one stands."""
-    if isinstance(limit, TokenBucket):
-        return reply[place] * limit.ticks + reply[place + 1], place + 2
-    if isinstance(limit, FixedWindow):
-        return (reply[place], reply[place + 1]), place + 2
-    calls = reply[place]
-    return unpack(f"<{len(calls) // 8}q", calls) or None, place + 1

@@ -13,7 +13,7 @@ import pytest
 from asgi_ratelimit import MemoryStore
 from asgi_ratelimit.discord import DiscordClient
 from asgi_ratelimit.testing import FakeBucket, FakeDiscord, ManualClock
-from tests.support.clients import SECONDS, TOKEN, all_of, bot, bot_of, flights, held, passing, settled, taken
+from tests.support.clients import SECONDS, TOKEN, all_of, bot, bot_of, calls_in_flight, held, passing, settled, taken
 from tests.support.fake_discord import MESSAGES, SEND, until
 
 pytestmark = pytest.mark.anyio
@@ -56,7 +56,7 @@ async def test_the_rest_go_on_whoever_of_a_line_is_cancelled(
         answers = await passing(clock, asyncio.gather(*calls, return_exceptions=True))
     lived = [answer for place, answer in enumerate(answers) if place not in victims]
     assert [getattr(answer, "status_code", answer) for answer in lived] == [200] * len(lived)
-    assert flights(store) == 0
+    assert calls_in_flight(store) == 0
     clock.advance(1.01)
     assert held(store) == 0
 
@@ -75,7 +75,7 @@ async def test_who_waits_for_a_probe_goes_on_when_the_probe_is_cancelled(
             probe.cancel()
             await settled()
         await passing(clock, all_of(others))
-    assert flights(store) == 0
+    assert calls_in_flight(store) == 0
 
 
 async def test_a_cancelled_call_that_was_sent_counts_as_used(clock: ManualClock, store: MemoryStore) -> None:
@@ -172,7 +172,7 @@ async def test_a_thousand_random_cancellations_leave_nothing_stuck_and_nothing_l
         assert cancelled >= 1_000
         wrong = [answer for answer in answers if not isinstance(answer, httpx.Response) or answer.is_error]
         assert wrong == []
-        assert flights(store) == 0
+        assert calls_in_flight(store) == 0
         assert discord.waiting == []
         clock.advance(1.01)
         assert held(store) == 0

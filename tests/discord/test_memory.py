@@ -12,7 +12,7 @@ import pytest
 
 from asgi_ratelimit import MemoryStore
 from asgi_ratelimit.discord import DiscordClient
-from asgi_ratelimit.discord.permits.bucket import Answer
+from asgi_ratelimit.discord.permits.bucket import CallReport
 from asgi_ratelimit.discord.routes import _parsed, route_of
 from asgi_ratelimit.discord.scheduler import Call, Pace, Pacer
 from asgi_ratelimit.discord.tokens import Owners
@@ -54,7 +54,7 @@ async def through_all_channels(pacer: Pacer, numbers: range) -> None:
     for number in numbers:
         path = f"/channels/{number}/messages" if number % 2 else f"/webhooks/{number}/token-of-{number}"
         permit = await pacer.permit(Call(route_of("POST", path)))
-        pacer.settle(permit, Answer("answered", f"bucket{number % 7}", 5, 4, 1_000_000))
+        pacer.settle(permit, CallReport("answered", f"bucket{number % 7}", 5, 4, 1_000_000))
 
 
 async def test_channels_and_webhooks_are_forgotten(clock: ManualClock, store: MemoryStore) -> None:
@@ -66,9 +66,9 @@ async def test_channels_and_webhooks_are_forgotten(clock: ManualClock, store: Me
     records = len(permits_in(store))
     await through_all_channels(pacer, range(3_000, MANY))
     leases = next(iter(permits_in(store).values()))
-    assert len(leases._records) > MANY / 2, "nothing is forgotten while it is in use"
+    assert len(leases._buckets) > MANY / 2, "nothing is forgotten while it is in use"
     await idle(clock)
-    assert (len(leases._records), len(leases._locked), len(leases._held), len(leases._by_end)) == (0, 0, 0, 0)
+    assert (len(leases._buckets), len(leases._locked), len(leases._held), len(leases._by_end)) == (0, 0, 0, 0)
     assert (len(pacer._lines), len(pacer._pauses), len(permits_in(store))) == (0, 0, records)
     assert len(leases._names) <= 10_000
     assert pacer.is_idle
@@ -107,7 +107,7 @@ async def test_tokens_that_are_used_no_more_are_forgotten_even_if_they_are_dead(
     owners, route = Owners(store, Pace(), "default", lambda event: None), route_of("GET", "/users/@me")
     for number in range(1_500):
         owner = owners.of(f"Bot {number}")
-        owner.pacer.settle(await owner.pacer.permit(Call(route)), Answer("answered"))
+        owner.pacer.settle(await owner.pacer.permit(Call(route)), CallReport("answered"))
         if number % 2:
             owner.is_dead = True
         if number % 250 == 0:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from asgi_ratelimit.discord.permits.memory import LEASE_US
+from asgi_ratelimit.discord.permits.memory import EXPIRY_US
 from tests.support.discord_process import Job, Sent
 from tests.support.discord_runs import BUSY, PATIENCE, undisturbed, until_created, until_held
 from tests.support.fake_discord_servers import CREATE, PROFILES, Remote, Town, town
@@ -130,8 +130,8 @@ async def the_death_of_one_that_holds_the_only_permit(fakes: Town, server: Serve
     assert report.messages[0] in doomed.names()
     assert sorted(report.messages[1:]) == sorted(name for sender in others for name in sender.names())
     moments = [seen["at"] for seen in report.requests]
-    assert moments[1] - moments[0] >= LEASE_US / 1e6 - 1.0  # it is counted from the permit, not from the arrival
-    check_makespan("a dead one's permit", sent, LEASE_US / 1e6 + 0.6, 7, "no latency")
+    assert moments[1] - moments[0] >= EXPIRY_US / 1e6 - 1.0  # it is counted from the permit, not from the arrival
+    check_makespan("a dead one's permit", sent, EXPIRY_US / 1e6 + 0.6, 7, "no latency")
 
 
 async def the_death_of_one_among_many_calls(fakes: Town, server: Server) -> None:
@@ -148,7 +148,7 @@ async def the_death_of_one_among_many_calls(fakes: Town, server: Server) -> None
     assert len(report.messages) == len(set(report.messages))
     assert {name for sender in others for name in sender.names()} <= set(report.messages)
     assert [each.statuses for each in sent] == [{200: 20}, {200: 20}]
-    check_makespan("a dead one's permits", sent, LEASE_US / 1e6 + 5.0, 11, "jitter")
+    check_makespan("a dead one's permits", sent, EXPIRY_US / 1e6 + 5.0, 11, "jitter")
 
 
 SCENARIOS: list[Scenario] = [

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from asgi_ratelimit.discord.permits.bucket import FIXED, SLIDING
-from asgi_ratelimit.discord.permits.memory import ANSWER, SECOND_US, Lease, Why
+from asgi_ratelimit.discord.permits.memory import AWAIT_RESPONSE, SECOND_US, Wait, WaitCause
 from asgi_ratelimit.discord.queue import Queue, Turn
 
 pytestmark = pytest.mark.anyio
@@ -17,8 +17,8 @@ def turn(number: int, priority: int = 0, due_us: int | None = None) -> Turn:
     return Turn((-priority, number), due_us, asyncio.get_running_loop().create_future())
 
 
-def told(why: Why, wait_us: int, kind: int = 0, limit: int = 2, slot_us: int = 1_000) -> Lease:
-    return Lease(None, why, wait_us, "bucket", limit, 0, 0, kind, slot_us, 0)
+def told(why: WaitCause, wait_us: int, kind: int = 0, limit: int = 2, slot_us: int = 1_000) -> Wait:
+    return Wait("bucket", limit, 0, 0, kind, slot_us, 0, why, wait_us)
 
 
 def queue_of(*turns: Turn, per_second: int = 50) -> Queue:
@@ -80,10 +80,10 @@ async def test_one_who_leaves_right_after_being_called_calls_the_next() -> None:
         (told("bucket", 500), [500] * 5),
         (told("stopped", 500, SLIDING), [500] * 5),
         (told("global", 500), [500, 500, 500 + SECOND_US, 500 + SECOND_US, 500 + 2 * SECOND_US]),
-        (told("answer", ANSWER), [0] * 5),
+        (told("answer", AWAIT_RESPONSE), [0] * 5),
     ],
 )
-async def test_each_place_has_an_earliest_moment_as_far_as_it_is_known(lease: Lease, earliest: list[int]) -> None:
+async def test_each_place_has_an_earliest_moment_as_far_as_it_is_known(lease: Wait, earliest: list[int]) -> None:
     queue = queue_of(turn(0), per_second=2)
     assert queue.earliest_us(3, 0) == 0
     queue.heard(lease, 0)

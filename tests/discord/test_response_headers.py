@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from asgi_ratelimit.discord.permits.bucket import Answer
+from asgi_ratelimit.discord.permits.bucket import CallReport
 from asgi_ratelimit.discord.response_headers import error_code, object_of, of_refusal, of_response, retry_after
 
 LIMITS = {
@@ -48,7 +48,7 @@ bodies = st.one_of(
 )
 
 
-def checked(answer: Answer) -> None:
+def checked(answer: CallReport) -> None:
     assert 0 <= answer.remaining <= answer.limit or not answer.limit
     assert all(type(n) is int for n in (answer.limit, answer.remaining, answer.reset_us, answer.retry_us))
     assert 0 <= answer.reset_us <= TWELVE_DAYS
@@ -71,16 +71,16 @@ def test_nothing_that_a_server_says_raises_or_is_believed_beyond_bounds(
     assert 0 <= retry_after(headers) <= TWELVE_DAYS / 1e6
 
 
-def refusal(body: object, **more: str) -> tuple[Answer, str]:
+def refusal(body: object, **more: str) -> tuple[CallReport, str]:
     changed = {name.replace("_", "-"): value for name, value in more.items()}
     headers = LOWER | {"via": "1.1 google", "retry-after": "65"} | changed
     return of_refusal(httpx.Headers(headers), body if isinstance(body, bytes) else json.dumps(body).encode())
 
 
 def test_a_success_tells_of_its_bucket_by_reset_after_and_never_by_a_clock_of_the_servers() -> None:
-    assert of_response(200, httpx.Headers(LIMITS)) == Answer("answered", HASH, 5, 3, 123_000)
+    assert of_response(200, httpx.Headers(LIMITS)) == CallReport("answered", HASH, 5, 3, 123_000)
     without = {name: value for name, value in LIMITS.items() if name != "X-RateLimit-Reset-After"}
-    assert of_response(200, httpx.Headers(without)) == Answer("answered", HASH)
+    assert of_response(200, httpx.Headers(without)) == CallReport("answered", HASH)
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504, 524])

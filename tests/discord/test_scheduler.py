@@ -9,12 +9,12 @@ import pytest
 
 from asgi_ratelimit import MemoryStore
 from asgi_ratelimit.discord import DiscordEvent, DiscordRateLimited, WebhookGone
-from asgi_ratelimit.discord.permits.bucket import Answer
-from asgi_ratelimit.discord.permits.memory import Ask, Lease, Permit, local_permits
+from asgi_ratelimit.discord.permits.bucket import CallReport
+from asgi_ratelimit.discord.permits.memory import Granted, Permit, Wait, local_permits
 from asgi_ratelimit.discord.routes import Route, route_of
 from asgi_ratelimit.discord.scheduler import Call, Pace, Pacer
 from asgi_ratelimit.testing import ManualClock
-from tests.support.clients import all_of, flights, held, passing, rid_of, settled, taken
+from tests.support.clients import all_of, calls_in_flight, held, passing, rid_of, settled, taken
 
 pytestmark = pytest.mark.anyio
 
@@ -33,28 +33,28 @@ class Desk:
 
     def __init__(self, clock: ManualClock, store: MemoryStore, per_second: int = 50) -> None:
         self.clock, self.store, self.asks, self.told, self.gone = clock, store, 0, list[DiscordEvent](), set[str]()
-        self.leases = local_permits(store, "bot")
+        self.permits = local_permits(store, "bot")
         self.pacer = Pacer(self, clock, Pace(per_second), self.told.append, self.check)
 
     def check(self, route: Route) -> None:
         if route.major in self.gone:
             raise WebhookGone(route)
 
-    def lease(self, ask: Ask) -> Lease:
+    def take(self, name: str, route: str, major: str, per_second: int) -> Granted | Wait:
         self.asks += 1
-        return self.leases.lease(ask)
+        return self.permits.take(name, route, major, per_second)
 
-    def settle(self, permit: Permit, answer: Answer) -> None:
-        self.leases.settle(permit, answer)
+    def settle(self, permit: Permit, report: CallReport) -> None:
+        self.permits.settle(permit, report)
 
     def sweep(self) -> bool:
-        return self.leases.sweep()
+        return self.permits.sweep()
 
     def go(self, call: Call) -> asyncio.Task[Permit]:
         return asyncio.create_task(self.pacer.permit(call))
 
     def answered(self, permit: Permit, remaining: int = 0, reset_s: float = 1.0, limit: int = 1) -> None:
-        self.pacer.settle(permit, Answer("answered", "bucket", limit, remaining, round(reset_s * 1e6)))
+        self.pacer.settle(permit, CallReport("answered", "bucket", limit, remaining, round(reset_s * 1e6)))
 
     async def empty(self, route: Route, reset_s: float = 1.0, limit: int = 1) -> None:
         """Use up the bucket of a route."""
@@ -220,7 +220,7 @@ async def test_callbacks_go_past_the_global_limit(clock: ManualClock, store: Mem
 
 
 async def test_a_global_refusal_stops_everything_for_just_as_long_as_told(desk: Desk) -> None:
-    desk.pacer.settle(await desk.pacer.permit(Call(message(1))), Answer("stopped", retry_us=2_000_000))
+    desk.pacer.settle(await desk.pacer.permit(Call(message(1))), CallReport("stopped", retry_us=2_000_000))
     assert await desk.pacer.permit(Call(CALLBACK)), "but not what is exempt"
     assert await taken(desk.clock, desk.pacer.permit(Call(message(2)))) == pytest.approx(2.0, abs=0.011)
 
@@ -230,7 +230,7 @@ async def test_a_wait_is_told_once_however_often_it_is_prolonged(desk: Desk) -> 
     call = Call(message())
     for _ in range(3):
         permit = await passing(desk.clock, desk.pacer.permit(call))
-        desk.pacer.settle(permit, Answer("limited", "bucket", 1, 0, 1_000_000, 1_000_000))
+        desk.pacer.settle(permit, CallReport("limited", "bucket", 1, 0, 1_000_000, 1_000_000))
     waits = [event for event in desk.told if event.kind == "wait" and event.route.endswith("[channels/1]")]
     assert [(event.cause, event.bucket) for event in waits] == [("bucket", "bucket")]
     assert waits[0].seconds == pytest.approx(1.001)
@@ -280,7 +280,7 @@ async def test_nothing_is_swept_when_nothing_is_left(desk: Desk, clock: ManualCl
         clock.advance(30.0)
         await settled()
     assert desk.pacer.is_idle
-    assert (flights(store), held(store)) == (0, 0)
+    assert (calls_in_flight(store), held(store)) == (0, 0)
     assert not clock._timers
     await desk.pacer.permit(Call(message()))
     assert not desk.pacer.is_idle

@@ -139,7 +139,7 @@ async def test_in_no_key_of_the_store_and_no_repr(clock: ManualClock) -> None:
             assert secret_free([owner, owner.pacer._lines, owner.pacer._pauses])
         assert secret_free([discord, pacing, discord.waiting, pacing._courier, list(pacing._owners._owners)])
         for name, leases in permits_in(store).items():
-            assert secret_free([name, leases._records, leases._names, leases._locked, leases._held])
+            assert secret_free([name, leases._buckets, leases._names, leases._locked, leases._held])
         await rid_of(*waiting)
 
 

@@ -14,7 +14,19 @@ import pytest
 from asgi_ratelimit import MemoryStore
 from asgi_ratelimit.discord import DiscordRateLimited, DiscordTransport, TokenRejected
 from asgi_ratelimit.testing import FakeDiscord, ManualClock
-from tests.support.clients import API, all_of, bot, bot_of, flights, held, passing, permits_in, rid_of, settled, taken
+from tests.support.clients import (
+    API,
+    all_of,
+    bot,
+    bot_of,
+    calls_in_flight,
+    held,
+    passing,
+    permits_in,
+    rid_of,
+    settled,
+    taken,
+)
 from tests.support.fake_discord import MESSAGES, SEND
 
 pytestmark = pytest.mark.anyio
@@ -162,7 +174,7 @@ def test_what_is_over_is_swept_on_a_second_loop_too(fake: FakeDiscord, clock: Ma
         for _ in range(6):
             clock.advance(30)
             await settled()
-        assert not any(leases._records for leases in permits_in(store).values())
+        assert not any(leases._buckets for leases in permits_in(store).values())
 
     asyncio.run(get(1))
     clock.advance(30)  # that loop is closed, and its timer lost
@@ -184,7 +196,7 @@ async def test_a_response_that_is_never_read_holds_nothing(clock: ManualClock, s
                 assert (await response.aread()).startswith(b"{")
             del response
         gc.collect()
-        assert flights(store) == 0
+        assert calls_in_flight(store) == 0
         clock.advance(1.01)
         assert held(store) == 0
 
@@ -245,7 +257,7 @@ async def test_an_answer_that_breaks_off_is_a_lost_one(clock: ManualClock, statu
 
     async with bot_of(answer, clock) as discord:
         assert (await passing(clock, discord.get("/webhooks/1/token"))).status_code == 200
-        assert flights(discord._pacing._store) == 0  # type: ignore[arg-type]
+        assert calls_in_flight(discord._pacing._store) == 0  # type: ignore[arg-type]
     assert broken.is_closed
 
 
@@ -343,7 +355,7 @@ async def test_a_closed_transport_says_so_and_lets_nobody_wait(clock: ManualCloc
     with pytest.raises(RuntimeError, match="closed"):
         await client.get("/users/@me")
     await client.aclose()
-    assert flights(store) == 0
+    assert calls_in_flight(store) == 0
 
 
 async def test_closing_ends_the_wait_for_the_end_of_a_ban(fake: FakeDiscord, store: MemoryStore) -> None:

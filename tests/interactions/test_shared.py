@@ -112,12 +112,12 @@ class _Broken(MemoryStore):
 
     def open(self, name: str, policies: Any) -> Any:
         buckets = super().open(name, policies)
-        return _BrokenBuckets(self, buckets._tables, buckets._blocks, self._hangs)
+        return _BrokenBuckets(self, policies, buckets, self._hangs)
 
 
 class _BrokenBuckets(MemoryBuckets):
-    def __init__(self, store: MemoryStore, tables: Any, blocks: Any, hangs: bool) -> None:
-        super().__init__(store, tables, blocks)
+    def __init__(self, store: MemoryStore, policies: Any, buckets: MemoryBuckets, hangs: bool) -> None:
+        super().__init__(store, policies, buckets._tables, buckets._blocks)
         self._hangs = hangs
 
     def decide(self, *_: Any) -> Any:

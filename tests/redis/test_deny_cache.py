@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from asgi_ratelimit import Decision, FixedWindow, Limiter, TokenBucket
-from asgi_ratelimit.decision import Policy, blocked, reported
+from asgi_ratelimit.decision import Policy
 from asgi_ratelimit.limits import Limit
 from asgi_ratelimit.redis import RedisStore
 from asgi_ratelimit.redis.deny_cache import DenyCache
@@ -24,11 +24,8 @@ FAST, SLOW = TokenBucket("5/5s"), TokenBucket("1/day")
 
 def said(limit: Limit, state: int | None, cost: int = 1, *, at: str, now_us: int = NOW) -> Decision:
     """What Redis would have said of a bucket in this state."""
-    part = Decision()
-    part.policy, part.cost, part._now_us, part._state = Policy("x", limit), cost, now_us, state
-    part._kept_in, part._kept_as, part._measure = None, at, None
-    part.allowed = limit.take(state, now_us, cost) is not None
-    return part
+    allowed = limit.take(state, now_us, cost) is not None
+    return Decision(Policy("x", limit), cost, state, now_us, allowed=allowed, bucket_key=at)
 
 
 def used_up(limit: TokenBucket, cost: int = 1, *, at: str, now_us: int = NOW) -> Decision:
@@ -86,7 +83,7 @@ def test_a_higher_cost_is_told_its_own_wait() -> None:
 
 
 def test_the_longest_wait_is_told_and_every_part_of_the_same_call() -> None:
-    whole = reported([used_up(FAST, at="a"), used_up(SLOW, at="b"), said(FixedWindow("9/h"), None, at="c")])
+    whole = Decision.combine([used_up(FAST, at="a"), used_up(SLOW, at="b"), said(FixedWindow("9/h"), None, at="c")])
     deny = remembering(whole, keys=["block", "a", "b", "c"])
     assert len(deny) == 2
     found = deny.find(["block", "a", "b", "c"], 1, NOW + 400_000)
@@ -109,7 +106,7 @@ def test_of_two_refusals_the_longer_wait_is_told() -> None:
 
 
 def test_somebody_else_is_told_of_the_shared_bucket_only() -> None:
-    whole = reported([said(FAST, None, at="of a"), used_up(SLOW, at="of all")])
+    whole = Decision.combine([said(FAST, None, at="of a"), used_up(SLOW, at="of all")])
     deny = remembering(whole, keys=["block of a", "of a", "of all"])
     found = deny.find(["block of b", "of b", "of all"], 1, NOW)
     assert found is not None
@@ -118,8 +115,7 @@ def test_somebody_else_is_told_of_the_shared_bucket_only() -> None:
 
 
 def test_a_block_is_remembered_like_a_bucket() -> None:
-    decision = blocked([said(FAST, None, at="a")], 60 * SECOND)
-    decision._kept_as = "block"
+    decision = Decision.blocked([said(FAST, None, at="a")], 60 * SECOND, "block")
     deny = remembering(decision, keys=["block", "a"])
     found = deny.find(["block", "a"], 1, NOW + 250_000)
     assert found is not None
@@ -210,7 +206,7 @@ async def test_a_refusal_that_was_on_its_way_when_its_key_was_reset_is_not_remem
     async with new_store(any_redis.url) as store:
         limiter = Limiter("1/day", store=store)
         await limiter.try_acquire("a")
-        refusal, reset = limiter.ask("a", 1, ""), limiter._buckets.reset("a", "")
+        refusal, reset = limiter.decide("a", 1, ""), limiter._buckets.reset("a", "")
         assert not isinstance(refusal, Decision)
         assert reset is not None
         assert not (await refusal).allowed

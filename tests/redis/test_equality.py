@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from asgi_ratelimit import Decision, FixedWindow, LeakyBucket, SlidingWindow, TokenBucket
 from asgi_ratelimit.limits import Limit, Scope
-from tests.support.servers import Cluster, Server
+from tests.support.servers import KINDS, Cluster, Server
 from tests.support.stores import new_store
 from tests.support.traces import (
     ALGORITHMS,
@@ -34,7 +34,7 @@ from tests.support.traces import (
 )
 
 TRACES, FORWARD_TRACES = traces_of(STEPS), traces_of(FORWARD)
-OTHERS = ("redis-7.0", "valkey-8.1")
+OTHERS = KINDS[1:]
 
 Play = Callable[[Sequence[Limit], int, Sequence[Step]], list[Told]]
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from asgi_ratelimit import FixedWindow, Limiter, MemoryStore, SlidingWindow, TokenBucket
 from asgi_ratelimit.limits import Limit
 from asgi_ratelimit.rate import Rate
-from asgi_ratelimit.redis.wire import command, described, read_state, refundable, shape, write
+from asgi_ratelimit.redis.wire import command, shape, write
 from asgi_ratelimit.testing import ManualClock
 from tests.support.traces import ALL
 
@@ -33,7 +33,7 @@ class Asked:
 @given(ANY, st.data())
 def test_a_double_holds_all_that_is_said_of_a_limit(limit: Limit, data: st.DataObject) -> None:
     cost = data.draw(st.integers(1, limit.capacity))
-    kind, *numbers = described(limit, cost)
+    kind, *numbers = limit.encode(cost)
     assert (
         kind == {"TokenBucket": "T", "LeakyBucket": "L", "FixedWindow": "F", "SlidingWindow": "S"}[type(limit).__name__]
     )
@@ -44,7 +44,7 @@ def test_a_double_holds_all_that_is_said_of_a_limit(limit: Limit, data: st.DataO
 @given(ANY.filter(lambda limit: isinstance(limit, TokenBucket)), st.data())
 def test_a_cost_and_a_depth_are_whole_microseconds_and_ticks(limit: Any, data: st.DataObject) -> None:
     cost = data.draw(st.integers(1, limit.capacity))
-    ticks, cost_us, cost_part, depth_us, depth_part = map(int, described(limit, cost)[1:])
+    ticks, cost_us, cost_part, depth_us, depth_part = map(int, limit.encode(cost)[1:])
     assert cost_us * ticks + cost_part == cost * limit.interval
     assert depth_us * ticks + depth_part == limit.depth
     assert max(cost_part, depth_part) < ticks
@@ -54,8 +54,8 @@ def test_another_kind_of_limit_is_refused_in_words() -> None:
     class Lottery(Limit):
         __slots__ = ()
 
-    with pytest.raises(ValueError, match=r"Lottery.* cannot be kept in Redis; use a TokenBucket"):
-        described(Lottery(Rate(1, 1_000_000), None, None, "user", None), 1)
+    with pytest.raises(ValueError, match=r"Lottery.* cannot be kept in Redis; use one of the kinds"):
+        Lottery(Rate(1, 1_000_000)).encode(1)
 
 
 @pytest.mark.anyio
@@ -69,7 +69,7 @@ async def test_what_is_refunded_names_its_charge() -> None:
     }
     for limit, charge in charges.items():
         decision = await Limiter(limit, store=store).try_acquire("a", cost=2)
-        assert refundable(decision) == [*described(limit, 2), *charge]
+        assert [*limit.encode_charge(decision.state, decision.now_us)] == charge
 
 
 def test_checks_of_one_shape_that_stand_together_are_one_run() -> None:
@@ -97,4 +97,4 @@ def test_commands_are_written_in_redis_own_protocol() -> None:
     ],
 )
 def test_a_state_is_read_from_its_place(limit: Limit, said: list[Any], state: Any) -> None:
-    assert read_state(limit, [0, 0, *said, "next"], 2) == (state, 2 + len(said))
+    assert limit.decode([0, 0, *said, "next"], 2) == (state, 2 + len(said))

@@ -10,8 +10,7 @@ import httpx
 
 from asgi_ratelimit import MemoryStore
 from asgi_ratelimit.discord import DiscordClient
-from asgi_ratelimit.discord.permits import memory
-from asgi_ratelimit.discord.permits.memory import MemoryLeases
+from asgi_ratelimit.discord.permits.memory import MemoryPermits, permits_by_owner
 from asgi_ratelimit.testing import FakeDiscord, ManualClock
 
 # Of the form that Discord's have; none of it was ever issued.
@@ -92,18 +91,18 @@ async def rid_of(*tasks: asyncio.Task[Any]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def permits_in(store: MemoryStore) -> Mapping[str, MemoryLeases]:
+def permits_in(store: MemoryStore) -> Mapping[str, MemoryPermits]:
     """The permits in a store, by their owner."""
-    return memory._owners.of(store)._leases
+    return permits_by_owner.of(store).owners
 
 
-def flights(store: MemoryStore) -> int:
-    """Calls of which the store believes that they are under way."""
-    return sum(len(record.flights) for leases in permits_in(store).values() for record in leases._records.values())
+def calls_in_flight(store: MemoryStore) -> int:
+    """Calls that are under way, as the store has it."""
+    return sum(len(each.in_flight) for permits in permits_in(store).values() for each in permits._buckets.values())
 
 
 def held(store: MemoryStore) -> int:
     """Permits that the store counts towards global limits now."""
-    for leases in permits_in(store).values():
-        leases.sweep()
-    return sum(len(leases._held) for leases in permits_in(store).values())
+    for permits in permits_in(store).values():
+        permits.sweep()
+    return sum(len(permits._held) for permits in permits_in(store).values())

@@ -56,12 +56,12 @@ class Seen:
             self.note_answer(decision)
 
     def note_answer(self, decision: Decision) -> None:
-        self.end_gap(decision._now_us)
-        self.last, self.left = decision._now_us, decision.remaining
+        self.end_gap(decision.now_us)
+        self.last, self.left = decision.now_us, decision.remaining
         if decision.allowed:
-            self.admitted.append(decision.parts[-1]._now_us)
+            self.admitted.append(decision.parts[-1].now_us)
         else:
-            self.refused[decision.limit] = max(self.refused.get(decision.limit, 0), decision._now_us)
+            self.refused[decision.limit] = max(self.refused.get(decision.limit, 0), decision.now_us)
 
     def end_gap(self, now_us: int) -> None:
         if self.alone:

@@ -7,13 +7,13 @@ shared  permits of all processes that share a Redis; permits.lua: the same arith
 
 from __future__ import annotations
 
-from asgi_ratelimit.discord.permits.memory import Leases, local_permits
+from asgi_ratelimit.discord.permits.memory import Permits, local_permits
 from asgi_ratelimit.discord.permits.shared import shared_permits
 from asgi_ratelimit.store import ScriptStore, Store
 
 __all__ = ["permits_of"]
 
 
-def permits_of(store: Store, owner: str) -> Leases:
+def permits_of(store: Store, owner: str) -> Permits:
     """The permits of `owner`, e.g. of one bot's token: shared ones if the store runs scripts, else of this process."""
     return shared_permits(store, owner) if isinstance(store, ScriptStore) else local_permits(store, owner)

@@ -1,8 +1,8 @@
-"""The arithmetic of a bucket whose limit nobody states: the answers of whoever counts teach it.
+"""The arithmetic of one bucket whose limit is not published: the responses to calls teach it.
 
-A permit is taken before a call is sent, and settled when its answer is in. What an answer says held at some moment
-between the two, so all that is known of a reset are its bounds. All times are whole microseconds of one clock.
-leases.lua is the twin of this file: the same integers, the same order.
+A permit is taken before a call is sent, and settled when its response is in. What a response reports was true at some
+moment between the two. So a reset is only bounded: `reset_min` and `reset_max`. All times are whole microseconds of one
+clock. permits.lua computes the same integers in the same order.
 """
 
 from __future__ import annotations
@@ -10,30 +10,30 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-__all__ = ["ANSWER", "FIXED", "HIDDEN", "SLIDING", "UNKNOWN", "Answer", "Record", "Verdict"]
+__all__ = ["AWAIT_RESPONSE", "FIXED", "HIDDEN", "SLIDING", "UNKNOWN", "CallReport", "LearnedBucket", "Verdict"]
 
 UNKNOWN: Final = 0
 FIXED: Final = 1  # a window that ends all at once
 SLIDING: Final = 2  # one more every `slot`
-HIDDEN: Final = 3  # its answers are silent; `limit` in every `slot` is what its refusals have taught
+HIDDEN: Final = 3  # its responses report no limit; refusals have taught `limit` calls in every `slot`
 
-ANSWER: Final = -1  # instead of a wait: until one of the calls in flight is answered
+AWAIT_RESPONSE: Final = -1  # instead of a wait: until one of the calls in flight has its response
 
-EARLY: Final = 1_000  # headers are rounded to milliseconds, and nobody says in which direction
+EARLY: Final = 1_000  # headers are rounded to milliseconds, up or down
 LATE: Final = 1_000
-QUIET: Final = 10_000_000  # after which a new burst begins
-KEPT: Final = 60_000_000  # beyond its last moment of use
+IDLE: Final = 10_000_000  # after which a new burst begins
+RETENTION: Final = 60_000_000  # after the last moment at which it matters
 
 Verdict = Literal["unsent", "lost", "answered", "limited", "sublimited", "stopped", "banned"]
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What became of a call.
+class CallReport:
+    """The outcome of a call.
 
-    "unsent": it never left. "lost": it left, and nothing is known. "answered": by anything but a 429. A 429 is
+    "unsent": it never left. "lost": it left, and there is no response. "answered": the response is no 429. A 429 is
     "limited" (its bucket), "sublimited" (its kind of call alone), "stopped" (everything under the global limit) or
-    "banned" (everything). `bucket` is "" and `limit` 0 where the answer did not tell.
+    "banned" (everything). `bucket` is "" and `limit` 0 if the response does not report them.
     """
 
     verdict: Verdict
@@ -45,171 +45,172 @@ class Answer:
 
 
 @dataclass(slots=True)
-class Record:
-    """What is known of one bucket, and the permits that are out."""
+class LearnedBucket:
+    """What responses have taught about one bucket, and the permits that are out."""
 
-    limit: int = 0  # 0: not known
-    remaining: int = 0  # as of the last answer: permits that are out are not taken off
-    lo: int = 0  # it is full again at `lo` or later,
-    hi: int = 0  # and at `hi` at the latest
-    asof: int = 0  # when the last answer came
-    stopped: int = 0  # until then nothing may go
-    probes: int = 1  # may be out while the limit is unknown
+    limit: int = 0  # 0: not learned yet
+    remaining: int = 0  # as of the last response: permits that are out are not taken off
+    reset_min: int = 0  # it is full again at `reset_min` or later,
+    reset_max: int = 0  # and at `reset_max` at the latest
+    updated_at: int = 0  # when the last response came
+    stopped: int = 0  # until then no call may go
+    probes: int = 1  # may be out while the limit is not learned
     kind: int = UNKNOWN
-    slot: int = 0  # what a full bucket's first answer said: of FIXED the window, of SLIDING one token's time
+    slot: int = 0  # as a full bucket's first response reports it: of FIXED the window, of SLIDING one token's time
     opened: int = 0  # when the present burst began (of HIDDEN after a refusal: when the next may), and
-    passed: int = 0  # how many of its calls were let through without a word about the limit
-    flights: dict[str, int] = field(default_factory=dict)  # permit -> when it is given up for lost
+    passed: int = 0  # how many of its calls got through with no limit reported
+    in_flight: dict[str, int] = field(default_factory=dict)  # permit -> when it counts as lost
 
     # Before a call
 
     def wait(self, now: int) -> int:
-        """Microseconds until one more may go: 0 for now, ANSWER if that depends on those in flight."""
-        self._give_up(now)
-        out = len(self.flights)
+        """Microseconds until one more may go. 0: now. AWAIT_RESPONSE: it depends on the calls in flight."""
+        self._expire(now)
+        out = len(self.in_flight)
         if now < self.stopped:
             return self.stopped - now
         if not self.limit:
-            return 0 if out < self.probes else ANSWER
-        if now >= self.hi:
-            return 0 if out < self.limit else ANSWER
+            return 0 if out < self.probes else AWAIT_RESPONSE
+        if now >= self.reset_max:
+            return 0 if out < self.limit else AWAIT_RESPONSE
         if out < self.remaining:
             return 0
         if self.kind == SLIDING:
-            due = self.hi + out * (self.slot + LATE) - (self.limit - 1) * (self.slot - EARLY)
+            due = self.reset_max + out * (self.slot + LATE) - (self.limit - 1) * (self.slot - EARLY)
             return max(0, due - now)
-        return ANSWER if self.remaining > 0 else self.hi - now
+        return AWAIT_RESPONSE if self.remaining > 0 else self.reset_max - now
 
     def take(self, permit: str, now: int, until: int) -> None:
-        """A call goes; without an answer by `until` it is given up for lost."""
-        is_rested = now >= self.hi if self.kind == HIDDEN else not self.limit and now > self.asof + QUIET
-        if is_rested and not self.flights:
+        """A call goes. Without a response by `until` it counts as lost."""
+        is_rested = now >= self.reset_max if self.kind == HIDDEN else not self.limit and now > self.updated_at + IDLE
+        if is_rested and not self.in_flight:
             self.opened, self.passed = now, 0
-        self.flights[permit] = until
+        self.in_flight[permit] = until
 
-    def over(self) -> int:
-        """When nothing is lost any more by forgetting it."""
-        return max(self.hi, self.stopped, self.asof, *self.flights.values()) + KEPT
+    def expires_at(self) -> int:
+        """When it may be forgotten without any harm."""
+        return max(self.reset_max, self.stopped, self.updated_at, *self.in_flight.values()) + RETENTION
 
-    def _give_up(self, now: int) -> None:
-        if self.flights and min(self.flights.values()) <= now:
-            for permit in [permit for permit, until in self.flights.items() if until <= now]:
-                del self.flights[permit]
+    def _expire(self, now: int) -> None:
+        if self.in_flight and min(self.in_flight.values()) <= now:
+            for permit in [permit for permit, until in self.in_flight.items() if until <= now]:
+                del self.in_flight[permit]
                 self._count_one(now)
 
     # After it
 
-    def settle(self, answer: Answer, sent: int, now: int) -> None:
-        """Learn from an answer about this bucket; its permit is back already."""
-        if answer.verdict == "lost":
+    def settle(self, report: CallReport, sent: int, now: int) -> None:
+        """Learn from a report about this bucket. Its permit is back already."""
+        if report.verdict == "lost":
             self._count_one(now)
-        elif answer.verdict == "limited":
-            self._refused(answer, sent, now)
-        elif answer.verdict == "answered" and answer.limit:
-            self._told(answer, sent, now)
-        elif answer.verdict == "answered":
-            self._silent(sent, now)
+        elif report.verdict == "limited":
+            self._on_refusal(report, sent, now)
+        elif report.verdict == "answered" and report.limit:
+            self._on_limit(report, sent, now)
+        elif report.verdict == "answered":
+            self._on_silence(sent, now)
 
     def _count_one(self, now: int) -> None:
-        """A call of which nothing is known may have been counted, perhaps as the first of a full bucket."""
-        if self.limit and now >= self.hi:
-            self.remaining, self.hi = self.limit - 1, now + self.slot + LATE
+        """A call without a response may have been counted, perhaps as the first of a full bucket."""
+        if self.limit and now >= self.reset_max:
+            self.remaining, self.reset_max = self.limit - 1, now + self.slot + LATE
             return
         self.remaining = max(0, self.remaining - 1)
         if self.kind == SLIDING:
-            self.hi += self.slot
+            self.reset_max += self.slot
 
-    def _told(self, answer: Answer, sent: int, now: int) -> None:
-        lo, hi = sent + answer.reset_us - EARLY, now + answer.reset_us + LATE
-        if self.kind == HIDDEN or self.limit != answer.limit:
-            self.kind, self.slot, self.lo, self.hi = UNKNOWN, 0, 0, 0
-        self.limit = answer.limit
-        if self.kind == UNKNOWN and answer.remaining == answer.limit - 1:
-            self.slot = answer.reset_us
-        if not self.hi:
-            self._begin(answer, lo, hi)
-        elif hi < self.lo:
-            return  # overtaken by the answer to a later call
+    def _on_limit(self, report: CallReport, sent: int, now: int) -> None:
+        lo, hi = sent + report.reset_us - EARLY, now + report.reset_us + LATE
+        if self.kind == HIDDEN or self.limit != report.limit:
+            self.kind, self.slot, self.reset_min, self.reset_max = UNKNOWN, 0, 0, 0
+        self.limit = report.limit
+        if self.kind == UNKNOWN and report.remaining == report.limit - 1:
+            self.slot = report.reset_us
+        if not self.reset_max:
+            self._reset(report, lo, hi)
+        elif hi < self.reset_min:
+            return  # overtaken by the response to a later call
         elif self.kind == SLIDING:
-            self._slide(answer, sent, lo, hi)
-        elif self.kind == UNKNOWN and lo > self.hi and now < self.lo and self.slot:
+            self._slide(report, sent, lo, hi)
+        elif self.kind == UNKNOWN and lo > self.reset_max and now < self.reset_min and self.slot:
             self.kind = SLIDING  # the same window cannot have been over, and yet its end has moved
-            self._slide(answer, sent, lo, hi)
-        elif lo > self.hi:
-            self._begin(answer, lo, hi)
+            self._slide(report, sent, lo, hi)
+        elif lo > self.reset_max:
+            self._reset(report, lo, hi)
         else:
-            self._narrow(answer, sent, lo, hi, now)
-        self.asof = now
+            self._narrow(report, sent, lo, hi, now)
+        self.updated_at = now
 
-    def _begin(self, answer: Answer, lo: int, hi: int) -> None:
-        self.remaining, self.lo, self.hi = answer.remaining, lo, hi
+    def _reset(self, report: CallReport, lo: int, hi: int) -> None:
+        self.remaining, self.reset_min, self.reset_max = report.remaining, lo, hi
 
-    def _slide(self, answer: Answer, sent: int, lo: int, hi: int) -> None:
-        if sent >= self.asof:
-            self.remaining, self.lo, self.hi = answer.remaining, lo, hi
+    def _slide(self, report: CallReport, sent: int, lo: int, hi: int) -> None:
+        if sent >= self.updated_at:
+            self.remaining, self.reset_min, self.reset_max = report.remaining, lo, hi
         else:
-            self.remaining = min(self.remaining, answer.remaining)
-            self.lo, self.hi = max(self.lo, lo), max(self.hi, hi)
+            self.remaining = min(self.remaining, report.remaining)
+            self.reset_min, self.reset_max = max(self.reset_min, lo), max(self.reset_max, hi)
 
-    def _narrow(self, answer: Answer, sent: int, lo: int, hi: int, now: int) -> None:
-        later = sent >= self.asof
-        self.remaining = answer.remaining if later else min(self.remaining, answer.remaining)
-        if self.kind == UNKNOWN and later and answer.remaining < answer.limit - 1 and hi < self.lo + self.slot:
+    def _narrow(self, report: CallReport, sent: int, lo: int, hi: int, now: int) -> None:
+        later = sent >= self.updated_at
+        self.remaining = report.remaining if later else min(self.remaining, report.remaining)
+        if self.kind == UNKNOWN and later and report.remaining < report.limit - 1 and hi < self.reset_min + self.slot:
             self.kind = FIXED  # one more was counted, and the end has not moved
-        if self.kind == FIXED and now < self.hi:
-            self.lo, self.hi = max(self.lo, lo), min(self.hi, hi)
+        if self.kind == FIXED and now < self.reset_max:
+            self.reset_min, self.reset_max = max(self.reset_min, lo), min(self.reset_max, hi)
         else:  # perhaps it was counted in the next window already
-            self.hi = max(self.hi, hi)
+            self.reset_max = max(self.reset_max, hi)
 
-    def _silent(self, sent: int, now: int) -> None:
+    def _on_silence(self, sent: int, now: int) -> None:
         self.passed += 1
         self.probes += 1
         if not self.limit:
-            self.asof = now
+            self.updated_at = now
             return
-        if self.kind == HIDDEN and sent < self.opened:  # let through before the refusal that we have heard of
+        if self.kind == HIDDEN and sent < self.opened:  # let through before the latest refusal
             self.limit = max(self.limit, self.passed)
         self._count_one(now)
 
-    def _refused(self, answer: Answer, sent: int, now: int) -> None:
-        end = now + answer.retry_us + LATE
-        if self.kind == HIDDEN and sent < self.opened:  # of the burst that has been refused already
-            if sent + answer.retry_us - EARLY > self.hi:  # and yet by a later window
-                self.remaining, self.lo, self.hi = 0, end, end
-        elif self.kind == HIDDEN or self._is_silent(answer):
-            self._uncover(answer, end)
+    def _on_refusal(self, report: CallReport, sent: int, now: int) -> None:
+        end = now + report.retry_us + LATE
+        if self.kind == HIDDEN and sent < self.opened:  # of a burst that was refused already
+            if sent + report.retry_us - EARLY > self.reset_max:  # and yet by a later window
+                self.remaining, self.reset_min, self.reset_max = 0, end, end
+        elif self.kind == HIDDEN or self._is_silent(report):
+            self._uncover(report, end)
         else:
             self.kind, self.slot, self.remaining = UNKNOWN, 0, 1
-            self.limit = answer.limit or self.limit
-            self.lo, self.hi = now, max(self.hi, end, now + answer.reset_us + LATE)
-        self.stopped, self.probes, self.asof = max(self.stopped, end), 1, now
+            self.limit = report.limit or self.limit
+            self.reset_min, self.reset_max = now, max(self.reset_max, end, now + report.reset_us + LATE)
+        self.stopped, self.probes, self.updated_at = max(self.stopped, end), 1, now
 
-    def _is_silent(self, refusal: Answer) -> bool:
-        """Whether only refusals tell of the limit, or not even they."""
+    def _is_silent(self, refusal: CallReport) -> bool:
+        """Whether responses other than refusals report no limit."""
         return not self.slot and (self.probes > 1 or not (refusal.limit or self.limit))
 
-    def _uncover(self, answer: Answer, end: int) -> None:
-        """A refusal by a bucket whose answers are silent: what it let through before is what it allows.
+    def _uncover(self, report: CallReport, end: int) -> None:
+        """Learn a hidden limit from its refusal: the calls that passed before are the limit.
 
-        At least that: answers may be on their way, which `_silent` adds. The window began after `opened`.
+        It may be higher: more responses may be on their way, and `_on_silence` adds them. The window began after
+        `opened`.
         """
-        let = max(1, self.passed)
-        limit = answer.limit or let
-        self.limit = min(limit, let) if self.kind == HIDDEN else limit
-        self.passed = 0 if answer.limit else self.passed
-        self.slot = end - self.opened if self.opened else answer.retry_us + LATE
-        one_us = (answer.reset_us - answer.retry_us) // max(1, answer.limit - 1)
-        if answer.limit > 1 and one_us > LATE:  # it is full later than one more may go: it fills one by one
+        passed = max(1, self.passed)
+        limit = report.limit or passed
+        self.limit = min(limit, passed) if self.kind == HIDDEN else limit
+        self.passed = 0 if report.limit else self.passed
+        self.slot = end - self.opened if self.opened else report.retry_us + LATE
+        one_us = (report.reset_us - report.retry_us) // max(1, report.limit - 1)
+        if report.limit > 1 and one_us > LATE:  # it is full later than one more may go: it fills one by one
             self.limit, self.slot = 1, one_us + LATE
-        self.kind, self.remaining, self.lo, self.hi, self.opened = HIDDEN, 0, end, end, end
+        self.kind, self.remaining, self.reset_min, self.reset_max, self.opened = HIDDEN, 0, end, end, end
 
-    # As it is kept elsewhere
+    # As it is stored elsewhere
 
-    def text(self) -> str:
-        """All of it, as Redis keeps it."""
+    def as_text(self) -> str:
+        """All of it, as it is stored in Redis."""
         numbers = (
-            self.limit, self.remaining, self.lo, self.hi, self.asof, self.stopped,
+            self.limit, self.remaining, self.reset_min, self.reset_max, self.updated_at, self.stopped,
             self.probes, self.kind, self.slot, self.opened, self.passed,
         )  # fmt: skip
-        flights = (f"{permit} {until}" for permit, until in sorted(self.flights.items()))
-        return " ".join([*map(str, numbers), *flights])
+        in_flight = (f"{permit} {until}" for permit, until in sorted(self.in_flight.items()))
+        return " ".join([*map(str, numbers), *in_flight])

@@ -1,4 +1,4 @@
-"""Permits for calls to somebody else's limits: what a store has to offer for them, and how one in memory does."""
+"""Permits for calls to Discord: their interface, and those of one process."""
 
 from __future__ import annotations
 
@@ -12,67 +12,58 @@ from typing import Final, Literal, Protocol
 from weakref import WeakSet, WeakValueDictionary
 
 from asgi_ratelimit.clock import Clock
-from asgi_ratelimit.discord.permits.bucket import ANSWER, Answer, Record
+from asgi_ratelimit.discord.permits.bucket import AWAIT_RESPONSE, CallReport, LearnedBucket
 from asgi_ratelimit.store import PerStore, Store
 
 __all__ = [
-    "ANSWER",
-    "LEASE_US",
+    "AWAIT_RESPONSE",
+    "EXPIRY_US",
     "SECOND_US",
-    "Ask",
-    "Lease",
-    "Leases",
-    "MemoryLeases",
+    "Granted",
+    "MemoryPermits",
     "Permit",
-    "Why",
+    "Permits",
+    "PermitsByOwner",
+    "Wait",
+    "WaitCause",
     "local_permits",
+    "permits_by_owner",
 ]
 
-LEASE_US: Final = 15_000_000  # after which the holder of a permit is taken for dead
-SECOND_US: Final = 1_001_000  # a second of the other side's, and a little for what its clock runs slow
-_MOST_ROUTES = 10_000
+EXPIRY_US: Final = 15_000_000  # after which a permit that is not settled counts as lost
+SECOND_US: Final = 1_001_000  # a second on Discord's clock, which may run slower
+_MOST_ROUTES: Final = 10_000
 _UNNAMED: Final = ("", "")
-_MANY_OWNERS = 64  # at which those without any permit are forgotten
-_RECYCLED = 2  # old records looked at for each new permit
+_MANY_OWNERS: Final = 64  # at which those without any permit are forgotten
+_RECYCLED: Final = 2  # old buckets looked at for each new permit
 
-Why = Literal["", "banned", "stopped", "route", "bucket", "answer", "global"]
+WaitCause = Literal["banned", "stopped", "route", "bucket", "answer", "global"]
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
-    """A permit that is wanted: `name` is its own, `route` the kind of call, `major` the resource it is about.
+class Permit:
+    """Leave for one call. It has to be settled.
 
-    A name has no spaces and is used once.
-
-    `per_second`: the global limit, how many permits of the owner may be used in any second; 0 for a call that it
-    does not count.
+    name        its own: without spaces, used once
+    route       the kind of call
+    major       the resource that the call is about
+    per_second  the global limit: the owner's calls in any second; 0 for a call that it does not count
+    bucket      under which it was given; "" if that is not learned yet
+    sent_us     when it was given
     """
 
     name: str
     route: str
     major: str
     per_second: int
-
-
-@dataclass(frozen=True, slots=True)
-class Permit:
-    """The right to make one call; to be settled."""
-
-    ask: Ask
-    bucket: str  # under which it was given; "": not known yet
+    bucket: str
     sent_us: int
 
 
 @dataclass(frozen=True, slots=True)
-class Lease:
-    """A permit, or why there is none: for how long at least, ANSWER if it depends on the calls in flight.
+class _Reply:
+    """The state of a call's bucket, in microseconds: `full_us` until it is full, `slot_us` of its kind."""
 
-    The rest is what is known of the bucket, in microseconds: `full_us` until it is full, `slot_us` of its kind.
-    """
-
-    permit: Permit | None
-    why: Why
-    wait_us: int
     bucket: str
     limit: int
     remaining: int
@@ -82,24 +73,39 @@ class Lease:
     in_flight: int
 
 
-class Leases(Protocol):
-    """The permits of one owner, e.g. of one bot's token, in one store. Each verb answers at once or promises to."""
+@dataclass(frozen=True, slots=True)
+class Granted(_Reply):
+    """The call may go."""
 
-    def lease(self, ask: Ask) -> Lease | Awaitable[Lease]:
-        """Charge the bucket and the global limit, or neither."""
+    permit: Permit
+
+
+@dataclass(frozen=True, slots=True)
+class Wait(_Reply):
+    """The call may not go yet: for `wait_us` at least, or AWAIT_RESPONSE."""
+
+    cause: WaitCause
+    wait_us: int
+
+
+class Permits(Protocol):
+    """The permits of one owner, e.g. of one bot's token, in one store. A verb may return its result or promise it."""
+
+    def take(self, name: str, route: str, major: str, per_second: int) -> Granted | Wait | Awaitable[Granted | Wait]:
+        """Charge the bucket and the global limit, or neither. The arguments are those of the Permit."""
         ...
 
-    def settle(self, permit: Permit, answer: Answer) -> Awaitable[None] | None:
-        """Give the permit back with what became of it."""
+    def settle(self, permit: Permit, report: CallReport) -> Awaitable[None] | None:
+        """Give the permit back, and learn from the call's outcome."""
         ...
 
     def sweep(self) -> bool:
-        """Forget what is over. Whether anything is left to forget."""
+        """Forget the past. Returns whether anything is left to forget."""
         ...
 
 
-class MemoryLeases:
-    """Permits in this process's memory: thread-safe, and bounded by what was in use in the last minute or so."""
+class MemoryPermits:
+    """Permits in this process's memory: thread-safe, and bounded by the buckets in use in the last minute or so."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -110,120 +116,122 @@ class MemoryLeases:
         self._by_end: list[tuple[int, str]] = []  # the same as a heap, with former ends
         self._names: OrderedDict[str, tuple[str, str]] = OrderedDict()  # route -> its bucket, and its former one
         self._locked: OrderedDict[tuple[str, str], int] = OrderedDict()  # route and resource -> until when
-        self._records: OrderedDict[tuple[str, str], Record] = OrderedDict()  # bucket (or route) and resource
+        self._buckets: OrderedDict[tuple[str, str], LearnedBucket] = OrderedDict()  # bucket (or route) and resource
 
-    def lease(self, ask: Ask) -> Lease:
+    def take(self, name: str, route: str, major: str, per_second: int) -> Granted | Wait:
         with self._lock:
             now = self._clock.now_us()
             self._recycle(now, _RECYCLED)
-            bucket, _ = self._names.get(ask.route, _UNNAMED)
-            record = self._gathered(ask, now)
-            why, wait = self._wait(ask, record, now)
-            permit = None
-            if not wait:
-                permit = Permit(ask, bucket, now)
-                self._take(ask, bucket, record, now)
-            full = max(0, record.hi - now)
-            return Lease(
-                permit, why, wait, bucket, record.limit, record.remaining,
-                full, record.kind, record.slot, len(record.flights),
+            bucket, _ = self._names.get(route, _UNNAMED)
+            learned = self._gathered(route, major, now)
+            cause, wait_us = self._wait(learned, route, major, per_second, now)
+            if not cause:
+                self._take(name, bucket or route, major, per_second, learned, now)
+            state = (
+                bucket, learned.limit, learned.remaining, max(0, learned.reset_max - now),
+                learned.kind, learned.slot, len(learned.in_flight),
             )  # fmt: skip
+            if cause:
+                return Wait(*state, cause, wait_us)
+            return Granted(*state, Permit(name, route, major, per_second, bucket, now))
 
-    def adopt(self, ask: Ask) -> None:
-        """Count a call that another store has let go, whether it would have been let go here or not."""
+    def adopt(self, name: str, route: str, major: str, per_second: int) -> None:
+        """Count a call that another store permitted, whether it would have been permitted here or not."""
         with self._lock:
             now = self._clock.now_us()
-            bucket, _ = self._names.get(ask.route, _UNNAMED)
-            self._take(ask, bucket, self._gathered(ask, now), now)
+            bucket, _ = self._names.get(route, _UNNAMED)
+            self._take(name, bucket or route, major, per_second, self._gathered(route, major, now), now)
 
-    def settle(self, permit: Permit, answer: Answer) -> None:
+    def settle(self, permit: Permit, report: CallReport) -> None:
         with self._lock:
-            now, ask = self._clock.now_us(), permit.ask
+            now = self._clock.now_us()
             self._recycle(now, _RECYCLED)
-            if ask.per_second:
-                self._release(ask.name, answer, now)
-            if answer.verdict == "banned":
-                self._banned = max(self._banned, now + answer.retry_us)
-            elif answer.verdict == "stopped":
-                self._stopped = max(self._stopped, now + answer.retry_us)
-            elif answer.verdict in ("limited", "sublimited"):
-                place = (ask.route, ask.major)
-                self._locked[place] = max(self._locked.get(place, 0), now + answer.retry_us + 1_000)
-            self._learn(permit, answer, now)
+            if permit.per_second:
+                self._release(permit.name, report, now)
+            if report.verdict == "banned":
+                self._banned = max(self._banned, now + report.retry_us)
+            elif report.verdict == "stopped":
+                self._stopped = max(self._stopped, now + report.retry_us)
+            elif report.verdict in ("limited", "sublimited"):
+                place = (permit.route, permit.major)
+                self._locked[place] = max(self._locked.get(place, 0), now + report.retry_us + 1_000)
+            self._learn(permit, report, now)
 
     def sweep(self) -> bool:
         with self._lock:
             now = self._clock.now_us()
-            self._recycle(now, len(self._records) + len(self._locked))
+            self._recycle(now, len(self._buckets) + len(self._locked))
             self._release_held(now)
             # A dict keeps the room that it once needed.
-            self._records, self._locked = OrderedDict(self._records), OrderedDict(self._locked)
-            return bool(self._records or self._locked or self._held or now < max(self._stopped, self._banned))
+            self._buckets, self._locked = OrderedDict(self._buckets), OrderedDict(self._locked)
+            return bool(self._buckets or self._locked or self._held or now < max(self._stopped, self._banned))
 
     # What follows is called with the lock held.
 
-    def _gathered(self, ask: Ask, now: int) -> Record:
-        """The record of a call's bucket. What is known of it under a former name, or under none, moves there."""
-        bucket, former = self._names.get(ask.route, _UNNAMED)
+    def _gathered(self, route: str, major: str, now: int) -> LearnedBucket:
+        """The bucket of a call. What was learned under a former name, or before it had one, moves there."""
+        bucket, former = self._names.get(route, _UNNAMED)
         if not bucket:
-            return self._found((ask.route, ask.major), now) or Record()
-        record = self._found((bucket, ask.major), now)
-        if record is None:  # renamed; but other routes may go on under the former name
-            record = self._moved((former, ask.major), (bucket, ask.major), now)
-        cold = self._moved((ask.route, ask.major), (bucket, ask.major), now)
-        if cold is not None and record is not None:
-            record.flights |= cold.flights
-            self._records[bucket, ask.major] = record
-        return record or cold or Record()
+            return self._live((route, major), now) or LearnedBucket()
+        learned = self._live((bucket, major), now)
+        if learned is None:  # renamed; but other routes may go on under the former name
+            learned = self._moved((former, major), (bucket, major), now)
+        unnamed = self._moved((route, major), (bucket, major), now)
+        if unnamed is not None and learned is not None:
+            learned.in_flight |= unnamed.in_flight
+            self._buckets[bucket, major] = learned
+        return learned or unnamed or LearnedBucket()
 
-    def _moved(self, source: tuple[str, str], target: tuple[str, str], now: int) -> Record | None:
-        record = self._found(source, now)
-        if record is not None:
-            self._records[target] = self._records.pop(source)
-        return record
+    def _moved(self, source: tuple[str, str], target: tuple[str, str], now: int) -> LearnedBucket | None:
+        learned = self._live(source, now)
+        if learned is not None:
+            self._buckets[target] = self._buckets.pop(source)
+        return learned
 
-    def _found(self, place: tuple[str, str], now: int) -> Record | None:
-        record = self._records.get(place)
-        return record if record is not None and record.over() > now else None
+    def _live(self, place: tuple[str, str], now: int) -> LearnedBucket | None:
+        learned = self._buckets.get(place)
+        return learned if learned is not None and learned.expires_at() > now else None
 
-    def _wait(self, ask: Ask, record: Record, now: int) -> tuple[Why, int]:
+    def _wait(
+        self, learned: LearnedBucket, route: str, major: str, per_second: int, now: int
+    ) -> tuple[WaitCause | None, int]:
         if now < self._banned:
             return "banned", self._banned - now
-        if now < self._stopped and ask.per_second:
+        if now < self._stopped and per_second:
             return "stopped", self._stopped - now
-        locked = self._locked.get((ask.route, ask.major), 0)
+        locked = self._locked.get((route, major), 0)
         if now < locked:
             return "route", locked - now
-        wait = record.wait(now)
+        wait = learned.wait(now)
         if wait:
-            return "answer" if wait == ANSWER else "bucket", wait
-        if not ask.per_second:
-            return "", 0
+            return "answer" if wait == AWAIT_RESPONSE else "bucket", wait
+        if not per_second:
+            return None, 0
         self._release_held(now)
-        if len(self._held) < ask.per_second:
-            return "", 0
+        if len(self._held) < per_second:
+            return None, 0
         wait = self._by_end[0][0] - now
-        return "global", ANSWER if wait > SECOND_US else wait
+        return "global", AWAIT_RESPONSE if wait > SECOND_US else wait
 
-    def _take(self, ask: Ask, bucket: str, record: Record, now: int) -> None:
-        record.take(ask.name, now, now + LEASE_US)
-        self._records[bucket or ask.route, ask.major] = record
-        if ask.per_second:
-            self._hold(ask.name, now + LEASE_US)
+    def _take(self, name: str, place: str, major: str, per_second: int, learned: LearnedBucket, now: int) -> None:
+        learned.take(name, now, now + EXPIRY_US)
+        self._buckets[place, major] = learned
+        if per_second:
+            self._hold(name, now + EXPIRY_US)
 
     def _hold(self, name: str, until: int) -> None:
         self._held[name] = until
         heappush(self._by_end, (until, name))
 
-    def _release(self, name: str, answer: Answer, now: int) -> None:
+    def _release(self, name: str, report: CallReport, now: int) -> None:
         self._release_held(now)
         self._held.pop(name, None)
-        if answer.verdict != "unsent":
-            # From the answer on, not from the sending: nobody knows when in between it was counted.
+        if report.verdict != "unsent":
+            # From the response on, not from the sending: Discord counted it at some moment in between.
             self._hold(name, now + SECOND_US)
 
     def _release_held(self, now: int) -> None:
-        """Let go of those that count no longer, and of former ends that stand in front."""
+        """Drop those that count no longer, and former ends at the front of the heap."""
         while self._by_end:
             until, name = self._by_end[0]
             if self._held.get(name) != until:
@@ -234,35 +242,36 @@ class MemoryLeases:
             else:
                 break
 
-    def _learn(self, permit: Permit, answer: Answer, now: int) -> None:
-        ask, (known, _) = permit.ask, self._names.get(permit.ask.route, _UNNAMED)
-        told = answer.bucket if answer.verdict in ("answered", "limited") else ""
-        # A refusal may come from another bucket than the one that answers tell of: that one learns of it, no more.
-        elsewhere = bool(told) and answer.verdict == "limited" and known not in ("", told)
-        if told and not elsewhere:
-            self._name(ask.route, told)
-            known = told
-        record = self._records[known or ask.route, ask.major] = self._gathered(ask, now)
-        given_by = self._found((permit.bucket or ask.route, ask.major), now) or record
-        for holder in (record, given_by):
-            holder.flights.pop(ask.name, None)
-        if elsewhere:
-            record = self._records[told, ask.major] = self._found((told, ask.major), now) or Record()
-        record.settle(answer, permit.sent_us, now)
+    def _learn(self, permit: Permit, report: CallReport, now: int) -> None:
+        route, major = permit.route, permit.major
+        current, _ = self._names.get(route, _UNNAMED)
+        reported = report.bucket if report.verdict in ("answered", "limited") else ""
+        # A refusal may come from another bucket than the route's other responses: that one learns from it, no more.
+        is_other = bool(reported) and report.verdict == "limited" and current not in ("", reported)
+        if reported and not is_other:
+            self._name(route, reported)
+            current = reported
+        learned = self._buckets[current or route, major] = self._gathered(route, major, now)
+        given_by = self._live((permit.bucket or route, major), now) or learned
+        for holder in (learned, given_by):
+            holder.in_flight.pop(permit.name, None)
+        if is_other:
+            learned = self._buckets[reported, major] = self._live((reported, major), now) or LearnedBucket()
+        learned.settle(report, permit.sent_us, now)
 
     def _name(self, route: str, bucket: str) -> None:
-        known, former = self._names.get(route, _UNNAMED)
-        self._names[route] = (bucket, former if known == bucket else known)
+        current, former = self._names.get(route, _UNNAMED)
+        self._names[route] = (bucket, former if current == bucket else current)
         self._names.move_to_end(route)
         if len(self._names) > _MOST_ROUTES:
             self._names.popitem(last=False)
 
     def _recycle(self, now: int, number: int) -> None:
-        """Look at so many of the oldest records, and forget those that are over."""
-        for _ in range(min(number, len(self._records))):
-            place, record = self._records.popitem(last=False)
-            if record.over() > now:
-                self._records[place] = record
+        """Look at so many of the oldest entries, and forget those that have expired."""
+        for _ in range(min(number, len(self._buckets))):
+            place, learned = self._buckets.popitem(last=False)
+            if learned.expires_at() > now:
+                self._buckets[place] = learned
         for _ in range(min(number, len(self._locked))):
             place, until = self._locked.popitem(last=False)
             if until > now:
@@ -273,41 +282,41 @@ class MemoryLeases:
         self._lock = threading.Lock()
 
 
-_all: WeakSet[MemoryLeases] = WeakSet()
+_all: WeakSet[MemoryPermits] = WeakSet()
 
 
 def _after_fork() -> None:
-    for leases in list(_all):
-        leases.renew_lock()
+    for permits in list(_all):
+        permits.renew_lock()
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-class _Owners:
+class PermitsByOwner:
     """The permits of every owner in one store."""
 
     def __init__(self, store: Store) -> None:
         self._clock = store.clock
         self._lock = threading.Lock()
-        self._leases: WeakValueDictionary[str, MemoryLeases] = WeakValueDictionary()
-        self._lasting: set[MemoryLeases] = set()  # also without a client: they may record a used-up limit
+        self.owners: WeakValueDictionary[str, MemoryPermits] = WeakValueDictionary()
+        self._lasting: set[MemoryPermits] = set()  # also without a client: one of their limits may be used up
         self._most_lasting = _MANY_OWNERS
 
-    def open(self, owner: str) -> MemoryLeases:
+    def open(self, owner: str) -> MemoryPermits:
         with self._lock:
             if len(self._lasting) >= self._most_lasting:
-                self._lasting = {leases for leases in self._lasting if leases.sweep()}
+                self._lasting = {permits for permits in self._lasting if permits.sweep()}
                 self._most_lasting = max(_MANY_OWNERS, 2 * len(self._lasting))
-            leases = self._leases.setdefault(owner, MemoryLeases(self._clock))
-            self._lasting.add(leases)
-            return leases
+            permits = self.owners.setdefault(owner, MemoryPermits(self._clock))
+            self._lasting.add(permits)
+            return permits
 
 
-_owners: PerStore[_Owners] = PerStore(_Owners)
+permits_by_owner: PerStore[PermitsByOwner] = PerStore(PermitsByOwner)
 
 
-def local_permits(store: Store, owner: str) -> MemoryLeases:
-    """The permits of `owner` in this process; for one store and owner they are always the same."""
-    return _owners.of(store).open(owner)
+def local_permits(store: Store, owner: str) -> MemoryPermits:
+    """The permits of `owner` in this process. One store and owner always have the same ones."""
+    return permits_by_owner.of(store).open(owner)

@@ -7,121 +7,122 @@ from collections.abc import Awaitable, Sequence
 from importlib.resources import files
 from typing import Any, Final
 
-from asgi_ratelimit.discord.permits.bucket import Answer
-from asgi_ratelimit.discord.permits.memory import LEASE_US, Ask, Lease, MemoryLeases, Permit, Why
+from asgi_ratelimit.discord.permits.bucket import CallReport
+from asgi_ratelimit.discord.permits.memory import EXPIRY_US, Granted, MemoryPermits, Permit, Wait, WaitCause
 from asgi_ratelimit.errors import StoreUnavailable
-from asgi_ratelimit.store import PerStore, Scripts, ScriptStore
+from asgi_ratelimit.store import PerStore, ScriptKeys, Scripts, ScriptStore
 
-__all__ = ["RedisLeases", "shared_permits"]
+__all__ = ["SharedPermits", "shared_permits"]
 
-_CAUSES: Final[tuple[Why, ...]] = ("", "banned", "stopped", "route", "bucket", "answer", "global")  # as in permits.lua
-_FIELDS: Final = 9  # of a lease, as permits.lua writes them
+# As in permits.lua, which says 0 where the call may go.
+_CAUSES: Final[tuple[WaitCause, ...]] = ("banned", "stopped", "route", "bucket", "answer", "global")
+_FIELDS: Final = 9  # of the answer to a `take`
 _PATIENCE_S: Final = 1.0
-_UNSENT: Final = Answer("unsent")
+_UNSENT: Final = CallReport("unsent")
 _SOURCE: Final = files("asgi_ratelimit.discord.permits").joinpath("permits.lua").read_bytes()
 
 
-class RedisLeases:
+class SharedPermits:
     """The permits of one owner, all in one slot of a cluster.
 
-    While the server cannot answer, `local` decides: nobody may run into limits unpaced. It is told of each permit and
-    of what became of it, so that it knows what this process knows. If the store fails closed, nobody decides.
+    While the server cannot answer, `local` decides, so that no call runs into a limit unpaced. It receives every permit
+    and every report, so that it has learned what this process has learned. If the store fails closed, no call goes.
     """
 
-    def __init__(self, scripts: Scripts, owner: str, local: MemoryLeases) -> None:
+    def __init__(self, scripts: Scripts, owner: str, local: MemoryPermits) -> None:
         self._scripts, self.local = scripts, local
         self.names = scripts.keys_of("permits", owner)
         self.fails_closed = scripts.outage == "closed"
 
-    async def lease(self, ask: Ask) -> Lease:
-        """StoreUnavailable where the server cannot answer and nobody else is to. Cancelled, it takes no permit."""
-        answer = self._scripts.call(_Leasing(self, ask))
+    async def take(self, name: str, route: str, major: str, per_second: int) -> Granted | Wait:
+        """Raises StoreUnavailable if the server cannot answer and the store fails closed. Cancelled, it takes none."""
+        reply = self._scripts.call(_Take(self, (name, route, major, per_second)))
         try:
-            return await answer
-        except asyncio.CancelledError:  # perhaps after it has come and before it was read
-            if answer.done() and not answer.cancelled() and answer.exception() is None:
-                self.give_back(answer.result())
+            return await reply
+        except asyncio.CancelledError:  # perhaps after the reply and before it was read
+            if reply.done() and not reply.cancelled() and reply.exception() is None:
+                self.give_back(reply.result())
             raise
 
-    def settle(self, permit: Permit, answer: Answer) -> Awaitable[None]:
-        """On its way at once, before whatever is asked later. It never fails: what is lost frees itself."""
+    def settle(self, permit: Permit, report: CallReport) -> Awaitable[None]:
+        """Sent at once, before all later calls. It never fails: a permit that is not settled expires."""
         if not self.fails_closed:
-            self.local.settle(permit, answer)
-        return self._scripts.call(_Settling(self, permit, answer))
+            self.local.settle(permit, report)
+        return self._scripts.call(_Settle(self.names, permit, report))
 
     def sweep(self) -> bool:
-        """Of what this process keeps; in the server everything goes by itself."""
+        """Forget the past in this process. The server's records expire."""
         return self.local.sweep()
 
-    def give_back(self, lease: Lease) -> None:
-        """Nobody has read the answer."""
-        if lease.permit is not None:
-            self.settle(lease.permit, _UNSENT)
+    def give_back(self, reply: Granted | Wait) -> None:
+        """No caller has received this reply."""
+        if isinstance(reply, Granted):
+            self.settle(reply.permit, _UNSENT)
 
 
-def shared_permits(store: ScriptStore, owner: str) -> RedisLeases:
+def shared_permits(store: ScriptStore, owner: str) -> SharedPermits:
     """The permits of `owner` in a store that runs scripts."""
     scripts = store.scripts(_SOURCE, patience=_PATIENCE_S)
-    local = _locals.of(store).setdefault(owner, MemoryLeases(scripts.clock))
-    return RedisLeases(scripts, owner, local)
+    local = _locals.of(store).setdefault(owner, MemoryPermits(scripts.clock))
+    return SharedPermits(scripts, owner, local)
 
 
-_locals: PerStore[dict[str, MemoryLeases]] = PerStore(lambda store: {})
+_locals: PerStore[dict[str, MemoryPermits]] = PerStore(lambda store: {})
 
 
-class _Leasing:
-    """A permit is wanted."""
+class _Take:
+    """A call that wants a permit. `wanted` are the arguments of `take`."""
 
-    __slots__ = ("arguments", "ask", "keys", "leases")
+    __slots__ = ("arguments", "keys", "permits", "wanted")
 
-    def __init__(self, leases: RedisLeases, ask: Ask) -> None:
-        names = leases.names
-        self.leases, self.ask, self.keys = leases, ask, (names.base,)
-        self.arguments: Sequence[str | int] = (
-            "lease", ask.name, names.digest(ask.route), names.digest(ask.major), ask.per_second, LEASE_US,
-        )  # fmt: skip
+    def __init__(self, permits: SharedPermits, wanted: tuple[str, str, str, int]) -> None:
+        self.permits, self.wanted, self.keys = permits, wanted, (permits.names.base,)
+        name, route, major, per_second = wanted
+        digest = permits.names.digest
+        self.arguments: Sequence[str | int] = ("take", name, digest(route), digest(major), per_second, EXPIRY_US)
 
-    def read(self, reply: Sequence[Any], start: int) -> tuple[Lease, int]:
+    def read(self, reply: Sequence[Any], start: int) -> tuple[Granted | Wait, int]:
         end = start + _FIELDS
-        why, wait, bucket, *seen = reply[start:end]
-        name = bucket.decode()
-        permit = None if wait else Permit(self.ask, name, reply[0])
-        return Lease(permit, _CAUSES[why], wait, name, *seen), end
+        cause, wait_us, bucket, limit, remaining, full_us, kind, slot_us, in_flight = reply[start:end]
+        state = (bucket.decode(), limit, remaining, full_us, kind, slot_us, in_flight)
+        if cause:
+            return Wait(*state, _CAUSES[cause - 1], wait_us), end
+        return Granted(*state, Permit(*self.wanted, state[0], reply[0])), end
 
-    def decide_without_server(self, error: BaseException) -> Lease:
-        if self.leases.fails_closed:
+    def decide_without_server(self, error: BaseException) -> Granted | Wait:
+        if self.permits.fails_closed:
             raise StoreUnavailable(f"Redis cannot answer ({error}), and no call is to go without it") from error
-        return self.leases.local.lease(self.ask)
+        return self.permits.local.take(*self.wanted)
 
-    def on_delivered(self, result: Lease) -> None:
-        if result.permit is not None and not self.leases.fails_closed:
-            self.leases.local.adopt(self.ask)
+    def on_delivered(self, result: Granted | Wait) -> None:
+        if isinstance(result, Granted) and not self.permits.fails_closed:
+            self.permits.local.adopt(*self.wanted)
 
-    def on_undelivered(self, result: Lease, instead: Lease | None) -> None:
+    def on_undelivered(self, result: Granted | Wait, instead: Granted | Wait | None) -> None:
         """Given back, unless a call goes under this name: it was permitted without the server meanwhile."""
-        if instead is None or instead.permit is None:
-            self.leases.give_back(result)
+        if not isinstance(instead, Granted):
+            self.permits.give_back(result)
 
 
-class _Settling:
-    """A permit comes back."""
+class _Settle:
+    """A permit that comes back."""
 
     __slots__ = ("arguments", "keys")
 
-    def __init__(self, leases: RedisLeases, permit: Permit, answer: Answer) -> None:
-        ask, digest, self.keys = permit.ask, leases.names.digest, (leases.names.base,)
+    def __init__(self, names: ScriptKeys, permit: Permit, report: CallReport) -> None:
+        digest, self.keys = names.digest, (names.base,)
         self.arguments: Sequence[str | int] = (
-            "settle", ask.name, digest(ask.route), digest(ask.major), ask.per_second,
+            "settle", permit.name, digest(permit.route), digest(permit.major), permit.per_second,
             permit.bucket and digest(permit.bucket), permit.sent_us,
-            answer.verdict, answer.bucket, answer.bucket and digest(answer.bucket),
-            answer.limit, answer.remaining, answer.reset_us, answer.retry_us,
+            report.verdict, report.bucket, report.bucket and digest(report.bucket),
+            report.limit, report.remaining, report.reset_us, report.retry_us,
         )  # fmt: skip
 
     def read(self, reply: Sequence[Any], start: int) -> tuple[None, int]:
         return None, start + 1
 
     def decide_without_server(self, error: BaseException) -> None:
-        """Nothing: the permit frees itself."""
+        """Nothing: the permit expires."""
 
     def on_delivered(self, result: None) -> None: ...
 

@@ -12,8 +12,17 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from asgi_ratelimit.discord.permits.bucket import ANSWER, FIXED, HIDDEN, LATE, SLIDING, UNKNOWN, Answer, Record
-from asgi_ratelimit.discord.permits.memory import LEASE_US
+from asgi_ratelimit.discord.permits.bucket import (
+    AWAIT_RESPONSE,
+    FIXED,
+    HIDDEN,
+    LATE,
+    SLIDING,
+    UNKNOWN,
+    CallReport,
+    LearnedBucket,
+)
+from asgi_ratelimit.discord.permits.memory import EXPIRY_US
 
 START = 1_700_000_000_000_000
 SECOND = 1_000_000
@@ -38,14 +47,14 @@ class FixedServer:
     used: int = 0
     end: int = 0
 
-    def count(self, now: int) -> Answer:
+    def count(self, now: int) -> CallReport:
         if now >= self.end:
             self.used, self.end = 0, self.next_end(now)
         reset = self.end - now
         if self.used >= self.limit:
-            return Answer("limited", "b", self.limit, 0, self.rounded(reset), reset)
+            return CallReport("limited", "b", self.limit, 0, self.rounded(reset), reset)
         self.used += 1
-        return Answer("answered", "b", self.limit, self.limit - self.used, self.rounded(reset))
+        return CallReport("answered", "b", self.limit, self.limit - self.used, self.rounded(reset))
 
     def next_end(self, now: int) -> int:
         return now + self.window
@@ -71,14 +80,14 @@ class SlidingServer:
     rounded: Callable[[int], int]
     full: int = 0
 
-    def count(self, now: int) -> Answer:
+    def count(self, now: int) -> CallReport:
         slot = self.window // self.limit
         full = max(self.full, now) + slot
         retry = full - now - self.limit * slot
         if retry > 0:
-            return Answer("limited", "b", self.limit, 0, self.rounded(self.full - now), retry)
+            return CallReport("limited", "b", self.limit, 0, self.rounded(self.full - now), retry)
         self.full = full
-        return Answer("answered", "b", self.limit, -retry // slot, self.rounded(full - now))
+        return CallReport("answered", "b", self.limit, -retry // slot, self.rounded(full - now))
 
     def shortest(self, calls: int, round_trip: int) -> int:
         trip = round_trip if self.limit == 1 else 0  # with one at a time, as above
@@ -91,11 +100,11 @@ class HiddenServer(FixedServer):
 
     tells: bool = True
 
-    def count(self, now: int) -> Answer:
+    def count(self, now: int) -> CallReport:
         answer = super().count(now)
         if answer.verdict == "answered":
-            return Answer("answered")
-        return answer if self.tells else Answer("limited", retry_us=answer.retry_us)
+            return CallReport("answered")
+        return answer if self.tells else CallReport("limited", retry_us=answer.retry_us)
 
 
 SERVERS = (FixedServer, ClockServer, SlidingServer)
@@ -117,11 +126,11 @@ LONGEST = 2 * 60_000  # there and back, without spikes
 
 @dataclass
 class Client:
-    """Sends calls as the record allows; what is refused is sent again."""
+    """Sends calls as the bucket allows; what is refused is sent again."""
 
     server: SomeServer
     latency: Callable[[], int]
-    record: Record = field(default_factory=Record)
+    bucket: LearnedBucket = field(default_factory=LearnedBucket)
     now: int = START
     waiting: int = 0
     counted: list[int] = field(default_factory=list)  # when, by the server
@@ -137,7 +146,7 @@ class Client:
             if happen() is not self._wake or number == self._alarm:
                 self._send()
         assert not self.waiting, "some were never sent"
-        assert not self.record.flights
+        assert not self.bucket.in_flight
 
     def _at(self, moment: int, happen: Callable[[], object]) -> int:
         number = next(self._order)
@@ -152,14 +161,14 @@ class Client:
 
     def _send(self) -> None:
         while self.waiting:
-            wait = self.record.wait(self.now)
+            wait = self.bucket.wait(self.now)
             if wait:
-                assert wait != ANSWER or self.record.flights, "it waits for an answer that nobody will give"
-                self._alarm = self._at(self.now + wait, self._wake) if wait != ANSWER else -1
+                assert wait != AWAIT_RESPONSE or self.bucket.in_flight, "it waits for a response that never comes"
+                self._alarm = self._at(self.now + wait, self._wake) if wait != AWAIT_RESPONSE else -1
                 return
             self.waiting -= 1
             permit, sent = f"permit{next(self._order)}", self.now
-            self.record.take(permit, sent, sent + LEASE_US)
+            self.bucket.take(permit, sent, sent + EXPIRY_US)
             self._at(sent + self.latency(), lambda permit=permit, sent=sent: self._reach(permit, sent))  # type: ignore[misc]
 
     def _reach(self, permit: str, sent: int) -> None:
@@ -168,9 +177,9 @@ class Client:
             self.counted.append(self.now)
         self._at(self.now + self.latency(), lambda: self._hear(permit, sent, answer))
 
-    def _hear(self, permit: str, sent: int, answer: Answer) -> None:
-        del self.record.flights[permit]
-        self.record.settle(answer, sent, self.now)
+    def _hear(self, permit: str, sent: int, answer: CallReport) -> None:
+        del self.bucket.in_flight[permit]
+        self.bucket.settle(answer, sent, self.now)
         if answer.verdict == "limited":
             self.refused, self.waiting = self.refused + 1, self.waiting + 1
 
@@ -249,17 +258,17 @@ def test_a_client_that_finds_the_bucket_used_is_refused_once_at_most(kind: type[
 SLOT = 200_000
 
 
-def told(remaining: int, reset: int, limit: int = 5) -> Answer:
-    return Answer("answered", "b", limit, remaining, reset)
+def report(remaining: int, reset: int, limit: int = 5) -> CallReport:
+    return CallReport("answered", "b", limit, remaining, reset)
 
 
-def told_record(kind: int) -> Record:
+def told_record(kind: int) -> LearnedBucket:
     """Of five; the second call has just been answered."""
-    record = Record()
-    record.settle(told(4, 5 * SLOT if kind == FIXED else SLOT), START, START)
-    record.settle(told(3, 5 * SLOT if kind == FIXED else 2 * SLOT), START, START)
-    assert record.kind == kind
-    return record
+    bucket = LearnedBucket()
+    bucket.settle(report(4, 5 * SLOT if kind == FIXED else SLOT), START, START)
+    bucket.settle(report(3, 5 * SLOT if kind == FIXED else 2 * SLOT), START, START)
+    assert bucket.kind == kind
+    return bucket
 
 
 def test_the_second_answer_shows_whether_a_bucket_slides() -> None:
@@ -268,66 +277,66 @@ def test_the_second_answer_shows_whether_a_bucket_slides() -> None:
 
 @pytest.mark.parametrize("kind", [FIXED, SLIDING])
 def test_a_lost_call_may_have_been_the_first_of_a_full_bucket(kind: int) -> None:
-    record = told_record(kind)
-    now = record.hi + SECOND
-    record.settle(Answer("lost"), now, now)
-    assert (record.remaining, record.hi) == (4, now + record.slot + LATE)
+    bucket = told_record(kind)
+    now = bucket.reset_max + SECOND
+    bucket.settle(CallReport("lost"), now, now)
+    assert (bucket.remaining, bucket.reset_max) == (4, now + bucket.slot + LATE)
 
 
 def test_a_lost_call_counts() -> None:
     fixed, sliding = told_record(FIXED), told_record(SLIDING)
-    full = sliding.hi
-    for record in (fixed, sliding):
-        record.settle(Answer("lost"), START, START)
-    assert (fixed.remaining, sliding.remaining, sliding.hi) == (2, 2, full + SLOT)
+    full = sliding.reset_max
+    for bucket in (fixed, sliding):
+        bucket.settle(CallReport("lost"), START, START)
+    assert (fixed.remaining, sliding.remaining, sliding.reset_max) == (2, 2, full + SLOT)
 
 
 def test_a_permit_that_is_not_settled_counts_as_lost_when_its_time_is_over() -> None:
-    record = told_record(FIXED)
-    record.take("a", START, START + 1_000)
-    assert (record.wait(START + 999), len(record.flights), record.remaining) == (0, 1, 3)
-    assert (record.wait(START + 1_000), len(record.flights), record.remaining) == (0, 0, 2)
+    bucket = told_record(FIXED)
+    bucket.take("a", START, START + 1_000)
+    assert (bucket.wait(START + 999), len(bucket.in_flight), bucket.remaining) == (0, 1, 3)
+    assert (bucket.wait(START + 1_000), len(bucket.in_flight), bucket.remaining) == (0, 0, 2)
 
 
 def test_another_limit_is_learned_anew() -> None:
-    record = told_record(SLIDING)
-    record.settle(told(6, 4 * SECOND, limit=9), START, START + 1)
-    assert (record.limit, record.remaining, record.kind, record.slot) == (9, 6, UNKNOWN, 0)
+    bucket = told_record(SLIDING)
+    bucket.settle(report(6, 4 * SECOND, limit=9), START, START + 1)
+    assert (bucket.limit, bucket.remaining, bucket.kind, bucket.slot) == (9, 6, UNKNOWN, 0)
 
 
 def test_an_answer_that_was_overtaken_changes_nothing() -> None:
-    record = told_record(FIXED)
-    later = record.hi + 10 * SECOND
-    record.settle(told(1, 5 * SLOT), later, later)
-    before = record.text()
-    record.settle(told(4, SLOT), START, later + 1)
-    assert record.text() == before
+    bucket = told_record(FIXED)
+    later = bucket.reset_max + 10 * SECOND
+    bucket.settle(report(1, 5 * SLOT), later, later)
+    before = bucket.as_text()
+    bucket.settle(report(4, SLOT), START, later + 1)
+    assert bucket.as_text() == before
 
 
 def test_answers_without_a_word_about_the_limit_let_more_go_at_once() -> None:
-    record = Record()
+    bucket = LearnedBucket()
     allowed = []
     for _ in range(3):
-        while record.wait(START) == 0:
-            record.take(f"permit{len(record.flights)}", START, START + LEASE_US)
-        allowed.append(len(record.flights))
-        record.flights.clear()
-        record.settle(Answer("answered"), START, START)
+        while bucket.wait(START) == 0:
+            bucket.take(f"permit{len(bucket.in_flight)}", START, START + EXPIRY_US)
+        allowed.append(len(bucket.in_flight))
+        bucket.in_flight.clear()
+        bucket.settle(CallReport("answered"), START, START)
     assert allowed == [1, 2, 3]
 
 
 def test_a_hidden_limit_is_what_was_let_through_before_the_refusal() -> None:
-    record = Record()
+    bucket = LearnedBucket()
     for moment in range(START, START + 3):
-        record.take("a", moment, moment + LEASE_US)
-        del record.flights["a"]
-        record.settle(Answer("answered"), moment, moment)
-    record.settle(Answer("limited", retry_us=SECOND), START + 3, START + 3)
-    assert (record.kind, record.limit, record.slot) == (HIDDEN, 3, SECOND + 3 + LATE)
-    assert record.wait(START + 3) == SECOND + LATE
-    then = record.hi
-    record.settle(Answer("answered"), then, then)
-    assert (record.wait(then), record.remaining) == (0, 2)
+        bucket.take("a", moment, moment + EXPIRY_US)
+        del bucket.in_flight["a"]
+        bucket.settle(CallReport("answered"), moment, moment)
+    bucket.settle(CallReport("limited", retry_us=SECOND), START + 3, START + 3)
+    assert (bucket.kind, bucket.limit, bucket.slot) == (HIDDEN, 3, SECOND + 3 + LATE)
+    assert bucket.wait(START + 3) == SECOND + LATE
+    then = bucket.reset_max
+    bucket.settle(CallReport("answered"), then, then)
+    assert (bucket.wait(then), bucket.remaining) == (0, 2)
 
 
 @pytest.mark.parametrize("tells", [True, False], ids=["the refusal tells it", "nothing tells it"])
@@ -338,45 +347,45 @@ def test_a_hidden_limit_refuses_those_that_are_in_flight_when_it_is_met(latency:
         client = client_of(server, latency, Random(seed))
         client.play([START] * (4 * limit + 1))
         assert 0 < client.refused <= limit + 1, seed
-        assert client.record.limit == limit, seed
+        assert client.bucket.limit == limit, seed
 
 
-def hidden_record() -> Record:
+def hidden_record() -> LearnedBucket:
     """Two of them passed, and the third one was refused, until a second after START."""
-    record = Record(kind=HIDDEN, limit=2, slot=SECOND, passed=2, opened=START)
-    record.settle(Answer("limited", retry_us=SECOND), START, START)
-    return record
+    bucket = LearnedBucket(kind=HIDDEN, limit=2, slot=SECOND, passed=2, opened=START)
+    bucket.settle(CallReport("limited", retry_us=SECOND), START, START)
+    return bucket
 
 
 def test_a_refusal_that_is_read_late_is_of_the_same_window() -> None:
-    record = hidden_record()
-    end, sent = record.hi, record.hi + 1000
-    record.take("a", sent, sent + LEASE_US)
-    record.settle(Answer("limited", retry_us=SECOND), START + 1, sent + 1)
-    assert (record.hi, record.stopped) == (end, sent + 1 + SECOND + LATE)  # it is obeyed all the same
-    del record.flights["a"]
-    record.settle(Answer("answered"), sent, record.stopped)
-    assert (record.wait(record.stopped), record.remaining) == (0, 1)  # one of two: its window is the present one
+    bucket = hidden_record()
+    end, sent = bucket.reset_max, bucket.reset_max + 1000
+    bucket.take("a", sent, sent + EXPIRY_US)
+    bucket.settle(CallReport("limited", retry_us=SECOND), START + 1, sent + 1)
+    assert (bucket.reset_max, bucket.stopped) == (end, sent + 1 + SECOND + LATE)  # it is obeyed all the same
+    del bucket.in_flight["a"]
+    bucket.settle(CallReport("answered"), sent, bucket.stopped)
+    assert (bucket.wait(bucket.stopped), bucket.remaining) == (0, 1)  # one of two: its window is the present one
 
 
 def test_a_refusal_by_a_later_window_moves_the_end() -> None:
-    record = hidden_record()
-    record.settle(Answer("limited", retry_us=2 * SECOND), START + 1, START + 2)
-    assert record.hi == record.stopped == START + 2 + 2 * SECOND + LATE
+    bucket = hidden_record()
+    bucket.settle(CallReport("limited", retry_us=2 * SECOND), START + 1, START + 2)
+    assert bucket.reset_max == bucket.stopped == START + 2 + 2 * SECOND + LATE
 
 
 def test_those_that_are_known_to_have_passed_after_the_refusal_count_too() -> None:
-    record = hidden_record()
-    record.settle(Answer("answered"), START, START + 1)
-    assert (record.limit, record.remaining) == (3, 0)
+    bucket = hidden_record()
+    bucket.settle(CallReport("answered"), START, START + 1)
+    assert (bucket.limit, bucket.remaining) == (3, 0)
 
 
 def test_a_record_is_over_when_nothing_can_be_learned_from_it() -> None:
-    record = told_record(FIXED)
-    record.take("a", START, START + LEASE_US)
-    assert record.over() == START + LEASE_US + 60 * SECOND
+    bucket = told_record(FIXED)
+    bucket.take("a", START, START + EXPIRY_US)
+    assert bucket.expires_at() == START + EXPIRY_US + 60 * SECOND
 
 
 def test_a_text_says_all_of_a_record() -> None:
-    record = Record(1, 2, 3, 4, 5, 6, 7, 3, 8, 9, 10, {"b": 12, "a": 11})
-    assert record.text() == "1 2 3 4 5 6 7 3 8 9 10 a 11 b 12"
+    bucket = LearnedBucket(1, 2, 3, 4, 5, 6, 7, 3, 8, 9, 10, {"b": 12, "a": 11})
+    assert bucket.as_text() == "1 2 3 4 5 6 7 3 8 9 10 a 11 b 12"

@@ -9,13 +9,13 @@ import pytest
 from asgi_ratelimit import MemoryStore
 from asgi_ratelimit.redis import RedisStore
 from asgi_ratelimit.testing import ManualClock
-from tests.discord.permits.contract import LeaseContract
+from tests.discord.permits.contract import PermitContract
 from tests.support.servers import KINDS, Sentinels
 from tests.support.stores import new_store
 
 
 @pytest.mark.anyio
-class TestMemoryPermits(LeaseContract):
+class TestMemoryPermits(PermitContract):
     def make_store(self, clock: ManualClock) -> MemoryStore:
         return MemoryStore(clock=clock)
 
@@ -37,7 +37,7 @@ def url(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.mark.anyio
-class TestSharedPermits(LeaseContract):
+class TestSharedPermits(PermitContract):
     @pytest.fixture(autouse=True)
     async def where(self, url: str) -> AsyncIterator[None]:
         self.url = url

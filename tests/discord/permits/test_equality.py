@@ -12,16 +12,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asgi_ratelimit.discord.permits.bucket import Answer, Verdict
-from asgi_ratelimit.discord.permits.memory import Ask, Lease, MemoryLeases, Permit
-from asgi_ratelimit.discord.permits.shared import RedisLeases, shared_permits
+from asgi_ratelimit.discord.permits.bucket import CallReport, Verdict
+from asgi_ratelimit.discord.permits.memory import Granted, MemoryPermits, Permit, Wait
+from asgi_ratelimit.discord.permits.shared import SharedPermits, shared_permits
 from asgi_ratelimit.redis import RedisStore
-from tests.support.servers import Cluster, Server
+from tests.discord.permits.replies import cause_of
+from tests.support.servers import KINDS, Cluster, Server
 from tests.support.stores import new_store
 from tests.support.traces import STARTS, TraceClock
 
-OTHERS = ("redis-7.0", "valkey-8.1")
+OTHERS = KINDS[1:]
 S = 1_000_000
+Reply = Granted | Wait
 _owners = count()
 
 
@@ -36,7 +38,7 @@ class Want(NamedTuple):
 
 class Settle(NamedTuple):
     back: int  # which of the permits that are out, the oldest first; some are settled twice
-    answer: Answer
+    answer: CallReport
     again: bool = False
 
 
@@ -55,9 +57,9 @@ wants = st.builds(Want, st.sampled_from(ROUTES), st.sampled_from(MAJORS), st.sam
 
 
 @st.composite
-def answers(draw: st.DrawFn) -> Answer:
+def answers(draw: st.DrawFn) -> CallReport:
     limit = draw(st.sampled_from([0, 2, 5, 5, 5]))
-    return Answer(
+    return CallReport(
         draw(st.sampled_from(VERDICTS[:2]) | st.sampled_from(VERDICTS)),
         draw(st.sampled_from(BUCKETS)),
         limit,
@@ -80,11 +82,11 @@ class Duel:
 
     def __init__(self, clock: TraceClock, store: RedisStore) -> None:
         owner = f"owner{next(_owners)}"
-        self.clock, self.memory, self.redis = clock, MemoryLeases(clock), shared_permits(store, owner)
-        self.told: list[tuple[Lease, Lease]] = []
+        self.clock, self.memory, self.redis = clock, MemoryPermits(clock), shared_permits(store, owner)
+        self.replies: list[tuple[Reply, Reply]] = []
         self._out: list[Permit] = []
-        self._sent: list[tuple[Lease | None, asyncio.Future[Lease | None]]] = []
-        self._asked = count()
+        self._sent: list[tuple[Reply | None, asyncio.Future[Reply | None]]] = []
+        self._numbers = count()
 
     async def play(self, trace: Sequence[Step]) -> None:
         for step in trace:
@@ -94,41 +96,41 @@ class Duel:
                 case Settle() if self._out:
                     self._settle(step)
                 case Move(us):
-                    await self._hear()
+                    await self._read_replies()
                     self.clock.move(us)
-        await self._hear()
+        await self._read_replies()
 
     def _want(self, want: Want) -> None:
-        ask = Ask(f"permit{next(self._asked)}", *want)
-        lease = self.memory.lease(ask)
-        self._sent.append((lease, asyncio.ensure_future(self.redis.lease(ask))))
-        if lease.permit is not None:
-            self._out.append(lease.permit)
+        name = f"permit{next(self._numbers)}"
+        reply = self.memory.take(name, *want)
+        self._sent.append((reply, asyncio.ensure_future(self.redis.take(name, *want))))
+        if isinstance(reply, Granted):
+            self._out.append(reply.permit)
 
     def _settle(self, settle: Settle) -> None:
         place = settle.back % len(self._out)
         permit = self._out[place] if settle.again else self._out.pop(place)
         self.memory.settle(permit, settle.answer)
-        self._sent.append((None, asyncio.ensure_future(self._tell(permit, settle.answer))))
+        self._sent.append((None, asyncio.ensure_future(self._send_report(permit, settle.answer))))
 
-    async def _tell(self, permit: Permit, answer: Answer) -> None:
-        await self.redis.settle(permit, answer)  # in its turn: a lease, too, is sent when its task begins
+    async def _send_report(self, permit: Permit, answer: CallReport) -> None:
+        await self.redis.settle(permit, answer)  # in its turn: a `take`, too, is sent when its task begins
 
-    async def _hear(self) -> None:
+    async def _read_replies(self) -> None:
         sent, self._sent = self._sent, []
         heard = await asyncio.gather(*(answer for _, answer in sent))
-        self.told += [(memory, redis) for (memory, _), redis in zip(sent, heard, strict=True) if memory and redis]
+        self.replies += [(memory, redis) for (memory, _), redis in zip(sent, heard, strict=True) if memory and redis]
 
 
-def records_in_memory(memory: MemoryLeases, redis: RedisLeases, now: int) -> dict[str, str]:
+def records_in_memory(memory: MemoryPermits, redis: SharedPermits, now: int) -> dict[str, str]:
     return {
-        f"{redis.names.base}:bucket:{redis.names.digest(bucket)}:{redis.names.digest(major)}": record.text()
-        for (bucket, major), record in memory._records.items()
-        if record.over() > now
+        f"{redis.names.base}:bucket:{redis.names.digest(bucket)}:{redis.names.digest(major)}": learned.as_text()
+        for (bucket, major), learned in memory._buckets.items()
+        if learned.expires_at() > now
     }
 
 
-def records_in_redis(servers: Sequence[Server], redis: RedisLeases, now: int) -> dict[str, str]:
+def records_in_redis(servers: Sequence[Server], redis: SharedPermits, now: int) -> dict[str, str]:
     found = {}
     for server in servers:
         for name in server.command("KEYS", f"{redis.names.base}:bucket:*"):
@@ -162,7 +164,7 @@ def playing(url: str) -> Iterator[Play]:
 
 
 def assert_equal(servers: Sequence[Server], duel: Duel) -> None:
-    for memory, redis in duel.told:
+    for memory, redis in duel.replies:
         assert redis == memory
     now = duel.clock.now_us()
     assert records_in_redis(servers, duel.redis, now) == records_in_memory(duel.memory, duel.redis, now)
@@ -178,7 +180,7 @@ def compare(url: str, servers: Sequence[Server], examples: int) -> set[str]:
         def all_is_equal(start_us: int, trace: list[Step]) -> None:
             duel = play(start_us, trace)
             assert_equal(servers, duel)
-            refusals.update(memory.why for memory, _ in duel.told)
+            refusals.update(cause_of(memory) for memory, _ in duel.replies)
 
         all_is_equal()
     return refusals
@@ -191,7 +193,7 @@ def test_permits_are_given_and_taken_back_as_in_memory(any_redis: Server) -> Non
 
 # What chance meets too seldom
 
-CALL, SILENT = Want("GET /a", "1", 50), Settle(0, Answer("answered"))
+CALL, SILENT = Want("GET /a", "1", 50), Settle(0, CallReport("answered"))
 HIDDEN: list[Step] = [
     CALL,
     SILENT,
@@ -200,19 +202,19 @@ HIDDEN: list[Step] = [
     SILENT,
     SILENT,
     CALL,
-    Settle(0, Answer("limited", retry_us=S)),
+    Settle(0, CallReport("limited", retry_us=S)),
     Move(S + 1_000),
 ]
 NINE: list[Step] = [CALL, SILENT, Move(400_000)] * 9
 CASES: dict[str, list[Step]] = {
-    "a hidden limit is refused at once": [*HIDDEN, Move(S), CALL, Settle(0, Answer("limited", retry_us=1_000))],
+    "a hidden limit is refused at once": [*HIDDEN, Move(S), CALL, Settle(0, CallReport("limited", retry_us=1_000))],
     "a hidden limit refuses two of a burst": [
-        *HIDDEN, CALL, CALL, SILENT, CALL, Move(1), *[Settle(0, Answer("limited", "", 9, retry_us=S))] * 2, CALL,
+        *HIDDEN, CALL, CALL, SILENT, CALL, Move(1), *[Settle(0, CallReport("limited", "", 9, retry_us=S))] * 2, CALL,
     ],
     "a hidden limit passes more than it is thought to": [
-        *HIDDEN, *NINE, CALL, Settle(0, Answer("limited", retry_us=5 * S)), CALL,
+        *HIDDEN, *NINE, CALL, Settle(0, CallReport("limited", retry_us=5 * S)), CALL,
     ],
-    "a hidden limit is told after all": [*HIDDEN, CALL, Settle(0, Answer("answered", "b", 5, 3, S)), CALL],
+    "a hidden limit is told after all": [*HIDDEN, CALL, Settle(0, CallReport("answered", "b", 5, 3, S)), CALL],
 }  # fmt: skip
 
 

@@ -14,95 +14,94 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asgi_ratelimit import MemoryStore
-from asgi_ratelimit.discord.permits.bucket import ANSWER, Answer
-from asgi_ratelimit.discord.permits.memory import LEASE_US, Ask, Lease, MemoryLeases, Permit, local_permits
+from asgi_ratelimit.discord.permits.bucket import AWAIT_RESPONSE, CallReport
+from asgi_ratelimit.discord.permits.memory import EXPIRY_US, Granted, MemoryPermits, Permit, local_permits
 from asgi_ratelimit.testing import ManualClock
+from tests.discord.permits.replies import Names, new_call, permit_of
 
 S = 1_000_000
 _names = count()
 
 
-def ask(route: str = "GET /a", major: str = "1", per_second: int = 50) -> Ask:
-    return Ask(f"permit{next(_names)}", route, major, per_second)
-
-
-def permit(leases: MemoryLeases, wanted: Ask) -> Permit:
-    lease = leases.lease(wanted)
-    assert lease.permit is not None, lease
-    return lease.permit
+def permit(permits: MemoryPermits, wanted: Names) -> Permit:
+    return permit_of(permits.take(*wanted))
 
 
 @pytest.fixture
-def leases(clock: ManualClock) -> MemoryLeases:
-    return MemoryLeases(clock)
+def permits(clock: ManualClock) -> MemoryPermits:
+    return MemoryPermits(clock)
 
 
-def size(leases: MemoryLeases) -> int:
-    return len(leases._records) + len(leases._locked) + len(leases._held) + len(leases._by_end)
+def size(permits: MemoryPermits) -> int:
+    return len(permits._buckets) + len(permits._locked) + len(permits._held) + len(permits._by_end)
 
 
 # Bounds
 
 
-@pytest.mark.parametrize("told", [Answer("answered", "b", 5, 4, S), Answer("sublimited", retry_us=S), Answer("lost")])
-def test_what_is_over_is_forgotten_in_passing(leases: MemoryLeases, clock: ManualClock, told: Answer) -> None:
+@pytest.mark.parametrize(
+    "report", [CallReport("answered", "b", 5, 4, S), CallReport("sublimited", retry_us=S), CallReport("lost")]
+)
+def test_what_is_over_is_forgotten_in_passing(permits: MemoryPermits, clock: ManualClock, report: CallReport) -> None:
     for number in range(5_000):
-        leases.settle(permit(leases, ask(major=str(number))), told)
+        permits.settle(permit(permits, new_call(major=str(number))), report)
         clock.advance(1)
-    assert size(leases) < 400
+    assert size(permits) < 400
 
 
 @pytest.mark.parametrize("adopted", [True, False])
 def test_what_is_permitted_elsewhere_does_not_pile_up_either(
-    leases: MemoryLeases, clock: ManualClock, adopted: bool
+    permits: MemoryPermits, clock: ManualClock, adopted: bool
 ) -> None:
     """As by another store, which keeps this one warm."""
     for number in range(5_000):
-        theirs = Permit(ask(major=str(number)), "b", clock.now_us())
+        theirs = Permit(*new_call(major=str(number)), "b", clock.now_us())
         if adopted:
-            leases.adopt(theirs.ask)
-        leases.settle(theirs, Answer("answered", "b", 5, 4, S))
-        assert not any(record.flights for record in leases._records.values())
+            permits.adopt(theirs.name, theirs.route, theirs.major, theirs.per_second)
+        permits.settle(theirs, CallReport("answered", "b", 5, 4, S))
+        assert not any(learned.in_flight for learned in permits._buckets.values())
         clock.advance(1)
-    assert size(leases) < 400
+    assert size(permits) < 400
 
 
-def test_a_sweep_leaves_what_is_in_use_and_says_so(leases: MemoryLeases, clock: ManualClock) -> None:
-    leases.settle(permit(leases, ask()), Answer("answered", "b", 5, 4, 5 * S))
-    assert leases.sweep()
+def test_a_sweep_leaves_what_is_in_use_and_says_so(permits: MemoryPermits, clock: ManualClock) -> None:
+    permits.settle(permit(permits, new_call()), CallReport("answered", "b", 5, 4, 5 * S))
+    assert permits.sweep()
     clock.advance(64)
-    assert leases.sweep()
+    assert permits.sweep()
     clock.advance(1.001)
-    assert not leases.sweep()
-    assert size(leases) == 0
+    assert not permits.sweep()
+    assert size(permits) == 0
 
 
-def test_no_more_than_ten_thousand_routes_are_known(leases: MemoryLeases) -> None:
+def test_no_more_than_ten_thousand_routes_are_known(permits: MemoryPermits) -> None:
     for number in range(10_001):
-        leases.settle(permit(leases, ask(f"GET /{number}", per_second=0)), Answer("answered", "b", 5, 4, S))
-    assert leases.lease(ask("GET /0", per_second=0)).bucket == ""
-    assert leases.lease(ask("GET /1", per_second=0)).bucket == "b"
+        permits.settle(
+            permit(permits, new_call(route=f"GET /{number}", per_second=0)), CallReport("answered", "b", 5, 4, S)
+        )
+    assert permits.take(*new_call(route="GET /0", per_second=0)).bucket == ""
+    assert permits.take(*new_call(route="GET /1", per_second=0)).bucket == "b"
 
 
 def test_a_record_that_is_over_is_not_believed_even_where_nobody_has_forgotten_it(
-    leases: MemoryLeases, clock: ManualClock
+    permits: MemoryPermits, clock: ManualClock
 ) -> None:
     """A call whose answer comes after minutes."""
-    late = permit(leases, ask())
-    leases.settle(late, Answer("limited", "b", 5, 0, S, S))
-    clock.advance(LEASE_US / S + 61)
-    leases.settle(late, Answer("answered", "b"))
-    assert leases.lease(ask()).limit == 0
+    late = permit(permits, new_call())
+    permits.settle(late, CallReport("limited", "b", 5, 0, S, S))
+    clock.advance(EXPIRY_US / S + 61)
+    permits.settle(late, CallReport("answered", "b"))
+    assert permits.take(*new_call()).limit == 0
 
 
 # Threads
 
 
-def test_64_threads_get_as_many_permits_as_there_are(leases: MemoryLeases) -> None:
-    leases.settle(permit(leases, ask(per_second=0)), Answer("answered", "b", 100, 100, 60 * S))
+def test_64_threads_get_as_many_permits_as_there_are(permits: MemoryPermits) -> None:
+    permits.settle(permit(permits, new_call(per_second=0)), CallReport("answered", "b", 100, 100, 60 * S))
 
     def hammer(_: int) -> int:
-        return sum(leases.lease(ask()).permit is not None for _ in range(20))
+        return sum(isinstance(permits.take(*new_call()), Granted) for _ in range(20))
 
     with ThreadPoolExecutor(64) as pool:
         assert sum(pool.map(hammer, range(64))) == 50
@@ -111,12 +110,12 @@ def test_64_threads_get_as_many_permits_as_there_are(leases: MemoryLeases) -> No
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")  # it may be
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 def test_a_fork_while_somebody_holds_the_lock_leaves_the_child_a_free_one(store: MemoryStore) -> None:
-    leases = local_permits(store, "bot")
-    with leases._lock:
+    permits = local_permits(store, "bot")
+    with permits._lock:
         child = os.fork()
         if not child:
             signal.alarm(10)  # ends it if it hangs
-            os._exit(0 if leases.lease(ask()).permit is not None else 1)
+            os._exit(0 if isinstance(permits.take(*new_call()), Granted) else 1)
     assert os.waitpid(child, 0)[1] == 0
 
 
@@ -126,8 +125,8 @@ def test_a_fork_while_somebody_holds_the_lock_leaves_the_child_a_free_one(store:
 class Counter:
     """Counts what arrives in each of its own seconds; each call goes to a resource of its own."""
 
-    def __init__(self, leases: MemoryLeases, clock: ManualClock, limit: int, random: Random) -> None:
-        self.leases, self.clock, self.limit, self.random = leases, clock, limit, random
+    def __init__(self, permits: MemoryPermits, clock: ManualClock, limit: int, random: Random) -> None:
+        self.permits, self.clock, self.limit, self.random = permits, clock, limit, random
         self.arrived: list[int] = []
         self._events: list[tuple[int, int, Permit, bool]] = []
 
@@ -145,12 +144,12 @@ class Counter:
                 self._hear(*heappop(self._events)[2:], latest_us)
 
     def _send(self, latest_us: int) -> int:
-        lease: Lease = self.leases.lease(ask(major=str(next(_names)), per_second=self.limit))
-        if lease.permit is None:
-            assert lease.why == "global"
-            assert lease.wait_us != ANSWER or self._events
-            return lease.wait_us
-        self._later(lease.permit, latest_us, answered=False)
+        reply = self.permits.take(*new_call(str(next(_names)), per_second=self.limit))
+        if not isinstance(reply, Granted):
+            assert reply.cause == "global"
+            assert reply.wait_us != AWAIT_RESPONSE or self._events
+            return reply.wait_us
+        self._later(reply.permit, latest_us, answered=False)
         return 0
 
     def _later(self, permit: Permit, latest_us: int, *, answered: bool) -> None:
@@ -159,7 +158,7 @@ class Counter:
 
     def _hear(self, permit: Permit, answered: bool, latest_us: int) -> None:
         if answered:
-            self.leases.settle(permit, Answer("answered"))
+            self.permits.settle(permit, CallReport("answered"))
         else:
             self.arrived.append(self.clock.now_us())
             self._later(permit, latest_us, answered=True)
@@ -169,7 +168,7 @@ class Counter:
 @given(st.integers(1, 50), st.sampled_from([1, 60_000, 300_000, 2 * S]), st.integers(0, 2**32))
 def test_in_no_second_more_calls_arrive_than_the_global_limit(limit: int, latest_us: int, seed: int) -> None:
     clock = ManualClock()
-    counter = Counter(MemoryLeases(clock), clock, limit, Random(seed))
+    counter = Counter(MemoryPermits(clock), clock, limit, Random(seed))
     counter.play(5 * limit, latest_us)
     arrived = sorted(counter.arrived)
     assert len(arrived) == 5 * limit

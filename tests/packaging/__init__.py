@@ -1,0 +1,1 @@
+"""The distribution as users get it: built, installed away from the tree, and tested there (`make wheel-test`)."""

@@ -1,0 +1,167 @@
+"""Calls to Discord, a bot's interactions endpoint, and a discord.py bot."""
+
+from __future__ import annotations
+
+import logging
+from typing import Annotated, Any
+
+import discord
+import httpx
+from discord.ext import commands
+from fastapi import Depends, FastAPI
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Mount, Route
+
+from asgi_ratelimit import Decision, MemoryStore, TokenBucket, pace
+from asgi_ratelimit.discord import (
+    BULK_DELETE,
+    DELETE,
+    MESSAGES,
+    REACTIONS,
+    DiscordClient,
+    DiscordError,
+    DiscordEvent,
+    DiscordRateLimited,
+    DiscordTransport,
+    InvalidBudgetSpent,
+    RateLimitAware,
+    TokenRejected,
+    WebhookGone,
+)
+from asgi_ratelimit.interactions import InteractionLimit
+
+PUBLIC_KEY = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a"
+logger = logging.getLogger(__name__)
+
+
+def note(event: DiscordEvent) -> None:
+    logger.info("%s %s %.3f %s", event.kind, event.route, event.seconds, event.cause)
+    logger.info("%s %d %d", event.bucket, event.status, event.attempt)
+
+
+def make_client(token: str) -> DiscordClient:
+    return DiscordClient(
+        token,
+        base_url="https://discord.com/api/v10",
+        store=MemoryStore(),
+        global_limit=50,
+        max_wait=30,
+        max_retries=5,
+        retry_unsafe=False,
+        application_id=1234,
+        egress="office",
+        on_event=note,
+        timeout=10,
+        limits=httpx.Limits(max_connections=50),
+    )
+
+
+def make_transport() -> httpx.AsyncClient:
+    transport = DiscordTransport(
+        httpx.AsyncHTTPTransport(),
+        store=MemoryStore(),
+        global_limit=50,
+        max_wait=None,
+        max_retries=3,
+        retry_unsafe=True,
+        application_id="1234",
+        egress="default",
+        max_in_flight=100,
+        on_event=print,
+    )
+    return httpx.AsyncClient(transport=transport)
+
+
+async def call(token: str) -> int:
+    async with make_client(token) as client:
+        try:
+            options = {"deadline": 5.0, "priority": 1, "reason": "spring cleaning"}
+            response = await client.post("/channels/1/messages", json={"content": "hi"}, extensions=options)
+            return response.status_code + len(client.waiting)
+        except DiscordRateLimited as refused:
+            return round(refused.retry_after) if refused.scope == "global" and refused.cause else 0
+        except InvalidBudgetSpent as spent:
+            return spent.used - spent.allowed + round(spent.retry_after)
+        except (TokenRejected, WebhookGone) as gone:
+            logger.warning("%s", gone.route)
+        except DiscordError:
+            raise
+    return 0
+
+
+def key_of(interaction: dict[str, Any]) -> str:
+    return str(interaction["channel_id"])
+
+
+async def key_later(interaction: dict[str, Any]) -> str | None:
+    return interaction.get("guild_id")
+
+
+def text_of(interaction: dict[str, Any], decision: Decision) -> str:
+    return f"Again in {decision.retry_after:.0f} s, {interaction['member']['user']['username']}."
+
+
+every_option = InteractionLimit(
+    PUBLIC_KEY,
+    ["5/10s", TokenBucket("100/hour")],
+    key="command",
+    autocomplete="30/10s",
+    store=MemoryStore(),
+    name="interactions",
+    text={"de": "Langsam! Weiter geht es {when}.", "default": "Not so fast! Again {when}."},
+    unavailable="Please try again shortly.",
+    tolerance=300,
+    max_body=1_048_576,
+)
+by_channel = InteractionLimit(PUBLIC_KEY, "5/10s", key=key_of, text=text_of, unavailable={"default": "Shortly."})
+by_guild = InteractionLimit(PUBLIC_KEY, limit=TokenBucket("5/10s"), key=key_later, text="Again {when}.")
+app = FastAPI()
+
+
+@app.post("/interactions")
+async def interactions(interaction: Annotated[dict[str, Any], Depends(every_option)]) -> dict[str, Any]:
+    return {"type": 4, "data": {"content": interaction["data"]["name"]}}
+
+
+async def endpoint(request: Request) -> JSONResponse:
+    return JSONResponse({"type": 4, "data": {"content": request.state.interaction["data"]["name"]}})
+
+
+route = Route("/interactions", endpoint, methods=["POST"], middleware=[Middleware(by_channel.wrap)])
+starlette_app = Starlette(routes=[route, Mount("/more", by_guild.wrap(app))])
+
+
+class MyBot(RateLimitAware, commands.Bot):
+    async def on_rate_limited(self, where: str, error: BaseException) -> None:
+        logger.warning("%s: %r, %d so far", where, error, self.rate_limited.total())
+
+
+def make_bot() -> MyBot:
+    bot = MyBot(command_prefix="!", intents=discord.Intents.default())
+    assert not bot.note("my task", None)
+    bot.watch(bot.tree)
+    return bot
+
+
+async def announce(channel: discord.TextChannel, texts: list[str]) -> list[int]:
+    async def send(text: str) -> discord.Message:
+        return await channel.send(text)
+
+    outcomes = [outcome async for outcome in pace(texts, send, limit=MESSAGES, key=str(channel.id))]
+    return [outcome.result.id for outcome in outcomes if outcome.result]
+
+
+async def clean_up(channel: discord.TextChannel, messages: list[discord.Message]) -> int:
+    async def delete(message: discord.Message) -> None:
+        await message.delete()
+
+    async def react(message: discord.Message) -> None:
+        await message.add_reaction("👍")
+
+    failed = [outcome.error async for outcome in pace([messages[:100]], channel.delete_messages, limit=BULK_DELETE)]
+    failed += [outcome.error async for outcome in pace(messages, delete, limit=DELETE) if not outcome.ok]
+    failed += [outcome.error async for outcome in pace(messages, react, limit=REACTIONS) if not outcome.ok]
+    return len(failed)

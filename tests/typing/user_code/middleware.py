@@ -1,0 +1,104 @@
+"""The middleware with every option, and the functions that its options take."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import HTTPConnection
+from starlette.responses import JSONResponse, Response
+
+from asgi_ratelimit import (
+    ClientIP,
+    Decision,
+    MemoryStore,
+    RateLimitMiddleware,
+    TokenBucket,
+    by_header,
+    by_ip,
+    by_user,
+    by_user_or,
+    by_user_or_ip,
+)
+
+behind_a_proxy = ClientIP(trusted_proxies=["10.0.0.0/8", "unix"], ipv6_prefix=56)
+ready_made: list[Callable[[HTTPConnection], str | Awaitable[str | None] | None]] = [
+    by_ip,
+    by_user,
+    by_user_or_ip,
+    by_header("x-api-key"),
+    by_user_or(behind_a_proxy),
+]
+
+
+def by_tenant(conn: HTTPConnection) -> str:
+    return conn.headers["x-tenant"]
+
+
+def by_tenant_or_nobody(conn: HTTPConnection) -> str | None:
+    return conn.headers.get("x-tenant")
+
+
+async def by_session(conn: HTTPConnection) -> str | None:
+    return conn.cookies.get("session")
+
+
+def limit_by_tier(conn: HTTPConnection) -> str | None:
+    return None if conn.headers.get("x-tier") == "staff" else "60/minute"
+
+
+async def limits_by_tier(conn: HTTPConnection) -> list[str | TokenBucket] | TokenBucket | None:
+    return ["10/s", TokenBucket("60/minute")] if conn.headers.get("x-tier") else None
+
+
+def cost_of(conn: HTTPConnection) -> int:
+    return 5 if conn.url.path == "/export" else 1
+
+
+async def cost_later(conn: HTTPConnection) -> int:
+    return len(conn.headers)
+
+
+def is_exempt(conn: HTTPConnection) -> bool:
+    return conn.url.path == "/health"
+
+
+async def is_exempt_later(conn: HTTPConnection) -> bool:
+    return is_exempt(conn)
+
+
+def failed(status: int) -> bool:
+    return status >= 400
+
+
+def refusal(conn: HTTPConnection, decision: Decision) -> Response:
+    return JSONResponse({"again_in": decision.retry_after}, 429)
+
+
+async def refusal_later(conn: HTTPConnection, decision: Decision) -> JSONResponse:
+    return JSONResponse({"again_in": decision.retry_after}, 429)
+
+
+app = Starlette(middleware=[Middleware(RateLimitMiddleware, limit="100/minute", key=by_tenant)])
+app.add_middleware(
+    RateLimitMiddleware,
+    limit=["100/minute", TokenBucket("10/s")],
+    key=by_user_or(by_session),
+    cost=2,
+    store=MemoryStore(),
+    name="app",
+    exempt=("/health", "/static/*"),
+    refund=failed,
+    enforce=False,
+    max_wait=2,
+    headers="both",
+    on_limited=refusal,
+    messages="120/60s",
+)
+app.add_middleware(RateLimitMiddleware, limit=limit_by_tier, key=by_session, cost=cost_of, exempt=is_exempt)
+app.add_middleware(RateLimitMiddleware, limit=limits_by_tier, cost=cost_later, exempt=is_exempt_later)
+app.add_middleware(RateLimitMiddleware, limit=None, key=by_tenant_or_nobody, headers=None, messages=["9/s"])
+app.add_middleware(RateLimitMiddleware, limit=lambda conn: "5/5s", key=lambda conn: "all", cost=lambda conn: 1)
+app.add_middleware(RateLimitMiddleware, limit=TokenBucket("5/5s"), on_limited=refusal_later, headers="ietf")
+wrapped = RateLimitMiddleware(app, limit="1000/hour", headers="discord", messages=TokenBucket("2/s"))
