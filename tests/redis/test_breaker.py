@@ -1,4 +1,4 @@
-"""Whether a server is to be asked: not after a failure, until a probe has succeeded."""
+"""Whether a server receives checks: not after a failure, until a probe has succeeded."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_probe_that_succeeds_closes_it() -> None:
     assert not breaker.may_probe()
 
 
-def test_each_change_is_told_once() -> None:
+def test_each_change_is_emitted_once() -> None:
     events: list[StoreEvent] = []
     breaker = tripped(events)
     breaker.trip(OSError("gone again"))
@@ -62,7 +62,7 @@ def test_an_error_without_words_is_called_by_its_name() -> None:
     assert (breaker.cause, events[0].cause) == ("TimeoutError", "TimeoutError")
 
 
-def test_a_listener_that_fails_harms_nobody(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_event_hook_that_fails_is_logged_only(caplog: pytest.LogCaptureFixture) -> None:
     def fail(event: StoreEvent) -> None:
         raise RuntimeError("no")
 

@@ -38,7 +38,7 @@ TEXTS = st.text(max_size=8) | st.text(alphabet="{}*\n:0123456789\udcff", max_siz
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("secret", [None, "secret", b"\xff" * 200])
-async def test_what_a_user_wrote_is_in_no_name(any_redis: Server, secret: str | bytes | None) -> None:
+async def test_no_text_of_a_user_is_in_a_name(any_redis: Server, secret: str | bytes | None) -> None:
     limits = [TokenBucket("9/day"), SlidingWindow("9/day", scope="shared"), FixedWindow("9/day", scope="global")]
     async with new_store(any_redis.url, prefix="pre", secret=secret) as store:
         for text in HOSTILE:
