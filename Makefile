@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 8000
 
-.PHONY: demo demo-redis test quick wheel-test dist format check bench clean
+.PHONY: demo demo-redis test quick wheel-test dist format check bench docs docs-serve clean
 
 demo: $(VENV)/demo  ## Serve the example app with the in-memory store
 	@echo "The dashboard: http://127.0.0.1:$(PORT)"
@@ -40,8 +40,15 @@ check: $(VENV)/test  ## Style, types and layering
 bench: $(VENV)/bench  ## Us, the floors and the peers in one run; writes benchmarks/RESULTS.md
 	$(BIN)/python -m benchmarks
 
+# mkdocs-material prints a banner about the next version of MkDocs unless it is silenced.
+docs: $(VENV)/docs  ## Build the documentation into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+docs-serve: $(VENV)/docs  ## Serve the documentation, and rebuild it when a page changes
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs serve --strict --dev-addr 127.0.0.1:$(PORT)
+
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) site
 
 $(VENV)/pip: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -62,6 +69,10 @@ $(VENV)/test: $(VENV)/pip
 
 $(VENV)/build: $(VENV)/pip
 	$(BIN)/python -m pip install --quiet --group build
+	@touch $@
+
+$(VENV)/docs: $(VENV)/pip
+	$(BIN)/python -m pip install --quiet --group docs
 	@touch $@
 
 $(VENV)/bench: $(VENV)/test

@@ -22,6 +22,7 @@ from asgi_ratelimit.decision import Charge, Decision, Policy
 from asgi_ratelimit.errors import RateLimited, RateLimitError, RateLimitWarning, StoreUnavailable
 from asgi_ratelimit.inbound.keys import ClientIP, by_header, by_ip, by_user, by_user_or, by_user_or_ip
 from asgi_ratelimit.inbound.middleware import RateLimitMiddleware
+from asgi_ratelimit.inbound.options import CostSource, ExemptSource, KeyFunction, LimitedHandler, LimitSource
 from asgi_ratelimit.limiter import Limiter
 from asgi_ratelimit.limits import FixedWindow, LeakyBucket, Limit, LimitSpec, SlidingWindow, TokenBucket
 from asgi_ratelimit.memory import MemoryStore
@@ -35,11 +36,16 @@ __all__ = [
     "Charge",
     "ClientIP",
     "Clock",
+    "CostSource",
     "Decision",
+    "ExemptSource",
     "FixedWindow",
+    "KeyFunction",
     "LeakyBucket",
     "Limit",
+    "LimitSource",
     "LimitSpec",
+    "LimitedHandler",
     "Limiter",
     "MemoryStore",
     "Outcome",

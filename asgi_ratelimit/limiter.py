@@ -16,7 +16,7 @@ from asgi_ratelimit.warnings import WarnOnce
 
 __all__ = ["Limiter"]
 
-_notices = WarnOnce()  # of the whole process: a limiter made for each request could not remember
+_warn_once = WarnOnce()  # of the whole process: a limiter made for each request could not remember
 _ONE = 1
 
 
@@ -48,13 +48,13 @@ class Limiter:
             Policy(global_name or name if limit.scope == "global" else name, limit) for limit in self.limits
         )
         if store is None and inside_a_request():
-            _notices.warn(
+            _warn_once.warn(
                 "ARL106", f"{self!r} has a store of its own, so it limits nothing; make it once, with the app"
             )
         self.store: Store = MemoryStore() if store is None else store
         self._buckets = self.store.open(name, self.policies)
         self.decide = self._buckets.decide  # no check of the cost, and no coroutine where the store needs none
-        self._lines = WaitersByKey(self.store.clock)
+        self._waiting = WaitersByKey(self.store.clock, self._buckets)
 
     def __repr__(self) -> str:
         return f"Limiter({[str(limit) for limit in self.limits]}, name={self.name!r})"
@@ -67,36 +67,31 @@ class Limiter:
         """
         if cost is not _ONE:
             self._check_cost(cost)
-        answer = self.decide(key, cost, per)
-        return answer if isinstance(answer, Decision) else await answer
+        pending = self.decide(key, cost, per)
+        return pending if isinstance(pending, Decision) else await pending
 
     async def acquire(self, key: str, cost: int = 1, *, timeout: float | None = None, per: str = "") -> Decision:
         """Wait until the call is allowed, first come, first served, and then for the decision's `delay`.
 
-        Raises RateLimited as soon as the wait must exceed `timeout` seconds (None: no limit), with nothing charged.
-        Waiters of one key stand in one line per process, and only its head asks the store.
+        Raises RateLimited as soon as it is sure to take more than `timeout` seconds (None: wait for ever). Then nothing
+        is charged. The callers of one key wait in one queue in this process; only its head checks with the store.
         """
         if cost is not _ONE:
             self._check_cost(cost)
         if timeout is not None and not timeout >= 0:
             raise ValueError(f"timeout must be seconds from 0, e.g. timeout=10, or None, not {timeout!r}")
-
-        async def check() -> Decision:
-            answer = self.decide(key, cost, per, True)
-            return answer if isinstance(answer, Decision) else await answer
-
-        return await self._lines.acquire((key, per), check, cost, timeout, self.refund)
+        return await self._waiting.acquire(key, cost, per, timeout)
 
     def has_line(self, key: str, *, per: str = "") -> bool:
         """Whether a caller on this event loop waits for this key in `acquire`."""
-        return (key, per) in self._lines
+        return self._waiting.has_queue(key, per)
 
     async def peek(self, key: str, cost: int = 1, *, per: str = "") -> Decision:
         """The decision of `try_acquire`, without a charge."""
         if cost is not _ONE:
             self._check_cost(cost)
-        answer = self._buckets.peek(key, cost, per)
-        return answer if isinstance(answer, Decision) else await answer
+        pending = self._buckets.peek(key, cost, per)
+        return pending if isinstance(pending, Decision) else await pending
 
     async def refund(self, decision: Decision) -> None:
         """Give back the charge of a decision, once. Tokens that have flowed back since are not given twice."""
@@ -118,6 +113,6 @@ class Limiter:
         raise ValueError(f"a cost must be a whole number from 1 to {self.capacity}, the capacity, not {cost!r}")
 
 
-async def _done(answer: Awaitable[None] | None) -> None:
-    if isawaitable(answer):
-        await answer
+async def _done(pending: Awaitable[None] | None) -> None:
+    if isawaitable(pending):
+        await pending

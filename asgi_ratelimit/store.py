@@ -103,7 +103,7 @@ class PerStore(Generic[Value]):
             return store
 
 
-# Scripts: what a store that is shared by processes may offer besides buckets
+# Scripts, which a store of several processes may offer besides buckets
 
 
 class ScriptCall(Protocol[Result]):
@@ -116,7 +116,7 @@ class ScriptCall(Protocol[Result]):
 
     @property
     def arguments(self) -> Sequence[str | int]:
-        """What the script receives as its `question`: the first one first, the number of keys after it."""
+        """The script receives them as its `question`, with the number of keys after the first one."""
         ...
 
     def read(self, reply: Sequence[Any], start: int) -> tuple[Result, int]:
@@ -124,7 +124,7 @@ class ScriptCall(Protocol[Result]):
         ...
 
     def decide_without_server(self, error: BaseException) -> Result:
-        """The result if the server cannot answer. What this raises is raised to the caller."""
+        """The result if the server cannot answer. An error that this raises goes to the caller."""
         ...
 
     def on_delivered(self, result: Result) -> None:
@@ -141,7 +141,7 @@ class ScriptKeys(Protocol):
 
     @property
     def base(self) -> str:
-        """What the names of all records begin with."""
+        """The beginning of the names of all records."""
         ...
 
     def digest(self, text: str) -> str:
@@ -152,11 +152,11 @@ class ScriptKeys(Protocol):
 class Scripts(Protocol):
     """One script on the servers of a store. Calls that come together travel together."""
 
-    clock: Clock  # the server's, as far as it is known
-    outage: Outage  # what the store does while its server cannot answer
+    clock: Clock  # the server's, as of its last reply
+    outage: Outage  # of the store, while its server cannot answer
 
     def keys_of(self, kind: str, owner: str) -> ScriptKeys:
-        """The names of an owner's records of one kind, e.g. of the permits of a bot."""
+        """The names of an owner's records of one kind, e.g. of a bot's permits."""
         ...
 
     def call(self, call: ScriptCall[Result]) -> asyncio.Future[Result]:

@@ -1,11 +1,11 @@
-"""Waiting once: a queue of which only the head asks the store, and the queues of a limiter."""
+"""Waiting once: a queue in which only the head asks the store, and the queues of a limiter."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
 from bisect import bisect_left, insort
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Callable
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Generic, TypeVar
@@ -13,13 +13,12 @@ from typing import Generic, TypeVar
 from asgi_ratelimit.clock import Clock
 from asgi_ratelimit.decision import Decision
 from asgi_ratelimit.errors import RateLimited, StoreUnavailable
+from asgi_ratelimit.store import Buckets
 
 __all__ = ["WaitQueue", "Waiter", "WaitersByKey"]
 
 Reply = TypeVar("Reply")
 
-Check = Callable[[], Awaitable[Decision]]
-Refund = Callable[[Decision], Awaitable[None]]
 Estimate = Callable[[Reply, int], int]
 
 _rank = attrgetter("rank")
@@ -58,26 +57,30 @@ class WaitQueue(Generic[Reply]):
         """Whether any waiter has to wait."""
         return bool(self._behind) or self.last is not None
 
-    def enter(self, waiter: Waiter) -> None:
+    def enter(self, rank: tuple[int, int], deadline_us: int | None) -> Waiter:
+        """A place in the queue of the running event loop. It has to be left."""
+        waiter = Waiter(rank, deadline_us, asyncio.get_running_loop().create_future())
         if self._head is None:
             self._head = waiter
             waiter.turn.set_result(True)
         else:
             insort(self._behind, waiter, key=_rank)
+        return waiter
 
-    def leave(self, waiter: Waiter) -> None:
-        """Give the place up, served or not. After the head, the next one becomes the head."""
-        if waiter is not self._head:
+    def leave(self, waiter: Waiter) -> bool:
+        """Give the place up, served or not. After the head, the next one becomes the head. True: the queue is empty."""
+        if waiter is self._head:
+            self._head = None
+            while self._behind and self._head is None:
+                following = self._behind.pop(0)
+                if not following.turn.done():
+                    self._head = following
+                    following.turn.set_result(True)
+        else:
             place = self.position(waiter) - 1
             if place < len(self._behind) and self._behind[place] is waiter:
                 del self._behind[place]
-            return
-        self._head = None
-        while self._behind and self._head is None:
-            following = self._behind.pop(0)
-            if not following.turn.done():
-                self._head = following
-                following.turn.set_result(True)
+        return self._head is None
 
     async def wait_turn(self, waiter: Waiter) -> bool:
         """Wait until it is the head. False: its deadline passed, or is sure to pass."""
@@ -120,61 +123,63 @@ class WaitQueue(Generic[Reply]):
 class WaitersByKey:
     """The queues of one limiter, one for each key and event loop. An empty queue is dropped."""
 
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
+    def __init__(self, clock: Clock, buckets: Buckets) -> None:
+        self._clock, self._buckets = clock, buckets
         self._arrivals = itertools.count()
-        self._lines: dict[Hashable, WaitQueue[Decision]] = {}
+        self._lines: dict[tuple[int, str, str], WaitQueue[Decision]] = {}
 
-    def __contains__(self, key: Hashable) -> bool:
+    def has_queue(self, key: str, per: str) -> bool:
         """Whether a caller on this event loop waits for this key."""
-        return (id(asyncio.get_running_loop()), key) in self._lines
+        return (id(asyncio.get_running_loop()), key, per) in self._lines
 
-    async def acquire(self, key: Hashable, check: Check, cost: int, timeout: float | None, refund: Refund) -> Decision:
+    async def acquire(self, key: str, cost: int, per: str, timeout: float | None) -> Decision:
         """Check until it is allowed, each time at the moment that the refusal named. Then wait for the delay."""
         deadline_us = None if timeout is None else self._clock.now_us() + round(timeout * 1e6)
-        loop = asyncio.get_running_loop()
-        queue = self._lines.setdefault(place := (id(loop), key), WaitQueue(self._clock))
-        waiter = Waiter((0, next(self._arrivals)), deadline_us, loop.create_future())
-        queue.enter(waiter)
+        place = (id(asyncio.get_running_loop()), key, per)
+        queue = self._lines.setdefault(place, WaitQueue(self._clock))
+        waiter = queue.enter((0, next(self._arrivals)), deadline_us)
         try:
             if not (waiter.turn.done() or await queue.wait_turn(waiter)):
                 raise _too_late(queue, cost, timeout)
-            decision = await self._check_until_allowed(queue, check, cost, deadline_us)
+            if queue.last is not None:
+                await self._wait_by_last_reply(queue, queue.last, cost, deadline_us)
+            decision = await self._check_until_allowed(queue, key, cost, per, deadline_us)
         finally:
-            queue.leave(waiter)
-            if not len(queue) and self._lines.get(place) is queue:
+            if queue.leave(waiter) and self._lines.get(place) is queue:
                 del self._lines[place]
-        await self._wait_out(decision, deadline_us, refund)
+        if decision.delay:
+            await self._wait_out(decision, deadline_us)
         return decision
 
     async def _check_until_allowed(
-        self, queue: WaitQueue[Decision], check: Check, cost: int, deadline_us: int | None
+        self, queue: WaitQueue[Decision], key: str, cost: int, per: str, deadline_us: int | None
     ) -> Decision:
-        await self._wait_by_last_reply(queue, cost, deadline_us)
         while True:
-            decision = await check()
-            queue.note(decision, self._clock.now_us())
+            reply = self._buckets.decide(key, cost, per, True)
+            decision = queue.last = reply if isinstance(reply, Decision) else await reply
+            queue.last_us = self._clock.now_us()
             if decision.allowed:
                 return decision
             self._refuse_if_late(decision, decision.retry_after, deadline_us)
             await self._clock.sleep(decision.retry_after)
 
-    async def _wait_by_last_reply(self, queue: WaitQueue[Decision], cost: int, deadline_us: int | None) -> None:
+    async def _wait_by_last_reply(
+        self, queue: WaitQueue[Decision], last: Decision, cost: int, deadline_us: int | None
+    ) -> None:
         """The reply to the former head shows when to check next: half as many checks."""
-        if queue.last is not None:
-            due_us = queue.last_us + queue.last.wait_us(cost)
-            now_us = self._clock.now_us()
-            if now_us < due_us and (deadline_us is None or due_us <= deadline_us):
-                await self._clock.sleep((due_us - now_us) / 1e6)
+        due_us = queue.last_us + last.wait_us(cost)
+        now_us = self._clock.now_us()
+        if now_us < due_us and (deadline_us is None or due_us <= deadline_us):
+            await self._clock.sleep((due_us - now_us) / 1e6)
 
-    async def _wait_out(self, decision: Decision, deadline_us: int | None, refund: Refund) -> None:
-        if not decision.delay:
-            return
+    async def _wait_out(self, decision: Decision, deadline_us: int | None) -> None:
         try:
             self._refuse_if_late(decision, decision.delay, deadline_us)
             await self._clock.sleep(decision.delay)
         except BaseException:
-            await refund(decision)
+            refunding = self._buckets.refund(decision)
+            if refunding is not None:
+                await refunding
             raise
 
     def _refuse_if_late(self, decision: Decision, seconds: float, deadline_us: int | None) -> None:

@@ -1,4 +1,4 @@
-"""Misconfiguration is loud: one warning of each kind, each with a stable code that the README explains."""
+"""Warnings about misconfiguration: one of each kind, with a stable code that the documentation explains."""
 
 from __future__ import annotations
 
@@ -22,24 +22,25 @@ CODES = {
     "ARL108": "a limiter outside CORSMiddleware",
     "ARL109": "per= names a path parameter that the route does not have",
     "ARL110": "a Redis that may forget buckets",
-    "ARL201": "a key function returned what is no key",
-    "ARL202": "a limit function returned what is no limit",
-    "ARL203": "a cost function returned what is no cost",
-    "ARL204": "on_limited returned what is no response",
+    "ARL111": "a middleware around an interactions endpoint counts it",
+    "ARL201": "a key function returned a value that is no key",
+    "ARL202": "a limit function returned a value that is no limit",
+    "ARL203": "a cost function returned a value that is no cost",
+    "ARL204": "on_limited returned a value that is no response",
 }
 
 
 class WarnOnce:
-    """What has been warned about already, e.g. by one door: everything is said once."""
+    """The warnings of one door or limiter: each code is issued once."""
 
     def __init__(self) -> None:
-        self._said: set[str] = set()
+        self._issued: set[str] = set()
 
     def warn(self, code: str, text: str) -> None:
-        """Warn once. A filter that makes errors of warnings must not make a 500 of a request: then it is logged."""
-        if code in self._said:
+        """Warn once. It is logged instead if a filter makes errors of warnings: no request may get a 500 for it."""
+        if code in self._issued:
             return
-        self._said.add(code)
+        self._issued.add(code)
         message = f"{code} {CODES[code]}: {text}"
         try:
             warnings.warn(message, RateLimitWarning, stacklevel=4)

@@ -254,7 +254,7 @@ async def test_no_charge_is_lost_or_made_twice_when_waiters_are_cancelled_at_ran
     served = sum(isinstance(result, Decision) for result in results)
     assert served + sum(isinstance(result, asyncio.CancelledError) for result in results) == 1_000
     assert served > 600
-    assert not limiter._lines._lines
+    assert not limiter._waiting._lines
 
 
 async def test_cancelling_the_first_lets_the_next_one_step_up() -> None:
@@ -363,7 +363,7 @@ async def test_a_limiter_made_in_a_request_without_a_store_is_warned_about(
     async def endpoint(_: Request) -> JSONResponse:
         return JSONResponse((await Limiter("1/h").try_acquire("a")).allowed)
 
-    monkeypatch.setattr(module, "_notices", WarnOnce())
+    monkeypatch.setattr(module, "_warn_once", WarnOnce())
     with TestClient(Starlette(routes=[Route("/", endpoint)])) as client:
         assert client.get("/").json() is True
     assert [record.message[:6] for record in caplog.records if record.name == "asgi_ratelimit"] == ["ARL106"]

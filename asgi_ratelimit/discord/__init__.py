@@ -1,16 +1,16 @@
 """The way out: calls to Discord, paced so that they draw no 429.
 
 client            DiscordClient: an httpx.AsyncClient for a bot
-transport         DiscordTransport: its httpx side; pools: its connections; nonces: messages that may be sent again
+transport         DiscordTransport: its httpx transport; pools: its connections
+outgoing          the request as it is sent, and its response; nonces: messages that may be sent again
 sender            one call from its first attempt to its last
-scheduler         when a call may go; queue: the calls before it
-permits/          what Discord's responses teach about its limits
+scheduler         when a call may go, and the queues of waiting calls
+permits/          the limits that Discord's responses teach
 tokens            the tokens that calls bear; invalid_requests: the budget of an address
-response_headers  what a response reports about limits; routes: the route of a call
-redaction         logs without tokens
+response_headers  the limits that a response reports; routes: the route of a call
+redaction         texts and logs without tokens
 errors            the errors, and the events
-discordpy         RateLimitAware: a discord.py bot that counts its 429s
-operations        MESSAGES, REACTIONS, DELETE, BULK_DELETE: limits for bulk work with such a bot
+discordpy         RateLimitAware: a discord.py bot that counts its 429s; limits for its bulk work
 """
 
 from __future__ import annotations
@@ -23,16 +23,17 @@ except ImportError as error:
     raise ImportError("asgi_ratelimit.discord needs httpx: pip install 'asgi-ratelimit-discord[discord]'") from error
 
 from asgi_ratelimit.discord.client import DiscordClient
-from asgi_ratelimit.discord.discordpy import RateLimitAware
+from asgi_ratelimit.discord.discordpy import BULK_DELETE, DELETE, MESSAGES, REACTIONS, RateLimitAware
 from asgi_ratelimit.discord.errors import (
     DiscordError,
     DiscordEvent,
     DiscordRateLimited,
+    EventHook,
     InvalidBudgetSpent,
     TokenRejected,
     WebhookGone,
 )
-from asgi_ratelimit.discord.operations import BULK_DELETE, DELETE, MESSAGES, REACTIONS
+from asgi_ratelimit.discord.scheduler import Waiting
 from asgi_ratelimit.discord.transport import DiscordTransport
 
 if TYPE_CHECKING:
@@ -48,10 +49,12 @@ __all__ = [
     "DiscordEvent",
     "DiscordRateLimited",
     "DiscordTransport",
+    "EventHook",
     "InteractionLimit",
     "InvalidBudgetSpent",
     "RateLimitAware",
     "TokenRejected",
+    "Waiting",
     "WebhookGone",
 ]
 

@@ -1,19 +1,21 @@
-"""The client of a bot: an httpx.AsyncClient whose paths are Discord's and whose requests are paced."""
+"""The client of a bot: an httpx.AsyncClient with Discord's paths and paced requests."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Final, Self
 from urllib.request import getproxies, proxy_bypass
 
 import httpx
 
-from asgi_ratelimit.discord.errors import Tell
+from asgi_ratelimit.discord.errors import EventHook
+from asgi_ratelimit.discord.outgoing import USER_AGENT, RedactedRequest
 from asgi_ratelimit.discord.pools import CONNECTIONS, pooled
-from asgi_ratelimit.discord.routes import redacted
+from asgi_ratelimit.discord.redaction import redacted
 from asgi_ratelimit.discord.scheduler import Waiting
-from asgi_ratelimit.discord.transport import USER_AGENT, DiscordTransport
+from asgi_ratelimit.discord.transport import DiscordTransport
 from asgi_ratelimit.store import Store
 
 __all__ = ["DiscordClient"]
@@ -26,10 +28,19 @@ _INNER: Final = ("verify", "cert", "http1", "http2", "limits")
 class DiscordClient(httpx.AsyncClient):
     """An httpx.AsyncClient for a bot: its paths are Discord's, its requests are paced, its token stays with Discord.
 
-    `token`: the bot's, or "Bearer ..." for a user's; it is sent to the origin of `base_url` only, and requests to
-    other origins go out as they are. `store`, `global_limit`, `max_wait`, `max_retries`, `retry_unsafe`,
-    `application_id`, `egress` and `on_event` are DiscordTransport's; all other options are httpx's, `transport` being
-    the inner one, and `limits` bounding the calls in flight, too. ValueError for what makes no sense.
+    token           the bot's, or "Bearer ..." for a user's; it is sent to the origin of `base_url` only
+    base_url        where Discord is; requests to other origins go out as they are
+    store           where buckets are stored: a RedisStore for several processes; a MemoryStore by default
+    global_limit    requests of the token in any second
+    max_wait        seconds that a request may wait for limits; None: any time
+    max_retries     how often a request is sent again after a failure that is no 429
+    retry_unsafe    False: a POST or PATCH that may have arrived is not sent again
+    application_id  separates an interaction's follow-ups from ordinary webhooks
+    egress          the name of the address that requests come from
+    on_event        called with each DiscordEvent
+    httpx_options   those of httpx.AsyncClient: `transport` is the inner one; `limits` also bounds the calls in flight
+
+    DiscordTransport describes these options in full. Raises ValueError for one that cannot be used.
     """
 
     def __init__(
@@ -44,7 +55,7 @@ class DiscordClient(httpx.AsyncClient):
         retry_unsafe: bool = True,
         application_id: str | int | None = None,
         egress: str = "default",
-        on_event: Tell | None = None,
+        on_event: EventHook | None = None,
         **httpx_options: Any,
     ) -> None:
         authorization = _authorization(token)
@@ -63,7 +74,7 @@ class DiscordClient(httpx.AsyncClient):
             max_in_flight=in_flight,
             on_event=on_event,
         )
-        transport._authorization, transport._origin = authorization, origin
+        transport.use_token(authorization, origin)
         wrapped = {pattern: inner and _Mounted(transport, inner) for pattern, inner in mounts.items()}
         super().__init__(base_url=base_url, transport=transport, mounts=wrapped, **httpx_options)
         if self.headers["User-Agent"].startswith("python-httpx"):
@@ -72,18 +83,27 @@ class DiscordClient(httpx.AsyncClient):
 
     @property
     def waiting(self) -> list[Waiting]:
-        """The calls that wait now, by route and resource, and what is known of their buckets."""
+        """The calls that wait now, by route and resource, with the state of their buckets."""
         return self._pacing.waiting
 
     def build_request(self, method: str, url: httpx.URL | str, **options: Any) -> httpx.Request:
-        """As httpx does it; TypeError for what is no JSON."""
+        """As httpx does it. Raises TypeError if `json` cannot be written as JSON."""
         try:
-            return super().build_request(method, url, **options)
+            return RedactedRequest.of(super().build_request(method, url, **options))
         except (TypeError, ValueError) as error:
             if _is_json(options.get("json")):
                 raise
-            said = redacted(f"{method} {url}: json= cannot be written as JSON: {error}")
-            raise TypeError(f"{said}. Give it dicts, lists, strings, numbers, bools and None.") from error
+            problem = redacted(f"{method} {url}: json= cannot be written as JSON: {error}")
+            raise TypeError(f"{problem}. Give it dicts, lists, strings, numbers, bools and None.") from error
+
+    async def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
+        """As httpx does it. The request of an error shows no token."""
+        try:
+            return await super().send(request, **options)
+        except httpx.RequestError as error:
+            with suppress(RuntimeError):  # it has no request
+                error.request = RedactedRequest.of(error.request)
+            raise
 
 
 class _Mounted(httpx.AsyncBaseTransport):
@@ -93,7 +113,7 @@ class _Mounted(httpx.AsyncBaseTransport):
         self._pacing, self._inner = pacing, inner
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        return await self._pacing._carry(request, self._inner)
+        return await self._pacing.send_through(self._inner, request)
 
     async def __aenter__(self) -> Self:
         await self._inner.__aenter__()
@@ -107,31 +127,31 @@ class _Mounted(httpx.AsyncBaseTransport):
 
 
 def _authorization(token: object) -> str:
-    wanted = """the bot's token as a string, e.g. os.environ["DISCORD_TOKEN"]"""
+    example = """the bot's token as a string, e.g. os.environ["DISCORD_TOKEN"]"""
     if not isinstance(token, str):
-        raise ValueError(f"token must be {wanted}, not {'None' if token is None else f'a {type(token).__name__}'}")
+        raise ValueError(f"token must be {example}, not {'None' if token is None else f'a {type(token).__name__}'}")
     kind, _, secret = token.partition(" ") if token.startswith(("Bot ", "Bearer ")) else ("Bot", "", token)
     if not secret or not secret.isascii() or not secret.isprintable() or " " in secret:
         flaw = "an empty one" if not secret else f"one with a blank or an odd character in its {len(token)}"
-        raise ValueError(f"token must be {wanted}, not {flaw}")
+        raise ValueError(f"token must be {example}, not {flaw}")
     return f"{kind} {secret}"
 
 
 def _checked_address(base_url: object) -> httpx.URL:
-    wanted = f"base_url must be an absolute address without a query, such as {API!r}"
+    rule = f"base_url must be an absolute address without a query, e.g. {API!r}"
     try:
         url = httpx.URL(base_url) if isinstance(base_url, (str, httpx.URL)) else None
     except httpx.InvalidURL as error:
-        raise ValueError(f"{wanted}: {error}") from None
+        raise ValueError(f"{rule}: {error}") from None
     if url is None:
-        raise ValueError(f"{wanted}, not a {type(base_url).__name__}")
+        raise ValueError(f"{rule}, not a {type(base_url).__name__}")
     if url.scheme not in ("http", "https") or not url.host or url.userinfo or url.query or url.fragment:
-        raise ValueError(f"{wanted}, not {url!r}")  # whose repr has no password
+        raise ValueError(f"{rule}, not {url!r}")  # its repr shows no password
     return url
 
 
 def _checked_connections(limits: object) -> int:
-    """How many there may be."""
+    """The most connections at a time."""
     if limits is None:
         return CONNECTIONS
     most = limits.max_connections if isinstance(limits, httpx.Limits) else 0
@@ -141,15 +161,15 @@ def _checked_connections(limits: object) -> int:
 
 
 def _inner_transport(options: dict[str, Any], origin: httpx.URL) -> httpx.AsyncBaseTransport:
-    """The transport that the user gave, else one made with the user's options, which are taken out."""
-    given: httpx.AsyncBaseTransport | None = options.pop("transport", None)
+    """The user's transport, else one with the user's options. Removes them from `options`."""
+    transport: httpx.AsyncBaseTransport | None = options.pop("transport", None)
     proxy, trust_env = options.pop("proxy", None), options.get("trust_env", True)
     own = {name: options.pop(name) for name in _INNER if name in options}
-    if given is not None:
+    if transport is not None:
         if own or proxy is not None:
             names = ", ".join([*own, *(["proxy"] if proxy is not None else [])])
             raise ValueError(f"{names}: options of httpx's own transport, which transport= replaces; give one of them")
-        return given
+        return transport
     if proxy is None and trust_env:
         proxy = _proxy_of_the_environment(origin)
     return pooled(proxy=proxy, trust_env=trust_env, **own)

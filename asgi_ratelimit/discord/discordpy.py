@@ -1,4 +1,10 @@
-"""RateLimitAware: a bot of discord.py, or of a library with the same hooks, that knows how often it was refused."""
+"""For bots of discord.py, and of libraries with the same hooks: RateLimitAware, and limits for bulk work.
+
+These libraries learn about a bucket by running into it. Discord does not publish the figures below, changes them at
+will and asks developers not to hard-code them. Authors of libraries measured them. Each limit here never lets more
+pass in any window, wherever it opens, and leaves a tenth of a second or more for latency that varies. A DiscordClient
+needs none: it reads the limits in the responses. https://discord.com/developers/docs/topics/rate-limits
+"""
 
 from __future__ import annotations
 
@@ -8,7 +14,9 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any, Final
 
-__all__ = ["RateLimitAware"]
+from asgi_ratelimit.limits import SlidingWindow
+
+__all__ = ["BULK_DELETE", "DELETE", "MESSAGES", "REACTIONS", "RateLimitAware"]
 
 logger = logging.getLogger("asgi_ratelimit")
 
@@ -16,19 +24,35 @@ logger = logging.getLogger("asgi_ratelimit")
 _NAMES: Final = frozenset({"RateLimited", "DiscordRateLimited"})
 _EVENT: Final = "rate_limited"
 
+MESSAGES: Final = SlidingWindow("5/5500ms")
+"""Messages to one channel: 5 per 5 s. https://github.com/discord/discord-api-docs/issues/20,
+https://javacord.org/wiki/advanced-topics/ratelimits.html"""
+
+REACTIONS: Final = SlidingWindow("1/350ms")
+"""Reactions added and removed in one channel: 1 per 0.25 s. https://github.com/discord/discord-api-docs/issues/182,
+https://javacord.org/wiki/advanced-topics/ratelimits.html"""
+
+DELETE: Final = SlidingWindow("5/1100ms")
+"""Messages of one channel deleted one by one: 5 per 1 s where they are new, somewhat more later.
+https://github.com/discord/discord-api-docs/issues/8330"""
+
+BULK_DELETE: Final = SlidingWindow("1/1100ms")
+"""Bulk deletes, of 2 to 100 messages each and none older than 14 days: 1 per 1 s in a whole guild.
+https://github.com/discord/discord-api-docs/issues/40, https://github.com/discord/discord-api-docs/pull/372"""
+
 
 class RateLimitAware:
     """A mixin that counts and logs the 429s that end an event, and leaves every other exception to the bot's parent.
 
         class MyBot(RateLimitAware, commands.Bot): ...
 
-    What counts is an exception whose `status` is 429, discord.RateLimited, and this package's RateLimited and
+    It counts exceptions whose `status` is 429, discord.RateLimited, and this package's RateLimited and
     DiscordRateLimited, also within an error of a command (its `original`). `rate_limited` counts them by event and
-    command; `rate_limited.total()` is all of them. Each is told to `on_rate_limited(where, error)`, an event of the
-    bot like any other.
+    command. `rate_limited.total()` is the sum. Each one dispatches `on_rate_limited(where, error)`, an event of the bot
+    like any other.
 
-    Commands and slash commands of a Bot are seen, too; for a tree of a plain Client call `watch(tree)`. Handlers that
-    are set in place of these (`@bot.event`, `@bot.tree.error`), views and tasks can ask `note(where, error)`.
+    Commands and slash commands of a Bot are counted, too. For a tree of a plain Client call `watch(tree)`. Handlers in
+    place of these (`@bot.event`, `@bot.tree.error`), views and tasks can call `note(where, error)`.
     """
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -49,7 +73,7 @@ class RateLimitAware:
             self.watch(tree)
 
     def note(self, where: str, error: BaseException | None) -> bool:
-        """Count and log an error if it is about a rate limit and nothing else; whether it was."""
+        """Count and log an error if it is about a rate limit. True: it is about nothing else."""
         if error is None:
             return False
         bot: Any = self
@@ -58,7 +82,7 @@ class RateLimitAware:
         for refusal in refusals:
             self.rate_limited[where] += 1
             logger.warning("%s was rate limited: %.200s", where, refusal)
-            if where != f"on_{_EVENT}":  # or a listener that is refused itself would be told so for ever
+            if where != f"on_{_EVENT}":  # or a listener that is refused itself would be called for ever
                 bot.dispatch(_EVENT, where, refusal)
         return len(refusals) == len(causes)
 
@@ -73,7 +97,7 @@ class RateLimitAware:
         tree.error(on_error)
 
     async def on_error(self, event_method: str, *args: Any, **kwargs: Any) -> None:
-        """An event has raised. It is the exception being handled: no library passes it."""
+        """An event has raised. Libraries do not pass the exception: it is the one being handled."""
         if not self.note(event_method, sys.exception()):
             await self._parent.on_error(event_method, *args, **kwargs)
 
@@ -88,7 +112,7 @@ class RateLimitAware:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """What is wrong in the end: what a command's error wraps, what a group holds."""
+    """The errors at the bottom: those that a command's error wraps, and those in a group."""
     if isinstance(error, BaseExceptionGroup):
         for each in error.exceptions:
             yield from _causes(each)
@@ -102,7 +126,7 @@ def _is_refusal(error: BaseException) -> bool:
     return getattr(error, "status", None) == 429 or any(kind.__name__ in _NAMES for kind in type(error).__mro__)
 
 
-def _command(asked: Any) -> str:
-    """The command of a context or an interaction, as its user knows it."""
-    command = getattr(asked, "command", None)
+def _command(source: Any) -> str:
+    """The command of a context or an interaction, by its public name."""
+    command = getattr(source, "command", None)
     return f"command {getattr(command, 'qualified_name', command)}"

@@ -1,20 +1,19 @@
-"""What can go wrong on the way out, and what a client tells of its pacing.
+"""The errors of calls to Discord, and the events of a client.
 
     RateLimitError
-    └── DiscordError               a call was not made; carries its route
+    └── DiscordError               a call was not made; `route` is its route
         ├── DiscordRateLimited     it would have to wait for longer than it may
         ├── InvalidBudgetSpent     so many invalid requests lately that Discord is about to ban the address
         ├── TokenRejected          Discord has answered 401: this token is dead
         └── WebhookGone            Discord has answered that this webhook does not exist
 
-What Discord answers is a response, not an error; so is a failure that outlasts all retries.
+An answer of Discord is a response, not an error. So is a failure that outlasts all retries.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 from asgi_ratelimit.discord.routes import Route
 from asgi_ratelimit.errors import RateLimitError
@@ -24,9 +23,9 @@ __all__ = [
     "DiscordError",
     "DiscordEvent",
     "DiscordRateLimited",
+    "EventHook",
     "InvalidBudgetSpent",
     "Kind",
-    "Tell",
     "TokenRejected",
     "WebhookGone",
 ]
@@ -36,18 +35,19 @@ Kind = Literal["wait", "limited", "retry", "stopped", "banned", "invalid", "toke
 
 
 class DiscordError(RateLimitError):
-    """A call that was not made. `route` is of what kind it was; no token can be read from it."""
+    """A call that was not made. `route` is its kind, without any token."""
 
-    def __init__(self, route: Route, said: str) -> None:
-        super().__init__(f"{route}: {said}")
+    def __init__(self, route: Route, message: str) -> None:
+        super().__init__(f"{route}: {message}")
         self.route = route
 
 
 class DiscordRateLimited(DiscordError):
-    """It would have to wait for longer than `max_wait` or its deadline.
+    """The call would have to wait for longer than `max_wait` or its deadline.
 
-    `retry_after`: seconds until it could go, as far as that is known; `scope`: whose limit it is, "user", "global",
-    "shared" or "cloudflare"; `cause`: what it waits for.
+    retry_after  seconds until it could go, as far as the responses show it
+    scope        the kind of limit: "user", "global", "shared" or "cloudflare"
+    cause        the reason of the wait
     """
 
     def __init__(self, route: Route, retry_after: float, cause: Cause, bucket: str = "") -> None:
@@ -108,11 +108,11 @@ _SCOPES: dict[Cause, str] = {
 
 @dataclass(frozen=True, slots=True)
 class DiscordEvent:
-    """Something that a client tells `on_event`. No token can be read from it.
+    """An event of a client, for `on_event`. It contains no token.
 
-    "wait": a call is held back, by `cause`, for `seconds` if that is known. "limited": a 429 came. "retry": a call
-    will be sent again. "stopped", "banned": a 429 that stops everything (global, Cloudflare). "invalid": the budget
-    of invalid requests is half used up, or worse. "token", "webhook": is dead.
+    "wait": a call is held back because of `cause`, for about `seconds`. "limited": a 429 came. "retry": a call will be
+    sent again. "stopped", "banned": a 429 that stops everything (global, Cloudflare). "invalid": the budget of invalid
+    requests is half used up, or worse. "token", "webhook": Discord has rejected it for good.
     """
 
     kind: Kind
@@ -124,4 +124,7 @@ class DiscordEvent:
     attempt: int = 0
 
 
-Tell = Callable[[DiscordEvent], object]
+class EventHook(Protocol):
+    """A function that receives each DiscordEvent."""
+
+    def __call__(self, event: DiscordEvent, /) -> object: ...

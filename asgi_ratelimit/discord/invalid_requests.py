@@ -7,79 +7,79 @@ import logging
 from typing import Final
 
 from asgi_ratelimit.decision import Decision
-from asgi_ratelimit.discord.errors import Cause, DiscordEvent, DiscordRateLimited, InvalidBudgetSpent, Tell
+from asgi_ratelimit.discord.errors import Cause, DiscordEvent, DiscordRateLimited, EventHook, InvalidBudgetSpent
 from asgi_ratelimit.discord.routes import Route
 from asgi_ratelimit.errors import StoreUnavailable
 from asgi_ratelimit.limiter import Limiter
 from asgi_ratelimit.limits import SlidingWindow
 from asgi_ratelimit.store import Store
 
-__all__ = ["ALLOWED", "InvalidBudget"]
+__all__ = ["ALLOWED", "InvalidRequests"]
 
 logger = logging.getLogger("asgi_ratelimit")
 
 ALLOWED: Final = 10_000  # in any 10 minutes
-_WARNED = 0.5  # of them: from here on it says so,
+_WARNED = 0.5  # of them: from here on there is a warning,
 _SLOWED = 0.7  # spreads the rest over the time that is left,
-_SPARED = 500  # and with so few left it sends nothing more: others may have some in flight
-_LOOK_US = 1_000_000  # how old what is known of other processes' may be
+_SPARED = 500  # and with so few left no request goes: others may have some in flight
+_READ_EVERY_US = 1_000_000  # between two readings of the count of all processes
 
 
-class InvalidBudget:
+class InvalidRequests:
     """How many requests of an address were answered with 401, 403 or (unless shared) 429 in the last ten minutes.
 
     10 000 are borne before Cloudflare bans the address, whatever tokens they bore:
     https://discord.com/developers/docs/topics/rate-limits#invalid-request-limit-aka-cloudflare-bans
     """
 
-    def __init__(self, store: Store, egress: str, tell: Tell) -> None:
+    def __init__(self, store: Store, egress: str, emit: EventHook) -> None:
         self._limiter = Limiter(SlidingWindow(f"{ALLOWED}/10m"), store=store, name="discord-invalid")
-        self._egress, self._tell, self._clock = egress, tell, store.clock
+        self._egress, self._emit, self._clock = egress, emit, store.clock
         self._last: Decision | None = None
-        self._look_us = 0  # when to look next
-        self._looking: asyncio.Future[None] | None = None
+        self._next_read_us = 0  # when to read next
+        self._reading: asyncio.Future[None] | None = None
         self._next_us = 0  # when the next may go, once they are spread
         self._banned_us = 0  # until when the address is banned
         self._has_warned = False
 
     @property
     def used(self) -> int:
-        """How many there were, as far as is known here."""
+        """How many there were, by the last reply of the store."""
         return 0 if self._last is None else ALLOWED - self._last.remaining
 
     @property
     def is_banned(self) -> bool:
-        """Whether Cloudflare has banned the address, as far as is known here."""
+        """Whether Cloudflare has banned the address, by the last reply of the store."""
         return self._clock.now_us() < self._banned_us
 
     async def count(self, route: Route) -> None:
-        """One more was answered so."""
+        """Count one more."""
         try:
             self._note(await self._limiter.try_acquire(self._egress), route)
         except StoreUnavailable as error:
             logger.debug("an invalid request was not counted: %s", error)
         if self._is_spent:
-            self._look_us = 0
+            self._next_read_us = 0
 
     async def ban(self, seconds: float) -> None:
-        """Cloudflare has banned the address: nobody there may send anything for so long."""
+        """Cloudflare has banned the address: no request may leave it for so long."""
         self._banned_us = max(self._banned_us, self._clock.now_us() + round(seconds * 1e6))
         try:
             await self._limiter.block(self._egress, seconds)
         except StoreUnavailable as error:
-            logger.debug("a ban is not known to other processes: %s", error)
+            logger.debug("a ban was not shared with other processes: %s", error)
 
     async def admit(self, route: Route, due_us: int | None) -> tuple[float, Cause | None]:
-        """Seconds for which the next request has to wait, and what for: "banned", "invalid" or nothing.
+        """Seconds that the next request has to wait, and the cause: "banned", "invalid" or None.
 
-        InvalidBudgetSpent when hardly anything is left; DiscordRateLimited for one that would go after `due_us`.
+        Raises InvalidBudgetSpent if hardly any are left, and DiscordRateLimited if the request would go after `due_us`.
         """
-        await self._look(route)
+        await self._read(route)
         now_us, cause = self._clock.now_us(), self._cause
         if cause is None:
             return 0.0, None
         if cause == "invalid" and self._last is not None and self._is_spent:
-            retry_after = max(0.0, self._last.retry_after - (now_us - self._look_us + _LOOK_US) / 1e6)
+            retry_after = max(0.0, self._last.retry_after - (now_us - self._next_read_us + _READ_EVERY_US) / 1e6)
             raise InvalidBudgetSpent(route, self.used, ALLOWED, retry_after)
         wait_us = max(0, (self._banned_us if cause == "banned" else self._next_us) - now_us)
         if due_us is not None and now_us + wait_us > due_us:
@@ -88,8 +88,8 @@ class InvalidBudget:
             self._next_us = now_us + wait_us + self._slot_us
         return wait_us / 1e6, cause
 
-    def forgo(self, cause: Cause) -> None:
-        """One that was told to wait for this does so no longer."""
+    def withdraw(self, cause: Cause) -> None:
+        """A request that waits for this cause gives up."""
         if cause == "invalid":
             self._next_us -= self._slot_us
 
@@ -108,21 +108,21 @@ class InvalidBudget:
         """The pause between two requests, once they are spread."""
         return 0 if self._last is None else round(self._last.reset_after * 1e6 / max(1, self._last.remaining))
 
-    async def _look(self, route: Route) -> None:
-        """Learn what others have used up, unless that was done lately; who comes meanwhile may not overtake."""
+    async def _read(self, route: Route) -> None:
+        """Read the count of all processes, at most once a second. Requests that come meanwhile wait for the reply."""
         now_us, loop = self._clock.now_us(), asyncio.get_running_loop()
-        if self._looking is not None and self._looking.get_loop() is loop:
-            await asyncio.shield(self._looking)
-        elif now_us >= self._look_us:
-            self._look_us = now_us + _LOOK_US
-            looking = self._looking = loop.create_future()
+        if self._reading is not None and self._reading.get_loop() is loop:
+            await asyncio.shield(self._reading)
+        elif now_us >= self._next_read_us:
+            self._next_read_us = now_us + _READ_EVERY_US
+            reading = self._reading = loop.create_future()
             try:
                 self._note(await self._limiter.peek(self._egress, cost=_SPARED + 1), route)
             except StoreUnavailable as error:
-                logger.debug("the invalid requests of others are not known: %s", error)
+                logger.debug("the invalid requests of other processes could not be read: %s", error)
             finally:
-                self._looking = None
-                looking.set_result(None)
+                self._reading = None
+                reading.set_result(None)
 
     def _note(self, decision: Decision, route: Route) -> None:
         if decision.reason == "blocked":
@@ -138,4 +138,4 @@ class InvalidBudget:
                 "address. The last one was %s",
                 self.used, ALLOWED, route,
             )  # fmt: skip
-            self._tell(DiscordEvent("invalid", str(route), decision.reset_after, "invalid"))
+            self._emit(DiscordEvent("invalid", str(route), decision.reset_after, "invalid"))

@@ -11,28 +11,28 @@ from urllib.parse import parse_qsl, urlencode
 
 from asgi_ratelimit.discord.response_headers import object_of
 
-__all__ = ["signed"]
+__all__ = ["with_nonce"]
 
 _BOUNDARY: Final = re.compile(r'boundary="?([^";,]+)')
 _FIELDS: Final = ("nonce", "enforce_nonce")
 _NAME: Final = re.compile(rb'[; ]name="([^"]*)"')
 
 
-def signed(kind: str, body: bytes) -> tuple[bytes, bool]:
-    """The body of a message with a nonce, its own if it has one, and whether Discord goes by it.
+def with_nonce(kind: str, body: bytes) -> tuple[bytes, bool]:
+    """The body of a message with a nonce, its own if it has one, and whether Discord enforces it.
 
-    `kind` is the Content-Type. What cannot be read is left as it is.
+    `kind` is the Content-Type. A body that cannot be read stays as it is.
     https://discord.com/developers/docs/resources/message#create-message
     """
     if kind.startswith("application/json"):
-        return _signed_json(body)
+        return _json_with_nonce(body)
     if kind.startswith("application/x-www-form-urlencoded"):
-        return _signed_form(body)
+        return _form_with_nonce(body)
     boundary = _BOUNDARY.search(kind) if kind.startswith("multipart/form-data") else None
-    return _signed_parts(b"--" + boundary[1].encode(errors="replace"), body) if boundary else (body, False)
+    return _parts_with_nonce(b"--" + boundary[1].encode(errors="replace"), body) if boundary else (body, False)
 
 
-def _signed_json(body: bytes) -> tuple[bytes, bool]:
+def _json_with_nonce(body: bytes) -> tuple[bytes, bool]:
     message = object_of(body)
     if message is None:
         return body, False
@@ -41,31 +41,31 @@ def _signed_json(body: bytes) -> tuple[bytes, bool]:
     return body, bool(message["enforce_nonce"])
 
 
-def _signed_form(body: bytes) -> tuple[bytes, bool]:
+def _form_with_nonce(body: bytes) -> tuple[bytes, bool]:
     fields = dict(parse_qsl(body.decode(errors="replace"), keep_blank_values=True))
     if "payload_json" in fields:
-        payload, is_enforced = _signed_json(fields["payload_json"].encode())
+        payload, is_enforced = _json_with_nonce(fields["payload_json"].encode())
         return urlencode(fields | {"payload_json": payload}).encode(), is_enforced
     added = _complete(fields, enforced="true")
     more = urlencode(added).encode()
     return b"&".join(text for text in (body, more) if text), _is_true(fields["enforce_nonce"])
 
 
-def _signed_parts(mark: bytes, body: bytes) -> tuple[bytes, bool]:
-    places = {name: (begin, end) for name, begin, end in _parts(mark, body)}
+def _parts_with_nonce(mark: bytes, body: bytes) -> tuple[bytes, bool]:
+    places = {name: (start, end) for name, start, end in _parts(mark, body)}
     if not places:
         return body, False
     if "payload_json" in places:
-        begin, end = places["payload_json"]
-        payload, is_enforced = _signed_json(body[begin:end])
-        return body[:begin] + payload + body[end:], is_enforced
+        start, end = places["payload_json"]
+        payload, is_enforced = _json_with_nonce(body[start:end])
+        return body[:start] + payload + body[end:], is_enforced
     own = {name: body[slice(*places[name])].decode(errors="replace") for name in places if name in _FIELDS}
     added = _complete(own, enforced="true")
     return b"".join(_part(mark, *field) for field in added.items()) + body, _is_true(own["enforce_nonce"])
 
 
 def _complete(message: MutableMapping[str, Any], *, enforced: object) -> dict[str, Any]:
-    """Give the message what it lacks, and say what that is."""
+    """Add the missing fields to the message, and return them."""
     wanted = {"nonce": secrets.token_hex(12), "enforce_nonce": enforced}  # 25 characters at most
     added = {name: value for name, value in wanted.items() if message.get(name) is None}
     message.update(added)
@@ -76,13 +76,13 @@ def _parts(mark: bytes, body: bytes) -> Iterator[tuple[str, int, int]]:
     """The parts of a multipart body: each one's name, and where its content begins and ends."""
     at = 0
     while body.startswith(mark + b"\r\n", at):
-        begin = body.find(b"\r\n\r\n", at) + 4
-        end = body.find(b"\r\n" + mark, begin)
-        if begin < 4 or end < 0:
+        start = body.find(b"\r\n\r\n", at) + 4
+        end = body.find(b"\r\n" + mark, start)
+        if start < 4 or end < 0:
             return
-        name = _NAME.search(body, at, begin)
+        name = _NAME.search(body, at, start)
         if name is not None:
-            yield name[1].decode(errors="replace"), begin, end
+            yield name[1].decode(errors="replace"), start, end
         at = end + 2
 
 

@@ -1,4 +1,4 @@
-"""Many connections in small pools: for each request httpx's own looks at all of its connections, and at all for each.
+"""Many connections in small pools. httpx's own pool looks at all of its connections for each request.
 
 With a hundred connections that costs more than the request: https://github.com/encode/httpcore/pull/1035
 """
@@ -6,6 +6,7 @@ With a hundred connections that costs more than the request: https://github.com/
 from __future__ import annotations
 
 import math
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import httpx
 
 __all__ = ["CONNECTIONS", "Pools", "pooled"]
 
-CONNECTIONS: Final = 100  # unless told otherwise, as httpx has it; but all of them are kept alive
+CONNECTIONS: Final = 100  # by default, as in httpx; but all of them stay alive
 _SIZE: Final = 4  # connections of one pool
 
 MakeTransport = Callable[[httpx.Limits], httpx.AsyncBaseTransport]
@@ -25,8 +26,8 @@ def pooled(
     *,
     most: int = CONNECTIONS,
     limits: httpx.Limits | None = None,
-    verify: Any = True,
-    cert: Any = None,
+    verify: ssl.SSLContext | str | bool = True,
+    cert: str | tuple[str, str] | tuple[str, str, str] | None = None,
     trust_env: bool = True,
     **options: Any,
 ) -> httpx.AsyncBaseTransport:
@@ -44,17 +45,17 @@ def pooled(
 class _Pool:
     transport: httpx.AsyncBaseTransport
     size: int  # connections
-    out: int = 0  # requests whose response has not been closed
+    out: int = 0  # requests without a closed response
     used: float = 0.0  # when the last of them came
 
 
 class Pools(httpx.AsyncBaseTransport):
-    """A transport for as many connections as `limits` says, which opens no more of them than are needed at a time."""
+    """A transport for the connections that `limits` allows. It opens no more of them than are needed at a time."""
 
     def __init__(self, make_transport: MakeTransport, limits: httpx.Limits) -> None:
         """`make_transport` makes the transport of one pool; the first one at once, as it takes its time."""
         self._make_transport, self._limits = make_transport, limits
-        self._kept_s = math.inf if limits.keepalive_expiry is None else limits.keepalive_expiry
+        self._idle_s = math.inf if limits.keepalive_expiry is None else limits.keepalive_expiry
         self._pools: list[_Pool] = []
         self._roomy()
 
@@ -89,8 +90,8 @@ class Pools(httpx.AsyncBaseTransport):
         return pool
 
     async def _close_unused(self) -> None:
-        """The last ones, which only many requests at a time need."""
-        oldest = time.monotonic() - self._kept_s
+        """Close the last pools: only many requests at a time need them."""
+        oldest = time.monotonic() - self._idle_s
         while len(self._pools) > 1 and not self._pools[-1].out and self._pools[-1].used < oldest:
             await self._pools.pop().transport.aclose()
 
@@ -113,8 +114,8 @@ class _Stream(httpx.AsyncByteStream):
 
 
 def _part(limits: httpx.Limits, size: int) -> httpx.Limits:
-    """What is meant for all connections, for so many of them."""
-    most, kept = limits.max_connections, limits.max_keepalive_connections
-    if kept is not None:
-        kept = math.ceil(kept * size / most) if most else min(kept, 1)
-    return httpx.Limits(max_connections=size, max_keepalive_connections=kept, keepalive_expiry=limits.keepalive_expiry)
+    """The share of limits for all connections that so many of them have."""
+    most, idle = limits.max_connections, limits.max_keepalive_connections
+    if idle is not None:
+        idle = math.ceil(idle * size / most) if most else min(idle, 1)
+    return httpx.Limits(max_connections=size, max_keepalive_connections=idle, keepalive_expiry=limits.keepalive_expiry)

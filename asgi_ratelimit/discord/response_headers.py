@@ -1,4 +1,4 @@
-"""What a response reports about limits: status, headers and the body of a refusal become a CallReport."""
+"""The limits that a response reports: status, headers and the body of a refusal become a CallReport."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ UNKNOWN_WEBHOOK: Final = frozenset({10015, 50027})  # "Unknown Webhook", "Invali
 
 _MOST = 1 << 40  # µs, twelve days: nothing sensible is beyond
 _PLAIN = re.compile(r"[0-9A-Za-z_-]{1,64}")
-_BAN_US = 60_000_000  # where Cloudflare does not say for how long
+_BAN_US = 60_000_000  # if Cloudflare gives no time
 _LEAST_BAN_US = 1_000_000  # it counts whole seconds
 
 
@@ -62,7 +62,7 @@ def of_refusal(headers: Mapping[str, str], body: bytes) -> tuple[CallReport, str
     if content.get("global") is True or scope == "global" or "x-ratelimit-global" in headers:
         return CallReport("stopped", retry_us=retry_us), "global"
     seen = of_response(429, headers)
-    # What remains is the outer bucket's where a limit within it has refused.
+    # If a limit within a bucket has refused, `remaining` is the outer bucket's.
     scope = "shared" if scope == "shared" else "user"
     verdict: Verdict = "sublimited" if scope == "shared" or seen.remaining > 0 else "limited"
     return CallReport(verdict, seen.bucket, seen.limit, seen.remaining, seen.reset_us, retry_us), scope

@@ -1,4 +1,4 @@
-"""Which route a call to Discord belongs to, told from its method and path; and what hides tokens from readers."""
+"""The route of a call to Discord, read from its method and path."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hashlib import blake2b
 from typing import Final
 from urllib.parse import unquote
 
-__all__ = ["Route", "redacted", "route_of"]
+__all__ = ["Route", "route_of"]
 
 CALLBACK: Final = 3.0  # seconds in which an interaction has to be answered,
 FOLLOW_UP: Final = 900.0  # and those for which its token lives
@@ -28,7 +28,7 @@ CHANGE_REACTIONS: Final = "PUT|DELETE /channels/{channel_id}/messages/{message_i
 MAJORS: Final = frozenset({"channels", "guilds", "webhooks", "interactions"})
 TOKENS: Final = frozenset({"{webhook_token}", "{interaction_token}"})
 
-# What follows one of these is a parameter, whatever it looks like.
+# The segment after one of these is always a parameter.
 ALWAYS: Final = {
     "activity-instances": "{instance_id}",
     "interactions": "{interaction_id}",
@@ -67,7 +67,7 @@ _WORD: Final = re.compile(r"@?[a-z]+[0-9]?(?:[-_.][a-z]+[0-9]?)*+")
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """What Discord's limits tell apart about a call before its bucket is known; equal calls have equal routes.
+    """The parts of a call that Discord's limits distinguish before its bucket is learned. Equal calls, equal routes.
 
     `name` is the method and the path's template, with the kind where Discord counts one kind of a call by itself. All
     adding and removing of reactions has one name, as it has one bucket. `major` is the top-level resource (channel,
@@ -99,7 +99,7 @@ def route_of(
     """The route of a call; never raises for a path, however odd.
 
     `path` is a raw URL path, percent-encoded or not; all up to the last "/api/vN" or "/api" is left out. With
-    `application_id` the follow-ups of interactions are known from ordinary webhooks. `body` is the JSON that is sent:
+    `application_id` the follow-ups of interactions differ from ordinary webhooks. `body` is the JSON that is sent:
     a channel's name and topic have a limit of their own. `wall` is the time now in epoch seconds: so has deleting a
     message older than 14 days or younger than 10 s. Source: Discord's documentation of rate limits and its tracker.
     """
@@ -152,7 +152,7 @@ def _is_word(segment: str) -> bool:
 
 @lru_cache(maxsize=256)
 def _parameter(before: str) -> str:
-    """What an id is called after the word it follows: "{lobby_id}" after "lobbies"."""
+    """The name of an id, from the word before it: "{lobby_id}" after "lobbies"."""
     if before in NAMED:
         return NAMED[before]
     if not before or before[0] in "{@":
@@ -188,7 +188,7 @@ def _digest(secret: str) -> str:
 
 
 def _kind(name: str, path: str, body: Mapping[str, object] | None, wall: float | None) -> str:
-    """What Discord counts by itself within a route, else ""."""
+    """The kind of call that Discord counts by itself within a route, else ""."""
     if name == EDIT_CHANNEL and body:
         return "name" if "name" in body or "topic" in body else ""
     if name != DELETE_MESSAGE or wall is None:
@@ -198,48 +198,3 @@ def _kind(name: str, path: str, body: Mapping[str, object] | None, wall: float |
         return ""
     age = wall - ((int(message) >> 22) + EPOCH_MS) / 1000
     return "older than 14 days" if age > OLD else "younger than 10 s" if age < YOUNG else ""
-
-
-# What a token ends at, and the punctuation around an address that is no part of one.
-_TOKEN: Final = r"[^\s/'\"<>?#]*[^\s/'\"<>?#,.;:!)\]}|]"
-_START: Final = r"(?<![\w%-])"  # and not in the middle of what is percent-encoded: that is decoded first
-_SECRETS: Final = tuple(
-    re.compile(f"({kept}){secret}")
-    for kept, secret in (
-        (r"(?i:webhooks|interactions)/++\d++/++(?!\{)", _TOKEN),
-        (r"(?i:webhooks|interactions)/++(?:[^\s/'\"<>?#]++/++)?", r"[A-Za-z0-9_-]{40,}"),
-        (r"(?i:authorization)\W{1,6}(?:b['\"])?(?i:bot|bearer|basic)\s+", r"[^\s'\",;]+"),
-        (r"\A(?:Bot|Bearer)\s+", r"\S+\Z"),
-        (r"['\"](?:Bot|Bearer)\s+", r"[^\s'\"]+(?=['\"])"),
-        (r"\b(?:Bot|Bearer)\s+(?=[\w.~-]*\d)(?=[\w.~-]*[A-Za-z])", r"[\w.~-]{16,}"),
-        (_START, r"aW50ZXJhY3Rpb246[A-Za-z0-9_-]+"),  # every interaction token's beginning: "interaction:"
-        (_START, r"[A-Za-z0-9_-]{23,28}\.[A-Za-z0-9_-]{6,7}\.[A-Za-z0-9_-]{27,}"),  # a bot token's three parts
-    )
-)
-_CHUNK: Final = re.compile(r"[^\s'\"<>]+")
-
-
-def redacted(text: str) -> str:
-    """`text` with the tokens of webhooks, interactions and their follow-ups, and of bots and users, as "***".
-
-    Any text will do: an address, a log line, an error's message. What is percent-encoded is decoded where a token shows
-    only then; all else is left as it is.
-    """
-    text = _masked(text)
-    return _CHUNK.sub(_revealed, text) if "%" in text else text
-
-
-def _masked(text: str) -> str:
-    for secret in _SECRETS:
-        text = secret.sub(r"\1***", text)
-    return text
-
-
-def _revealed(chunk: re.Match[str]) -> str:
-    """An encoded address, decoded and masked if it holds a token, else as it was."""
-    text, hidden = chunk[0], False
-    for _ in range(4):
-        decoded = unquote(text)
-        text = _masked(decoded)
-        hidden = hidden or text != decoded
-    return text if hidden else chunk[0]

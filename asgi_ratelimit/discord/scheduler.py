@@ -1,34 +1,34 @@
-"""When a call may go: the permits of one token on one event loop, and who waits for them."""
+"""When a call may go: the permits of one token on one event loop, and the queues of calls that wait for them."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
 import secrets
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from asgi_ratelimit.clock import Clock, Timer
-from asgi_ratelimit.discord.errors import Cause, DiscordEvent, DiscordRateLimited, Tell
-from asgi_ratelimit.discord.permits.bucket import AWAIT_RESPONSE, CallReport
-from asgi_ratelimit.discord.permits.memory import Granted, Permit, Permits, Wait
-from asgi_ratelimit.discord.queue import Queue, Turn
+from asgi_ratelimit.discord.errors import Cause, DiscordEvent, DiscordRateLimited, EventHook
+from asgi_ratelimit.discord.permits.bucket import AWAIT_RESPONSE, FIXED, SLIDING, CallReport
+from asgi_ratelimit.discord.permits.memory import SECOND_US, Granted, Permit, Permits, Wait
 from asgi_ratelimit.discord.routes import Route
+from asgi_ratelimit.waiting import Waiter, WaitQueue
 
-__all__ = ["CLOSED", "Call", "Pace", "Pacer", "Waiting"]
+__all__ = ["CLOSED", "Call", "CallLimits", "Scheduler", "Waiting", "estimate_us"]
 
 CLOSED = "Cannot send a request, as the client has been closed."
-_FIRST_LOOK_S = 0.02  # for answers to other processes' calls, of which nobody tells us
-_LAST_LOOK_S = 0.32
+_FIRST_CHECK_S = 0.02  # for responses to other processes' calls, which this process does not see
+_LAST_CHECK_S = 0.32
 _SWEEP_S = 30.0
 _NO_ROOM = Wait("", 0, 0, 0, 0, 0, 0, "answer", AWAIT_RESPONSE)  # too many calls are in flight
 _CROWDED = Wait("", 0, 0, 0, 0, 0, 0, "global", AWAIT_RESPONSE)  # others wait for the global limit already
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
-    """What bounds all calls of a token: so many in any second, and so many at a time without an answer."""
+class CallLimits:
+    """The bounds on all calls of a token: the number in any second, and the number without a response."""
 
     per_second: int = 50
     in_flight: int = 100
@@ -41,18 +41,33 @@ class Pace:
 
 @dataclass(slots=True, eq=False)
 class Call:
-    """A call that wants to go: until `due_us` on the store's clock (None: whenever), higher priorities first."""
+    """A call from its first attempt to its last.
+
+    priority     higher ones go first
+    is_safe      sent twice it does no harm
+    deadline_us  when it is of no more use, on the store's clock; None: never
+    due_us       until when it may wait for its next permit
+    rank         its place among other calls, the same for every attempt
+    has_waited   its "wait" event has been emitted
+    waited_us    how long it has waited for permits so far
+    failures     attempts that failed; `refusals`: attempts that drew a 429
+    """
 
     route: Route
     priority: int = 0
+    is_safe: bool = True
+    deadline_us: int | None = None
     due_us: int | None = None
-    rank: tuple[int, int] | None = None  # its place among others, kept for its next attempts
-    was_told: bool = False  # that it waits
+    rank: tuple[int, int] | None = None
+    has_waited: bool = False
+    waited_us: int = 0
+    failures: int = 0
+    refusals: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A line as it is shown: how many calls of a route stand in it, what for, and what is known of their bucket."""
+    """Calls that wait, as `client.waiting` shows them: route, number, cause, and the state of the bucket."""
 
     route: str
     calls: int
@@ -66,19 +81,23 @@ class Waiting:
 @dataclass(slots=True, eq=False)
 class _Pause:
     over: asyncio.Future[None]
-    for_answer: bool
+    for_response: bool
 
 
-class Pacer:
-    """Gives each call a permit in its turn: one line per kind of call and resource, of which only the first asks."""
+class Scheduler:
+    """Gives each call a permit in its turn. There is one queue per route and resource; only its head asks."""
 
-    def __init__(self, permits: Permits, clock: Clock, pace: Pace, tell: Tell, check: Callable[[Route], None]) -> None:
+    def __init__(
+        self, permits: Permits, clock: Clock, limits: CallLimits, emit: EventHook, check: Callable[[Route], None]
+    ) -> None:
         """`check` raises for a route to which nothing is sent any more."""
-        self._permits, self._clock, self._pace, self._tell, self._check = permits, clock, pace, tell, check
-        self._lines: dict[tuple[str, str], tuple[Route, Queue]] = {}
-        self._crowd = Queue(pace.per_second)  # the first ones of those lines, while the global limit is used up
+        self._permits, self._clock, self._limits, self._emit, self._check = permits, clock, limits, emit, check
+        self._queues: dict[tuple[str, str], tuple[Route, WaitQueue[Wait]]] = {}
+        self._estimate = partial(estimate_us, limits.per_second)
+        # The heads of those queues, while the global limit is used up.
+        self._global_queue: WaitQueue[Wait] = WaitQueue(clock, self._estimate)
         self._out = 0  # permits that are not settled
-        self._pauses: dict[str, set[_Pause]] = {}  # by what they wait for
+        self._pauses: dict[str, set[_Pause]] = {}  # by the cause of the wait
         self._settling: set[asyncio.Future[None]] = set()
         self._numbers = itertools.count()
         self._name = secrets.token_hex(6)
@@ -88,146 +107,147 @@ class Pacer:
 
     @property
     def waiting(self) -> list[Waiting]:
-        """The lines in which somebody stands."""
-        return [self._shown(route, queue) for route, queue in self._lines.values() if queue.is_held]
+        """The queues in which calls wait."""
+        return [self._shown(route, queue) for route, queue in self._queues.values() if queue.is_held]
 
     @property
     def is_idle(self) -> bool:
-        """Whether nobody waits, and nothing is remembered that was in use lately."""
-        return not self._lines and self._sweeping is None
+        """Whether no call waits, and no recent call is remembered."""
+        return not self._queues and self._sweeping is None
 
     # The two halves of a call
 
     async def permit(self, call: Call) -> Permit:
-        """Wait for one's turn. DiscordRateLimited as soon as it is known that it would be too late."""
+        """Wait for the call's turn. Raises DiscordRateLimited as soon as that is sure to come too late."""
         if self._is_closed:
             raise RuntimeError(CLOSED)
         if self._loop is not asyncio.get_running_loop():  # a former one may be closed, and its calls and timers with it
             self._loop, self._out, self._sweeping = asyncio.get_running_loop(), 0, None
-        place = (call.route.name, call.route.major)
-        _, line = self._lines.setdefault(place, (call.route, Queue(self._pace.per_second)))
+        queue = self._queue_of(call.route)
         if call.rank is None:
             call.rank = (-call.priority, next(self._numbers))
+        waiter = queue.enter(call.rank, call.due_us)
         try:
-            with self._standing(line, call) as turn:
-                await self._stand(line, turn, call)
-                permit = await self._served(line, call)
+            await self._wait_turn(queue, waiter, call)
+            permit = await self._wait_permit(queue, call)
         finally:
-            if not len(line):
-                self._lines.pop(place, None)
+            if queue.leave(waiter):
+                self._drop(queue, call.route)
         if self._sweeping is None:
             self._sweeping = self._clock.call_later(_SWEEP_S, self._sweep)
         return permit
 
     def settle(self, permit: Permit, report: CallReport) -> None:
-        """Say what became of a call, and wake those who wait for that."""
+        """Give a permit back with the outcome of its call, and wake the calls that wait for that."""
         self._out -= 1
-        told = self._permits.settle(permit, report)
-        if told is not None:
-            settling = asyncio.ensure_future(told)
-            self._settling.add(settling)
-            settling.add_done_callback(self._settling.discard)
-        for key in (f"major {permit.major}", "global"):
-            for pause in self._pauses.get(key, ()):
-                if pause.for_answer or report.verdict == "unsent":
-                    _finish(pause.over)
+        settling = self._permits.settle(permit, report)
+        if settling is not None:
+            task = asyncio.ensure_future(settling)
+            self._settling.add(task)
+            task.add_done_callback(self._settling.discard)
+        if self._pauses:
+            self._end_pauses(permit.major, is_sent=report.verdict != "unsent")
 
     def wake(self, major: str | None = None) -> None:
-        """Have those ask again who wait (for this resource): they may have to wait no more, or in vain."""
+        """Have waiting calls (of this resource) check again: they may go by now, or never."""
         for key, pauses in self._pauses.items():
             if major is None or key in (f"major {major}", "global"):
                 for pause in pauses:
                     _finish(pause.over)
 
     async def aclose(self) -> None:
-        """Let nobody wait any more: RuntimeError for those who do."""
+        """End all waiting, with a RuntimeError for each call."""
         self._is_closed = True
         if self._sweeping is not None:
             self._sweeping.cancel()
-        for queue in (self._crowd, *(queue for _, queue in self._lines.values())):
+        for queue in (self._global_queue, *(queue for _, queue in self._queues.values())):
             queue.dismiss(CLOSED)
         self.wake()
         if self._settling:
             await asyncio.wait(self._settling, timeout=1.0)
 
-    # Standing in line
+    # Queues
 
-    @contextmanager
-    def _standing(self, queue: Queue, call: Call) -> Iterator[Turn]:
-        turn = Turn(call.rank or (0, 0), call.due_us, asyncio.get_running_loop().create_future())
-        queue.enter(turn)
-        try:
-            yield turn
-        finally:
-            queue.leave(turn)
+    def _queue_of(self, route: Route) -> WaitQueue[Wait]:
+        place = (route.name, route.major)
+        if place not in self._queues:
+            self._queues[place] = (route, WaitQueue(self._clock, self._estimate))
+        return self._queues[place][1]
 
-    async def _stand(self, queue: Queue, turn: Turn, call: Call) -> None:
-        """Until it is the first."""
-        if turn.called.done():
+    def _drop(self, queue: WaitQueue[Wait], route: Route) -> None:
+        place = (route.name, route.major)
+        if place in self._queues and self._queues[place][1] is queue:
+            del self._queues[place]
+
+    async def _wait_turn(self, queue: WaitQueue[Wait], waiter: Waiter, call: Call) -> None:
+        """Wait until it is the head."""
+        if waiter.turn.done():
             return
+        wait_us = self._earliest_wait_us(queue, waiter)
+        self._refuse_if_late(call, queue.last, wait_us)
+        self._emit_wait(call, queue.last, wait_us)
+        if not await queue.wait_turn(waiter):
+            raise _too_late(call, queue.last, self._earliest_wait_us(queue, waiter))
+
+    def _earliest_wait_us(self, queue: WaitQueue[Wait], waiter: Waiter) -> int:
         now_us = self._clock.now_us()
-        due_us = queue.earliest_us(queue.place_of(turn), now_us)
-        self._refuse_if_late(call, queue.lease, due_us - now_us)
-        self._say_it_waits(call, queue.lease, due_us - now_us)
-        timer = None
-        if call.due_us is not None:
-            timer = self._clock.call_later((call.due_us - now_us) / 1e6, lambda: _tell_late(turn))
-        try:
-            my_turn = await turn.called
-        finally:
-            if timer is not None:
-                timer.cancel()
-        if not my_turn:
-            now_us = self._clock.now_us()
-            raise self._too_late(call, queue.lease, queue.earliest_us(queue.place_of(turn), now_us) - now_us)
+        return queue.earliest_us(queue.position(waiter), now_us) - now_us
 
-    async def _served(self, line: Queue, call: Call) -> Permit:
-        """As the first of its line: ask, and wait for as long as one is told, until one may go."""
-        look_s = _FIRST_LOOK_S
+    # The head of a queue
+
+    async def _wait_permit(self, queue: WaitQueue[Wait], call: Call) -> Permit:
+        """As the head of its queue: check, and wait as long as the reply names, until a permit is granted."""
+        check_s = _FIRST_CHECK_S
         while True:
-            lease = _CROWDED if len(self._crowd) and not call.route.exempt else await self._asked(call)
-            if isinstance(lease, Wait) and _is_for_all(lease):
-                line.heard(lease, self._clock.now_us())
-                lease = await self._through_the_crowd(call)
-            if isinstance(lease, Granted):
-                return lease.permit
-            line.heard(lease, self._clock.now_us())
-            await self._pause(call, lease, look_s, f"major {call.route.major}")
-            look_s = min(2 * look_s, _LAST_LOOK_S) if lease.wait_us == AWAIT_RESPONSE else _FIRST_LOOK_S
+            reply = _CROWDED if len(self._global_queue) and not call.route.exempt else await self._take(call)
+            if isinstance(reply, Wait) and _is_global(reply):
+                queue.note(reply, self._clock.now_us())
+                reply = await self._wait_globally(call)
+            if isinstance(reply, Granted):
+                return reply.permit
+            queue.note(reply, self._clock.now_us())
+            await self._pause(call, reply, check_s, f"major {call.route.major}")
+            check_s = min(2 * check_s, _LAST_CHECK_S) if reply.wait_us == AWAIT_RESPONSE else _FIRST_CHECK_S
 
-    async def _through_the_crowd(self, call: Call) -> Granted | Wait:
-        """The answer to one whom the global limit does not hold up, once it is its turn there."""
-        with self._standing(self._crowd, call) as turn:
-            await self._stand(self._crowd, turn, call)
+    async def _wait_globally(self, call: Call) -> Granted | Wait:
+        """The reply to a call that the global limit does not hold up, once it is its turn there."""
+        queue = self._global_queue
+        waiter = queue.enter(call.rank or (0, 0), call.due_us)
+        try:
+            await self._wait_turn(queue, waiter, call)
             while True:
-                lease = await self._asked(call)
-                if isinstance(lease, Granted) or not _is_for_all(lease):
-                    return lease
-                self._crowd.heard(lease, self._clock.now_us())
-                await self._pause(call, lease, _LAST_LOOK_S, "global")
+                reply = await self._take(call)
+                if isinstance(reply, Granted) or not _is_global(reply):
+                    return reply
+                queue.note(reply, self._clock.now_us())
+                await self._pause(call, reply, _LAST_CHECK_S, "global")
+        finally:
+            queue.leave(waiter)
 
-    async def _asked(self, call: Call) -> Granted | Wait:
+    async def _take(self, call: Call) -> Granted | Wait:
         if self._is_closed:
             raise RuntimeError(CLOSED)
         route = call.route
         self._check(route)
-        if self._out >= self._pace.in_flight and not route.exempt:
+        if self._out >= self._limits.in_flight and not route.exempt:
             return _NO_ROOM
-        per_second = 0 if route.exempt else self._pace.per_second
-        reply = self._permits.take(f"{self._name}{next(self._numbers):x}", route.name, route.major, per_second)
-        lease = reply if isinstance(reply, (Granted, Wait)) else await reply
-        self._out += isinstance(lease, Granted)
-        return lease
+        per_second = 0 if route.exempt else self._limits.per_second
+        name = f"{self._name}{next(self._numbers):x}"
+        reply = self._permits.take(name, route.name, route.major, per_second)
+        if not isinstance(reply, (Granted, Wait)):
+            reply = await reply
+        self._out += isinstance(reply, Granted)
+        return reply
 
-    async def _pause(self, call: Call, lease: Wait, look_s: float, key: str) -> None:
-        """Until one may ask again: the moment one was told, or when an answer has come."""
-        for_answer = lease.wait_us == AWAIT_RESPONSE
-        wait_us = round(look_s * 1e6) if for_answer else lease.wait_us
-        self._refuse_if_late(call, lease, 0 if for_answer else wait_us)
-        self._say_it_waits(call, lease, wait_us)
-        if for_answer and call.due_us is not None:
+    async def _pause(self, call: Call, wait: Wait, check_s: float, key: str) -> None:
+        """Wait until the next check: the moment that the reply named, or a response."""
+        for_response = wait.wait_us == AWAIT_RESPONSE
+        wait_us = round(check_s * 1e6) if for_response else wait.wait_us
+        self._refuse_if_late(call, wait, 0 if for_response else wait_us)
+        self._emit_wait(call, wait, wait_us)
+        if for_response and call.due_us is not None:
             wait_us = min(wait_us, call.due_us - self._clock.now_us() + 1)
-        pause = _Pause(asyncio.get_running_loop().create_future(), for_answer)
+        pause = _Pause(asyncio.get_running_loop().create_future(), for_response)
         pauses = self._pauses.setdefault(key, set())
         pauses.add(pause)
         timer = self._clock.call_later(wait_us / 1e6, lambda: _finish(pause.over))
@@ -239,51 +259,64 @@ class Pacer:
             if not pauses and self._pauses.get(key) is pauses:
                 del self._pauses[key]
 
-    # What is told
+    def _end_pauses(self, major: str, *, is_sent: bool) -> None:
+        """A call of this resource has its response; or it was not sent, and its permit is free."""
+        for key in (f"major {major}", "global"):
+            for pause in self._pauses.get(key, ()):
+                if pause.for_response or not is_sent:
+                    _finish(pause.over)
 
-    def _refuse_if_late(self, call: Call, lease: Wait | None, wait_us: int) -> None:
+    # Reports
+
+    def _refuse_if_late(self, call: Call, wait: Wait | None, wait_us: int) -> None:
         if call.due_us is not None and self._clock.now_us() + wait_us > call.due_us:
-            raise self._too_late(call, lease, wait_us)
+            raise _too_late(call, wait, wait_us)
 
-    def _too_late(self, call: Call, lease: Wait | None, wait_us: int) -> DiscordRateLimited:
-        bucket = lease.bucket if lease is not None else ""
-        return DiscordRateLimited(call.route, max(0, wait_us) / 1e6, _cause_of(lease), bucket)
+    def _emit_wait(self, call: Call, wait: Wait | None, wait_us: int) -> None:
+        if not call.has_waited:
+            call.has_waited = True
+            bucket = wait.bucket if wait is not None else ""
+            self._emit(DiscordEvent("wait", str(call.route), wait_us / 1e6, _cause_of(wait), bucket))
 
-    def _say_it_waits(self, call: Call, lease: Wait | None, wait_us: int) -> None:
-        if not call.was_told:
-            call.was_told = True
-            bucket = lease.bucket if lease is not None else ""
-            self._tell(DiscordEvent("wait", str(call.route), wait_us / 1e6, _cause_of(lease), bucket))
-
-    def _shown(self, route: Route, queue: Queue) -> Waiting:
-        lease, now_us = queue.lease, self._clock.now_us()
+    def _shown(self, route: Route, queue: WaitQueue[Wait]) -> Waiting:
+        wait, now_us = queue.last, self._clock.now_us()
         seconds = (queue.earliest_us(0, now_us) - now_us) / 1e6
-        if lease is None:
-            return Waiting(str(route), len(queue), _cause_of(lease), seconds, "", 0, 0)
-        return Waiting(
-            str(route), len(queue), _cause_of(lease), seconds, lease.bucket, lease.limit, max(0, lease.remaining)
-        )
+        bucket, limit, remaining = ("", 0, 0) if wait is None else (wait.bucket, wait.limit, max(0, wait.remaining))
+        return Waiting(str(route), len(queue), _cause_of(wait), seconds, bucket, limit, remaining)
 
     def _sweep(self) -> None:
-        """Let go of what is over, though nobody calls any more."""
-        left = self._permits.sweep()
-        self._sweeping = self._clock.call_later(_SWEEP_S, self._sweep) if left and not self._is_closed else None
+        """Forget the past, though no call comes any more."""
+        is_left = self._permits.sweep()
+        self._sweeping = self._clock.call_later(_SWEEP_S, self._sweep) if is_left and not self._is_closed else None
 
 
-def _cause_of(lease: Wait | None) -> Cause:
-    return lease.cause if lease is not None else "answer"
+def estimate_us(per_second: int, wait: Wait, ahead: int) -> int:
+    """How long a call with so many before it has to wait at least, as far as the reply shows it."""
+    if wait.wait_us < 0:
+        return 0
+    if wait.cause == "bucket" and wait.kind == FIXED:
+        return wait.wait_us + ahead // wait.limit * wait.slot_us
+    if wait.cause == "bucket" and wait.kind == SLIDING:
+        return wait.wait_us + ahead * wait.slot_us
+    if wait.cause == "global":
+        return wait.wait_us + ahead // per_second * SECOND_US
+    return wait.wait_us
 
 
-def _is_for_all(lease: Wait) -> bool:
-    """Whether it is no matter of one bucket."""
-    return lease.cause == "global" or lease is _NO_ROOM
+def _cause_of(wait: Wait | None) -> Cause:
+    return wait.cause if wait is not None else "answer"
+
+
+def _is_global(wait: Wait) -> bool:
+    """Whether it concerns more than one bucket."""
+    return wait.cause == "global" or wait is _NO_ROOM
+
+
+def _too_late(call: Call, wait: Wait | None, wait_us: int) -> DiscordRateLimited:
+    bucket = wait.bucket if wait is not None else ""
+    return DiscordRateLimited(call.route, max(0, wait_us) / 1e6, _cause_of(wait), bucket)
 
 
 def _finish(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
-
-
-def _tell_late(turn: Turn) -> None:
-    if not turn.called.done():
-        turn.called.set_result(False)

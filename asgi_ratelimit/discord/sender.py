@@ -1,6 +1,6 @@
-"""One call from its first attempt to its last: when it goes, what its answer teaches, and whether it goes again.
+"""One call from its first attempt to its last: its permits, what its responses teach, and whether it is sent again.
 
-Nothing here knows of httpx: what carries a call is passed in, and says what became of it.
+This room has no httpx: the function that transmits a call is passed in.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from asgi_ratelimit.clock import Clock
-from asgi_ratelimit.discord.errors import Cause, DiscordEvent, Tell
-from asgi_ratelimit.discord.invalid_requests import InvalidBudget
+from asgi_ratelimit.discord.errors import Cause, DiscordEvent, EventHook
+from asgi_ratelimit.discord.invalid_requests import InvalidRequests
 from asgi_ratelimit.discord.permits.bucket import CallReport
 from asgi_ratelimit.discord.permits.memory import Permit
 from asgi_ratelimit.discord.response_headers import (
@@ -23,21 +23,22 @@ from asgi_ratelimit.discord.response_headers import (
     error_code,
     of_refusal,
     of_response,
+    retry_after,
 )
-from asgi_ratelimit.discord.response_headers import retry_after as asked_pause
-from asgi_ratelimit.discord.routes import Route
 from asgi_ratelimit.discord.scheduler import CLOSED, Call
-from asgi_ratelimit.discord.tokens import Owner, Owners
+from asgi_ratelimit.discord.tokens import TokenRegistry, TokenState
 
-__all__ = ["Courier", "Lost", "Reply", "Terms", "Trip"]
+__all__ = ["RetryPolicy", "SendFailed", "Sender", "UnreadResponse"]
 
-_MOST_REFUSALS = 50  # of one call: whoever refuses it as often does not mean to let it pass
-_FIRST_PAUSE_S = 0.25
-_LAST_PAUSE_S = 30.0
+_MOST_REFUSALS: Final = 50  # of one call: a limit that refuses it as often never lets it pass
+_FIRST_PAUSE_S: Final = 0.25
+_LAST_PAUSE_S: Final = 30.0
+_UNSENT: Final = CallReport("unsent")
+_LOST: Final = CallReport("lost")
 
 
-class Reply(Protocol):
-    """An answer whose body has not been read."""
+class UnreadResponse(Protocol):
+    """A response before its body is read."""
 
     @property
     def status_code(self) -> int: ...
@@ -45,15 +46,15 @@ class Reply(Protocol):
     @property
     def headers(self) -> Mapping[str, str]: ...
 
-    async def keep(self) -> bytes:
-        """The whole body, which can still be read by others."""
+    async def read_body(self) -> bytes:
+        """The whole body. The response can still be read by others."""
         ...
 
     async def aclose(self) -> None: ...
 
 
-class Lost(Exception):
-    """A call without an answer: `error` is why, `sent` whether it may have arrived all the same."""
+class SendFailed(Exception):
+    """A call without a response: `error` is the cause, `sent` whether it may have arrived all the same."""
 
     def __init__(self, error: Exception, *, sent: bool) -> None:
         super().__init__(str(error))
@@ -61,8 +62,13 @@ class Lost(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
-    """`max_wait`: seconds that one call may wait for limits. `max_retries`: after failures that are no 429s."""
+class RetryPolicy:
+    """The end of a call's attempts.
+
+    max_wait      seconds that it may wait for limits; None: any time
+    max_retries   attempts after failures that are no 429s
+    retry_unsafe  whether a call may be sent again that does harm if it arrives twice
+    """
 
     max_wait: float | None = None
     max_retries: int = 5
@@ -78,104 +84,88 @@ class Terms:
             raise ValueError(f"retry_unsafe must be True or False, not {self.retry_unsafe!r}")
 
 
-@dataclass(slots=True, eq=False)
-class Trip:
-    """A call under way: whose it is, when it has to be done with, and what it has gone through."""
-
-    owner: Owner
-    call: Call
-    is_safe: bool  # carried out twice it does no harm
-    has_token: bool
-    deadline_us: int | None = None
-    waited_us: int = 0
-    failures: int = 0
-    refusals: int = 0
-
-    @property
-    def route(self) -> Route:
-        return self.call.route
+R = TypeVar("R", bound=UnreadResponse)
+Transmit = Callable[[float | None], Awaitable[R]]  # its argument: how many seconds are left
 
 
-R = TypeVar("R", bound=Reply)
-Carry = Callable[[float | None], Awaitable[R]]  # is told how many seconds are left
+class Sender:
+    """Sends calls to Discord, as often as it takes."""
 
-
-class Courier:
-    """Takes calls to Discord and brings their answers back."""
-
-    def __init__(self, owners: Owners, budget: InvalidBudget, clock: Clock, terms: Terms, tell: Tell) -> None:
-        self._owners, self._budget, self._clock, self._terms, self._tell = owners, budget, clock, terms, tell
+    def __init__(
+        self, tokens: TokenRegistry, invalid: InvalidRequests, clock: Clock, policy: RetryPolicy, emit: EventHook
+    ) -> None:
+        self._tokens, self._invalid, self._clock, self._policy, self._emit = tokens, invalid, clock, policy, emit
         self._resting: set[asyncio.Future[None]] = set()
 
-    async def deliver(self, trip: Trip, carry: Carry[R]) -> R:
-        """The report. 429s are waited out and failures repeated; what outlasts that is returned, or raised.
+    async def send(self, call: Call, token: TokenState, transmit: Transmit[R]) -> R:
+        """The response. 429s are waited out and failures are repeated; the last one is returned, or raised.
 
-        DiscordError for what is not sent at all.
+        Raises DiscordError for a call that is not sent at all.
         """
         while True:
-            permit = await self._permit(trip)
+            permit = await self._permit(call, token)
             try:
-                reply = await self._attempt(trip, permit, carry)
-            except Lost as lost:
-                pause_s = self._pause(trip, sent=lost.sent, asked_s=0.0)
+                response = await self._attempt(call, token, permit, transmit)
+            except SendFailed as failed:
+                pause_s = self._pause(call, sent=failed.sent, least_s=0.0)
                 if pause_s is None:
-                    raise lost.error from lost.error.__cause__
+                    raise failed.error from failed.error.__cause__
                 status = 0
             else:
-                status = reply.status_code
-                if status == 429 and self._terms.max_retries and trip.refusals < _MOST_REFUSALS:
+                status = response.status_code
+                if status == 429 and self._policy.max_retries and call.refusals < _MOST_REFUSALS:
                     continue
                 pause_s = None
                 if status in RETRIED:
-                    pause_s = self._pause(trip, sent=True, asked_s=asked_pause(reply.headers))
+                    pause_s = self._pause(call, sent=True, least_s=retry_after(response.headers))
                 if pause_s is None:
-                    return reply
-                await reply.aclose()
-            self._tell(DiscordEvent("retry", str(trip.route), pause_s, "retry", "", status, trip.failures))
+                    return response
+                await response.aclose()
+            self._emit(DiscordEvent("retry", str(call.route), pause_s, "retry", "", status, call.failures))
             await self._rest(pause_s)
 
     async def aclose(self) -> None:
-        """Let nobody wait any more: RuntimeError for those who do."""
+        """End all waiting, with a RuntimeError for each call."""
         for rest in self._resting:
             if not rest.done():
                 rest.set_exception(RuntimeError(CLOSED))
-                rest.exception()  # it is no error that one who is cancelled at this moment never sees it
-        await self._owners.aclose()
+                rest.exception()  # a call that is cancelled at this moment never reads it, and that is no error
+        await self._tokens.aclose()
 
     # Before an attempt
 
-    async def _permit(self, trip: Trip) -> Permit:
-        begun_us = self._clock.now_us()
-        self._set_due(trip, begun_us)
+    async def _permit(self, call: Call, token: TokenState) -> Permit:
+        started_us = self._clock.now_us()
+        self._set_due(call, started_us)
         while True:
-            self._owners.check(trip.owner, trip.route)
-            await self._spend_carefully(trip)
-            permit = await trip.owner.pacer.permit(trip.call)
-            if not self._budget.is_banned:
-                trip.waited_us += self._clock.now_us() - begun_us
+            self._tokens.check(token, call.route)
+            await self._wait_for_address(call)
+            permit = await token.scheduler.permit(call)
+            if not self._invalid.is_banned:
+                call.waited_us += self._clock.now_us() - started_us
                 return permit
-            trip.owner.pacer.settle(permit, CallReport("unsent"))
+            token.scheduler.settle(permit, _UNSENT)
 
-    def _set_due(self, trip: Trip, now_us: int) -> None:
-        dues = [] if trip.deadline_us is None else [trip.deadline_us]
-        if self._terms.max_wait is not None:
-            dues.append(now_us + round(self._terms.max_wait * 1e6) - trip.waited_us)
-        trip.call.due_us = min(dues, default=None)
+    def _set_due(self, call: Call, now_us: int) -> None:
+        call.due_us = call.deadline_us
+        if self._policy.max_wait is not None:
+            due_us = now_us + round(self._policy.max_wait * 1e6) - call.waited_us
+            call.due_us = due_us if call.deadline_us is None else min(due_us, call.deadline_us)
 
-    async def _spend_carefully(self, trip: Trip) -> None:
+    async def _wait_for_address(self, call: Call) -> None:
         """Wait for as long as the address is banned, or close to it."""
         cause: Cause | None = "banned"
         while cause == "banned":
-            wait_s, cause = await self._budget.admit(trip.route, trip.call.due_us)
+            wait_s, cause = await self._invalid.admit(call.route, call.due_us)
             if not wait_s or cause is None:
                 return
-            if not trip.call.was_told:
-                trip.call.was_told = True
-                self._tell(DiscordEvent("wait", str(trip.route), wait_s, cause))
+            if not call.has_waited:
+                call.has_waited = True
+                self._emit(DiscordEvent("wait", str(call.route), wait_s, cause))
             try:
                 await self._rest(wait_s)
             except BaseException:
-                self._budget.forgo(cause)
+                self._invalid.withdraw(cause)
                 raise
 
     async def _rest(self, seconds: float) -> None:
@@ -190,66 +180,67 @@ class Courier:
 
     # An attempt
 
-    async def _attempt(self, trip: Trip, permit: Permit, carry: Carry[R]) -> R:
-        settle, body = trip.owner.pacer.settle, b""
+    async def _attempt(self, call: Call, token: TokenState, permit: Permit, transmit: Transmit[R]) -> R:
+        settle, body = token.scheduler.settle, b""
         try:
-            reply = await carry(self._left_s(trip))
-            if reply.status_code == 429:
-                body = await reply.keep()
-        except Lost as lost:
-            settle(permit, CallReport("lost" if lost.sent else "unsent"))
+            response = await transmit(self._left_s(call))
+            if response.status_code == 429:
+                body = await response.read_body()
+        except SendFailed as failed:
+            settle(permit, _LOST if failed.sent else _UNSENT)
             raise
         except BaseException:
-            settle(permit, CallReport("lost"))
+            settle(permit, _LOST)
             raise
         try:
-            if reply.status_code == 429:
-                await self._refused(trip, permit, *of_refusal(reply.headers, body))
+            if response.status_code == 429:
+                report, scope = of_refusal(response.headers, body)
+                settle(permit, report)
+                await self._on_refusal(call, report, scope)
             else:
-                settle(permit, of_response(reply.status_code, reply.headers))
-                if reply.status_code in INVALID or (reply.status_code == 404 and trip.route.webhook):
-                    await self._unwelcome(trip, reply)
+                settle(permit, of_response(response.status_code, response.headers))
+                if response.status_code in INVALID or (response.status_code == 404 and call.route.webhook):
+                    await self._on_invalid(call, token, response)
         except BaseException:
-            await reply.aclose()
+            await response.aclose()
             raise
-        return reply
+        return response
 
-    async def _refused(self, trip: Trip, permit: Permit, report: CallReport, scope: str) -> None:
-        trip.owner.pacer.settle(permit, report)
-        trip.refusals += 1
-        seconds = report.retry_us / 1e6
-        self._tell(DiscordEvent("limited", str(trip.route), seconds, scope, report.bucket, 429, trip.refusals))
+    async def _on_refusal(self, call: Call, report: CallReport, scope: str) -> None:
+        call.refusals += 1
+        route, seconds = str(call.route), report.retry_us / 1e6
+        self._emit(DiscordEvent("limited", route, seconds, scope, report.bucket, 429, call.refusals))
         if report.verdict in ("stopped", "banned"):
-            self._tell(DiscordEvent(report.verdict, str(trip.route), seconds, scope, "", 429))
+            self._emit(DiscordEvent(report.verdict, route, seconds, scope, "", 429))
         if report.verdict == "banned":
-            await self._budget.ban(seconds)
+            await self._invalid.ban(seconds)
         elif scope != "shared":
-            await self._budget.count(trip.route)
+            await self._invalid.count(call.route)
 
-    async def _unwelcome(self, trip: Trip, reply: Reply) -> None:
-        route, status = trip.route, reply.status_code
+    async def _on_invalid(self, call: Call, token: TokenState, response: UnreadResponse) -> None:
+        route, status = call.route, response.status_code
         if status in INVALID:
-            await self._budget.count(route)
+            await self._invalid.count(route)
         if route.webhook and status != 403:
-            if error_code(await reply.keep()) in UNKNOWN_WEBHOOK:
-                self._owners.bury_webhook(route, status)
-        elif status == 401 and trip.has_token and not route.exempt:
-            self._owners.bury_token(trip.owner, route)
+            if error_code(await response.read_body()) in UNKNOWN_WEBHOOK:
+                self._tokens.mark_webhook_gone(route, status)
+        elif status == 401 and token.is_token and not route.exempt:
+            self._tokens.mark_rejected(token, route)
 
-    def _left_s(self, trip: Trip) -> float | None:
-        return None if trip.deadline_us is None else max(0.001, (trip.deadline_us - self._clock.now_us()) / 1e6)
+    def _left_s(self, call: Call) -> float | None:
+        return None if call.deadline_us is None else max(0.001, (call.deadline_us - self._clock.now_us()) / 1e6)
 
     # After a failed one
 
-    def _pause(self, trip: Trip, *, sent: bool, asked_s: float) -> float | None:
-        """Seconds before it goes again; None if it does not."""
-        if trip.failures >= self._terms.max_retries:
+    def _pause(self, call: Call, *, sent: bool, least_s: float) -> float | None:
+        """Seconds before it is sent again; None if it is not."""
+        if call.failures >= self._policy.max_retries:
             return None
-        if sent and not trip.is_safe and not self._terms.retry_unsafe:
+        if sent and not call.is_safe and not self._policy.retry_unsafe:
             return None
-        trip.failures += 1
-        backed_off = min(_LAST_PAUSE_S, _FIRST_PAUSE_S * (1 << min(trip.failures - 1, 10)))
-        seconds = max(min(asked_s, _LAST_PAUSE_S), backed_off * random.uniform(0.5, 1.0))
-        if trip.deadline_us is not None and self._clock.now_us() + round(seconds * 1e6) >= trip.deadline_us:
+        call.failures += 1
+        backed_off = min(_LAST_PAUSE_S, _FIRST_PAUSE_S * (1 << min(call.failures - 1, 10)))
+        seconds = max(min(least_s, _LAST_PAUSE_S), backed_off * random.uniform(0.5, 1.0))
+        if call.deadline_us is not None and self._clock.now_us() + round(seconds * 1e6) >= call.deadline_us:
             return None
         return seconds

@@ -1,9 +1,10 @@
-"""The FastAPI door: a dependency that limits the routes it stands on, with nothing else to set up."""
+"""RateLimit: a dependency that limits the routes it stands on, with nothing else to set up."""
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from inspect import Parameter, Signature
 from typing import Any
 from uuid import UUID
@@ -13,44 +14,54 @@ from fastapi.exception_handlers import http_exception_handler
 from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import HTTPConnection
 
-from asgi_ratelimit.call_site import inside_a_request
 from asgi_ratelimit.decision import Decision
 from asgi_ratelimit.errors import RateLimited, StoreUnavailable
 from asgi_ratelimit.fastapi.responses import documented_429
 from asgi_ratelimit.fastapi.route_names import route_template
-from asgi_ratelimit.inbound.guard import ASK, Gate, Limiters
-from asgi_ratelimit.inbound.headers import HeaderStyle, checked_style
-from asgi_ratelimit.inbound.keys import KeyFunction, by_user_or_ip
-from asgi_ratelimit.inbound.request_state import Ledger, ledger_of, merged
-from asgi_ratelimit.inbound.responses import VIA, LimitedResponse
-from asgi_ratelimit.limiter import Limiter
+from asgi_ratelimit.inbound.guard import KEY_FUNCTION, RequestGuard
+from asgi_ratelimit.inbound.headers import HeaderStyle, check_style
+from asgi_ratelimit.inbound.keys import by_user_or_ip
+from asgi_ratelimit.inbound.limiter_cache import LimiterCache
+from asgi_ratelimit.inbound.options import CostSource, KeyFunction, LimitSource
+from asgi_ratelimit.inbound.request_state import RequestState, merge_headers, state_of
+from asgi_ratelimit.inbound.responses import VIA, LimitedResponse, UnavailableResponse
 from asgi_ratelimit.memory import MemoryStore
 from asgi_ratelimit.store import Store
 from asgi_ratelimit.warnings import WarnOnce
 
 __all__ = ["RateLimit", "rate_limit"]
 
-_STORE = "ratelimit_store"  # where an app without the middleware keeps its store, in app.state
+logger = logging.getLogger("asgi_ratelimit")
+
+_STORE = "ratelimit_store"  # its name in `app.state`, in an app without the middleware
 _MOST_ROUTES = 4096
 
 
 class RateLimit:
     """A dependency: `dependencies=[Depends(RateLimit("5/5s"))]`, or `Annotated[Decision, Depends(...)]`.
 
-    One bucket per path template and key; `per` adds path parameters, as Discord's major parameters do; routes
-    with the same `name` share. `key` is a function of the connection, or another dependency
-    (`key=Depends(current_user)`) that gives a str, int or UUID, or an object or dict with one of those as
-    `identity`, `id` or `sub`. `store` is its own, else the middleware's, else one in `app.state`. Other options as for
-    RateLimitMiddleware. A refusal raises RateLimited, answered with Discord's 429 unless the app has a handler
-    of its own for RateLimited, 429 or HTTPException.
+    limit: as for RateLimitMiddleware; "5/5s" by default
+    key: a function of the connection, or another dependency (`key=Depends(current_user)`) that returns a str, int or
+        UUID, or an object or dict with one of these as `identity`, `id` or `sub`
+    cost: a whole number, or a function of the connection
+    per: path parameters that have buckets of their own, as Discord's major parameters do
+    name: routes with the same name share their buckets; the path template by default
+    store: its own, else the middleware's, else one in `app.state`
+    enforce: False is shadow mode: requests are counted and reported, but never refused
+    max_wait: seconds for which a request may be held instead of refused
+    headers: "discord", "ietf", "both" or None
+
+    There is one bucket per path template and key. A refusal raises RateLimited. It is answered with Discord's 429
+    unless the app has a handler of its own for RateLimited, 429 or HTTPException. Raises ValueError if an option is out
+    of range.
     """
 
     def __init__(
         self,
-        limit: Any = "5/5s",
+        limit: LimitSource = "5/5s",
         *,
         key: KeyFunction | params.Depends = by_user_or_ip,
-        cost: int | Callable[[HTTPConnection], Any] = 1,
+        cost: CostSource = 1,
         per: Iterable[str] = (),
         name: str | None = None,
         store: Store | None = None,
@@ -62,37 +73,39 @@ class RateLimit:
             raise ValueError(f'per is a list of path parameters such as ("channel_id",), not the string {per!r}')
         if name is not None and (not isinstance(name, str) or not name):
             raise ValueError(f'the name of a limit is a string such as "search", not {name!r}')
-        self._notices = WarnOnce()
         depends = key if isinstance(key, params.Depends) else None
-        self._gate = Gate(limit, by_user_or_ip if depends else key, cost, max_wait, self._notices)  # type: ignore[arg-type]
+        key_function = by_user_or_ip if isinstance(key, params.Depends) else key
+        self._warn_once = WarnOnce()
+        self._guard = RequestGuard(limit, key_function, cost, self._warn_once, max_wait=max_wait, enforce=enforce)
         self._per, self._name, self._own_store = tuple(per), name, store
-        self._enforce, self._style = enforce, checked_style(headers)
-        self._limiters: OrderedDict[tuple[Store, str], Limiters] = OrderedDict()
+        self._style = check_style(headers)
+        self._limiters: OrderedDict[tuple[int, str], LimiterCache] = OrderedDict()
         self.__signature__ = _signature(depends)
-        if inside_a_request():
-            self._notices.warn("ARL106", "its buckets may be new each time; make the RateLimit once, beside the route")
+        self._guard.diagnostics.check_call_site(
+            "its buckets may be new each time; make the RateLimit once, beside the route"
+        )
 
-    async def __call__(self, conn: HTTPConnection, response: Response, key: Any = ASK) -> Decision | None:
-        """Let the request pass, or raise RateLimited. None where a limit function said there is no limit."""
-        ledger = ledger_of(conn.scope)
-        limiters = self._limiters_for(conn, ledger)
+    async def __call__(self, conn: HTTPConnection, response: Response, key: object = KEY_FUNCTION) -> Decision | None:
+        """Let the request pass, or raise RateLimited. None if a limit function returned None."""
+        state = state_of(conn.scope)
+        limiters = self._limiters_for(conn, state)
         try:
-            decided = await self._gate.decide(conn.scope, limiters, conn=conn, key=key, per=self._resource(conn))
+            decision = await self._guard.check(
+                conn.scope, limiters, state, conn=conn, key=key, per=self._resource(conn)
+            )
         except StoreUnavailable as error:
-            raise HTTPException(503, "The rate limiter cannot answer.", {"retry-after": "1"}) from error
-        if decided is None:
+            logger.debug("a request is answered with 503: %s", error)  # the store itself has logged the outage, once
+            _use_own_responses(conn, _Unavailable)
+            raise _Unavailable from error
+        if decision is None:
             return None
-        decision, limiter = decided
-        if not ledger.add(decision, enforced=self._enforce):
-            self._gate.warn_of_second_pass(limiter)
-        if not decision.allowed:
-            if self._enforce:
-                raise self._refusal(conn, decision, ledger, limiter)
-            self._gate.tally(repr(limiter), limiter.store.clock)
-        if ledger.style is None and self._style is not None:
-            ours = ledger.headers(self._style, limiter.store.clock.wall())
-            others = response.raw_headers if len(ledger.decisions) == 1 else _foreign(response.raw_headers)
-            response.raw_headers[:] = merged(others, ours)
+        wall = limiters.store.clock.wall()
+        if not decision.allowed and self._guard.enforce:
+            _use_own_responses(conn, _Refused)
+            raise _Refused(decision, _text([VIA, *state.headers(self._style, wall)]))
+        if state.style is None and self._style is not None:
+            others = response.raw_headers if len(state.decisions) == 1 else _foreign(response.raw_headers)
+            response.raw_headers[:] = merge_headers(others, state.headers(self._style, wall))
         return decision
 
     @property
@@ -100,70 +113,84 @@ class RateLimit:
         """The 429, for a route's `responses=`."""
         return {429: documented_429()}
 
-    def _limiters_for(self, conn: HTTPConnection, ledger: Ledger) -> Limiters:
-        store = ledger.store if self._own_store is None else self._own_store
+    def _limiters_for(self, conn: HTTPConnection, state: RequestState) -> LimiterCache:
+        store = state.store if self._own_store is None else self._own_store
         store = _store_of_app(conn) if store is None else store
         template = route_template(conn.scope)
-        limiters = self._limiters.get((store, template))
+        place = id(store), template  # a store need not be hashable; its LimiterCache keeps it alive
+        limiters = self._limiters.get(place)
         if limiters is None:
-            limiters = Limiters(store, self._name or template, self._gate.fixed, global_name=self._name or "routes")
+            limiters = LimiterCache(
+                store, self._name or template, self._guard.fixed, global_name=self._name or "routes"
+            )
             if self._name:  # several limits of one route are no mistake
-                limiters.introduce(self._notices)
-            self._limiters[store, template] = limiters
+                limiters.introduce(self._warn_once)
+            self._limiters[place] = limiters
             if len(self._limiters) > _MOST_ROUTES:
                 self._limiters.popitem(last=False)
-            self._gate.warn_of_workers(store)
+            self._guard.diagnostics.check_workers(store)
         return limiters
 
     def _resource(self, conn: HTTPConnection) -> str:
         if not self._per:
             return ""
-        found = conn.scope.get("path_params", {})
+        values = conn.scope.get("path_params", {})
         for name in self._per:
-            if name not in found:
-                self._notices.warn("ARL109", f"the path has no {{{name}}}; the resource is left out of the bucket")
-        texts = [_canonical(found.get(name, "")) for name in self._per]
+            if name not in values:
+                self._guard.diagnostics.warn(
+                    "ARL109", f"the path has no {{{name}}}; the resource is left out of the bucket"
+                )
+        texts = [_canonical(values.get(name, "")) for name in self._per]
         return texts[0] if len(texts) == 1 and texts[0] else "".join(f"{len(text)}:{text}" for text in texts)
-
-    def _refusal(self, conn: HTTPConnection, decision: Decision, ledger: Ledger, limiter: Limiter) -> HTTPException:
-        _answer_in_discords_words(conn)
-        written = ledger.headers(self._style, limiter.store.clock.wall())
-        return _Refused(decision, {name.decode("ascii"): value.decode("ascii") for name, value in [VIA, *written]})
 
 
 class _Refused(RateLimited, HTTPException):
-    """What a refusal raises: both, so that a handler for either of them, or for 429, gets it."""
+    """A refusal. It is both, so that a handler for either of them, or for 429, gets it."""
 
     def __init__(self, decision: Decision, headers: dict[str, str]) -> None:
         HTTPException.__init__(self, 429, detail="You are being rate limited.", headers=headers)
         RateLimited.__init__(self, decision)
 
 
-def _answer_in_discords_words(conn: HTTPConnection) -> None:
-    """See to it that the app answers a refusal, unless it has a handler of its own for it."""
+class _Unavailable(StoreUnavailable, HTTPException):
+    """An outage that fails closed. It is both, so that a handler for either of them, or for 503, gets it."""
+
+    def __init__(self) -> None:
+        HTTPException.__init__(self, 503, detail="The rate limiter cannot answer.", headers={"retry-after": "1"})
+
+
+def _use_own_responses(conn: HTTPConnection, kind: type[_Refused | _Unavailable]) -> None:
+    """Answer this kind of exception ourselves, unless the app has a handler of its own for it."""
     handlers, status_handlers = conn.scope.get("starlette.exception_handlers", ({}, {}))
-    found = next((handlers[kind] for kind in _Refused.__mro__ if kind in handlers), None)
-    default = found is http_exception_handler or getattr(found, "__func__", None) is ExceptionMiddleware.http_exception
-    if default and 429 not in status_handlers:
-        handlers[_Refused] = _respond
+    handler = next((handlers[base] for base in kind.__mro__ if base in handlers), None)
+    is_default = (
+        handler is http_exception_handler or getattr(handler, "__func__", None) is ExceptionMiddleware.http_exception
+    )
+    if is_default and (429 if kind is _Refused else 503) not in status_handlers:
+        handlers[kind] = _respond
 
 
-async def _respond(conn: HTTPConnection, refused: Exception) -> Response:
-    assert isinstance(refused, _Refused)
-    response = LimitedResponse(refused.decision)
-    if ledger_of(conn.scope).style is None:  # else the middleware writes them
-        ours = [(name.encode("ascii"), value.encode("ascii")) for name, value in (refused.headers or {}).items()]
-        response.raw_headers = merged(response.raw_headers, [header for header in ours if header != VIA])
+async def _respond(conn: HTTPConnection, error: Exception) -> Response:
+    if not isinstance(error, _Refused):
+        return UnavailableResponse()
+    response = LimitedResponse(error.decision)
+    if state_of(conn.scope).style is None:  # else the middleware writes them
+        ours = [(name.encode("ascii"), value.encode("ascii")) for name, value in (error.headers or {}).items()]
+        response.raw_headers = merge_headers(response.raw_headers, [header for header in ours if header != VIA])
     return response
 
 
+def _text(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    return {name.decode("ascii"): value.decode("ascii") for name, value in headers}
+
+
 def _foreign(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """Without what an earlier limit of the same request has written."""
+    """Without the headers of an earlier limit of the same request."""
     return [header for header in headers if not header[0].startswith((b"x-ratelimit-", b"ratelimit"))]
 
 
 def _signature(depends: params.Depends | None) -> Signature:
-    """What FastAPI injects."""
+    """The parameters that FastAPI injects."""
     names: list[tuple[str, Any, Any]] = [
         ("conn", HTTPConnection, Parameter.empty),
         ("response", Response, Parameter.empty),

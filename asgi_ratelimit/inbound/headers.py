@@ -1,4 +1,4 @@
-"""How it is said: decisions as response headers, in Discord's form and in the IETF's.
+"""Decisions as response headers, in Discord's form and in the IETF's.
 
 Everything is rounded so that a client that obeys it is not refused: waits up, what remains down.
 """
@@ -14,7 +14,7 @@ from asgi_ratelimit.decision import Decision, Policy
 __all__ = [
     "HeaderStyle",
     "RawHeaders",
-    "checked_style",
+    "check_style",
     "discord_headers",
     "ietf_headers",
     "in_milliseconds",
@@ -25,8 +25,8 @@ HeaderStyle = Literal["discord", "ietf", "both"]
 RawHeaders = list[tuple[bytes, bytes]]
 
 
-def checked_style(style: object) -> HeaderStyle | None:
-    """The style; ValueError if there is none such."""
+def check_style(style: object) -> HeaderStyle | None:
+    """The style. Raises ValueError if it is unknown."""
     if style not in ("discord", "ietf", "both", None):
         raise ValueError(f'headers must be "discord", "ietf", "both" or None, not {style!r}')
     return style
@@ -88,7 +88,7 @@ def in_milliseconds(microseconds: int) -> float:
 
 
 def _unique(parts: Sequence[Decision]) -> list[Decision]:
-    """The last word on each bucket."""
+    """The last decision about each bucket."""
     return list({(part.bucket, str(part.bucket_key)): part for part in parts}.values())
 
 

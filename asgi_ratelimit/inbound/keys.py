@@ -1,4 +1,4 @@
-"""Who is asking: functions from a connection to a key. None means that nobody can be told apart."""
+"""The key of a request: functions from a connection to a key. None is a request without any identity."""
 
 from __future__ import annotations
 
@@ -9,23 +9,25 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any
 
 from starlette.requests import HTTPConnection
+from starlette.types import Scope
 
-__all__ = ["ClientIP", "Key", "KeyFunction", "by_header", "by_ip", "by_user", "by_user_or", "by_user_or_ip"]
+from asgi_ratelimit.inbound.options import Key, KeyFunction
 
-Key = str | None
-KeyFunction = Callable[[HTTPConnection], Any]  # a Key, or an awaitable of one
+__all__ = ["ClientIP", "by_header", "by_ip", "by_user", "by_user_or", "by_user_or_ip"]
 
 _MAPPED = b"\0" * 10 + b"\xff\xff"  # an IPv4 address in IPv6 clothes, RFC 4291 §2.5.5.2
 _MOST_HOPS = 64
 
 
 class ClientIP:
-    """The address of the client: the socket's peer or, behind trusted proxies, whom they name.
+    """The address of the client: the socket's peer or, behind trusted proxies, the address that they report.
 
-    `trusted_proxies` are networks such as "10.0.0.0/8", or "unix" for a peer on a unix socket; ValueError for
-    anything else. All X-Forwarded-For lines are joined and read from the right for as long as the hop is
-    trusted, so that a client cannot choose its own address. IPv4-mapped IPv6 counts as IPv4; an IPv6 address
-    as its /`ipv6_prefix`, since that much is one customer's (RFC 6177).
+    trusted_proxies: networks such as "10.0.0.0/8", or "unix" for a peer on a unix socket
+    ipv6_prefix: the bits of an IPv6 address that count; a /64 is one customer's (RFC 6177)
+
+    `X-Forwarded-For` is ignored unless the peer is a trusted proxy. All lines of it are joined and read from the right
+    while the hop is trusted, so that a client cannot choose its own address. IPv4-mapped IPv6 counts as IPv4.
+    Raises ValueError if a network cannot be parsed.
     """
 
     def __init__(self, trusted_proxies: Iterable[str] = (), *, ipv6_prefix: int = 64) -> None:
@@ -37,7 +39,7 @@ class ClientIP:
         self.trusts_unix = "unix" in proxies
         self.trusted_proxies = tuple(_network(proxy) for proxy in proxies if proxy != "unix")
         self.ipv6_prefix = ipv6_prefix
-        self._trusts_somebody = bool(proxies)
+        self._trusts_any = bool(proxies)
         self._mask = ((1 << ipv6_prefix) - 1) << (128 - ipv6_prefix)
         self._read = lru_cache(maxsize=8192)(self._canonical)
         self._is_trusted = lru_cache(maxsize=8192)(self._in_a_trusted_network)
@@ -45,22 +47,22 @@ class ClientIP:
     def __call__(self, conn: HTTPConnection) -> Key:
         return self.of(conn.scope)
 
-    def of(self, scope: Any) -> Key:
-        """The same of a scope."""
-        if self._trusts_somebody:
+    def of(self, scope: Scope) -> Key:
+        """The key of a scope."""
+        if self._trusts_any:
             peer = peer_host(scope)
             return self._read(self._behind_proxies(scope, peer) if self._trusts(peer) else peer)
-        client = scope.get("client")
-        # As every server has it; peer_host knows the odd ones, too.
+        client: Any = scope.get("client")
+        # The form of every server; peer_host reads the odd ones, too.
         plain = type(client) is tuple and len(client) == 2 and type(client[0]) is str
         return self._read(client[0] if plain else peer_host(scope))
 
-    def _behind_proxies(self, scope: Any, peer: str | None) -> str | None:
+    def _behind_proxies(self, scope: Scope, peer: str | None) -> str | None:
         hops = forwarded_for(scope)[-_MOST_HOPS:]
         while hops and self._trusts(peer):
             hop = strip_port(hops.pop())
             if address_bytes(hop) is None:
-                break  # nobody's word: the hop before is the last one known
+                break  # no address: the hop before is the last one
             peer = hop
         return peer
 
@@ -80,7 +82,7 @@ class ClientIP:
         host = host[:256]
         packed = address_bytes(host)
         if packed is None:
-            return host  # a name that the server made up, such as a test client's
+            return host  # a name and no address, as a test client has it
         if len(packed) == 4:
             return socket.inet_ntop(socket.AF_INET, packed)
         network = (int.from_bytes(packed, "big") & self._mask).to_bytes(16, "big")
@@ -88,7 +90,7 @@ class ClientIP:
         return text if self.ipv6_prefix == 128 else f"{text}/{self.ipv6_prefix}"
 
 
-def peer_host(scope: Any) -> str | None:
+def peer_host(scope: Scope) -> str | None:
     """The host in the scope's `client`; None for a unix socket or anything odd."""
     client = scope.get("client")
     if not client or not isinstance(client, (list, tuple)):
@@ -97,14 +99,14 @@ def peer_host(scope: Any) -> str | None:
     return host or None if isinstance(host, str) else None
 
 
-def forwarded_for(scope: Any) -> list[str]:
+def forwarded_for(scope: Scope) -> list[str]:
     """Every hop of every X-Forwarded-For line, the nearest last."""
     lines = [value for name, value in scope.get("headers", ()) if name.lower() == b"x-forwarded-for"]
     return [hop.strip() for line in lines for hop in line.decode("latin-1").split(",")] if lines else []
 
 
 def strip_port(hop: str) -> str:
-    """`1.2.3.4:80`, `[2001:db8::1]:80`, `"[2001:db8::1]"` and `fe80::1%eth0` without what is no address."""
+    """`1.2.3.4:80`, `[2001:db8::1]:80`, `"[2001:db8::1]"` and `fe80::1%eth0` without the parts that are no address."""
     hop = hop.strip('" ')
     if hop.startswith("["):
         hop = hop[1:].partition("]")[0]
@@ -142,7 +144,7 @@ def by_user(conn: HTTPConnection) -> Key:
     return _user_of(conn.scope)
 
 
-def _user_of(scope: Any) -> Key:
+def _user_of(scope: Scope) -> Key:
     user = scope.get("user")
     if user is None or not getattr(user, "is_authenticated", False):
         return None
@@ -159,7 +161,7 @@ def identity_of(user: Any) -> Any:
 
 
 class by_user_or:  # noqa: N801 - one of the key functions, called like one
-    """The user, or whatever `fallback` (sync or async) says when there is none."""
+    """The user, or the result of `fallback` (sync or async) if there is none."""
 
     def __init__(self, fallback: KeyFunction) -> None:
         if not callable(fallback):
@@ -171,8 +173,8 @@ class by_user_or:  # noqa: N801 - one of the key functions, called like one
         return self.fallback(conn) if key is None else key
 
 
-def key_of_scope(key: KeyFunction) -> Callable[[Any], Key] | None:
-    """The same as a function of the scope, where that is one of ours and needs no connection."""
+def key_of_scope(key: KeyFunction) -> Callable[[Scope], Key] | None:
+    """The same as a function of the scope, if it is one of ours and needs no connection."""
     if isinstance(key, ClientIP):
         return key.of
     if isinstance(key, by_user_or) and isinstance(key.fallback, ClientIP):
@@ -187,7 +189,7 @@ by_user_or_ip = by_user_or(by_ip)
 def by_header(name: str) -> KeyFunction:
     """The value of a header that *you* have checked, such as a verified API key.
 
-    A header that anybody may invent gives everybody a fresh bucket for each value: then it limits nobody.
+    A header that a client may invent gives it a fresh bucket for each value: then nothing is limited.
     """
     if not isinstance(name, str) or not name.strip() or not name.isascii():
         raise ValueError(f'by_header takes the name of a header such as "x-api-key", not {name!r}')

@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
-from collections import deque
 from collections.abc import Callable, Iterable
 from inspect import isawaitable
-from typing import Any
 
-from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import HTTPConnection
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
-from asgi_ratelimit.call_site import inside_a_request
 from asgi_ratelimit.decision import Decision
 from asgi_ratelimit.errors import StoreUnavailable
-from asgi_ratelimit.inbound.guard import ClientGone, Gate, Limiters, reads_the_user
-from asgi_ratelimit.inbound.headers import HeaderStyle, checked_style
-from asgi_ratelimit.inbound.keys import KeyFunction, by_user_or_ip
-from asgi_ratelimit.inbound.request_state import LEDGER, Ledger, merged
+from asgi_ratelimit.inbound.guard import RequestGuard
+from asgi_ratelimit.inbound.headers import HeaderStyle, check_style
+from asgi_ratelimit.inbound.holding import ClientGone, ReadAhead
+from asgi_ratelimit.inbound.keys import by_user_or_ip
+from asgi_ratelimit.inbound.limiter_cache import LimiterCache
+from asgi_ratelimit.inbound.options import (
+    ASGIApplication,
+    CostSource,
+    ExemptSource,
+    KeyFunction,
+    LimitedHandler,
+    LimitSource,
+)
+from asgi_ratelimit.inbound.request_state import STATE, RequestState, merge_headers
 from asgi_ratelimit.inbound.responses import LimitedResponse, UnavailableResponse, can_only_close
 from asgi_ratelimit.inbound.websocket import LimitedSocket
 from asgi_ratelimit.limiter import Limiter
-from asgi_ratelimit.limits import as_limits
+from asgi_ratelimit.limits import LimitSpec, as_limits
 from asgi_ratelimit.memory import MemoryStore
 from asgi_ratelimit.store import Store
 from asgi_ratelimit.warnings import WarnOnce
@@ -33,128 +38,130 @@ __all__ = ["RateLimitMiddleware"]
 
 logger = logging.getLogger("asgi_ratelimit")
 
-_MOST_LAYERS = 100  # of middleware that are looked through
-_READ_AHEAD = 65_536  # bytes of a body that are kept while its request is held
-
 
 class RateLimitMiddleware:
     """Limits an ASGI app: `app.add_middleware(RateLimitMiddleware, limit="100/minute")`.
 
-    `limit`: a string, a limit, a list of them (all or nothing), None, or a function of the connection that
-    returns any of those. `key`, `cost`, `exempt` and `on_limited` may be functions too, sync or async.
-    `exempt`: paths of the app, `*` standing for anything. `refund`: a function of the response's status; where
-    it is true the charge is given back. `enforce=False` counts and reports but refuses nothing. `max_wait`:
-    seconds that a request may be held instead of refused. `headers`: "discord", "ietf", "both" or None.
-    `messages`: a limit on the frames of each WebSocket. ValueError for what makes no sense.
+    limit: a string, a limit, a list of them (all or nothing), a function of the connection that returns one of
+        these, or None for no limit
+    key: a function of the connection that returns the key of a request
+    cost: a whole number, or a function of the connection; a cost of 0 is not counted
+    store: a MemoryStore of its own by default; the app's routes use it too
+    name: the name of its buckets, "app"
+    exempt: paths of the app in which `*` stands for any text, or a function of the connection
+    refund: a function of the response's status; the charge is given back if it returns true
+    enforce: False is shadow mode: requests are counted and reported, but never refused
+    max_wait: seconds for which a request may be held instead of refused
+    headers: "discord", "ietf", "both" or None
+    on_limited: a function of the connection and the decision that returns the response to a refused request
+    messages: a limit for the frames that one WebSocket may send
 
-    An exception of the user's own functions is passed on as it is.
+    All functions may be sync or async, except `refund`. An exception that they raise is passed on.
+    Raises ValueError if an option is out of range.
     """
 
     def __init__(
         self,
-        app: ASGIApp,
+        app: ASGIApplication,
         *,
-        limit: Any,
+        limit: LimitSource,
         key: KeyFunction = by_user_or_ip,
-        cost: int | Callable[[HTTPConnection], Any] = 1,
+        cost: CostSource = 1,
         store: Store | None = None,
         name: str = "app",
-        exempt: Iterable[str] | Callable[[HTTPConnection], Any] = (),
+        exempt: ExemptSource = (),
         refund: Callable[[int], bool] | None = None,
         enforce: bool = True,
         max_wait: float = 0.0,
         headers: HeaderStyle | None = "discord",
-        on_limited: Callable[[HTTPConnection, Decision], Any] | None = None,
-        messages: Any = None,
+        on_limited: LimitedHandler | None = None,
+        messages: LimitSpec | None = None,
     ) -> None:
         for option, function in (("refund", refund), ("on_limited", on_limited)):
             if function is not None and not callable(function):
                 raise ValueError(f"{option} must be a function or None, not {function!r}")
         self.app = app
         self.store: Store = MemoryStore() if store is None else store
-        self._notices = WarnOnce()
-        self._gate = Gate(limit, key, cost, max_wait, self._notices)
-        self._limiters = Limiters(self.store, name, self._gate.fixed)
+        warn_once = WarnOnce()
+        self._guard = RequestGuard(limit, key, cost, warn_once, max_wait=max_wait, enforce=enforce)
+        self._limiters = LimiterCache(self.store, name, self._guard.fixed)
+        self._limiters.introduce(warn_once)
+        self._diagnostics = self._guard.diagnostics
+        self._may_wait = self._guard.may_wait
         self._exempt = exempt if callable(exempt) else _path_pattern(exempt)
-        self._refund, self._enforce, self._style = refund, enforce, checked_style(headers)
-        self._on_limited = on_limited
+        self._refund, self._style, self._on_limited = refund, check_style(headers), on_limited
         self._messages = None if messages is None else as_limits(messages)
-        self._awaits_user = reads_the_user(key)
-        self._checked_start = False
-        self._left_alone: set[str] = set()  # paths whose POSTs an InteractionLimit has verified: it limits them itself
-        self._limiters.introduce(self._notices)
-        self._check_place()
+        self._has_started = False
+        self._diagnostics.check_call_site("its buckets are new each time and limit nothing; make it once, with the app")
+        if limit is not None:
+            self._diagnostics.check_cors(app)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if not self._checked_start:
-            self._check_start()
+        if not self._has_started:
+            self._has_started = True
+            self._diagnostics.check_workers(self.store)
         if scope["type"] not in ("http", "websocket"):
             if scope["type"] == "lifespan" and not isinstance(self.store, MemoryStore):
-                receive, send = self._living(receive, send)
+                receive, send = self._lifespan_channels(receive, send)
             await self.app(scope, receive, send)
             return
-        ledger, receive, send = self._opened(scope, receive, send)
+        state, receive, send = self._channels(scope, receive, send)
         may_be_exempt = self._exempt is not None or scope.get("method") == "OPTIONS"
-        if self._gate.unlimited or (may_be_exempt and await self._is_exempt(scope)):
-            await self.app(scope, receive, send)
-            return
-        path = scope.get("path", "")  # as this door sees it
-        if self._left_alone and path in self._left_alone and scope.get("method") == "POST":
+        if self._guard.unlimited or (may_be_exempt and await self._is_exempt(scope)):
             await self.app(scope, receive, send)
             return
         had_user = "user" in scope
-        mailbox = _Mailbox(receive) if self._gate.may_wait else None
+        ahead = ReadAhead(receive) if self._may_wait else None
         try:
-            decided = await self._gate.decide(scope, self._limiters, gone=mailbox.gone if mailbox else None)
+            decision = await self._guard.check(scope, self._limiters, state, gone=ahead.gone if ahead else None)
         except ClientGone:
             return
         except StoreUnavailable as error:
-            logger.debug("a request is answered with 503: %s", error)  # the store has said so, and once
+            logger.debug("a request is answered with 503: %s", error)  # the store itself has logged the outage, once
             await UnavailableResponse()(scope, receive, send)
             return
-        if mailbox is not None:
-            receive = mailbox.receive
-        if decided is None:
-            await self.app(scope, receive, send)
-            return
-        decision, limiter = decided
-        if not ledger.add(decision, enforced=self._enforce):
-            self._gate.warn_of_second_pass(limiter)
-        if not decision.allowed and self._enforce:
+        if ahead is not None:
+            receive = ahead.receive
+        if decision is not None and not decision.allowed and self._guard.enforce:
             await self._refuse(decision, scope, receive, send)
             return
-        if not decision.allowed:
-            self._gate.tally(repr(limiter), self.store.clock)
-        ledger.charged_at.append((self._left_alone, path))
-        if self._refund is None:
+        if self._refund is None or decision is None:
             await self.app(scope, receive, send)
         else:
-            await self._pass_on(decision, limiter, self._refund, scope, receive, send)
-        if ledger.left_alone:
-            await limiter.refund(decision)
-        if self._awaits_user and not had_user and "user" in scope:
-            self._warn_late_user()
+            await self._pass_on(state.limiters[-1], decision, self._refund, scope, receive, send)
+        if not had_user and "user" in scope and self._diagnostics.awaits_user and decision is not None:
+            self._diagnostics.warn_of_late_user()
 
-    def _opened(self, scope: Scope, receive: Receive, send: Send) -> tuple[Ledger, Receive, Send]:
-        """The request's ledger, and its channels with what this door does to them."""
-        ledger = scope.get(LEDGER)
-        if ledger is None:
-            ledger = scope[LEDGER] = Ledger()
-        ledger.store = self.store
-        if ledger.style is None and self._style is not None:
-            ledger.style = self._style
-            send = self._writing(ledger, send)
+    def _channels(self, scope: Scope, receive: Receive, send: Send) -> tuple[RequestState, Receive, Send]:
+        """The request's state, and its channels with the additions of this door."""
+        state: RequestState | None = scope.get(STATE)
+        if state is None:
+            state = scope[STATE] = RequestState()
+        state.store = self.store
+        channels = receive, send
+        if state.style is None and self._style is not None:
+            state.style = style = self._style
+            wall, noted = self.store.clock.wall, state
+
+            async def write(message: Message) -> None:
+                """Put the headers on the start of a response, or on an accepted WebSocket."""
+                if message["type"] in _STARTS and noted.decisions:
+                    ours = noted.headers(style, wall())
+                    message = {**message, "headers": merge_headers(message.get("headers") or (), ours)}
+                await send(message)
+
+            channels = receive, write
         if self._messages is not None and scope["type"] == "websocket":
-            socket = LimitedSocket(self._messages, self.store.clock, receive, send, self._too_many_frames)
-            receive, send = socket.receive, socket.send
+            socket = LimitedSocket(self._messages, self.store.clock, *channels, self._too_many_frames)
+            channels = socket.receive, socket.send
         if type(scope.get("headers")) is not list:  # any iterable will do for ASGI, but it is read more than once
             scope["headers"] = list(scope.get("headers") or ())
-        return ledger, receive, send
+        return state, *channels
 
-    def _living(self, receive: Receive, send: Send) -> tuple[Receive, Send]:
-        """The channels of the app's lifespan; the store starts before the app does, and is closed after it."""
+    def _lifespan_channels(self, receive: Receive, send: Send) -> tuple[Receive, Send]:
+        """The channels of the app's lifespan. The store starts before the app does, and closes after it."""
 
-        async def starting() -> Message:
+        async def receive_after_start() -> Message:
             message = await receive()
             if message["type"] == "lifespan.startup":
                 try:
@@ -164,17 +171,17 @@ class RateLimitMiddleware:
                     raise
             return message
 
-        async def closing(message: Message) -> None:
+        async def send_after_close(message: Message) -> None:
             if message["type"] != "lifespan.startup.complete":
                 await self.store.aclose()
             await send(message)
 
-        return starting, closing
+        return receive_after_start, send_after_close
 
     async def _pass_on(
         self,
-        decision: Decision,
         limiter: Limiter,
+        decision: Decision,
         refund: Callable[[int], bool],
         scope: Scope,
         receive: Receive,
@@ -182,35 +189,35 @@ class RateLimitMiddleware:
     ) -> None:
         status = 0
 
-        async def refunding(message: Message) -> None:
+        async def send_and_refund(message: Message) -> None:
             nonlocal status
             if not status and (status := _status(message)) and refund(status):
                 await limiter.refund(decision)
             await send(message)
 
         try:
-            await self.app(scope, receive, refunding)
+            await self.app(scope, receive, send_and_refund)
         except Exception:
             if not status and refund(500):
                 await limiter.refund(decision)
             raise
 
     async def _refuse(self, decision: Decision, scope: Scope, receive: Receive, send: Send) -> None:
-        response: Any = None
+        response: object = None
         if self._on_limited is not None and not can_only_close(scope):
             response = self._on_limited(HTTPConnection(scope), decision)
             if isawaitable(response):
                 response = await response
             if not callable(response):
-                self._notices.warn(
+                self._diagnostics.warn(
                     "ARL204", f"it must return a Response, not {response!r:.80}; Discord's 429 is sent instead"
                 )
         await (response if callable(response) else LimitedResponse(decision))(scope, receive, send)
 
     def _too_many_frames(self) -> bool:
-        if not self._enforce:
-            self._gate.tally(f"messages={self._messages}", self.store.clock)
-        return self._enforce
+        if not self._guard.enforce:
+            self._guard.tally(f"messages={self._messages}", self.store.clock)
+        return self._guard.enforce
 
     async def _is_exempt(self, scope: Scope) -> bool:
         if scope.get("method") == "OPTIONS" and _is_preflight(scope):
@@ -220,45 +227,8 @@ class RateLimitMiddleware:
             return bool(await exempt if isawaitable(exempt) else exempt)
         return self._exempt is not None and self._exempt.fullmatch(_app_path(scope)) is not None
 
-    def _writing(self, ledger: Ledger, send: Send) -> Send:
-        """A `send` that puts the ledger's headers on the start of a response, or on an accepted WebSocket."""
-        style, wall = self._style, self.store.clock.wall
 
-        async def write(message: Message) -> None:
-            if message["type"] in _STARTS and ledger.decisions:
-                message = {**message, "headers": merged(message.get("headers") or (), ledger.headers(style, wall()))}
-            await send(message)
-
-        return write
-
-    # What is checked once, at construction or at the first request
-
-    def _check_place(self) -> None:
-        if inside_a_request():
-            self._notices.warn("ARL106", "its buckets are new each time and limit nothing; make it once, with the app")
-        inner: Any = None if self._gate.unlimited else self.app
-        for _ in range(_MOST_LAYERS):
-            if isinstance(inner, CORSMiddleware):
-                self._notices.warn(
-                    "ARL108",
-                    "browsers may not read its 429, which lacks the CORS headers. Add CORSMiddleware after "
-                    "RateLimitMiddleware: what is added last stands outside.",
-                )
-            inner = getattr(inner, "app", None)
-
-    def _check_start(self) -> None:
-        self._checked_start = True
-        self._gate.warn_of_workers(self.store)
-
-    def _warn_late_user(self) -> None:
-        self._notices.warn(
-            "ARL107",
-            "it saw no user, so everybody was keyed by address. Add AuthenticationMiddleware after "
-            "RateLimitMiddleware: what is added last stands outside and runs first.",
-        )
-
-
-def _is_preflight(scope: Any) -> bool:
+def _is_preflight(scope: Scope) -> bool:
     """A browser's question before a cross-origin request (Fetch standard, CORS-preflight request)."""
     names = {name for name, _ in scope.get("headers", ())}
     return b"origin" in names and b"access-control-request-method" in names
@@ -268,7 +238,7 @@ _STARTS = frozenset(("http.response.start", "websocket.accept", "websocket.http.
 
 
 def _status(message: Message) -> int:
-    """The status of a response that starts with this message, 0 if none does; a WebSocket's accept is its 101."""
+    """The status of a response that starts with this message, else 0. The accept of a WebSocket is its 101."""
     if message["type"] == "websocket.accept":
         return 101
     if message["type"] == "websocket.close":
@@ -285,28 +255,6 @@ def _path_pattern(paths: Iterable[str]) -> re.Pattern[str] | None:
 
 
 def _app_path(scope: Scope) -> str:
-    """The path as the app's routes see it: without the prefix under which a server or a mount has put the app."""
+    """The path as the app's routes see it, without the prefix of a server or a mount."""
     path, root = str(scope.get("path", "")), str(scope.get("root_path", "")).rstrip("/")
     return path[len(root) :] if root and path.startswith(f"{root}/") else path
-
-
-class _Mailbox:
-    """Reads ahead while a request is held, to notice that its client leaves; what was read is kept for the app."""
-
-    def __init__(self, receive: Receive) -> None:
-        self._receive = receive
-        self._kept: deque[Message] = deque()
-
-    async def gone(self) -> None:
-        """Return when the client has left."""
-        size = 0
-        while size <= _READ_AHEAD:
-            message = await self._receive()
-            self._kept.append(message)
-            if message["type"] in ("http.disconnect", "websocket.disconnect"):
-                return
-            size += len(message.get("body", b""))
-        await asyncio.get_running_loop().create_future()  # reads no further
-
-    async def receive(self) -> Message:
-        return self._kept.popleft() if self._kept else await self._receive()

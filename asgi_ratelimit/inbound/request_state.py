@@ -1,4 +1,4 @@
-"""What one request has passed on its way in. It travels in the scope, so that every door can read and add."""
+"""The decisions about one request. They stand in its scope, so that every door can read them and add its own."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from asgi_ratelimit.inbound.headers import (
     ietf_headers,
     retry_after_header,
 )
+from asgi_ratelimit.limiter import Limiter
 from asgi_ratelimit.store import Store
 
-__all__ = ["LEDGER", "Ledger", "ledger_of"]
+__all__ = ["STATE", "RequestState", "merge_headers", "state_of"]
 
-LEDGER = "asgi_ratelimit"  # where it stands in the scope
-_MOST_PATHS = 64  # that one middleware leaves alone
+STATE = "asgi_ratelimit"  # its key in the scope
 
 
-class Ledger:
-    """The decisions about one request, and who writes them on its response."""
+class RequestState:
+    """The decisions about one request, and the style in which its response reports them."""
 
-    __slots__ = ("charged_at", "decisions", "left_alone", "refused_by", "store", "style")
+    __slots__ = ("decisions", "limiters", "refused_by", "store", "style")
 
     def __init__(self, store: Store | None = None) -> None:
-        self.store = store  # of the innermost middleware: its routes use it too
-        self.style: HeaderStyle | None = None  # what the outermost middleware that writes headers has promised
+        self.store = store  # of the innermost middleware; its routes use it too
+        self.style: HeaderStyle | None = None  # of the outermost middleware that writes headers
         self.decisions: list[Decision] = []
+        self.limiters: list[Limiter] = []  # of these decisions, in the same order
         self.refused_by: Decision | None = None
-        self.charged_at: list[tuple[set[str], str]] = []  # for each middleware: the paths it leaves alone, and this one
-        self.left_alone = False
 
-    def add(self, decision: Decision, *, enforced: bool) -> bool:
-        """Note a decision. False if one of its buckets had been charged by this request before."""
+    def add(self, limiter: Limiter, decision: Decision, *, enforced: bool) -> bool:
+        """Note a decision. False if this request had already been charged to one of its buckets."""
         self.decisions.append(decision)
+        self.limiters.append(limiter)
         if not decision.allowed:
             if enforced:
                 self.refused_by = decision
@@ -46,23 +46,23 @@ class Ledger:
         earlier = {(part.bucket, part.bucket_key) for d in self.decisions[:-1] for part in d.parts}
         return earlier.isdisjoint((part.bucket, part.bucket_key) for part in decision.parts)
 
-    def leave_alone(self) -> None:
-        """Said by an endpoint that limits itself, once it knows who asks: no middleware counts POSTs to it any more."""
-        for paths, path in self.charged_at:
-            if len(paths) < _MOST_PATHS:
-                paths.add(path)
-        self.left_alone = True
+    async def refund_all(self) -> None:
+        """Give back the charge of every decision so far. The response does not report them any more."""
+        charges = list(zip(self.limiters, self.decisions, strict=True))
+        self.limiters.clear()
         self.decisions.clear()
+        for limiter, decision in charges:
+            await limiter.refund(decision)
 
     @property
     def shown(self) -> Decision | None:
-        """The one bucket that Discord's headers are about: the one that refused, else the one with least left."""
+        """The bucket of Discord's headers: the one that refused, else the one with the fewest remaining."""
         if self.refused_by is not None or not self.decisions:
             return self.refused_by
         return min(self.decisions, key=lambda d: d.remaining) if len(self.decisions) > 1 else self.decisions[0]
 
     def headers(self, style: HeaderStyle | None, wall: float) -> RawHeaders:
-        """The headers that a response to this request carries in that style."""
+        """The headers of a response to this request in that style."""
         if style == "discord" and self.refused_by is None and len(self.decisions) == 1:
             return discord_headers(self.decisions[0], wall, refused=False)
         shown = self.shown
@@ -79,16 +79,16 @@ class Ledger:
         return headers
 
 
-def ledger_of(scope: MutableMapping[str, Any]) -> Ledger:
-    """The request's ledger, begun if it has none."""
-    ledger = scope.get(LEDGER)
-    if not isinstance(ledger, Ledger):
-        ledger = scope[LEDGER] = Ledger()
-    return ledger
+def state_of(scope: MutableMapping[str, Any]) -> RequestState:
+    """The state of a request, made if it has none."""
+    state = scope.get(STATE)
+    if not isinstance(state, RequestState):
+        state = scope[STATE] = RequestState()
+    return state
 
 
-def merged(headers: Iterable[tuple[bytes, bytes]], ours: RawHeaders) -> RawHeaders:
-    """The response's own headers, then ours, except those that it carries already: two values would be joined."""
+def merge_headers(headers: Iterable[tuple[bytes, bytes]], ours: RawHeaders) -> RawHeaders:
+    """The response's own headers, then ours. A header of ours that it carries already is left out."""
     present = [*headers]
     for name, _ in present:
         if name in _OURS or not name.islower():

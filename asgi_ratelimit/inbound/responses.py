@@ -1,4 +1,4 @@
-"""What is answered instead of letting a request in: the 429 that a real Discord client obeys, or a 503."""
+"""The responses to requests that may not pass: the 429 that a real Discord client obeys, or a 503."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def can_only_close(scope: Scope) -> bool:
     return scope["type"] == "websocket" and "websocket.http.response" not in (scope.get("extensions") or {})
 
 
-class _Answer(Response):
+class _ClosingResponse(Response):
     """A response that closes a WebSocket where the server can do no more."""
 
     close_code = RATE_LIMITED
@@ -44,7 +44,7 @@ class _Answer(Response):
             await super().__call__(scope, receive, send)
 
 
-class LimitedResponse(_Answer):
+class LimitedResponse(_ClosingResponse):
     """A 429 in Discord's words; its X-RateLimit headers are added by the door.
 
     `Via`, because without it discord.py and its kin take any 429 for a ban by Cloudflare; the content type
@@ -59,8 +59,8 @@ class LimitedResponse(_Answer):
         self.raw_headers.append(VIA)
 
 
-class UnavailableResponse(_Answer):
-    """A 503: the store cannot answer, and nobody may pass unseen."""
+class UnavailableResponse(_ClosingResponse):
+    """A 503: the store is down, and the limit fails closed."""
 
     media_type = "application/json"
     close_code = 1013  # try again later, RFC 6455's registry

@@ -18,8 +18,8 @@ _CLOSE = {"code": RATE_LIMITED, "reason": "rate limited"}
 class LimitedSocket:
     """A WebSocket's `receive` and `send`, counting the frames that come in.
 
-    The bucket lives and dies with the socket, so it needs no store. Once the socket is closed, what the app
-    still sends is dropped: it learns of the end from its next `receive`.
+    The bucket lives and dies with the socket, so it needs no store. Once the socket is closed, the app's later
+    messages are dropped: it learns of the end from its next `receive`.
     """
 
     def __init__(

@@ -1,22 +1,22 @@
-"""What a user reads in place of an answer: in their language, with Discord's own countdown."""
+"""The messages to a user whose interaction may not pass, in their language, with Discord's own countdown."""
 
 from __future__ import annotations
 
 import logging
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from inspect import isawaitable
 from typing import Any
 
 from asgi_ratelimit.decision import Decision
 
-__all__ = ["Text", "Unavailable", "Wording", "checked_text"]
+__all__ = ["Messages", "Text", "Unavailable", "check_text"]
 
 logger = logging.getLogger("asgi_ratelimit")
 
 Unavailable = str | Mapping[str, str]
-Text = Unavailable | Callable[[dict[str, Any], Decision], Any]
+Text = Unavailable | Callable[[dict[str, Any], Decision], str | Awaitable[str]]
 
 _TOO_OFTEN = "You are doing that too often. Try again {when}."
 _PUT_OFF = "This cannot be answered right now. Please try again shortly."
@@ -24,8 +24,8 @@ _LONGEST = 2000  # characters of a message, Discord's own limit
 _PLACE = re.compile(r"\{(\w*)\}")
 
 
-def checked_text(option: str, text: Any) -> Any:
-    """The text, or ValueError if it is none. Only the one for a limited user may have a `{when}`."""
+def check_text(option: str, text: Any) -> Any:
+    """The text. Raises ValueError if it is none. Only the one for a limited user may have a `{when}`."""
     if text is None or (callable(text) and option == "text"):
         return text
     texts = list(text.values()) if isinstance(text, Mapping) else [text]
@@ -34,16 +34,16 @@ def checked_text(option: str, text: Any) -> Any:
             f"{option} must be a string of 1 to {_LONGEST} characters such as {_TOO_OFTEN!r}, "
             f'or a dict such as {{"en-US": …, "de": …}}, not {text!r:.200}'
         )
-    known = "when" if option == "text" else None
-    unknown = [place for one in texts for place in _PLACE.findall(one) if place != known]
+    allowed_place = "when" if option == "text" else None
+    unknown = [place for one in texts for place in _PLACE.findall(one) if place != allowed_place]
     if unknown:
-        allowed = "a {when}, which becomes the countdown, but no" if known else "no"
+        allowed = "a {when}, which becomes the countdown, but no" if allowed_place else "no"
         raise ValueError(f"{option} may have {allowed} {{{unknown[0]}}}")
     return text
 
 
-class Wording:
-    """The two messages: to who was too fast, and to who came while the store could not answer."""
+class Messages:
+    """The two messages: to a limited user, and to every user during an outage that fails closed."""
 
     def __init__(self, text: Text | None, unavailable: Unavailable | None) -> None:
         self._text: Text = _TOO_OFTEN if text is None else text
@@ -62,8 +62,8 @@ class Wording:
             content = _in_locale(self._text, interaction, _TOO_OFTEN)
         return _timed(content, wall + decision.retry_after)
 
-    def put_off(self, interaction: dict[str, Any]) -> str:
-        """For when the store cannot answer."""
+    def unavailable(self, interaction: dict[str, Any]) -> str:
+        """The message during an outage."""
         return _in_locale(self._unavailable, interaction, _PUT_OFF)
 
 

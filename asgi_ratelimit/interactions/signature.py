@@ -1,4 +1,4 @@
-"""Whether a request comes from Discord: its Ed25519 signature, its age, and whether it has been here before."""
+"""The Ed25519 signature of a request, its age, and the replays of signed requests."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ try:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 except ImportError as error:
     raise ImportError(
-        "asgi_ratelimit.discord.InteractionLimit needs cryptography: pip install 'asgi-ratelimit-discord[discord]'"
+        "asgi_ratelimit.interactions needs cryptography: pip install 'asgi-ratelimit-discord[interactions]'"
     ) from error
 
-__all__ = ["SeenBefore", "Signatures", "Signed"]
+__all__ = ["ReplayCache", "SignatureVerifier", "Signed"]
 
-_MOST_SEEN = 100_000  # signatures remembered by one process; beyond that the oldest makes way
+_MOST_SEEN = 100_000  # signatures in one process; beyond that the oldest is dropped
 _KEY = re.compile("[0-9a-fA-F]{64}")
 _SIGNATURE = re.compile(rb"[0-9a-fA-F]{128}")
 _TIMESTAMP = re.compile(rb"[0-9]{1,12}")
@@ -27,33 +27,33 @@ _FORGED = bytes([1]) + bytes(63)  # R the neutral element, S = 0: passes under a
 
 @dataclass(frozen=True, slots=True)
 class Signed:
-    """A message with a good signature: when it was signed, in epoch seconds, and a digest that names it."""
+    """A message with a good signature: its moment in epoch seconds, and a digest that identifies it."""
 
     at: int
     digest: str
 
 
-class Signatures:
-    """Checks what Discord signs with the secret half of an application's public key."""
+class SignatureVerifier:
+    """Checks the signatures that Discord makes with the secret half of an application's public key."""
 
     def __init__(self, public_key: str) -> None:
         if not isinstance(public_key, str) or _KEY.fullmatch(public_key) is None:
-            # Whatever it is, it may be a token that was pasted here, so it is not shown.
-            found = f"{len(public_key)} characters" if isinstance(public_key, str) else f"a {type(public_key).__name__}"
+            # It may be a token that was pasted here, so it is not shown.
+            value = f"{len(public_key)} characters" if isinstance(public_key, str) else f"a {type(public_key).__name__}"
             raise ValueError(
                 "public_key must be the 64 hex characters that the application's General Information page shows "
-                f'as its Public Key, such as "3b6a27bc…4a29", not {found}'
+                f'as its Public Key, such as "3b6a27bc…4a29", not {value}'
             )
         self.raw = bytes.fromhex(public_key)
         self._key = Ed25519PublicKey.from_public_bytes(self.raw)
         if any(self._fits(_FORGED, b"%d" % trial) for trial in range(_TRIALS)):
             raise ValueError(f"public_key {public_key!r} is a placeholder: anybody can sign for it, e.g. 64 zeros")
 
-    def verified(self, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> Signed | None:
+    def verify(self, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> Signed | None:
         """The message, if each header is there once and well-formed and the signature is good; else None."""
-        given = list(headers)
-        signature = _only(given, b"x-signature-ed25519", _SIGNATURE)
-        timestamp = _only(given, b"x-signature-timestamp", _TIMESTAMP)
+        pairs = list(headers)
+        signature = _only(pairs, b"x-signature-ed25519", _SIGNATURE)
+        timestamp = _only(pairs, b"x-signature-timestamp", _TIMESTAMP)
         if signature is None or timestamp is None:
             return None
         message = timestamp + body
@@ -70,11 +70,11 @@ class Signatures:
 
 
 def _only(headers: Iterable[tuple[bytes, bytes]], wanted: bytes, form: re.Pattern[bytes]) -> bytes | None:
-    found = [value for name, value in headers if name.lower() == wanted]
-    return found[0] if len(found) == 1 and form.fullmatch(found[0]) else None
+    values = [value for name, value in headers if name.lower() == wanted]
+    return values[0] if len(values) == 1 and form.fullmatch(values[0]) else None
 
 
-class SeenBefore:
+class ReplayCache:
     """The signed messages of the last `seconds`, in this process's memory; bounded, and swept in passing."""
 
     def __init__(self, seconds: float, *, most: int = _MOST_SEEN) -> None:
@@ -85,14 +85,14 @@ class SeenBefore:
         return len(self._seen)
 
     def add(self, signed: Signed, wall: float) -> bool:
-        """Remember it. False if it was known already."""
+        """Note a message. False if it is a replay."""
         if signed.digest in self._seen:
             return False
         self._seen[signed.digest] = signed.at
-        while self._has_one_to_forget(wall):
+        while self._is_oldest_over(wall):
             del self._seen[next(iter(self._seen))]
         return True
 
-    def _has_one_to_forget(self, wall: float) -> bool:
+    def _is_oldest_over(self, wall: float) -> bool:
         oldest_at = next(iter(self._seen.values()), wall)
         return len(self._seen) > self._most or oldest_at + self._seconds < wall

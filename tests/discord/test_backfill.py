@@ -219,10 +219,10 @@ async def test_bulk_deletes_over_our_client_need_no_limit() -> None:
 
 
 def text_channel(client: discord.Client) -> discord.TextChannel:
-    """One that the gateway would have told of."""
+    """One as the gateway would report it."""
     guild: Any = discord.Object(1)
-    told: Any = {"id": "1001", "type": 0, "name": "general", "position": 0, "permission_overwrites": []}
-    return discord.TextChannel(state=client._connection, guild=guild, data=told)
+    payload: Any = {"id": "1001", "type": 0, "name": "general", "position": 0, "permission_overwrites": []}
+    return discord.TextChannel(state=client._connection, guild=guild, data=payload)
 
 
 def deleted_in_bulk(fake: FakeDiscord) -> list[str]:
@@ -231,7 +231,7 @@ def deleted_in_bulk(fake: FakeDiscord) -> list[str]:
     return [str(number) for seen in done for number in seen.json["messages"]]
 
 
-def test_the_limits_are_below_the_figures_that_are_known() -> None:
+def test_the_limits_are_below_the_measured_figures() -> None:
     known = {MESSAGES: (5, 5_000_000), REACTIONS: (1, 250_000), DELETE: (5, 1_000_000), BULK_DELETE: (1, 1_000_000)}
     for limit, (count, period_us) in known.items():
         assert limit.rate.count == count

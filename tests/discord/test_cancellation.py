@@ -41,7 +41,7 @@ def refuse(fake: FakeDiscord) -> None:
 
 @pytest.mark.parametrize("trouble", [stop, empty, fail, ban, refuse])
 @pytest.mark.parametrize("victims", [[0], [1], [2, 3], [0, 1, 2], [4], [1, 3, 4]])
-async def test_the_rest_go_on_whoever_of_a_line_is_cancelled(
+async def test_the_rest_of_a_queue_go_on_if_any_call_is_cancelled(
     clock: ManualClock, store: MemoryStore, trouble: Callable[[FakeDiscord], None], victims: list[int]
 ) -> None:
     fake = FakeDiscord({MESSAGES: "1/s"}, clock=clock)
@@ -61,9 +61,7 @@ async def test_the_rest_go_on_whoever_of_a_line_is_cancelled(
     assert held(store) == 0
 
 
-async def test_who_waits_for_a_probe_goes_on_when_the_probe_is_cancelled(
-    clock: ManualClock, store: MemoryStore
-) -> None:
+async def test_calls_waiting_for_a_probe_go_on_when_it_is_cancelled(clock: ManualClock, store: MemoryStore) -> None:
     fake = FakeDiscord({MESSAGES: "5/s"}, clock=clock)
     async with bot(fake, store=store) as discord:
         with fake.hold():
@@ -176,7 +174,7 @@ async def test_a_thousand_random_cancellations_leave_nothing_stuck_and_nothing_l
         assert discord.waiting == []
         clock.advance(1.01)
         assert held(store) == 0
-        pacer = discord._pacing._owners.of(f"Bot {TOKEN}").pacer
-        assert (pacer._lines, pacer._pauses, len(pacer._crowd)) == ({}, {}, 0)
-        assert not discord._pacing._courier._resting
+        scheduler = discord._pacing._tokens.of(f"Bot {TOKEN}").scheduler
+        assert (scheduler._queues, scheduler._pauses, len(scheduler._global_queue)) == ({}, {}, 0)
+        assert not discord._pacing._sender._resting
         assert (await passing(clock, discord.get("/users/@me"))).status_code == 200

@@ -37,7 +37,7 @@ async def test_the_token_is_sent_as_discord_wants_it(token: str, sent: str) -> N
 
 
 @pytest.mark.parametrize(
-    ("token", "said"),
+    ("token", "text"),
     [
         (None, "not None"), (b"secret-token", "not a bytes"), (7, "not a int"), ("", "an empty one"),
         ("Bot ", "an empty one"), ("Bearer ", "an empty one"), ("secret-token\n", "a blank or an odd character"),
@@ -46,10 +46,10 @@ async def test_the_token_is_sent_as_discord_wants_it(token: str, sent: str) -> N
         ("\u200bsecret-token", "an odd character"),
     ],
 )  # fmt: skip
-def test_a_token_that_cannot_be_one_is_told_without_showing_it(token: Any, said: str) -> None:
+def test_the_error_about_a_bad_token_does_not_show_it(token: Any, text: str) -> None:
     with pytest.raises(ValueError, match=r'token must be .* os.environ\["DISCORD_TOKEN"\], not ') as error:
         DiscordClient(token)
-    assert said in str(error.value)
+    assert text in str(error.value)
     assert "secret" not in str(error.value)
     assert "sécret" not in str(error.value)
 
@@ -122,7 +122,7 @@ async def test_event_hooks_are_called_once_per_call_however_often_it_was_sent(cl
     assert calls == ["POST", 200]
 
 
-async def test_cookies_are_kept_and_sent() -> None:
+async def test_cookies_are_stored_and_sent() -> None:
     async with client(seen := Seen(lambda r: httpx.Response(200, headers={"Set-Cookie": "a=b"}))) as discord:
         await discord.get("/users/@me")
         await discord.get("/users/@me", headers={"X-Own": "1"})
@@ -152,7 +152,7 @@ async def test_redirects_are_followed_with_the_body(clock: ManualClock) -> None:
         assert (await discord.post("/a", json={"x": 1}, follow_redirects=False)).status_code == 307
 
 
-async def test_the_user_agent_is_of_the_form_that_discord_asks_for() -> None:
+async def test_the_user_agent_is_of_the_form_that_discord_requires() -> None:
     async with client(seen := Seen()) as discord, client(seen, headers={"User-Agent": "DiscordBot (mine, 1)"}) as own:
         await discord.get("/users/@me")
         await discord.post(SEND, json={})
@@ -195,7 +195,7 @@ async def test_time_outs_are_those_of_httpx() -> None:
     ["", "discord.com/api", "/api/v10", "ftp://discord.com", "https://", "https://discord.com/api?x=1", None, 5,
      "https://user:hidden@discord.com/api/v10", "https://discord.com/#top", "https://discord.com:x"],
 )  # fmt: skip
-def test_a_base_url_that_makes_no_sense_is_told_with_a_right_one(base_url: Any) -> None:
+def test_the_error_about_a_bad_base_url_shows_a_right_one(base_url: Any) -> None:
     with pytest.raises(ValueError, match=r"base_url must be .*https://discord\.com/api/v10") as error:
         DiscordClient(TOKEN, base_url=base_url)
     assert "hidden" not in str(error.value)
@@ -205,21 +205,21 @@ STRICT = pytest.mark.skipif(httpx.__version__ < "0.28", reason="the older httpx 
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "text"),
     [
         (object(), "Object of type object is not JSON serializable"), ({"x": {1, 2}}, "set is not JSON"),
         ({("a",): 1}, "keys must be str"), pytest.param({"at": float("nan")}, "Out of range float", marks=STRICT),
         pytest.param({"x": "\ud800"}, "surrogates", marks=STRICT),
     ],
 )  # fmt: skip
-async def test_what_is_no_json_is_told_with_the_call(content: object, said: str) -> None:
+async def test_the_error_about_bad_json_names_the_call(content: object, text: str) -> None:
     async with client(seen := Seen()) as discord:
-        with pytest.raises(TypeError, match=f"POST {SEND}: json= cannot be written as JSON: .*{said}.*Give it dicts"):
+        with pytest.raises(TypeError, match=f"POST {SEND}: json= cannot be written as JSON: .*{text}.*Give it dicts"):
             await discord.post(SEND, json=content)
     assert not seen.requests
 
 
-async def test_but_what_else_is_wrong_is_not_called_json() -> None:
+async def test_but_another_mistake_is_not_called_json() -> None:
     async with client(Seen()) as discord:
         with pytest.raises((TypeError, AttributeError)) as error:
             await discord.post(SEND, json={"content": "x"}, headers={"X-Own": 5})  # type: ignore[arg-type]
@@ -228,13 +228,13 @@ async def test_but_what_else_is_wrong_is_not_called_json() -> None:
             await discord.get("http://discord.com:x")
 
 
-async def test_an_address_without_a_host_is_told_by_httpx() -> None:
+async def test_an_address_without_a_host_is_an_error_of_httpx() -> None:
     async with DiscordClient(TOKEN) as discord:
         with pytest.raises(httpx.UnsupportedProtocol):
             await discord.get("ftp://discord.com/x")
 
 
-async def test_a_closed_client_says_so_also_to_those_who_wait(clock: ManualClock) -> None:
+async def test_a_closed_client_is_an_error_also_for_waiting_calls(clock: ManualClock) -> None:
     fake = FakeDiscord({MESSAGES: "1/100s"}, clock=clock)
     discord = bot(fake)
     await discord.post(SEND, json={})

@@ -30,7 +30,7 @@ NOTHING = discord.Intents.none()
 SEND = "POST /channels/{channel_id}/messages"
 
 
-def answered(status: int, reason: str = "told") -> discord.HTTPException:
+def answered(status: int, reason: str = "why") -> discord.HTTPException:
     """What discord.py raises for such an answer."""
     response: Any = SimpleNamespace(status=status, reason=reason)
     return discord.HTTPException(response, "You are being rate limited." if status == 429 else "no")
@@ -39,10 +39,10 @@ def answered(status: int, reason: str = "told") -> discord.HTTPException:
 class Bot(RateLimitAware, commands.Bot):
     def __init__(self) -> None:
         super().__init__("!", intents=NOTHING)
-        self.told: list[tuple[str, BaseException]] = []
+        self.events: list[tuple[str, BaseException]] = []
 
     async def on_rate_limited(self, where: str, error: BaseException) -> None:
-        self.told.append((where, error))
+        self.events.append((where, error))
 
 
 async def raise_in_event(client: Any, error: BaseException, event: str = "on_message") -> None:
@@ -62,7 +62,7 @@ async def finished(client: Any) -> None:
 
 
 def logged(caplog: pytest.LogCaptureFixture, name: str) -> list[logging.LogRecord]:
-    """What was said by our logger, or as an error by one of discord.py's."""
+    """The messages of our logger, and the errors that one of discord.py's logs."""
     least = logging.WARNING if name == "asgi_ratelimit" else logging.ERROR
     return [record for record in caplog.records if record.name == name and record.levelno >= least]
 
@@ -82,7 +82,7 @@ async def test_a_429_in_an_event_is_counted_and_logged_and_goes_no_further(
         await finished(bot)
     assert bot.rate_limited == {"on_message": 1, "on_ready": 1}
     assert bot.rate_limited.total() == 2
-    assert bot.told == [("on_message", error), ("on_ready", error)]
+    assert bot.events == [("on_message", error), ("on_ready", error)]
     assert [record.getMessage() for record in logged(caplog, "asgi_ratelimit")] == [
         f"{event} was rate limited: {error}" for event in ("on_message", "on_ready")
     ]
@@ -115,10 +115,10 @@ async def test_every_other_exception_reaches_the_parent(error: Exception, caplog
     (record,) = logged(caplog, "discord.client")
     assert record.exc_info is not None
     assert record.exc_info[1] is error, "with its traceback"
-    assert (bot.rate_limited.total(), bot.told, logged(caplog, "asgi_ratelimit")) == (0, [], [])
+    assert (bot.rate_limited.total(), bot.events, logged(caplog, "asgi_ratelimit")) == (0, [], [])
 
 
-async def test_an_on_error_of_the_bots_own_parent_is_the_one_that_is_asked() -> None:
+async def test_an_on_error_of_the_bots_own_parent_is_called() -> None:
     class Strict(discord.Client):
         async def on_error(self, event_method: str, /, *args: Any, **kwargs: Any) -> None:
             seen.append((event_method, args))
@@ -156,7 +156,7 @@ async def test_of_a_group_each_429_is_counted_and_it_goes_on_if_it_holds_anythin
         await finished(bot)
 
 
-async def test_a_listener_that_is_refused_itself_is_not_told_so_for_ever() -> None:
+async def test_a_listener_that_is_refused_itself_is_not_called_for_ever() -> None:
     class Client(RateLimitAware, discord.Client):
         async def on_rate_limited(self, where: str, error: BaseException) -> None:
             raise answered(429)
@@ -184,10 +184,10 @@ async def test_a_command_that_is_refused_is_counted_and_any_other_error_of_a_com
             await invoke(bot, f"!admin ping {status}")
         await finished(bot)
     assert bot.rate_limited == {"command admin ping": 1}
-    said = [str(record.exc_info and record.exc_info[1]) for record in logged(caplog, "discord.ext.commands.bot")]
-    assert len(said) == 2
-    assert "403" in said[0]
-    assert "int" in said[1]
+    lines = [str(record.exc_info and record.exc_info[1]) for record in logged(caplog, "discord.ext.commands.bot")]
+    assert len(lines) == 2
+    assert "403" in lines[0]
+    assert "int" in lines[1]
 
 
 async def test_a_slash_command_that_is_refused_is_counted_and_any_other_error_reaches_the_tree() -> None:
@@ -270,7 +270,7 @@ async def test_it_needs_no_discord_py() -> None:
     assert client.failed == ["rate_limited", "on_message", "on_nothing"]
 
 
-def test_written_behind_the_bot_it_says_that_it_goes_first() -> None:
+def test_written_behind_the_bot_it_raises_an_error_about_the_order() -> None:
     with pytest.raises(TypeError, match=r"class Late\(RateLimitAware, Bot\)"):
         type("Late", (commands.Bot, RateLimitAware), {})
 

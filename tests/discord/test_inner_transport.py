@@ -1,4 +1,4 @@
-"""Proxies, TLS, HTTP/2, limits, mounts: what a DiscordClient is told of connections reaches its inner transport."""
+"""Proxies, TLS, HTTP/2, limits, mounts: the connection options of a DiscordClient reach its inner transport."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ import pytest
 from asgi_ratelimit import MemoryStore, StoreUnavailable
 from asgi_ratelimit.decision import Decision
 from asgi_ratelimit.discord import DiscordEvent, DiscordRateLimited, InvalidBudgetSpent
-from asgi_ratelimit.discord.invalid_requests import ALLOWED, InvalidBudget
+from asgi_ratelimit.discord.invalid_requests import ALLOWED, InvalidRequests
 from asgi_ratelimit.discord.routes import route_of
 from asgi_ratelimit.limiter import Limiter
 from asgi_ratelimit.limits import SlidingWindow
@@ -36,7 +36,7 @@ async def counted(store: MemoryStore, egress: str = "default") -> int:
 
 
 @pytest.mark.parametrize(("status", "count"), [(401, 1), (403, 1), (404, 0), (400, 0), (200, 0), (503, 0)])
-async def test_what_discord_counts_is_counted(clock: ManualClock, status: int, count: int) -> None:
+async def test_the_requests_that_discord_counts_are_counted(clock: ManualClock, status: int, count: int) -> None:
     async with bot_of(lambda request: httpx.Response(status, json={}), clock, max_retries=0) as discord:
         await discord.get("/users/@me")
         assert await counted(discord._pacing._store) == count  # type: ignore[arg-type]
@@ -54,30 +54,30 @@ async def test_so_are_429s_but_for_shared_ones(clock: ManualClock, store: Memory
 async def test_at_half_of_it_there_is_a_warning_once(
     clock: ManualClock, store: MemoryStore, caplog: pytest.LogCaptureFixture
 ) -> None:
-    told: list[DiscordEvent] = []
-    budget = InvalidBudget(store, "default", told.append)
+    events: list[DiscordEvent] = []
+    budget = InvalidRequests(store, "default", events.append)
     await use_up(store, ALLOWED // 2 - 1)
     await budget.count(ROUTE)
     for _ in range(5):
         await budget.count(ROUTE)
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
     assert "5000 of 10000 invalid requests" in caplog.text
-    assert [event.kind for event in told] == ["invalid"]
+    assert [event.kind for event in events] == ["invalid"]
     clock.advance(601)
     await budget.admit(ROUTE, None)
     await use_up(store, ALLOWED // 2)
     await budget.count(ROUTE)
-    assert len(told) == 2, "as it had recovered in between"
+    assert len(events) == 2, "as it had recovered in between"
 
 
-async def admitted(budget: InvalidBudget, count: int) -> list[float]:
+async def admitted(budget: InvalidRequests, count: int) -> list[float]:
     return [(await budget.admit(ROUTE, None))[0] for _ in range(count)]
 
 
 async def test_from_seven_tenths_on_the_rest_is_spread_over_the_time_that_is_left(
     clock: ManualClock, store: MemoryStore
 ) -> None:
-    budget = InvalidBudget(store, "default", lambda event: None)
+    budget = InvalidRequests(store, "default", lambda event: None)
     await use_up(store, 6_999)
     assert await admitted(budget, 3) == [0, 0, 0]
     clock.advance(1)
@@ -85,7 +85,7 @@ async def test_from_seven_tenths_on_the_rest_is_spread_over_the_time_that_is_lef
     assert await admitted(budget, 3) == [0, pytest.approx(0.2), pytest.approx(0.4)], "600 s / 3000"
 
 
-async def test_who_does_not_take_his_turn_holds_nobody_up(clock: ManualClock, store: MemoryStore) -> None:
+async def test_a_call_that_gives_up_its_turn_delays_no_other(clock: ManualClock, store: MemoryStore) -> None:
     await use_up(store, 7_000)
     fake = FakeDiscord(clock=clock)
     async with bot(fake, store=store) as discord:
@@ -146,8 +146,8 @@ async def test_a_ban_holds_every_token_of_the_address_also_those_in_line(
     clock: ManualClock, store: MemoryStore
 ) -> None:
     fake = FakeDiscord({MESSAGES: "1/5s"}, clock=clock)
-    told: list[DiscordEvent] = []
-    async with bot(fake, store=store, on_event=told.append) as one, bot(fake, store=store, token="two") as two:
+    events: list[DiscordEvent] = []
+    async with bot(fake, store=store, on_event=events.append) as one, bot(fake, store=store, token="two") as two:
         await two.post(SEND, json={})
         in_line = asyncio.create_task(two.post(SEND, json={}))
         await settled()
@@ -159,7 +159,7 @@ async def test_a_ban_holds_every_token_of_the_address_also_those_in_line(
         await passing(clock, all_of([banned, in_line, two.get("/users/@me"), one.get("/gateway")]), step=0.1)
         assert clock.now_us() - begun >= 30_000_000
     assert len(fake.refused) == 1, "after the ban was known nobody tried"
-    assert [event.kind for event in told if event.kind in ("limited", "banned")] == ["limited", "banned"]
+    assert [event.kind for event in events if event.kind in ("limited", "banned")] == ["limited", "banned"]
 
 
 async def test_within_a_transport_a_ban_holds_other_tokens_at_once(clock: ManualClock, store: MemoryStore) -> None:
@@ -179,8 +179,8 @@ async def test_within_a_transport_a_ban_holds_other_tokens_at_once(clock: Manual
     assert len(fake.refused) == 1
 
 
-async def test_what_is_shared_is_looked_at_once_a_second_at_most(clock: ManualClock, store: MemoryStore) -> None:
-    budget, looks = InvalidBudget(store, "default", lambda event: None), 0
+async def test_the_shared_count_is_read_once_a_second_at_most(clock: ManualClock, store: MemoryStore) -> None:
+    budget, looks = InvalidRequests(store, "default", lambda event: None), 0
     peek = budget._limiter.peek
 
     async def counting(key: str, *, cost: int = 1) -> Decision:
@@ -199,7 +199,7 @@ async def test_a_store_that_is_out_holds_no_call_up(clock: ManualClock, store: M
     async def fail(*args: object, **more: object) -> Decision:
         raise StoreUnavailable("out")
 
-    budget = InvalidBudget(store, "default", lambda event: None)
+    budget = InvalidRequests(store, "default", lambda event: None)
     for verb in ("peek", "try_acquire", "block"):
         setattr(budget._limiter, verb, fail)
     await budget.count(ROUTE)

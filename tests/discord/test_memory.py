@@ -14,8 +14,8 @@ from asgi_ratelimit import MemoryStore
 from asgi_ratelimit.discord import DiscordClient
 from asgi_ratelimit.discord.permits.bucket import CallReport
 from asgi_ratelimit.discord.routes import _parsed, route_of
-from asgi_ratelimit.discord.scheduler import Call, Pace, Pacer
-from asgi_ratelimit.discord.tokens import Owners
+from asgi_ratelimit.discord.scheduler import Call, CallLimits, Scheduler
+from asgi_ratelimit.discord.tokens import TokenRegistry
 from asgi_ratelimit.testing import ManualClock
 from tests.support.clients import TOKEN, all_of, bot_of, permits_in, settled
 
@@ -50,28 +50,28 @@ def answer(request: httpx.Request) -> httpx.Response:
     return httpx.Response(200, headers={f"x-ratelimit-{name}": value for name, value in headers.items()})
 
 
-async def through_all_channels(pacer: Pacer, numbers: range) -> None:
+async def through_all_channels(scheduler: Scheduler, numbers: range) -> None:
     for number in numbers:
         path = f"/channels/{number}/messages" if number % 2 else f"/webhooks/{number}/token-of-{number}"
-        permit = await pacer.permit(Call(route_of("POST", path)))
-        pacer.settle(permit, CallReport("answered", f"bucket{number % 7}", 5, 4, 1_000_000))
+        permit = await scheduler.permit(Call(route_of("POST", path)))
+        scheduler.settle(permit, CallReport("answered", f"bucket{number % 7}", 5, 4, 1_000_000))
 
 
 async def test_channels_and_webhooks_are_forgotten(clock: ManualClock, store: MemoryStore) -> None:
-    owners = Owners(store, Pace(10**9), "default", lambda event: None)
-    pacer = owners.of(f"Bot {TOKEN}").pacer
-    await through_all_channels(pacer, range(3_000))  # caches are full now
+    owners = TokenRegistry(store, CallLimits(10**9), "default", lambda event: None)
+    scheduler = owners.of(f"Bot {TOKEN}").scheduler
+    await through_all_channels(scheduler, range(3_000))  # caches are full now
     await idle(clock)
     gc.collect()
     records = len(permits_in(store))
-    await through_all_channels(pacer, range(3_000, MANY))
+    await through_all_channels(scheduler, range(3_000, MANY))
     leases = next(iter(permits_in(store).values()))
     assert len(leases._buckets) > MANY / 2, "nothing is forgotten while it is in use"
     await idle(clock)
     assert (len(leases._buckets), len(leases._locked), len(leases._held), len(leases._by_end)) == (0, 0, 0, 0)
-    assert (len(pacer._lines), len(pacer._pauses), len(permits_in(store))) == (0, 0, records)
+    assert (len(scheduler._queues), len(scheduler._pauses), len(permits_in(store))) == (0, 0, records)
     assert len(leases._names) <= 10_000
-    assert pacer.is_idle
+    assert scheduler.is_idle
     assert not clock._timers
     await owners.aclose()
 
@@ -104,27 +104,27 @@ def test_the_cache_of_routes_is_bounded_and_keeps_no_long_paths() -> None:
 async def test_tokens_that_are_used_no_more_are_forgotten_even_if_they_are_dead(
     clock: ManualClock, store: MemoryStore
 ) -> None:
-    owners, route = Owners(store, Pace(), "default", lambda event: None), route_of("GET", "/users/@me")
+    owners, route = TokenRegistry(store, CallLimits(), "default", lambda event: None), route_of("GET", "/users/@me")
     for number in range(1_500):
         owner = owners.of(f"Bot {number}")
-        owner.pacer.settle(await owner.pacer.permit(Call(route)), CallReport("answered"))
+        owner.scheduler.settle(await owner.scheduler.permit(Call(route)), CallReport("answered"))
         if number % 2:
-            owner.is_dead = True
+            owner.is_rejected = True
         if number % 250 == 0:
             await idle(clock)
-    assert len(owners._owners) <= 1_000
+    assert len(owners._tokens) <= 1_000
     assert len(permits_in(store)) <= 1_000
 
 
-async def test_many_tokens_in_use_at_once_are_all_kept_and_found_quickly(
+async def test_many_tokens_in_use_at_once_all_stay_and_are_looked_up_quickly(
     clock: ManualClock, store: MemoryStore
 ) -> None:
-    owners, route = Owners(store, Pace(), "default", lambda event: None), route_of("GET", "/users/@me")
+    owners, route = TokenRegistry(store, CallLimits(), "default", lambda event: None), route_of("GET", "/users/@me")
     first = owners.of("Bot 0")
-    await first.pacer.permit(Call(route))
+    await first.scheduler.permit(Call(route))
     looks = 0
 
-    class Counted(type(first.pacer)):  # type: ignore[misc]
+    class Counted(type(first.scheduler)):  # type: ignore[misc]
         @property
         def is_idle(self) -> bool:
             nonlocal looks
@@ -133,15 +133,15 @@ async def test_many_tokens_in_use_at_once_are_all_kept_and_found_quickly(
 
     for number in range(1, 5_000):
         owner = owners.of(f"Bot {number}")
-        owner.pacer.__class__ = Counted
+        owner.scheduler.__class__ = Counted
     assert owners.of("Bot 0") is first
     assert looks < 20_000, "not all of them for each new one"
 
 
 async def test_the_list_of_webhooks_that_are_gone_is_bounded(store: MemoryStore) -> None:
-    owners = Owners(store, Pace(), "default", lambda event: None)
+    owners = TokenRegistry(store, CallLimits(), "default", lambda event: None)
     for number in range(10_100):
-        owners.bury_webhook(route_of("POST", f"/webhooks/{number}/token"), 404)
+        owners.mark_webhook_gone(route_of("POST", f"/webhooks/{number}/token"), 404)
     assert len(owners._gone) == 10_000
 
 
@@ -161,7 +161,7 @@ async def test_closed_clients_leave_nothing_behind(
             await once(-first - number)
         return size()
 
-    pacers = weakref.WeakSet(one for one in gc.get_objects() if isinstance(one, Pacer))
+    pacers = weakref.WeakSet(one for one in gc.get_objects() if isinstance(one, Scheduler))
     before = await often(1_000, 20)
     assert await often(2_000, 120) < before + LITTLE
-    assert not [one for one in gc.get_objects() if isinstance(one, Pacer) and one not in pacers]
+    assert not [one for one in gc.get_objects() if isinstance(one, Scheduler) and one not in pacers]

@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl
 import httpx
 import pytest
 
-from asgi_ratelimit.discord.nonces import signed
+from asgi_ratelimit.discord.nonces import with_nonce
 from asgi_ratelimit.testing import FakeDiscord, ManualClock
 from tests.support.clients import bot, bot_of, passing
 from tests.support.fake_discord import SEND
@@ -32,11 +32,11 @@ def fields(request: httpx.Request) -> dict[str, Any]:
     if kind.startswith("multipart"):
         mark = b"--" + kind.partition("boundary=")[2].encode()
         parts = [part.strip(b"\r\n").partition(b"\r\n\r\n") for part in body.split(mark)[1:-1]]
-        said = {head.split(b'name="')[1].split(b'"')[0].decode(): content.decode() for head, _, content in parts}
+        read = {head.split(b'name="')[1].split(b'"')[0].decode(): content.decode() for head, _, content in parts}
     else:
-        said = dict(parse_qsl(body.decode()))
-    more: dict[str, Any] = json.loads(said.pop("payload_json", "{}"))
-    return said | more
+        read = dict(parse_qsl(body.decode()))
+    more: dict[str, Any] = json.loads(read.pop("payload_json", "{}"))
+    return read | more
 
 
 PAYLOAD = '{"content": "x"}'
@@ -66,19 +66,19 @@ async def test_a_message_of_any_form_carries_a_nonce_that_stays_the_same(
     async with bot_of(answer, clock) as discord:
         await passing(clock, discord.post(SEND, **form))
         await discord.post(SEND, **form)
-    said = [fields(request) for request in seen]
-    assert said[0] == said[1] == said[2]
-    assert said[0]["enforce_nonce"] in (True, "true")
-    assert 0 < len(said[0]["nonce"]) <= 25
-    assert said[3]["nonce"] != said[0]["nonce"], "another message"
-    assert {key: said[0][key] for key in said[0] if key not in ("nonce", "enforce_nonce")} == fields(
+    read = [fields(request) for request in seen]
+    assert read[0] == read[1] == read[2]
+    assert read[0]["enforce_nonce"] in (True, "true")
+    assert 0 < len(read[0]["nonce"]) <= 25
+    assert read[3]["nonce"] != read[0]["nonce"], "another message"
+    assert {key: read[0][key] for key in read[0] if key not in ("nonce", "enforce_nonce")} == fields(
         httpx.Request("POST", "http://x", **form)
     )
 
 
 @pytest.mark.parametrize("own", [{"nonce": "mine"}, {"nonce": 7, "enforce_nonce": False}])
 @pytest.mark.parametrize("form", ["json", "form", "multipart", "payload"])
-async def test_ones_own_nonce_is_kept(clock: ManualClock, own: dict[str, Any], form: str) -> None:
+async def test_a_nonce_of_the_callers_stays(clock: ManualClock, own: dict[str, Any], form: str) -> None:
     seen: list[httpx.Request] = []
     text = {key: str(value).lower() for key, value in own.items()}
     files = {"files[0]": ("a.txt", b"abc")}
@@ -95,9 +95,9 @@ async def test_ones_own_nonce_is_kept(clock: ManualClock, own: dict[str, Any], f
 
     async with bot_of(answer, clock, retry_unsafe=False, max_retries=1) as discord:
         await passing(clock, discord.post(SEND, **forms[form]))
-    said = fields(seen[0])
-    assert str(said["nonce"]) == text["nonce"]
-    assert str(said["enforce_nonce"]).lower() == text.get("enforce_nonce", "true")
+    read = fields(seen[0])
+    assert str(read["nonce"]) == text["nonce"]
+    assert str(read["enforce_nonce"]).lower() == text.get("enforce_nonce", "true")
     assert len(seen) == (1 if "enforce_nonce" in own else 2), "without Discord's check it is not safe to repeat"
 
 
@@ -124,10 +124,10 @@ async def test_a_message_is_created_once_though_its_answer_was_lost(
     ],
 )  # fmt: skip
 def test_a_body_that_is_no_message_is_left_as_it_is(kind: str, body: bytes) -> None:
-    assert signed(kind, body) == (body, False)
+    assert with_nonce(kind, body) == (body, False)
 
 
-async def test_only_messages_are_given_a_nonce_and_the_callers_request_stays_as_it_was(
+async def test_only_messages_get_a_nonce_and_the_callers_request_stays_as_it_was(
     fake: FakeDiscord, clock: ManualClock
 ) -> None:
     async with bot(fake) as discord:

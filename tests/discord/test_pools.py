@@ -146,7 +146,7 @@ async def test_all_are_closed_in_the_end(made: Made) -> None:
 
 
 class Server:
-    """Counts the connections that are open, and answers when it is told to."""
+    """Counts the connections that are open, and answers on demand."""
 
     def __init__(self) -> None:
         self.open, self.ever, self.go = 0, 0, asyncio.Event()

@@ -43,8 +43,8 @@ class Sender:
 
     async def sent(self) -> list[Sent]:
         """What became of each job."""
-        told = json.loads(await self._line())
-        return [Sent(**each | {"statuses": {int(key): n for key, n in each["statuses"].items()}}) for each in told]
+        results = json.loads(await self._line())
+        return [Sent(**each | {"statuses": {int(key): n for key, n in each["statuses"].items()}}) for each in results]
 
     async def kill(self) -> None:
         """As by kill -9."""
@@ -85,9 +85,9 @@ def check_makespan(what: str, sent: Sequence[Sent], ideal: float, windows: int, 
     """At most 5 % more than the ideal and one round trip per window, and what a busy machine takes."""
     took = max(each.ended for each in sent) - min(each.begun for each in sent)
     late = max(each.late for each in sent)
-    said = f"{what} ({profile}): {took:.2f} s, ideal {ideal:.2f}, ratio {took / ideal:.3f}, late {late:.2f}"
-    sys.stdout.write(f"{said}\n")
-    assert took <= 1.05 * ideal + windows * PROFILES[profile].round_trip + BUSY + late, said
+    summary = f"{what} ({profile}): {took:.2f} s, ideal {ideal:.2f}, ratio {took / ideal:.3f}, late {late:.2f}"
+    sys.stdout.write(f"{summary}\n")
+    assert took <= 1.05 * ideal + windows * PROFILES[profile].round_trip + BUSY + late, summary
 
 
 async def all_are_alive(fakes: Town, server: Server) -> None:
@@ -102,9 +102,9 @@ async def all_are_alive(fakes: Town, server: Server) -> None:
     async with senders(*map(list, zip(*(jobs for _, _, jobs, _ in runs), strict=True))) as those:
         for sender in those:
             sender.go()
-        told = [await sender.sent() for sender in those]
+        results = [await sender.sent() for sender in those]
     for place, (fake, profile, jobs, ideal) in enumerate(runs):
-        sent = [each[place] for each in told]
+        sent = [each[place] for each in results]
         report = await fake.report()
         assert not report.refused
         assert sorted(report.messages) == sorted(name for sender in those for name in sender.names(place))

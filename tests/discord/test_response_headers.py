@@ -59,9 +59,7 @@ def checked(answer: CallReport) -> None:
 
 @given(st.integers(100, 599), headers_, bodies)
 @example(200, {"x-ratelimit-bucket": "\ud800", "x-ratelimit-limit": "1"}, b"")
-def test_nothing_that_a_server_says_raises_or_is_believed_beyond_bounds(
-    status: int, headers: dict[str, str], body: bytes
-) -> None:
+def test_no_response_raises_or_passes_the_bounds(status: int, headers: dict[str, str], body: bytes) -> None:
     checked(of_response(status, headers))
     answer, scope = of_refusal(headers, body)
     checked(answer)
@@ -77,7 +75,7 @@ def refusal(body: object, **more: str) -> tuple[CallReport, str]:
     return of_refusal(httpx.Headers(headers), body if isinstance(body, bytes) else json.dumps(body).encode())
 
 
-def test_a_success_tells_of_its_bucket_by_reset_after_and_never_by_a_clock_of_the_servers() -> None:
+def test_a_success_reports_its_bucket_by_reset_after_and_never_by_a_clock_of_the_servers() -> None:
     assert of_response(200, httpx.Headers(LIMITS)) == CallReport("answered", HASH, 5, 3, 123_000)
     without = {name: value for name, value in LIMITS.items() if name != "X-RateLimit-Reset-After"}
     assert of_response(200, httpx.Headers(without)) == CallReport("answered", HASH)
@@ -100,7 +98,7 @@ def test_without_it_the_header_is_the_wait(body: dict[str, Any]) -> None:
     assert refusal(body)[0].retry_us == 65_000_000
 
 
-def test_what_refuses_while_some_remain_is_another_bucket_than_the_one_it_shows() -> None:
+def test_a_refusal_while_some_remain_comes_from_another_bucket_than_the_one_it_shows() -> None:
     for more in ({"x_ratelimit_scope": "shared"}, {"x_ratelimit_remaining": "1"}):
         assert refusal({"retry_after": 1.5}, **more)[0].verdict == "sublimited"
     assert refusal({"retry_after": 1.5}, x_ratelimit_scope="shared")[1] == "shared"
@@ -125,19 +123,19 @@ def test_a_refusal_that_discord_has_not_written_is_cloudflares(
     assert (answer.verdict, answer.retry_us, scope) == ("banned", seconds * 1_000_000, "cloudflare")
 
 
-def test_discords_own_words_are_known_though_a_proxy_has_dropped_the_via() -> None:
+def test_discords_own_body_is_recognised_though_a_proxy_has_dropped_the_via() -> None:
     answer, scope = of_refusal({}, b'{"retry_after": 0.5, "global": false}')
     assert (answer.verdict, answer.retry_us, scope) == ("limited", 500_000, "user")
 
 
-def test_a_bucket_with_an_odd_name_is_told_apart_all_the_same() -> None:
+def test_a_bucket_with_an_odd_name_is_distinguished_all_the_same() -> None:
     odd = [of_response(200, LOWER | {"x-ratelimit-bucket": name}).bucket for name in ("a b", "a c", "x" * 65)]
     assert len({*odd}) == 3
     assert all(name.isalnum() for name in odd)
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"1", b"null", b"{", b"\xff", b"[" * 200_000])
-def test_what_is_no_object_is_none(body: bytes) -> None:
+def test_a_body_that_is_no_object_is_none(body: bytes) -> None:
     assert object_of(body) is None
     assert error_code(body) == 0
 

@@ -1,4 +1,4 @@
-"""Routes: every endpoint of API v10, what stays apart and what falls together, and tokens that nobody gets to read."""
+"""Routes: every endpoint of API v10, what stays apart and what falls together, and tokens that cannot be read."""
 
 from __future__ import annotations
 
@@ -6,29 +6,27 @@ import re
 from typing import Any
 from urllib.parse import quote
 
-import httpx
 import pytest
 from hikari.internal import routes as known_to_hikari
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from asgi_ratelimit.discord import routes
-from asgi_ratelimit.discord.routes import Route, redacted, route_of
+from asgi_ratelimit.discord.routes import Route, route_of
 from tests.discord.api_v10 import endpoints
 
 TOKEN = "VSOzAqY1OZFF5WJVtbIzFtmjGupk-84Hn0A_ZzToF_CHsPIeCk0Q9Uok_mjxR0dNtApI"
 INTERACTION = "aW50ZXJhY3Rpb246" + "MTIzNDU2Nzg5OnZwS3QycDhvREk2aVF3U1BqN2prcXBkRmNqNlp4VEhGRjZvSVlXSGh4"
-BOT = "MTIzNDU2Nzg5MDEyMzQ1Njc4.GaBcDe.abcdefghijklmnopqrstuvwxyz0123456789AB"
 EMOJI = "%F0%9F%98%8B"
 
 
 @pytest.mark.parametrize("prefix", ["", "/api/v10", "/api", "/behind/a/proxy/api/v9", "https://discord.com/api/v10"])
 def test_every_endpoint_has_its_template_and_its_top_level_resource(prefix: str) -> None:
-    found = [(m, path, *told(route_of(m, prefix + path))) for m, path, _, _ in endpoints()]
+    found = [(m, path, *name_and_major(route_of(m, prefix + path))) for m, path, _, _ in endpoints()]
     assert found == [(m, path, f"{m} {template}", major) for m, path, template, major in endpoints()]
 
 
-def told(route: Route) -> tuple[str, str]:
+def name_and_major(route: Route) -> tuple[str, str]:
     return route.name, route.major
 
 
@@ -84,7 +82,7 @@ def test_another_top_level_resource_is_another_route(one: str, other: str) -> No
 def test_all_changes_of_reactions_in_a_channel_are_one_route(message: str) -> None:
     path = f"/channels/1/messages/{message}/reactions"
     changes = [("PUT", f"/{EMOJI}/@me"), *(("DELETE", end) for end in ("", f"/{EMOJI}", f"/{EMOJI}/@me", "/a:3/4"))]
-    assert {told(route_of(method, path + end)) for method, end in changes} == {
+    assert {name_and_major(route_of(method, path + end)) for method, end in changes} == {
         ("PUT|DELETE /channels/{channel_id}/messages/{message_id}/reactions", "channels/1")
     }
     assert (
@@ -133,7 +131,7 @@ def test_the_case_of_the_method_a_query_and_encoded_signs_change_nothing(same: s
 def test_the_route_begins_after_the_last_version() -> None:
     assert route_of("GET", "/api/v6/x/api/v10/users/1") == route_of("GET", "/users/1")
     assert route_of("GET", "/api/v10/invites/api") == route_of("GET", "/invites/api") == route_of("GET", "/invites/b")
-    assert told(route_of("GET", "/api/v10")) == ("GET /", "")
+    assert name_and_major(route_of("GET", "/api/v10")) == ("GET /", "")
     assert route_of("GET", "/apiary/v10/users/1").name == "GET /apiary/{apiary_id}/users/{user_id}"
 
 
@@ -148,7 +146,7 @@ def test_a_callback_is_exempt_and_lives_three_seconds() -> None:
 
 
 @pytest.mark.parametrize("end", ["", "/messages/@original", "/messages/2"])
-def test_a_follow_up_is_told_from_a_webhook_by_the_application(end: str) -> None:
+def test_a_follow_up_differs_from_a_webhook_by_the_application(end: str) -> None:
     path = f"/webhooks/9/{INTERACTION}{end}"
     known, other = route_of("PATCH", path, application_id="9"), route_of("PATCH", path, application_id="8")
     assert (known.exempt, known.lifetime, known.webhook) == (True, 900.0, False)
@@ -192,83 +190,22 @@ def test_a_token_has_one_digest_however_it_is_encoded() -> None:
     assert re.fullmatch(r"webhooks/1/[0-9a-f]{16}", route_of("POST", "/webhooks/1/a-b").major)
 
 
-def test_a_route_is_told_to_people_by_its_name_and_its_resource() -> None:
+def test_a_route_is_shown_by_its_name_and_its_resource() -> None:
     assert str(route_of("POST", "/channels/1/messages")) == "POST /channels/{channel_id}/messages [channels/1]"
     assert str(route_of("GET", "/users/@me")) == "GET /users/@me"
 
 
-SECRETS = [
-    ("https://discord.com/api/webhooks/1/{}", "https://discord.com/api/webhooks/1/***"),
-    ("POST /webhooks/1/{}/messages/@original?wait=true 200", "POST /webhooks/1/***/messages/@original?wait=true 200"),
-    (
-        "URL('https://d.com/api/v10/interactions/4/{}/callback')",
-        "URL('https://d.com/api/v10/interactions/4/***/callback')",
-    ),
-    ("(<https://d.com/api/webhooks/1/{}>, twice).", "(<https://d.com/api/webhooks/1/***>, twice)."),
-    ("Authorization: Bot {}", "Authorization: Bot ***"),
-    ("[(b'authorization', b'Bearer {}')]", "[(b'authorization', b'Bearer ***')]"),
-    ("Bot {}", "Bot ***"),
-    ("{{'auth': 'Bot {}'}}", "{{'auth': 'Bot ***'}}"),
-]
-
-
-@pytest.mark.parametrize("token", ["abc", "a%2Fb", TOKEN, INTERACTION, BOT, "x" * 1_000])
-@pytest.mark.parametrize(("line", "expected"), SECRETS)
-def test_a_token_is_masked_wherever_it_stands(line: str, expected: str, token: str) -> None:
-    text = line.format(token)
-    assert redacted(text) == expected.format()
-    assert redacted(redacted(text)) == redacted(text)
-
-
-@pytest.mark.parametrize("token", ["abc", "a%2Fb", TOKEN, INTERACTION, BOT])
-def test_a_token_is_masked_in_an_address_that_is_encoded_whole(token: str) -> None:
-    address, expected = f"https://d.com/api/webhooks/1/{token}/slack", "see https://d.com/api/webhooks/1/***/slack now"
-    for _ in range(3):
-        address = quote(address, safe="")
-        assert redacted(f"see {address} now") == expected
-    assert redacted("/%77ebhooks/1/abc/slack") == "/webhooks/1/***/slack"
-    assert redacted("/webhooks/%31/abc/slack") == "/webhooks/1/***/slack"
-
-
-@pytest.mark.parametrize("token", [INTERACTION, BOT])
-def test_a_token_of_known_shape_is_masked_without_any_address(token: str) -> None:
-    assert redacted(f"token {token}!") == "token ***!"
-
-
-@pytest.mark.parametrize("line", ["/webhooks//{}", "/webhooks/@me/{}", "/webhooks/{}"])
-def test_a_long_token_in_an_odd_place_is_masked(line: str) -> None:
-    assert redacted(line.format(TOKEN)) == line.format("***")
-
-
-def test_an_httpx_error_is_masked_and_otherwise_whole() -> None:
-    request = httpx.Request("POST", f"https://discord.com/api/v10/webhooks/1/{TOKEN}?wait=true")
-    with pytest.raises(httpx.HTTPStatusError) as caught:
-        httpx.Response(404, request=request).raise_for_status()
-    assert redacted(str(caught.value)) == str(caught.value).replace(TOKEN, "***")
-
-
-@pytest.mark.parametrize("text", [
-    "", "100% of %s, %20", "docs/webhooks/guide/intro", "/webhooks/1", "/webhooks/{webhook_id}/{webhook_token}/slack",
-    "/webhooks/1/{token}",
-    "Bot 123456789012345678 joined", "Bot restarted after the deployment", "DiscordBot (https://example.org, 1.0)",
-    "https://discord.com/api/v10/channels/1/messages/2/reactions/%F0%9F%98%8B/@me", "a 'Bot", "b" * 64, "\ud800",
-])  # fmt: skip
-def test_everything_else_is_left_as_it_is(text: str) -> None:
-    assert redacted(text) == text
-
-
-# Hostile paths, and what is kept
+# Hostile paths, and bounds
 
 ODD = ["", "/", "//", "..", "/../..", "/webhooks//x", "/webhooks/../x", "/channels/²", "/%", "/%ff", "/%2F", "\ud800",
        "/interactions", "/channels/" + "9" * 5_000 + "/messages/" + "9" * 5_000]  # fmt: skip
 
 
 @given(st.one_of(st.text(st.characters(codec=None)), st.text("/%2F.?#ab1webhooks"), st.sampled_from(ODD)))
-def test_no_path_and_no_text_raises(odd: str) -> None:
+def test_no_path_raises(odd: str) -> None:
     for method, top in (("GET", ""), ("delete", "/channels/1/messages/"), ("POST", "/webhooks/1/"), ("", "/api/v10/")):
         route = route_of(method, top + odd, application_id="1", body={"name": odd}, wall=1e9)
         assert str(route)
-        redacted(top + odd)
 
 
 @pytest.mark.parametrize(
@@ -278,10 +215,9 @@ def test_a_path_of_a_megabyte_makes_a_short_route(piece: str) -> None:
     text = piece * (1_000_000 // len(piece))
     for path in (text, f"/channels/{text}/messages", f"/webhooks/1/{text}", f"/channels/1/messages/{text}"):
         assert len(str(route_of("DELETE", path, wall=0.0))) < 600
-    redacted(text)
 
 
-def test_what_is_remembered_is_bounded() -> None:
+def test_the_cache_of_routes_is_bounded() -> None:
     routes._parsed.cache_clear()
     for number in range(3_000):
         route_of("GET", f"/channels/{number}/messages")

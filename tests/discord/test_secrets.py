@@ -135,18 +135,18 @@ async def test_in_no_key_of_the_store_and_no_repr(clock: ManualClock) -> None:
         waiting = [asyncio.create_task(discord.post(path, json={})) for path in PATHS]
         await settled()
         pacing = discord._pacing
-        for owner in pacing._owners._owners.values():
-            assert secret_free([owner, owner.pacer._lines, owner.pacer._pauses])
-        assert secret_free([discord, pacing, discord.waiting, pacing._courier, list(pacing._owners._owners)])
+        for owner in pacing._tokens._tokens.values():
+            assert secret_free([owner, owner.scheduler._queues, owner.scheduler._pauses])
+        assert secret_free([discord, pacing, discord.waiting, pacing._sender, list(pacing._tokens._tokens)])
         for name, leases in permits_in(store).items():
             assert secret_free([name, leases._buckets, leases._names, leases._locked, leases._held])
         await rid_of(*waiting)
 
 
 async def test_in_no_event(clock: ManualClock) -> None:
-    told: list[DiscordEvent] = []
+    events: list[DiscordEvent] = []
     fake = FakeDiscord(clock=clock, token=TOKEN)
-    async with bot(fake, on_event=told.append, max_retries=2) as discord:
+    async with bot(fake, on_event=events.append, max_retries=2) as discord:
         for path in (WEBHOOK, f"/webhooks/77/{INTERACTION}", f"/webhooks/88/{SHORT}"):
             fake.fail(502)
             fake.refuse(None, 0.5)
@@ -159,8 +159,8 @@ async def test_in_no_event(clock: ManualClock) -> None:
         await passing(clock, discord.post(WEBHOOK, json={}))
         fake.token = "other"
         await passing(clock, discord.get("/users/@me"))
-    assert {event.kind for event in told} == {"limited", "wait", "retry", "stopped", "banned", "webhook", "token"}
-    assert all(secret_free([event, astuple(event)]) for event in told)
+    assert {event.kind for event in events} == {"limited", "wait", "retry", "stopped", "banned", "webhook", "token"}
+    assert all(secret_free([event, astuple(event)]) for event in events)
 
 
 async def test_in_no_error_of_a_call_that_is_not_made(clock: ManualClock, logged: Callable[[], str]) -> None:
@@ -215,7 +215,7 @@ async def test_in_no_error_about_a_status(clock: ManualClock, status: int) -> No
             assert secret_free([shown(error.value), repr(error.value.request), repr(response)])
 
 
-async def test_in_no_error_about_what_is_no_json() -> None:
+async def test_in_no_error_about_content_that_is_no_json() -> None:
     async with DiscordClient(TOKEN) as discord:
         for path in PATHS:
             with pytest.raises(TypeError) as error:
@@ -233,3 +233,25 @@ async def test_in_no_request_on_its_way_round(clock: ManualClock) -> None:
         response = await discord.get("/users/@me")
     assert secret_free([repr(response.request), [repr(former.request) for former in response.history]])
     assert "authorization" not in response.request.headers, "the token is put on what is sent, and on nothing else"
+
+
+async def test_in_no_error_about_a_request_that_the_user_made_which_keeps_its_class(clock: ManualClock) -> None:
+    def fail(request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("no")
+
+    request = httpx.Request("POST", f"{API}{WEBHOOK}")
+    async with bot_of(fail, clock, max_retries=0) as discord:
+        with pytest.raises(httpx.ConnectError) as error:
+            await discord.send(request)
+    assert secret_free(repr(error.value.request))
+    assert type(request) is httpx.Request
+
+
+async def test_in_no_error_about_redirects_without_end(clock: ManualClock) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(302, headers={"Location": f"{API}{WEBHOOK}"})
+
+    async with bot_of(answer, clock, follow_redirects=True) as discord:
+        with pytest.raises(httpx.TooManyRedirects) as error:
+            await discord.get("/users/@me")
+    assert secret_free([error.value, repr(error.value.request)])

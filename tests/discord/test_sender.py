@@ -57,21 +57,21 @@ async def test_with_no_retries_a_429_is_the_callers(fake: FakeDiscord) -> None:
     assert (answer.status_code, answer.json()["retry_after"]) == (429, 2.5)
 
 
-async def test_who_always_refuses_is_believed_at_last(clock: ManualClock) -> None:
-    told: list[DiscordEvent] = []
+async def test_a_server_that_always_refuses_ends_the_attempts(clock: ManualClock) -> None:
+    events: list[DiscordEvent] = []
     script = Script((429, {"retry_after": 0.001, "global": False}, {"Via": "1.1 google"}))
-    async with bot_of(script, clock, on_event=told.append) as discord:
+    async with bot_of(script, clock, on_event=events.append) as discord:
         answer = await passing(clock, discord.get("/users/@me"))
     assert answer.status_code == 429
     assert answer.json()["retry_after"] == 0.001
     assert len(script.requests) == 50
-    assert [event.attempt for event in told if event.kind == "limited"] == [*range(1, 51)]
+    assert [event.attempt for event in events if event.kind == "limited"] == [*range(1, 51)]
 
 
-async def test_a_global_429_stops_every_route_for_as_long_as_told(fake: FakeDiscord, clock: ManualClock) -> None:
+async def test_a_global_429_stops_every_route_for_its_retry_after(fake: FakeDiscord, clock: ManualClock) -> None:
     fake.refuse(MESSAGES, 3.0, scope="global")
-    told: list[DiscordEvent] = []
-    async with bot(fake, on_event=told.append) as discord:
+    events: list[DiscordEvent] = []
+    async with bot(fake, on_event=events.append) as discord:
         first = asyncio.create_task(discord.post(SEND, json={}))
         await settled()
         callback = await discord.post("/interactions/1/token/callback", json={"type": 1})
@@ -80,7 +80,7 @@ async def test_a_global_429_stops_every_route_for_as_long_as_told(fake: FakeDisc
         assert await taken(clock, others) == pytest.approx(3.0, abs=0.02)
         await passing(clock, first)
     assert len(fake.refused) == 1
-    assert [event.kind for event in told if event.kind == "stopped"] == ["stopped"]
+    assert [event.kind for event in events if event.kind == "stopped"] == ["stopped"]
 
 
 async def test_the_call_that_empties_a_bucket_is_answered_at_once(clock: ManualClock) -> None:
@@ -122,7 +122,7 @@ async def test_other_errors_are_answers(clock: ManualClock, status: int) -> None
     assert len(script.requests) == 1
 
 
-async def test_the_pause_that_a_failing_server_asks_for_is_kept(clock: ManualClock) -> None:
+async def test_the_pause_that_a_failing_server_requires_is_observed(clock: ManualClock) -> None:
     async with bot_of(Script((503, {}, {"Retry-After": "7"}), 200), clock) as discord:
         assert await taken(clock, discord.get("/users/@me")) == pytest.approx(7, abs=0.02)
 
@@ -155,7 +155,7 @@ async def test_lost_connections_are_repeated_then_raised_as_they_are(clock: Manu
     assert len(script.requests) == 2
 
 
-async def test_what_would_fail_again_is_not_repeated(clock: ManualClock) -> None:
+async def test_a_failure_that_would_recur_is_not_repeated(clock: ManualClock) -> None:
     async with bot_of(script := Script(httpx.LocalProtocolError("x")), clock) as discord:
         with pytest.raises(httpx.LocalProtocolError):
             await discord.get("/users/@me")
@@ -243,12 +243,12 @@ async def test_an_interactions_answer_has_three_seconds_and_a_follow_up_fifteen_
             await discord.post("/webhooks/77/token", json={})
 
 
-async def test_priorities_decide_who_goes_first(clock: ManualClock) -> None:
+async def test_priorities_decide_the_order(clock: ManualClock) -> None:
     fake = FakeDiscord({MESSAGES: "1/s"}, clock=clock)
     async with bot(fake) as discord:
         await discord.post(SEND, json={"content": "0"})
-        told = [(str(number), {"priority": number}) for number in (1, 2, 3)]
-        await passing(clock, all_of([discord.post(SEND, json={"content": c}, extensions=e) for c, e in told]))
+        events = [(str(number), {"priority": number}) for number in (1, 2, 3)]
+        await passing(clock, all_of([discord.post(SEND, json={"content": c}, extensions=e) for c, e in events]))
     assert [message["content"] for message in fake.messages] == ["0", "1", "3", "2"]
 
 
@@ -257,8 +257,8 @@ async def test_priorities_decide_who_goes_first(clock: ManualClock) -> None:
 
 async def test_after_a_401_nothing_more_is_sent_with_the_token(clock: ManualClock) -> None:
     fake = FakeDiscord({MESSAGES: "2/100s"}, clock=clock)
-    told: list[DiscordEvent] = []
-    async with bot(fake, on_event=told.append) as discord:
+    events: list[DiscordEvent] = []
+    async with bot(fake, on_event=events.append) as discord:
         for _ in range(2):
             await discord.post(SEND, json={})
         waiting = [asyncio.create_task(discord.post(SEND, json={})) for _ in range(3)]
@@ -271,16 +271,16 @@ async def test_after_a_401_nothing_more_is_sent_with_the_token(clock: ManualCloc
             await discord.get("/users/@me")
         assert (await discord.post(WEBHOOK, json={})).is_success
     assert fake.count(401) == 1
-    assert [event.status for event in told if event.kind == "token"] == [401]
+    assert [event.status for event in events if event.kind == "token"] == [401]
 
 
-async def test_a_403_says_nothing_of_the_token(clock: ManualClock) -> None:
+async def test_a_403_is_no_verdict_on_the_token(clock: ManualClock) -> None:
     async with bot_of(Script(403, 200), clock) as discord:
         assert (await discord.get("/channels/1")).status_code == 403
         assert (await discord.get("/channels/1")).status_code == 200
 
 
-async def test_a_401_without_a_token_says_nothing_of_others(clock: ManualClock) -> None:
+async def test_a_401_without_a_token_is_no_verdict_on_others(clock: ManualClock) -> None:
     fake = FakeDiscord(clock=clock)
     async with bot(fake) as discord, httpx.AsyncClient(transport=discord._pacing, base_url="http://fake") as plain:
         discord._pacing._authorization = None
@@ -289,9 +289,9 @@ async def test_a_401_without_a_token_says_nothing_of_others(clock: ManualClock) 
 
 
 async def test_to_a_webhook_that_is_gone_nothing_more_is_sent(fake: FakeDiscord, clock: ManualClock) -> None:
-    told: list[DiscordEvent] = []
+    events: list[DiscordEvent] = []
     fake.kill_webhook(WEBHOOK.split("/")[2])
-    async with bot(fake, on_event=told.append) as discord:
+    async with bot(fake, on_event=events.append) as discord:
         answer = await discord.post(WEBHOOK, json={})
         assert (answer.status_code, answer.json()["code"]) == (404, 10015), "the answer can still be read"
         for path in (WEBHOOK, f"{WEBHOOK}/messages/1"):
@@ -299,10 +299,10 @@ async def test_to_a_webhook_that_is_gone_nothing_more_is_sent(fake: FakeDiscord,
                 await discord.post(path, json={})
         assert (await discord.post("/webhooks/5/other", json={})).is_success
     assert fake.count(404) == 1
-    assert [event.status for event in told if event.kind == "webhook"] == [404]
+    assert [event.status for event in events if event.kind == "webhook"] == [404]
 
 
-async def test_those_who_wait_for_a_webhook_that_dies_wait_no_longer(clock: ManualClock) -> None:
+async def test_calls_waiting_for_a_webhook_that_dies_end(clock: ManualClock) -> None:
     script = Script((429, {"retry_after": 60.0, "global": False}, {"Via": "1.1 google"}), (404, UNKNOWN, {}))
     async with bot_of(script, clock) as discord:
         waiting = asyncio.create_task(discord.post(WEBHOOK, json={}))
@@ -327,22 +327,22 @@ async def test_a_wrong_webhook_token_is_the_webhooks_end_and_not_the_bots(clock:
         assert (await discord.get("/users/@me")).status_code == 200
 
 
-# What is told
+# What is events
 
 
-async def test_each_step_is_told_in_its_order(clock: ManualClock) -> None:
+async def test_each_step_is_an_event_in_order(clock: ManualClock) -> None:
     fake = FakeDiscord({MESSAGES: "1/5s"}, clock=clock, token=TOKEN)
-    told: list[DiscordEvent] = []
-    async with bot(fake, on_event=told.append) as discord:
+    events: list[DiscordEvent] = []
+    async with bot(fake, on_event=events.append) as discord:
         await discord.post(SEND, json={})
         fake.fail(502)
         fake.refuse(MESSAGES, 1.5)
         await passing(clock, discord.post(SEND, json={}))
-    assert [(event.kind, event.cause, event.status) for event in told] == [
+    assert [(event.kind, event.cause, event.status) for event in events] == [
         ("wait", "bucket", 0), ("retry", "retry", 502), ("limited", "user", 429),
     ]  # fmt: skip
-    assert {event.route for event in told} == {"POST /channels/{channel_id}/messages [channels/1001]"}
-    assert told[-1].seconds == 1.5
+    assert {event.route for event in events} == {"POST /channels/{channel_id}/messages [channels/1001]"}
+    assert events[-1].seconds == 1.5
 
 
 async def test_a_failing_listener_costs_no_call(

@@ -54,7 +54,7 @@ class Bots(AsyncExitStack):
 
 @pytest.mark.anyio
 @undisturbed
-async def test_what_one_has_learned_of_a_bucket_the_other_knows(fakes: Town, server: Server) -> None:
+async def test_a_bucket_that_one_has_learned_counts_for_the_other(fakes: Town, server: Server) -> None:
     fake = await fakes.open(WINDOW)
     async with Bots(server, "learned") as bots, watched() as watch:
         one, other = await bots.one(fake), await bots.one(fake)
@@ -87,14 +87,14 @@ async def test_the_limits_of_two_tokens_have_nothing_to_do_with_each_other(fakes
     fake = await fakes.open(WINDOW)
     async with Bots(server, "tokens") as bots, watched() as watch:
         one, other = await bots.one(fake, "one"), await bots.one(fake, "other")
-        told = await asyncio.gather(send_all(one, names_of(6, "one")), send_all(other, names_of(6, "other")))
-    await check_all_sent(fake, names_of(6, "one") + names_of(6, "other"), [*told[0], *told[1]])
+        results = await asyncio.gather(send_all(one, names_of(6, "one")), send_all(other, names_of(6, "other")))
+    await check_all_sent(fake, names_of(6, "one") + names_of(6, "other"), [*results[0], *results[1]])
     watch.check("2 x 6 on 3 per s each", 1.0, windows=2)
 
 
 @pytest.mark.anyio
 @undisturbed
-async def test_one_that_is_cut_off_from_redis_goes_on_by_what_it_knows(fakes: Town) -> None:
+async def test_one_that_is_cut_off_from_redis_goes_on_by_its_last_replies(fakes: Town) -> None:
     fake = await fakes.open(WINDOW)
     with Server(KINDS[0]) as server:
         async with Bots(server, "cut off", outage="local", timeout=2.0) as bots, watched():
@@ -114,8 +114,8 @@ async def test_three_clients_share_a_hidden_limit_that_one_has_run_into(fakes: T
         one, *others = [await bots.one(fake) for _ in range(3)]
         first = await send_all(one, names_of(4, "first"))
         met = len((await fake.report()).refused)
-        told = await asyncio.gather(*(send_all(each, names_of(3, f"{i} ")) for i, each in enumerate(others)))
+        results = await asyncio.gather(*(send_all(each, names_of(3, f"{i} ")) for i, each in enumerate(others)))
     names = names_of(4, "first") + names_of(3, "0 ") + names_of(3, "1 ")
-    report = await check_all_sent(fake, names, [*first, *told[0], *told[1]], refused=range(1, 5))
+    report = await check_all_sent(fake, names, [*first, *results[0], *results[1]], refused=range(1, 5))
     assert len(report.refused) == met
     assert {seen["path"] for seen in report.refused} == {f"/channels/{CHANNEL}/messages"}

@@ -116,7 +116,7 @@ async def test_each_token_of_a_plain_client_has_buckets_of_its_own(clock: Manual
     assert not fake.refused
 
 
-async def test_without_a_token_the_address_is_who_asks(clock: ManualClock, store: MemoryStore) -> None:
+async def test_without_a_token_calls_belong_to_the_address(clock: ManualClock, store: MemoryStore) -> None:
     fake = FakeDiscord(clock=clock, global_limit=5)
     async with plain(fake, store, global_limit=5) as client:
         answers = await passing(clock, all_of(client.post(f"/webhooks/{n}/token", json={}) for n in range(12)))
@@ -159,11 +159,13 @@ def test_one_store_serves_event_loops_one_after_the_other(clock: ManualClock, st
     asyncio.run(left_behind())
     clock.advance(300)
     assert asyncio.run(once(both)) == 0
-    assert both._pacing._owners.waiting == []
+    assert both._pacing._tokens.waiting == []
     asyncio.run(both.aclose())
 
 
-def test_what_is_over_is_swept_on_a_second_loop_too(fake: FakeDiscord, clock: ManualClock, store: MemoryStore) -> None:
+def test_expired_records_are_swept_on_a_second_loop_too(
+    fake: FakeDiscord, clock: ManualClock, store: MemoryStore
+) -> None:
     discord = bot(fake, store=store)
 
     async def get(channel: int) -> None:
@@ -264,10 +266,10 @@ async def test_an_answer_that_breaks_off_is_a_lost_one(clock: ManualClock, statu
 async def test_a_compressed_refusal_is_read_and_can_be_read_again(clock: ManualClock) -> None:
     import gzip
 
-    told = gzip.compress(b'{"retry_after": 2.5, "global": false}')
+    packed = gzip.compress(b'{"retry_after": 2.5, "global": false}')
 
     def answer(request: httpx.Request) -> httpx.Response:
-        return httpx.Response(429, content=told, headers={"Content-Encoding": "gzip", "Via": "1.1 google"})
+        return httpx.Response(429, content=packed, headers={"Content-Encoding": "gzip", "Via": "1.1 google"})
 
     async with bot_of(answer, clock, max_retries=0) as discord:
         assert (await discord.get("/users/@me")).json()["retry_after"] == 2.5
@@ -279,7 +281,7 @@ async def test_a_compressed_refusal_is_read_and_can_be_read_again(clock: ManualC
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"inner": "x"}, "inner must be an httpx transport.*'x'"),
         ({"inner": httpx.HTTPTransport}, "inner must be an httpx transport"),
@@ -295,22 +297,22 @@ async def test_a_compressed_refusal_is_read_and_can_be_read_again(clock: ManualC
         ({"on_event": asyncio.sleep}, "on_event must be a plain function"),
     ],
 )
-def test_an_option_that_makes_no_sense_is_named_with_a_right_one(options: dict[str, Any], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_an_option_that_makes_no_sense_is_named_with_a_right_one(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         DiscordTransport(**options)
 
 
 @pytest.mark.parametrize(
-    ("extensions", "said"),
+    ("extensions", "message"),
     [
         *(({"deadline": value}, '"deadline".* 2.5, not ') for value in (0, -1, "3", True, float("nan"), float("inf"))),
         *(({"priority": value}, '"priority".* 10, not ') for value in ("high", 1.5, True, None)),
         *(({"reason": value}, '"reason".* 512 characters, not ') for value in (5, b"x", "x" * 513)),
     ],
 )
-async def test_so_is_an_extension(fake: FakeDiscord, extensions: dict[str, Any], said: str) -> None:
+async def test_so_is_an_extension(fake: FakeDiscord, extensions: dict[str, Any], message: str) -> None:
     async with bot(fake) as discord:
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=message):
             await discord.get("/users/@me", extensions=extensions)
     assert fake.count() == 0
 
@@ -339,7 +341,7 @@ async def test_the_age_of_a_message_is_taken_by_the_stores_clock(clock: ManualCl
 # The end
 
 
-async def test_a_closed_transport_says_so_and_lets_nobody_wait(clock: ManualClock, store: MemoryStore) -> None:
+async def test_a_closed_transport_is_an_error_also_for_waiting_calls(clock: ManualClock, store: MemoryStore) -> None:
     fake = FakeDiscord({MESSAGES: "1/100s"}, clock=clock)
     transport = DiscordTransport(httpx.ASGITransport(app=fake), store=store)
     client = httpx.AsyncClient(transport=transport, base_url=API, headers={"Authorization": "Bot x"})

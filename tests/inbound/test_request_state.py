@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asgi_ratelimit import MemoryStore, RateLimitMiddleware, TokenBucket
-from asgi_ratelimit.inbound.request_state import LEDGER, Ledger, ledger_of, merged
+from asgi_ratelimit.inbound.request_state import STATE, RequestState, merge_headers, state_of
 from tests.support.asgi import Answer, ask, hello, http, respond
 
 pytestmark = pytest.mark.anyio
@@ -135,7 +135,7 @@ def headers_of(names: list[bytes]) -> st.SearchStrategy[list[tuple[bytes, bytes]
 
 @given(headers_of(THEIRS), headers_of(OURS))
 def test_merging_never_repeats_a_name_and_never_changes_what_was_there(theirs: list[Any], ours: list[Any]) -> None:
-    together = merged(theirs, ours)
+    together = merge_headers(theirs, ours)
     names = [name.lower() for name, _ in together]
     assert len(names) == len(set(names))
     assert together[: len(theirs)] == theirs
@@ -143,15 +143,15 @@ def test_merging_never_repeats_a_name_and_never_changes_what_was_there(theirs: l
 
 def test_merging_keeps_what_the_app_repeats_on_purpose() -> None:
     cookies = [(b"set-cookie", b"a=1"), (b"set-cookie", b"b=2")]
-    assert merged(cookies, [(b"retry-after", b"1")]) == [*cookies, (b"retry-after", b"1")]
+    assert merge_headers(cookies, [(b"retry-after", b"1")]) == [*cookies, (b"retry-after", b"1")]
 
 
 def test_a_request_has_one_ledger() -> None:
     scope = http()
-    assert ledger_of(scope) is ledger_of(scope) is scope[LEDGER]
-    assert ledger_of(http()) is not ledger_of(scope)
+    assert state_of(scope) is state_of(scope) is scope[STATE]
+    assert state_of(http()) is not state_of(scope)
 
 
 def test_an_empty_ledger_says_nothing() -> None:
-    assert Ledger().headers("both", 0.0) == []
-    assert Ledger().shown is None
+    assert RequestState().headers("both", 0.0) == []
+    assert RequestState().shown is None

@@ -8,7 +8,7 @@ from starlette.testclient import TestClient
 
 from asgi_ratelimit import Limiter, MemoryStore, RateLimitMiddleware, SlidingWindow
 from asgi_ratelimit.inbound import stagger as turns
-from asgi_ratelimit.inbound.stagger import Turns
+from asgi_ratelimit.inbound.stagger import Stagger
 from asgi_ratelimit.testing import ManualClock
 
 BOT = "DiscordBot (https://github.com/Rapptz/discord.py 2.7.1) Python/3.11"
@@ -60,14 +60,14 @@ async def test_a_block_is_told_as_it_is() -> None:
     limiter = Limiter("5/s", store=MemoryStore(clock=ManualClock()))
     await limiter.block("a", 60)
     refusal = await limiter.try_acquire("a")
-    assert [Turns().next(refusal, 0).retry_after for _ in range(2)] == [60.0, 60.0]
+    assert [Stagger().next(refusal, 0).retry_after for _ in range(2)] == [60.0, 60.0]
 
 
 @pytest.mark.anyio
 async def test_each_bucket_has_turns_of_its_own_and_few_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(turns, "_MOST_BUCKETS", 2)
     limiter = Limiter(SlidingWindow("2/2s"), store=MemoryStore(clock=ManualClock()))
-    some = Turns()
+    some = Stagger()
     for key in "abc":
         await limiter.try_acquire(key, 2)
         assert some.next(await limiter.try_acquire(key), 10).retry_after == 2.0

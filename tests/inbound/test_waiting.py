@@ -9,7 +9,7 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from asgi_ratelimit import LeakyBucket, MemoryStore, RateLimitMiddleware, TokenBucket
-from asgi_ratelimit.inbound import guard as gate
+from asgi_ratelimit.inbound import holding
 from asgi_ratelimit.testing import ManualClock
 from tests.support.asgi import (
     CONNECT,
@@ -187,7 +187,7 @@ async def refused(exchange: Exchange) -> Answer:
 
 
 async def test_the_held_are_bounded_in_number(store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gate, "MOST_HELD", 3)
+    monkeypatch.setattr(holding, "MOST_HELD", 3)
     app = door(store, max_wait=100)
     await fill(app, 3)
     refusal = await refused(await start(app))
@@ -195,7 +195,7 @@ async def test_the_held_are_bounded_in_number(store: MemoryStore, monkeypatch: p
 
 
 async def test_a_client_that_leaves_frees_its_place(store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gate, "MOST_HELD", 2)
+    monkeypatch.setattr(holding, "MOST_HELD", 2)
     app = door(store, max_wait=100)
     leaving, _ = await fill(app, 2)
     await refused(await start(app))
@@ -208,7 +208,7 @@ async def test_a_client_that_leaves_frees_its_place(store: MemoryStore, monkeypa
 async def test_an_admitted_request_frees_its_place(
     store: MemoryStore, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gate, "MOST_HELD", 1)
+    monkeypatch.setattr(holding, "MOST_HELD", 1)
     app = door(store, max_wait=100)
     [held] = await fill(app, 1)
     clock.advance(10)
@@ -219,7 +219,7 @@ async def test_an_admitted_request_frees_its_place(
 async def test_one_client_who_takes_every_place_locks_nobody_else_out(
     store: MemoryStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gate, "MOST_HELD", 2)
+    monkeypatch.setattr(holding, "MOST_HELD", 2)
     app = door(store, max_wait=100)
     await fill(app, 2)
     stranger = await (await start(app, "203.0.113.8")).answer()
@@ -287,7 +287,7 @@ async def test_a_client_that_leaves_gives_its_slot_back(store: MemoryStore, cloc
 
 
 async def test_delayed_requests_take_places_too(store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gate, "MOST_HELD", 1)
+    monkeypatch.setattr(holding, "MOST_HELD", 1)
     app = door(store, LeakyBucket("1/10s", queue=5))
     await start(app)
     delayed = await start(app)

@@ -111,7 +111,7 @@ async def test_those_whom_nothing_names_share_one_bucket_and_a_warning(store: Me
 
 
 async def test_a_function_that_returns_no_key_is_warned_about(store: MemoryStore, clock: ManualClock) -> None:
-    discord = with_limit(store, clock, key=lambda interaction: 7)
+    discord = with_limit(store, clock, key=lambda interaction: 7.5)
     with pytest.warns(RateLimitWarning, match="ARL201"):
         assert reached(await discord.post(command("1")))
     assert not reached(await discord.post(command("2")))

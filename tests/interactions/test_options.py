@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from asgi_ratelimit.interactions.endpoint import InteractionLimit
-from asgi_ratelimit.interactions.signature import SeenBefore, Signed
+from asgi_ratelimit.interactions.signature import ReplayCache, Signed
 from tests.support.signing import PUBLIC_KEY
 
 TOKEN = "MTk4NjIyNDgzNDcxOTI1MjQ4.Cl2FMQ.ZnCjm1XVW7vRze4b7Cq4se7kKWs"
@@ -76,7 +76,7 @@ def signed(number: int, at: int) -> Signed:
 
 
 def test_what_was_seen_is_forgotten_once_it_is_stale() -> None:
-    seen = SeenBefore(300)
+    seen = ReplayCache(300)
     assert [seen.add(signed(number, 1000 + number), 1000.0) for number in range(10)] == [True] * 10
     assert not seen.add(signed(9, 1009), 1300.0)
     assert seen.add(signed(10, 1304), 1304.5)
@@ -84,7 +84,7 @@ def test_what_was_seen_is_forgotten_once_it_is_stale() -> None:
 
 
 def test_the_memory_of_what_was_seen_is_bounded_and_the_oldest_makes_way() -> None:
-    seen = SeenBefore(300, most=3)
+    seen = ReplayCache(300, most=3)
     for number in range(5):
         assert seen.add(signed(number, 1000), 1000.0)
     assert len(seen) == 3

@@ -1,7 +1,8 @@
-"""An outer RateLimitMiddleware leaves the endpoint to the InteractionLimit, and nothing else."""
+"""An outer RateLimitMiddleware: it exempts the endpoint, or the charge of each verified interaction is given back."""
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from starlette.middleware import Middleware
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 
-from asgi_ratelimit import LeakyBucket, MemoryStore, RateLimitMiddleware
+from asgi_ratelimit import LeakyBucket, MemoryStore, RateLimitMiddleware, RateLimitWarning
 from asgi_ratelimit.interactions.endpoint import InteractionLimit
 from asgi_ratelimit.testing import ManualClock
 from tests.interactions.endpoints import REACHED, limited, reached, refusals
@@ -41,7 +42,7 @@ async def visits(discord: Discord, url: str = "/page", *, method: str = "GET", t
 
 @pytest.mark.parametrize("limit", ["1/60s", LeakyBucket("1/10s")])
 @pytest.mark.parametrize("first", [PING, command("1")], ids=["ping", "command"])
-async def test_all_of_discord_is_not_one_visitor(
+async def test_discord_s_own_addresses_are_not_one_visitor(
     store: MemoryStore, clock: ManualClock, first: Any, limit: Any
 ) -> None:
     discord = Discord(site(store, limit), clock)
@@ -50,7 +51,7 @@ async def test_all_of_discord_is_not_one_visitor(
     assert [(await discord.post(PING)).json() for _ in range(5)] == [PONG] * 5
 
 
-async def test_what_discord_was_charged_first_is_given_back(store: MemoryStore, clock: ManualClock) -> None:
+async def test_the_charge_of_a_verified_interaction_is_given_back(store: MemoryStore, clock: ManualClock) -> None:
     discord = Discord(site(store), clock)
     answer = await discord.post(PING)
     assert not [name for name in answer.headers if name.startswith("x-ratelimit")]
@@ -67,13 +68,13 @@ async def test_with_refunds_by_status_it_is_given_back_once(
     assert await visits(discord, "/nowhere/at/all", times=2) == [404, 429]
 
 
-async def test_a_forger_exempts_no_path(store: MemoryStore, clock: ManualClock) -> None:
+async def test_a_forged_request_stays_charged(store: MemoryStore, clock: ManualClock) -> None:
     discord = Discord(site(store), clock)
     answers = [await discord.post(PING, forged=True) for _ in range(3)]
     assert [answer.status_code for answer in answers] == [401, 401, 429]
 
 
-async def test_a_replay_exempts_no_path(store: MemoryStore, clock: ManualClock) -> None:
+async def test_a_replay_stays_charged(store: MemoryStore, clock: ManualClock) -> None:
     guard = limited(store)
     body = encoded(command())
     headers = signature_of(body, now(clock))
@@ -82,30 +83,48 @@ async def test_a_replay_exempts_no_path(store: MemoryStore, clock: ManualClock) 
     assert [(await again.send(body, headers)).status_code for _ in range(3)] == [401, 401, 429]
 
 
-async def test_a_signature_that_nobody_verified_exempts_no_path(store: MemoryStore, clock: ManualClock) -> None:
+async def test_a_signature_on_another_path_stays_charged(store: MemoryStore, clock: ManualClock) -> None:
     discord = Discord(site(store), clock, url="/page")
     assert [(await discord.post(PING)).status_code for _ in range(3)] == [200, 200, 429]
 
 
-async def test_only_posts_to_this_very_path_are_left_alone(store: MemoryStore, clock: ManualClock) -> None:
-    discord = Discord(site(store, "1/60s"), clock)
-    await discord.post(PING)
-    assert await visits(discord, URL, method="GET", times=2) == [200, 429]
-    assert await visits(discord, "/page", method="POST", times=1) == [429]
+async def test_an_exempt_endpoint_is_left_alone_and_nothing_else(store: MemoryStore, clock: ManualClock) -> None:
+    discord = Discord(site(store, "1/60s", exempt=(URL,)), clock)
+    assert await visits(discord, "/page", method="POST", times=2) == [200, 429]
     assert await visits(discord, URL + "/", method="POST", times=1) == [429]
     assert (await discord.post(PING)).json() == PONG
+    assert await refusals(discord, *[command(str(user)) for user in range(5)]) == [False] * 5
 
 
-async def test_every_middleware_that_counted_it_leaves_it_alone(store: MemoryStore, clock: ManualClock) -> None:
+async def test_without_exempt_it_warns_once_and_shares_a_bucket_with_other_visitors(
+    store: MemoryStore, clock: ManualClock
+) -> None:
+    discord = Discord(site(store, "1/60s"), clock)
+    with pytest.warns(RateLimitWarning, match=r"ARL111 .* add exempt=\('/interactions',\) to the middleware"):
+        assert (await discord.post(PING)).json() == PONG
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert (await discord.post(PING)).json() == PONG
+    await visits(discord, times=1)
+    assert (await discord.post(PING)).status_code == 429
+
+
+async def test_with_exempt_or_no_limit_outside_there_is_no_warning(store: MemoryStore, clock: ManualClock) -> None:
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        for options in ({"exempt": (URL,)}, {"limit": None}):
+            assert (await Discord(site(store, **options), clock).post(PING)).json() == PONG
+    assert [str(warning.message) for warning in warned if warning.category is RateLimitWarning] == []
+
+
+async def test_every_middleware_that_counted_it_gives_its_charge_back(store: MemoryStore, clock: ManualClock) -> None:
     route = Route("/", JSONResponse(REACHED), methods=["POST"], middleware=[Middleware(limited(store).wrap)])
     inner = RateLimitMiddleware(Starlette(routes=[route]), limit="1/60s", store=store, name="inner")
     app = RateLimitMiddleware(Starlette(routes=[Mount(URL, inner)]), limit="1/60s", store=store, name="outer")
     assert await refusals(Discord(app, clock, url=f"{URL}/"), *[command(str(user)) for user in range(5)]) == [False] * 5
 
 
-async def test_a_path_that_was_rewritten_is_left_alone_as_each_door_saw_it(
-    store: MemoryStore, clock: ManualClock
-) -> None:
+async def test_the_charge_of_a_rewritten_path_is_given_back(store: MemoryStore, clock: ManualClock) -> None:
     app = site(store, None)
 
     async def rewriting(scope: Any, receive: Any, send: Any) -> None:
@@ -117,7 +136,7 @@ async def test_a_path_that_was_rewritten_is_left_alone_as_each_door_saw_it(
     assert await visits(Discord(door, clock), URL, method="POST", times=2) == [401, 429]
 
 
-async def test_it_is_left_alone_before_its_background_work_is_done(store: MemoryStore, clock: ManualClock) -> None:
+async def test_the_charge_is_given_back_before_background_work_is_done(store: MemoryStore, clock: ManualClock) -> None:
     answers: list[int] = []
 
     async def another() -> None:
@@ -139,16 +158,3 @@ async def test_an_outer_store_keeps_its_buckets_unless_it_has_one_of_its_own(
     discord = Discord(site(store, None, of=InteractionLimit(PUBLIC_KEY, "1/10s")), clock)
     assert reached(await discord.post(command()))  # by the outer store's clock its timestamp is fresh
     assert f"<t:{now(clock) + 10}:R>" in content(await discord.post(command()))
-
-
-async def test_the_paths_that_are_left_alone_are_bounded(store: MemoryStore, clock: ManualClock) -> None:
-    app = FastAPI()
-    app.add_middleware(RateLimitMiddleware, limit="1/60s", store=store)
-    guard = Depends(limited(store, "1000/s"))
-    app.add_api_route("/bot/{number}", lambda number: REACHED, methods=["POST"], dependencies=[guard])
-    answers = [await Discord(app, clock, url=f"/bot/{number}").post(command()) for number in range(65)]
-    assert [answer.status_code for answer in answers] == [200] * 65
-    full = Discord(app, clock, url="/bot/64")
-    await visits(full, "/page", times=1)
-    assert (await full.post(command())).status_code == 429
-    assert (await Discord(app, clock, url="/bot/63").post(command())).status_code == 200

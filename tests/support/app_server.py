@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asgi_ratelimit import Limiter, RateLimitMiddleware
 from asgi_ratelimit.fastapi import RateLimit
-from asgi_ratelimit.inbound.request_state import LEDGER, Ledger
+from asgi_ratelimit.inbound.request_state import STATE, RequestState
 from asgi_ratelimit.redis import RedisStore, StoreEvent
 from tests.support.servers import wait_until
 
@@ -185,7 +185,7 @@ def _telling_reasons(app: ASGIApp) -> ASGIApp:
     async def tell(scope: Scope, receive: Receive, send: Send) -> None:
         async def write(message: Message) -> None:
             if message["type"] == "http.response.start":
-                ledger: Ledger = scope[LEDGER]
+                ledger: RequestState = scope[STATE]
                 said = ",".join(decision.reason for decision in ledger.decisions).encode("ascii")
                 message = {**message, "headers": [*message.get("headers", ()), (b"reasons", said)]}
             await send(message)

@@ -1,6 +1,6 @@
-"""The arithmetic of one bucket whose limit is not published: the responses to calls teach it.
+"""The arithmetic of one bucket. Its limit is not published: the responses to calls teach it.
 
-A permit is taken before a call is sent, and settled when its response is in. What a response reports was true at some
+A permit is taken before a call is sent, and settled when its response is in. A report was true at some
 moment between the two. So a reset is only bounded: `reset_min` and `reset_max`. All times are whole microseconds of one
 clock. permits.lua computes the same integers in the same order.
 """
@@ -46,7 +46,7 @@ class CallReport:
 
 @dataclass(slots=True)
 class LearnedBucket:
-    """What responses have taught about one bucket, and the permits that are out."""
+    """The state of one bucket as responses report it, and the permits that are out."""
 
     limit: int = 0  # 0: not learned yet
     remaining: int = 0  # as of the last response: permits that are out are not taken off

@@ -48,8 +48,8 @@ class Permit:
     route       the kind of call
     major       the resource that the call is about
     per_second  the global limit: the owner's calls in any second; 0 for a call that it does not count
-    bucket      under which it was given; "" if that is not learned yet
-    sent_us     when it was given
+    bucket      that it charges; "" if that is not learned yet
+    sent_us     when it was granted
     """
 
     name: str
@@ -166,10 +166,10 @@ class MemoryPermits:
             self._buckets, self._locked = OrderedDict(self._buckets), OrderedDict(self._locked)
             return bool(self._buckets or self._locked or self._held or now < max(self._stopped, self._banned))
 
-    # What follows is called with the lock held.
+    # These are called with the lock held.
 
     def _gathered(self, route: str, major: str, now: int) -> LearnedBucket:
-        """The bucket of a call. What was learned under a former name, or before it had one, moves there."""
+        """The bucket of a call. A former name's bucket, and an unnamed one, move there."""
         bucket, former = self._names.get(route, _UNNAMED)
         if not bucket:
             return self._live((route, major), now) or LearnedBucket()

@@ -252,7 +252,7 @@ local function stops(base) -- until when the global limit is stopped, and everyt
   return number(stopped) or 0, number(banned) or 0
 end
 
-local function bucket_of(base, route) -- its digest, that of its former name, and what it is called; nil: none yet
+local function bucket_of(base, route) -- its digest, its former name's, and its name; nil: none yet
   local text = call('GET', base .. ':hash:' .. route)
   if text then return string.match(text, '^(%S+) (%S+) (.*)$') end
 end
@@ -328,11 +328,11 @@ local function take(question, base)
   }) do say(value) end
 end
 
--- settle: [verb, 1, permit, route, resource, per second, digest of the bucket it was given under ("": none), sent,
+-- settle: [verb, 1, permit, route, resource, per second, digest of the bucket that it charges ("": none), sent,
 --          verdict, bucket, its digest, limit, remaining, µs until the reset, µs to wait]
 
 local function settle(question, base)
-  local permit, route, major, given, sent = question[3], question[4], question[5], question[7], question[8]
+  local permit, route, major, charged, sent = question[3], question[4], question[5], question[7], question[8]
   local bucket, reported = question[10], question[11]
   local report = {
     verdict = question[9], limit = question[12], remaining = question[13], reset = question[14], retry = question[15]
@@ -345,11 +345,11 @@ local function settle(question, base)
   if is_renamed and current ~= reported then current, former = reported, current or '-' end
   local record = bucket_record(book, route, major, current, former) or new_record()
   book.put(current or route, major, record)
-  local place = given ~= '' and given or route
-  local given_by = book.read(place, major)
-  if given_by and given_by ~= record then
-    drop(given_by, permit)
-    book.put(place, major, given_by)
+  local place = charged ~= '' and charged or route
+  local holder = book.read(place, major)
+  if holder and holder ~= record then
+    drop(holder, permit)
+    book.put(place, major, holder)
   end
   drop(record, permit)
   if is_other then

@@ -14,7 +14,7 @@ from asgi_ratelimit.store import PerStore, ScriptKeys, Scripts, ScriptStore
 
 __all__ = ["SharedPermits", "shared_permits"]
 
-# As in permits.lua, which says 0 where the call may go.
+# As in permits.lua; there 0 is for a call that may go.
 _CAUSES: Final[tuple[WaitCause, ...]] = ("banned", "stopped", "route", "bucket", "answer", "global")
 _FIELDS: Final = 9  # of the answer to a `take`
 _PATIENCE_S: Final = 1.0

@@ -77,7 +77,7 @@ class PermitContract:
         await owner.permit()
         assert await owner.cause() == ("answer", AWAIT_RESPONSE)
 
-    async def test_of_a_known_bucket_as_many_go_at_once_as_remain(self) -> None:
+    async def test_of_a_learned_bucket_as_many_go_at_once_as_remain(self) -> None:
         owner = self.owner()
         await owner.learn(3)
         reply = await owner.take()
@@ -136,7 +136,7 @@ class PermitContract:
         owner.pass_us(600 * _S + LATE)
         await owner.permit()
 
-    async def test_a_429_of_another_bucket_leaves_the_known_one_known(self) -> None:
+    async def test_a_429_of_another_bucket_leaves_the_learned_one_as_it_is(self) -> None:
         owner = self.owner()
         await owner.learn(4)
         await owner.settle(await owner.permit(), "limited", "other", 2, 0, _S, _S)
@@ -190,7 +190,7 @@ class PermitContract:
         await again.settle(permit, "unsent")
         await one.permit(per_second=1)
 
-    async def test_a_permit_that_nobody_settles_expires(self) -> None:
+    async def test_a_permit_that_is_not_settled_expires(self) -> None:
         owner = self.owner()
         await owner.permit(per_second=1)
         owner.pass_us(EXPIRY_US - 1)
@@ -199,7 +199,7 @@ class PermitContract:
         owner.pass_us(1)
         await owner.permit(per_second=1)
 
-    async def test_what_was_not_sent_is_given_back_and_what_was_lost_is_counted(self) -> None:
+    async def test_an_unsent_call_returns_its_permit_and_a_lost_one_is_counted(self) -> None:
         owner = self.owner()
         await owner.learn(2)
         await owner.settle(await owner.permit(), "unsent")
@@ -226,7 +226,7 @@ class PermitContract:
         reply = await owner.take(major="2")
         assert (reply.bucket, reply.remaining, reply.in_flight) == ("b", 4, 1)
 
-    async def test_what_is_known_of_a_bucket_moves_with_it_when_another_resources_answer_renames_it(self) -> None:
+    async def test_a_bucket_moves_when_another_resources_response_renames_it(self) -> None:
         owner = self.owner()
         first, other = await owner.permit(major="1"), await owner.permit(major="2")
         await owner.settle(first, "answered", "b", 2, 1, _S)
@@ -272,7 +272,7 @@ class PermitContract:
         await owner.settle(old, "answered", "b", 5, 3, _S)
         assert (await owner.cause())[0] == "bucket"
 
-    async def test_a_permit_of_which_nothing_is_known_is_settled_without_harm(self) -> None:
+    async def test_an_unrecorded_permit_is_settled_without_harm(self) -> None:
         owner = self.owner()
         stranger = Permit("stranger", "GET /a", "1", 2, "b", 0)
         for verdict in ("unsent", "answered"):

@@ -298,7 +298,7 @@ def test_a_permit_that_is_not_settled_counts_as_lost_when_its_time_is_over() -> 
     assert (bucket.wait(START + 1_000), len(bucket.in_flight), bucket.remaining) == (0, 0, 2)
 
 
-def test_another_limit_is_learned_anew() -> None:
+def test_another_limit_is_learned_again() -> None:
     bucket = told_record(SLIDING)
     bucket.settle(report(6, 4 * SECOND, limit=9), START, START + 1)
     assert (bucket.limit, bucket.remaining, bucket.kind, bucket.slot) == (9, 6, UNKNOWN, 0)
@@ -325,7 +325,7 @@ def test_answers_without_a_word_about_the_limit_let_more_go_at_once() -> None:
     assert allowed == [1, 2, 3]
 
 
-def test_a_hidden_limit_is_what_was_let_through_before_the_refusal() -> None:
+def test_a_hidden_limit_is_the_number_let_through_before_the_refusal() -> None:
     bucket = LearnedBucket()
     for moment in range(START, START + 3):
         bucket.take("a", moment, moment + EXPIRY_US)
@@ -341,7 +341,7 @@ def test_a_hidden_limit_is_what_was_let_through_before_the_refusal() -> None:
 
 @pytest.mark.parametrize("tells", [True, False], ids=["the refusal tells it", "nothing tells it"])
 @pytest.mark.parametrize("latency", LATENCIES)
-def test_a_hidden_limit_refuses_those_that_are_in_flight_when_it_is_met(latency: str, tells: bool) -> None:
+def test_a_hidden_limit_refuses_the_calls_in_flight_when_it_is_reached(latency: str, tells: bool) -> None:
     for seed, limit in product(range(50), (1, 2, 5)):
         server = HiddenServer(limit, 1_200_000, ROUNDED["up"], tells=tells)
         client = client_of(server, latency, Random(seed))
@@ -374,7 +374,7 @@ def test_a_refusal_by_a_later_window_moves_the_end() -> None:
     assert bucket.reset_max == bucket.stopped == START + 2 + 2 * SECOND + LATE
 
 
-def test_those_that_are_known_to_have_passed_after_the_refusal_count_too() -> None:
+def test_calls_that_turn_out_to_have_passed_before_the_refusal_count_too() -> None:
     bucket = hidden_record()
     bucket.settle(CallReport("answered"), START, START + 1)
     assert (bucket.limit, bucket.remaining) == (3, 0)
@@ -386,6 +386,6 @@ def test_a_record_is_over_when_nothing_can_be_learned_from_it() -> None:
     assert bucket.expires_at() == START + EXPIRY_US + 60 * SECOND
 
 
-def test_a_text_says_all_of_a_record() -> None:
+def test_a_text_contains_all_of_a_record() -> None:
     bucket = LearnedBucket(1, 2, 3, 4, 5, 6, 7, 3, 8, 9, 10, {"b": 12, "a": 11})
     assert bucket.as_text() == "1 2 3 4 5 6 7 3 8 9 10 a 11 b 12"

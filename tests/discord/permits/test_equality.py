@@ -186,7 +186,7 @@ def compare(url: str, servers: Sequence[Server], examples: int) -> set[str]:
     return refusals
 
 
-def test_permits_are_given_and_taken_back_as_in_memory(any_redis: Server) -> None:
+def test_permits_are_granted_and_settled_as_in_memory(any_redis: Server) -> None:
     met = compare(any_redis.url, [any_redis], examples=1_000)
     assert met == {"", "banned", "stopped", "route", "bucket", "answer", "global"}
 
@@ -214,7 +214,7 @@ CASES: dict[str, list[Step]] = {
     "a hidden limit passes more than it is thought to": [
         *HIDDEN, *NINE, CALL, Settle(0, CallReport("limited", retry_us=5 * S)), CALL,
     ],
-    "a hidden limit is told after all": [*HIDDEN, CALL, Settle(0, CallReport("answered", "b", 5, 3, S)), CALL],
+    "a hidden limit is reported after all": [*HIDDEN, CALL, Settle(0, CallReport("answered", "b", 5, 3, S)), CALL],
 }  # fmt: skip
 
 

@@ -42,7 +42,9 @@ def size(permits: MemoryPermits) -> int:
 @pytest.mark.parametrize(
     "report", [CallReport("answered", "b", 5, 4, S), CallReport("sublimited", retry_us=S), CallReport("lost")]
 )
-def test_what_is_over_is_forgotten_in_passing(permits: MemoryPermits, clock: ManualClock, report: CallReport) -> None:
+def test_expired_records_are_forgotten_in_passing(
+    permits: MemoryPermits, clock: ManualClock, report: CallReport
+) -> None:
     for number in range(5_000):
         permits.settle(permit(permits, new_call(major=str(number))), report)
         clock.advance(1)
@@ -50,7 +52,7 @@ def test_what_is_over_is_forgotten_in_passing(permits: MemoryPermits, clock: Man
 
 
 @pytest.mark.parametrize("adopted", [True, False])
-def test_what_is_permitted_elsewhere_does_not_pile_up_either(
+def test_permits_of_another_store_do_not_pile_up_either(
     permits: MemoryPermits, clock: ManualClock, adopted: bool
 ) -> None:
     """As by another store, which keeps this one warm."""
@@ -64,7 +66,7 @@ def test_what_is_permitted_elsewhere_does_not_pile_up_either(
     assert size(permits) < 400
 
 
-def test_a_sweep_leaves_what_is_in_use_and_says_so(permits: MemoryPermits, clock: ManualClock) -> None:
+def test_a_sweep_leaves_records_in_use_and_reports_it(permits: MemoryPermits, clock: ManualClock) -> None:
     permits.settle(permit(permits, new_call()), CallReport("answered", "b", 5, 4, 5 * S))
     assert permits.sweep()
     clock.advance(64)
@@ -74,7 +76,7 @@ def test_a_sweep_leaves_what_is_in_use_and_says_so(permits: MemoryPermits, clock
     assert size(permits) == 0
 
 
-def test_no_more_than_ten_thousand_routes_are_known(permits: MemoryPermits) -> None:
+def test_no_more_than_ten_thousand_routes_are_stored(permits: MemoryPermits) -> None:
     for number in range(10_001):
         permits.settle(
             permit(permits, new_call(route=f"GET /{number}", per_second=0)), CallReport("answered", "b", 5, 4, S)
@@ -83,7 +85,7 @@ def test_no_more_than_ten_thousand_routes_are_known(permits: MemoryPermits) -> N
     assert permits.take(*new_call(route="GET /1", per_second=0)).bucket == "b"
 
 
-def test_a_record_that_is_over_is_not_believed_even_where_nobody_has_forgotten_it(
+def test_an_expired_record_counts_as_none_even_if_it_is_still_stored(
     permits: MemoryPermits, clock: ManualClock
 ) -> None:
     """A call whose answer comes after minutes."""
@@ -109,7 +111,7 @@ def test_64_threads_get_as_many_permits_as_there_are(permits: MemoryPermits) -> 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")  # it may be
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
-def test_a_fork_while_somebody_holds_the_lock_leaves_the_child_a_free_one(store: MemoryStore) -> None:
+def test_a_fork_while_a_thread_holds_the_lock_leaves_the_child_a_free_one(store: MemoryStore) -> None:
     permits = local_permits(store, "bot")
     with permits._lock:
         child = os.fork()

@@ -59,7 +59,7 @@ def record_of(server: Server) -> str:
 
 
 @pytest.mark.parametrize("outage", ["local", "open"])
-async def test_while_the_server_is_away_this_process_goes_on_by_what_it_was_told(outage: str) -> None:
+async def test_while_the_server_is_away_this_process_goes_on_by_the_last_replies(outage: str) -> None:
     with Server() as server:
         async with new_store(server.url, outage=outage, timeout=0.5) as store:
             permits = shared_permits(store, OWNER)
@@ -87,7 +87,7 @@ async def test_calls_that_are_in_flight_when_the_server_goes_away_are_counted_he
             assert (await permits.take(*call())).in_flight == 1
 
 
-async def test_what_was_permitted_without_the_server_is_settled_with_it_when_it_is_back() -> None:
+async def test_a_permit_granted_without_the_server_is_settled_with_it_when_it_is_back() -> None:
     with Server() as server:
         async with new_store(server.url, outage="local", timeout=0.5) as store:
             permits = shared_permits(store, OWNER)
@@ -117,7 +117,7 @@ async def test_a_store_that_is_to_be_closed_permits_nothing_without_its_server()
             assert not permits.sweep()
 
 
-async def test_a_permit_that_came_too_late_and_is_used_nobody_gives_back(proxy: Proxy, any_redis: Server) -> None:
+async def test_a_permit_that_came_too_late_and_is_used_is_not_returned(proxy: Proxy, any_redis: Server) -> None:
     """The server gives it after this process has given it itself, and a call goes under its name."""
     async with new_store(proxy.url, outage="local", timeout=0.3) as store:
         permits = shared_permits(store, OWNER)
@@ -148,7 +148,7 @@ async def test_forgotten_scripts_are_no_outage(any_redis: Server, store: RedisSt
 # Records
 
 
-async def test_names_tell_nothing_of_owner_route_resource_or_bucket(any_redis: Server, permits: SharedPermits) -> None:
+async def test_names_reveal_no_owner_route_resource_or_bucket(any_redis: Server, permits: SharedPermits) -> None:
     await learn(permits)
     await learn(permits, CallReport("limited", REPORT.bucket, 5, 0, S, 60 * S), call(route="GET /b"))
     await learn(permits, CallReport("banned", retry_us=60 * S), call("2"))
@@ -182,7 +182,7 @@ async def test_every_record_goes_by_itself(any_redis: Server, permits: SharedPer
     assert 115_000 < bucket <= 120_002  # 60 s until it is full, and 60 s more
 
 
-async def test_the_set_of_what_is_held_outlives_every_permit_in_it(any_redis: Server, permits: SharedPermits) -> None:
+async def test_the_set_of_held_permits_outlives_every_permit_in_it(any_redis: Server, permits: SharedPermits) -> None:
     early, late = await permit(permits, call("1")), await permit(permits, call("2"))
     await permits.settle(early, REPORT)
     (name,) = names_of(any_redis, "*:held")
@@ -194,7 +194,7 @@ async def test_the_set_of_what_is_held_outlives_every_permit_in_it(any_redis: Se
 @pytest.mark.parametrize(
     "value", ["", "x", "1 2 3", "5 0 9 9 9 9 1 0 0 0 0 permit", "5 0 9 9 9 9 1 0 0 0 0 a b", "nan " * 11]
 )
-async def test_what_is_no_record_counts_as_none(any_redis: Server, permits: SharedPermits, value: str) -> None:
+async def test_a_text_that_is_no_record_counts_as_none(any_redis: Server, permits: SharedPermits, value: str) -> None:
     await learn(permits)
     with spoilt(any_redis, record_of(any_redis), value):
         reply = await permits.take(*call())
@@ -202,7 +202,9 @@ async def test_what_is_no_record_counts_as_none(any_redis: Server, permits: Shar
 
 
 @pytest.mark.parametrize("end", ["stop", "lock", "hash"])
-async def test_what_somebody_else_has_written_holds_nobody(any_redis: Server, permits: SharedPermits, end: str) -> None:
+async def test_records_written_by_other_software_stop_no_call(
+    any_redis: Server, permits: SharedPermits, end: str
+) -> None:
     await learn(permits, CallReport("answered", "b", 50, 49, 60 * S))
     await learn(permits, CallReport("stopped", retry_us=1_000), call("2"))
     while cause_of(await permits.take(*call("3"))) == "stopped":
@@ -217,7 +219,7 @@ async def test_what_somebody_else_has_written_holds_nobody(any_redis: Server, pe
 
 
 @pytest.mark.parametrize("pattern", ["*:bucket:*", "*:hash:*", "*:lock:*"])
-async def test_a_record_of_another_type_concerns_nobody_else(
+async def test_a_record_of_another_type_concerns_its_own_call_alone(
     any_redis: Server, permits: SharedPermits, pattern: str
 ) -> None:
     await learn(permits, REPORT)
@@ -235,7 +237,7 @@ async def test_a_record_of_another_type_concerns_nobody_else(
 # Many, and those that leave
 
 
-async def test_a_thousand_at_once_need_one_connection_and_get_what_there_is(
+async def test_a_thousand_at_once_need_one_connection_and_get_all_there_is(
     any_redis: Server, permits: SharedPermits
 ) -> None:
     calls = [call(str(number), per_second=600) for number in range(1_000)]
@@ -249,7 +251,7 @@ async def test_a_thousand_at_once_need_one_connection_and_get_what_there_is(
 
 
 @pytest.mark.parametrize("seed", range(4))
-async def test_whoever_leaves_takes_no_permit(any_redis: Server, seed: int) -> None:
+async def test_a_cancelled_caller_takes_no_permit(any_redis: Server, seed: int) -> None:
     random = Random(seed)
     async with new_store(any_redis.url) as store:
         permits = shared_permits(store, OWNER)
@@ -273,7 +275,7 @@ async def test_whoever_leaves_takes_no_permit(any_redis: Server, seed: int) -> N
         assert set(any_redis.command("ZRANGE", name, 0, -1)) - given == {first.name}
 
 
-async def test_a_caller_who_leaves_at_the_moment_of_the_answer_takes_no_permit(
+async def test_a_caller_cancelled_at_the_moment_of_the_reply_takes_no_permit(
     permits: SharedPermits, any_redis: Server
 ) -> None:
     await learn(permits)
@@ -288,7 +290,7 @@ async def test_a_caller_who_leaves_at_the_moment_of_the_answer_takes_no_permit(
     assert (await permits.take(*call())).in_flight == 1
 
 
-async def test_what_is_settled_is_known_to_whoever_asks_next(permits: SharedPermits) -> None:
+async def test_a_settled_report_counts_for_the_next_call(permits: SharedPermits) -> None:
     given = await permit(permits)
     settling = permits.settle(given, REPORT)
     reply = await permits.take(*call())
@@ -299,7 +301,7 @@ async def test_what_is_settled_is_known_to_whoever_asks_next(permits: SharedPerm
 # Several processes, and a cluster
 
 
-async def test_processes_share_what_they_learn(any_redis: Server) -> None:
+async def test_processes_share_their_learned_buckets(any_redis: Server) -> None:
     async with new_store(any_redis.url, prefix="same") as one, new_store(any_redis.url, prefix="same") as other:
         mine, theirs = shared_permits(one, OWNER), shared_permits(other, OWNER)
         await learn(mine, CallReport("answered", "b", 2, 1, 60 * S))

@@ -11,7 +11,12 @@ from starlette.responses import JSONResponse, Response
 
 from asgi_ratelimit import (
     ClientIP,
+    CostSource,
     Decision,
+    ExemptSource,
+    KeyFunction,
+    LimitedHandler,
+    LimitSource,
     MemoryStore,
     RateLimitMiddleware,
     TokenBucket,
@@ -102,3 +107,9 @@ app.add_middleware(RateLimitMiddleware, limit=None, key=by_tenant_or_nobody, hea
 app.add_middleware(RateLimitMiddleware, limit=lambda conn: "5/5s", key=lambda conn: "all", cost=lambda conn: 1)
 app.add_middleware(RateLimitMiddleware, limit=TokenBucket("5/5s"), on_limited=refusal_later, headers="ietf")
 wrapped = RateLimitMiddleware(app, limit="1000/hour", headers="discord", messages=TokenBucket("2/s"))
+
+a_limit: LimitSource = limit_by_tier
+a_key: KeyFunction = by_session
+a_cost: CostSource = cost_later
+an_exemption: ExemptSource = ("/health", "/static/*")
+a_response: LimitedHandler = refusal_later

@@ -1,0 +1,166 @@
+"""The httpx side of a call: the request as it is sent, and a response that shows no token."""
+
+from __future__ import annotations
+
+import math
+from typing import Final, Self
+from urllib.parse import quote
+
+import httpx
+
+from asgi_ratelimit.discord.nonces import with_nonce
+from asgi_ratelimit.discord.redaction import redacted
+from asgi_ratelimit.discord.response_headers import object_of
+from asgi_ratelimit.discord.routes import route_of
+from asgi_ratelimit.discord.sender import SendFailed
+
+__all__ = ["USER_AGENT", "DiscordResponse", "OutgoingRequest", "RedactedRequest"]
+
+USER_AGENT: Final = "DiscordBot (https://asgi-ratelimit-discord.invalid, 1)"
+_SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
+_NEVER_SENT: Final = (
+    httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError, ConnectionRefusedError,
+)  # fmt: skip
+_USELESS: Final = (httpx.UnsupportedProtocol, httpx.LocalProtocolError)  # the same would happen again
+_LONGEST_REASON: Final = 512  # characters, a limit of Discord's
+
+
+class OutgoingRequest:
+    """A request as it is sent, as often as it has to be. The user's own stays as it was.
+
+    A request's `extensions` may hold "deadline", "priority" and "reason". Raises ValueError if one cannot be used.
+    """
+
+    def __init__(self, request: httpx.Request, body: bytes, application_id: str | None, wall: float) -> None:
+        self._request, self._body = request, body
+        self.headers = request.headers.copy()
+        if self.headers.get("User-Agent", "python-httpx").startswith("python-httpx"):
+            self.headers["User-Agent"] = USER_AGENT
+        path, kind = request.url.raw_path.decode("ascii"), self.headers.get("Content-Type", "")
+        content = object_of(body) if request.method == "PATCH" and kind.startswith("application/json") else None
+        self.route = route_of(request.method, path, application_id=application_id, body=content, wall=wall)
+        has_nonce = False
+        if self.route.creates_message:
+            self._body, has_nonce = with_nonce(kind, body)
+        self.is_safe = has_nonce or request.method in _SAFE
+        self._set_length()
+        self.priority = _whole(request.extensions.get("priority", 0), "priority")
+        self.deadline_s = _shorter(_positive(request.extensions.get("deadline"), "deadline"), self.route.lifetime)
+        if request.extensions.get("reason") is not None:
+            self.headers["X-Audit-Log-Reason"] = _reason(request.extensions["reason"])
+
+    async def transmit(self, inner: httpx.AsyncBaseTransport, left_s: float | None) -> DiscordResponse:
+        """Send it once, within `left_s` seconds. Raises SendFailed if no response comes."""
+        extensions = dict(self._request.extensions)
+        if left_s is not None:
+            timeouts = extensions.get("timeout") or dict.fromkeys(("connect", "read", "write", "pool"))
+            extensions["timeout"] = {name: _shorter(value, left_s) for name, value in timeouts.items()}
+        request = RedactedRequest(
+            self._request.method,
+            self._request.url,
+            headers=self.headers,
+            stream=httpx.ByteStream(self._body),
+            extensions=extensions,
+        )
+        try:
+            response = await inner.handle_async_request(request)
+        except _USELESS as error:
+            raise type(error)(redacted(str(error))) from None
+        except (httpx.TransportError, ConnectionError) as error:
+            raise SendFailed(error, sent=not isinstance(error, _NEVER_SENT)) from error
+        return DiscordResponse.of(response)
+
+    def _set_length(self) -> None:
+        """The length of the body is fixed by now, even if it came in chunks."""
+        if "Transfer-Encoding" in self.headers:
+            del self.headers["Transfer-Encoding"]
+        elif "Content-Length" not in self.headers:
+            return
+        self.headers["Content-Length"] = str(len(self._body))
+
+
+class RedactedRequest(httpx.Request):
+    """A request with a repr that shows no token."""
+
+    def __repr__(self) -> str:
+        return redacted(super().__repr__())
+
+    @classmethod
+    def of(cls, request: httpx.Request) -> httpx.Request:
+        """The same request, with the same state. The original keeps its class."""
+        if type(request) is not httpx.Request:
+            return request
+        copy = cls.__new__(cls)
+        vars(copy).update(vars(request))
+        return copy
+
+
+class DiscordResponse(httpx.Response):
+    """A response that allows an early look at its body. Its request and errors show no token."""
+
+    @classmethod
+    def of(cls, response: httpx.Response) -> Self:
+        return cls(
+            response.status_code, headers=response.headers, stream=response.stream, extensions=response.extensions
+        )
+
+    @property
+    def request(self) -> httpx.Request:
+        return super().request
+
+    @request.setter
+    def request(self, request: httpx.Request) -> None:
+        self._request = request if isinstance(request, RedactedRequest) else RedactedRequest.of(request)
+
+    async def read_body(self) -> bytes:
+        """The body, decoded. The response can still be read by others."""
+        try:
+            raw = b"".join([chunk async for chunk in self.stream])  # type: ignore[union-attr]
+        except httpx.TransportError as error:
+            raise SendFailed(error, sent=True) from error
+        finally:
+            await self.stream.aclose()  # type: ignore[union-attr]
+        self.stream = httpx.ByteStream(raw)
+        try:
+            return await httpx.Response(200, headers=self.headers, stream=self.stream).aread()
+        except httpx.DecodingError:
+            return b""
+
+    def raise_for_status(self) -> Self:
+        try:
+            super().raise_for_status()
+        except httpx.HTTPStatusError as error:
+            request = error.request
+            message = redacted(str(error))
+        else:
+            return self
+        raise httpx.HTTPStatusError(message, request=request, response=self)
+
+
+# The options of one request
+
+
+def _whole(value: object, name: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f'extensions={{"{name}": ...}} must be a whole number, e.g. 10, not {value!r}')
+    return value
+
+
+def _positive(value: object, name: str) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+        raise ValueError(f'extensions={{"{name}": ...}} must be seconds above 0, e.g. 2.5, not {value!r}')
+    return float(value)
+
+
+def _shorter(one: float | None, other: float | None) -> float | None:
+    if one is None or other is None:
+        return other if one is None else one
+    return min(one, other)
+
+
+def _reason(reason: object) -> str:
+    if not isinstance(reason, str) or len(reason) > _LONGEST_REASON:
+        raise ValueError(f'extensions={{"reason": ...}} must be text of up to 512 characters, not {reason!r:.80}')
+    return quote(reason, safe=" /", errors="replace")

@@ -1,0 +1,1 @@
+"""README and documentation: their code runs, their types check, their links and figures hold."""

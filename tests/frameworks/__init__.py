@@ -1,0 +1,1 @@
+"""Other ASGI frameworks and servers: the middleware limits their apps and leaves the rest to them."""

@@ -1,0 +1,99 @@
+"""A queue serves by priority, then by arrival. A waiter that leaves, at whatever moment, delays no other."""
+
+from __future__ import annotations
+
+import pytest
+
+from asgi_ratelimit.testing import ManualClock
+from asgi_ratelimit.waiting import Waiter, WaitQueue
+
+pytestmark = pytest.mark.anyio
+
+SLOT_US = 1_000
+
+
+def new_queue() -> WaitQueue[int]:
+    """Its replies are microseconds to wait; every waiter takes a slot."""
+    return WaitQueue(ManualClock(), lambda wait_us, ahead: wait_us + ahead * SLOT_US)
+
+
+def queue_of(count: int) -> tuple[WaitQueue[int], list[Waiter]]:
+    queue = new_queue()
+    return queue, [queue.enter((0, number), None) for number in range(count)]
+
+
+def is_called(waiter: Waiter) -> bool:
+    return waiter.turn.done() and waiter.turn.result()
+
+
+async def test_the_first_waiter_is_called_at_once_and_the_rest_by_rank() -> None:
+    queue, waiters = queue_of(3)
+    waiters += [queue.enter((-5, 3), None), queue.enter((-5, 4), None)]
+    order = []
+    while len(queue):
+        head = next(each for each in waiters if is_called(each) and each not in order)
+        order.append(head)
+        queue.leave(head)
+    assert [waiters.index(each) for each in order] == [0, 3, 4, 1, 2]
+
+
+async def test_a_waiter_that_leaves_before_its_turn_leaves_the_others_in_place() -> None:
+    queue, waiters = queue_of(4)
+    queue.leave(waiters[2])
+    assert [queue.position(each) for each in (waiters[0], waiters[1], waiters[3])] == [0, 1, 2]
+    queue.leave(waiters[2])
+    assert len(queue) == 3, "a second time is nothing"
+
+
+async def test_cancelled_and_late_waiters_are_passed_over() -> None:
+    queue, waiters = queue_of(4)
+    waiters[1].turn.cancel()
+    waiters[2].turn.set_result(False)
+    queue.leave(waiters[0])
+    assert is_called(waiters[3])
+    for each in waiters:
+        queue.leave(each)
+    assert len(queue) == 0
+
+
+async def test_a_waiter_that_leaves_right_after_its_call_calls_the_next() -> None:
+    queue, waiters = queue_of(3)
+    queue.leave(waiters[0])
+    queue.leave(waiters[1])
+    assert is_called(waiters[2])
+
+
+async def test_each_position_has_an_earliest_moment_once_a_reply_shows_it() -> None:
+    queue, _ = queue_of(1)
+    assert queue.earliest_us(3, 0) == 0
+    queue.note(500, 0)
+    assert [queue.earliest_us(ahead, 0) for ahead in range(3)] == [500, 1_500, 2_500]
+    assert queue.earliest_us(0, 10**9) == 10**9, "never in the past"
+
+
+async def test_waiters_that_will_be_too_late_are_called_off_as_soon_as_a_reply_shows_it() -> None:
+    queue = new_queue()
+    waiters = [queue.enter((0, number), due) for number, due in enumerate((None, 900, 2_000, None, 2_400))]
+    queue.note(500, 0)
+    assert [each.turn.done() for each in waiters] == [True, True, True, False, True]
+    assert not any(is_called(waiters[place]) for place in (1, 2, 4))
+
+
+async def test_without_an_estimate_only_the_deadline_itself_ends_a_wait() -> None:
+    clock = ManualClock()
+    queue: WaitQueue[int] = WaitQueue(clock)
+    queue.enter((0, 0), None)
+    waiter = queue.enter((0, 1), clock.now_us())
+    queue.note(500, clock.now_us())
+    assert not waiter.turn.done()
+    waiting = queue.wait_turn(waiter)
+    waiter.turn.get_loop().call_soon(clock.advance, 0.001)
+    assert await waiting is False
+
+
+async def test_dismissed_waiters_each_get_an_error_of_their_own() -> None:
+    queue, waiters = queue_of(3)
+    queue.dismiss("over")
+    errors = [each.turn.exception() for each in waiters[1:]]
+    assert [str(error) for error in errors] == ["over", "over"]
+    assert errors[0] is not errors[1]
