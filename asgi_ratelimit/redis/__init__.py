@@ -19,7 +19,8 @@ try:
 except ImportError as error:
     raise ImportError("asgi_ratelimit.redis needs redis-py: pip install 'asgi-ratelimit-discord[redis]'") from error
 
+from asgi_ratelimit.redis.address import Where
 from asgi_ratelimit.redis.breaker import EventHook, StoreEvent
 from asgi_ratelimit.redis.store import RedisStore
 
-__all__ = ["EventHook", "RedisStore", "StoreEvent"]
+__all__ = ["EventHook", "RedisStore", "StoreEvent", "Where"]

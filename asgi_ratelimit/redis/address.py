@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from random import sample
 from typing import Any, Literal, NamedTuple
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
 from redis.asyncio import Connection, ConnectionPool, Redis, RedisCluster, Sentinel, SSLConnection
 from redis.asyncio.retry import Retry
@@ -14,9 +14,10 @@ from redis.backoff import NoBackoff
 
 from asgi_ratelimit.redis.connection import RedisPyConnection
 
-__all__ = ["Address", "Dial", "Place", "place_of"]
+__all__ = ["Address", "Dial", "Location", "Where", "locate"]
 
 Address = tuple[str, int]
+Where = str | Redis | RedisCluster | ConnectionPool
 Dial = Callable[[Address | None], Awaitable[RedisPyConnection]]  # opens one; the address matters in a cluster
 
 _EXAMPLES = (
@@ -32,7 +33,7 @@ _USED_SETTINGS = ("host", "port", "path", "db", "username", "password", "credent
 _USED_PREFIXES = ("ssl_", "socket_keepalive", "socket_type")
 
 
-class Place(NamedTuple):
+class Location(NamedTuple):
     """One server, a master that Sentinel names, or a cluster."""
 
     kind: Literal["single", "sentinel", "cluster"]
@@ -41,8 +42,8 @@ class Place(NamedTuple):
     dial: Dial
 
 
-def place_of(where: object) -> Place:
-    """The place that a URL or a client names. Raises ValueError for anything else."""
+def locate(where: Where) -> Location:
+    """The location that a URL or a client names. Raises ValueError for anything else."""
     if isinstance(where, str):
         return _of_url(where)
     if isinstance(where, RedisCluster):
@@ -57,7 +58,7 @@ def place_of(where: object) -> Place:
 # A URL
 
 
-def _of_url(url: str) -> Place:
+def _of_url(url: str) -> Location:
     split = _split(url)
     scheme, _, kind = split.scheme.partition("+")
     is_supported = scheme in ("redis", "rediss") and kind in ("", "cluster", "sentinel")
@@ -118,15 +119,15 @@ def _addresses(split: SplitResult, port: int) -> list[Address]:
 
 
 def _without_password(split: SplitResult) -> str:
-    credentials, at, place = split.netloc.rpartition("@")
+    credentials, at, host = split.netloc.rpartition("@")
     hidden = credentials.partition(":")[0] + ":***" if ":" in credentials else credentials
-    return split._replace(netloc=f"{hidden}{at}{place}", query="").geturl()
+    return urlunsplit((split.scheme, f"{hidden}{at}{host}", split.path, "", split.fragment))
 
 
 # A client
 
 
-def _of_pool(pool: ConnectionPool) -> Place:
+def _of_pool(pool: ConnectionPool) -> Location:
     settings = pool.connection_kwargs
     if isinstance(pool, SentinelConnectionPool):
         watchers = [client.connection_pool.connection_kwargs for client in pool.sentinel_manager.sentinels]
@@ -134,23 +135,23 @@ def _of_pool(pool: ConnectionPool) -> Place:
         return _sentinel(_class_of(scheme), pool.service_name, [*map(_address_of, watchers)], settings, watchers[0])
     kind, used = pool.connection_class, _connection_settings(settings)
     name = str(settings["path"]) if "path" in settings else _joined([_address_of(settings)])
-    return Place("single", name, (), lambda _: _open(kind(**used)))
+    return Location("single", name, (), lambda _: _open(kind(**used)))
 
 
-def _of_cluster(client: RedisCluster) -> Place:
+def _of_cluster(client: RedisCluster) -> Location:
     settings: dict[str, Any] = dict(client.get_connection_kwargs())
     seeds = [(str(node.host), int(node.port)) for node in client.nodes_manager.startup_nodes.values()]
     return _cluster(settings["connection_class"], settings, seeds)
 
 
-def _cluster(kind: type[Connection], settings: dict[str, Any], seeds: Sequence[Address]) -> Place:
+def _cluster(kind: type[Connection], settings: dict[str, Any], seeds: Sequence[Address]) -> Location:
     used = _connection_settings(settings)
 
     def dial(address: Address | None) -> Awaitable[RedisPyConnection]:
         host, port = address or seeds[0]
         return _open(kind(**{**used, "host": host, "port": port}))
 
-    return Place("cluster", f"cluster {_joined(seeds)}", seeds, dial)
+    return Location("cluster", f"cluster {_joined(seeds)}", seeds, dial)
 
 
 def _sentinel(
@@ -159,7 +160,7 @@ def _sentinel(
     watchers: Sequence[Address],
     settings: dict[str, Any],
     watcher_settings: dict[str, Any],
-) -> Place:
+) -> Location:
     used = _connection_settings(settings)
     watching = {
         name: value for name, value in _connection_settings(watcher_settings).items() if name not in ("host", "port")
@@ -177,7 +178,7 @@ def _sentinel(
                 await client.aclose()
         return await _open(kind(**{**used, "host": host, "port": port}))
 
-    return Place("sentinel", f"{service} of sentinel {_joined(watchers)}", (), dial)
+    return Location("sentinel", f"{service} of sentinel {_joined(watchers)}", (), dial)
 
 
 async def _open(connection: RedisPyConnection) -> RedisPyConnection:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from weakref import WeakSet
 
 from asgi_ratelimit.clock import Clock, SystemClock
-from asgi_ratelimit.redis.address import Address, Place
+from asgi_ratelimit.redis.address import Address, Location
 from asgi_ratelimit.redis.breaker import EventHook
 from asgi_ratelimit.redis.cluster import Cluster
 from asgi_ratelimit.redis.connection import Connect
@@ -29,23 +29,23 @@ class SessionFactory:
 
     def __init__(
         self,
-        place: Place,
+        location: Location,
         prefix: str,
         clock: Clock | None,
         on_time: Callable[[int], None],
         on_event: EventHook | None,
     ) -> None:
-        self.is_cluster = place.kind == "cluster"
-        self._place, self._prefix = place, prefix
+        self.is_cluster = location.kind == "cluster"
+        self._location, self._prefix = location, prefix
         self._clock, self._sets_time = clock or SystemClock(), clock is not None
         self._on_time, self._on_event = on_time, on_event
         self._warnings = WarnOnce()
 
     def make(self, timeout: float) -> Node | Cluster:
         """A session of the running event loop."""
-        dial = self._place.dial
+        dial = self._location.dial
         if not self.is_cluster:
-            return self._node(self._place.name, lambda: dial(None), "{probe}", timeout)
+            return self._node(self._location.name, lambda: dial(None), "{probe}", timeout)
 
         def make_node(address: Address, slot: int) -> Node:
             def redirect(message: str, checks: Sequence[Check]) -> None:
@@ -54,7 +54,7 @@ class SessionFactory:
             name = f"{address[0]}:{address[1]}"
             return self._node(name, lambda: dial(address), _tag_in(slot), timeout, redirect)
 
-        cluster = Cluster(self._place.name, self._place.seeds, dial, make_node, self._on_event)
+        cluster = Cluster(self._location.name, self._location.seeds, dial, make_node, self._on_event)
         return cluster
 
     def _node(self, name: str, dial: Connect, tag: str, timeout: float, redirect: Redirect | None = None) -> Node:
@@ -76,7 +76,7 @@ class SessionFactory:
         policy = settings.get("maxmemory_policy", "noeviction")
         if policy != "noeviction" and settings.get("maxmemory", "0") != "0":
             self._warnings.warn(
-                "ARL110", f"{self._place.name} has maxmemory-policy {policy}: set it to noeviction, or give it room"
+                "ARL110", f"{self._location.name} has maxmemory-policy {policy}: set it to noeviction, or give it room"
             )
 
 

@@ -13,7 +13,7 @@ from asgi_ratelimit.decision import Policy
 from asgi_ratelimit.errors import StoreUnavailable
 from asgi_ratelimit.limits import OUTAGES, Outage
 from asgi_ratelimit.memory import MemoryStore
-from asgi_ratelimit.redis.address import place_of
+from asgi_ratelimit.redis.address import Where, locate
 from asgi_ratelimit.redis.breaker import EventHook
 from asgi_ratelimit.redis.buckets import RedisBuckets
 from asgi_ratelimit.redis.cluster import Cluster
@@ -53,7 +53,7 @@ class RedisStore:
 
     def __init__(
         self,
-        where: object,
+        where: Where,
         *,
         prefix: str = "ratelimit",
         secret: str | bytes | None = None,
@@ -64,8 +64,8 @@ class RedisStore:
         on_event: EventHook | None = None,
     ) -> None:
         _check_options(prefix, secret, timeout, outage, deny_cache)
-        self._place = place_of(where)
-        self.is_cluster = self._place.kind == "cluster"
+        self._location = locate(where)
+        self.is_cluster = self._location.kind == "cluster"
         self.clock: Clock = clock or SystemClock()
         self.namer = Namer(prefix, secret.encode() if isinstance(secret, str) else secret or b"")
         self.deny = DenyCache(deny_cache)
@@ -75,13 +75,13 @@ class RedisStore:
         self._prefix = prefix
         server_clock = ServerClock()
         self._local = MemoryStore(max_keys=_LOCAL_KEYS, clock=clock or server_clock)
-        self._factory = SessionFactory(self._place, prefix, clock, server_clock.set, on_event)
+        self._factory = SessionFactory(self._location, prefix, clock, server_clock.set, on_event)
         self._connections = Connections(self._factory, timeout)
         self._patient: dict[float, Connections] = {}
         self.session: Callable[[], Node | Cluster] = self._connections.session
 
     def __repr__(self) -> str:
-        return f"RedisStore({self._place.name!r}, prefix={self._prefix!r})"
+        return f"RedisStore({self._location.name!r}, prefix={self._prefix!r})"
 
     def open(self, name: str, policies: Sequence[Policy]) -> Buckets:
         if not self.is_cluster:
@@ -105,8 +105,8 @@ class RedisStore:
             await self.session().connect()
         except (AuthenticationError, NoPermissionError) as error:
             raise StoreUnavailable(
-                f"{self._place.name} does not let us in: {str(error).rstrip('.')}. Check the user and the password of "
-                'the URL, as in "redis://user:password@host:6379", and that this user may run scripts.'
+                f"{self._location.name} does not let us in: {str(error).rstrip('.')}. Check the user and the password "
+                'of the URL, as in "redis://user:password@host:6379", and that this user may run scripts.'
             ) from error
         except (RedisError, OSError, TimeoutError) as error:
             self.session().suspend(error)

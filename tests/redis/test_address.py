@@ -11,7 +11,7 @@ from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis, RedisCl
 
 from asgi_ratelimit import Limiter, StoreUnavailable
 from asgi_ratelimit.redis import RedisStore
-from asgi_ratelimit.redis.address import place_of
+from asgi_ratelimit.redis.address import locate
 from tests.support.servers import Cluster, Sentinels, Server
 from tests.support.stores import calls_of_the_script, names_of, new_store
 
@@ -118,7 +118,7 @@ async def test_a_url_of_sentinels_leads_to_the_master(sentinels: Sentinels) -> N
     ],
 )
 def test_a_place_is_called_by_its_addresses(url: str, name: str) -> None:
-    assert place_of(url).name == name
+    assert locate(url).name == name
 
 
 # Those that cannot
@@ -160,7 +160,7 @@ def test_a_bad_url_is_a_value_error_that_shows_a_right_one_and_no_password(url: 
 
 
 @pytest.mark.parametrize("where", [None, 6379, b"redis://localhost", ["redis://localhost"], object()])
-def test_anything_but_a_url_or_a_client_is_a_value_error(where: object) -> None:
+def test_anything_but_a_url_or_a_client_is_a_value_error(where: Any) -> None:
     with pytest.raises(ValueError, match=r'a RedisStore takes "redis://localhost:6379/0"'):
         RedisStore(where)
 

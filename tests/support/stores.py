@@ -7,14 +7,14 @@ from contextlib import contextmanager
 from itertools import count
 from typing import Any
 
-from asgi_ratelimit.redis import RedisStore
+from asgi_ratelimit.redis import RedisStore, Where
 from tests.support.servers import Server
 
 PATIENCE = 10.0  # seconds; a busy machine is no outage
 _numbers = count()
 
 
-def new_store(where: object, **options: Any) -> RedisStore:
+def new_store(where: Where, **options: Any) -> RedisStore:
     """An empty store. Redis alone decides, unless the options change that."""
     chosen: dict[str, Any] = {"prefix": f"store{next(_numbers)}", "timeout": PATIENCE, "outage": "closed"}
     return RedisStore(where, **{**chosen, **options})
