@@ -1,14 +1,16 @@
 """The shared store: one limit across every process that uses the same Redis or Valkey.
 
-store      RedisStore: its options, and one session per event loop
-buckets    a limiter's verbs as checks; spread: its buckets in several slots of a cluster
-leases     permits for calls to somebody else's limits
-cluster    which node has which slot
-node       a server, where checks travel together; channel: the connection; breaker: whether it is to be asked
-fallback   who decides during an outage
-deny       what is refused without asking
-wire       what the scripts are asked and answer; checks.lua, leases.lua: the scripts, in frame.lua; names: of records
-connect    where the servers are
+store        RedisStore and its options
+connections  one session for each event loop, and none that a fork inherits
+buckets      the verbs of a limiter as checks; cross_slot: its buckets in several slots of a cluster
+scripts      scripts of others on the same servers
+cluster      the node of each slot
+node         a server, where checks travel together; connection: the way to it; breaker: whether it receives checks
+fallback     the answers during an outage
+deny_cache   refusals that need no check
+wire         the questions and replies of the scripts; checks.lua: the script of buckets, in frame.lua
+names        the names of records
+address      where the servers are
 """
 
 try:
@@ -17,7 +19,8 @@ try:
 except ImportError as error:
     raise ImportError("asgi_ratelimit.redis needs redis-py: pip install 'asgi-ratelimit-discord[redis]'") from error
 
-from asgi_ratelimit.redis.breaker import StoreEvent
+from asgi_ratelimit.redis.address import Where
+from asgi_ratelimit.redis.breaker import EventHook, StoreEvent
 from asgi_ratelimit.redis.store import RedisStore
 
-__all__ = ["RedisStore", "StoreEvent"]
+__all__ = ["EventHook", "RedisStore", "StoreEvent", "Where"]

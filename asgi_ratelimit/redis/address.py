@@ -5,32 +5,35 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from random import sample
 from typing import Any, Literal, NamedTuple
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
 from redis.asyncio import Connection, ConnectionPool, Redis, RedisCluster, Sentinel, SSLConnection
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.backoff import NoBackoff
 
-__all__ = ["Address", "Dial", "Place", "place_of"]
+from asgi_ratelimit.redis.connection import RedisPyConnection
+
+__all__ = ["Address", "Dial", "Location", "Where", "locate"]
 
 Address = tuple[str, int]
-Dial = Callable[[Address | None], Awaitable[Any]]  # a new connection, open; the address matters in a cluster
+Where = str | Redis | RedisCluster | ConnectionPool
+Dial = Callable[[Address | None], Awaitable[RedisPyConnection]]  # opens one; the address matters in a cluster
 
 _EXAMPLES = (
     '"redis://localhost:6379/0", "rediss://…", "unix:///run/redis.sock", "redis+cluster://host:port,host:port", '
     '"redis+sentinel://host:port,host:port/service" or a redis.asyncio client'
 )
 # redis-py repeats a command by itself after an error, which would charge twice.
-_ONCE: dict[str, Any] = {"retry": Retry(NoBackoff(), 0), "retry_on_error": []}
-_OURS: dict[str, Any] = {**_ONCE, "decode_responses": False, "socket_timeout": None, "health_check_interval": 0}
-_OURS |= {"socket_connect_timeout": None, "protocol": 2}  # we have deadlines of our own
-_PATIENCE = 0.3  # seconds for each sentinel; they are asked in any order, one after the other
-_THEIRS = ("host", "port", "path", "db", "username", "password", "credential_provider", "client_name")
-_PREFIXES = ("ssl_", "socket_keepalive", "socket_type")
+_NO_RETRY: dict[str, Any] = {"retry": Retry(NoBackoff(), 0), "retry_on_error": []}
+_FIXED: dict[str, Any] = {**_NO_RETRY, "decode_responses": False, "socket_timeout": None, "health_check_interval": 0}
+_FIXED |= {"socket_connect_timeout": None, "protocol": 2}  # we have deadlines of our own
+_PATIENCE = 0.3  # seconds for each sentinel; they are queried in random order, one after the other
+_USED_SETTINGS = ("host", "port", "path", "db", "username", "password", "credential_provider", "client_name")
+_USED_PREFIXES = ("ssl_", "socket_keepalive", "socket_type")
 
 
-class Place(NamedTuple):
+class Location(NamedTuple):
     """One server, a master that Sentinel names, or a cluster."""
 
     kind: Literal["single", "sentinel", "cluster"]
@@ -39,8 +42,8 @@ class Place(NamedTuple):
     dial: Dial
 
 
-def place_of(where: object) -> Place:
-    """What a RedisStore was given. ValueError for anything else."""
+def locate(where: Where) -> Location:
+    """The location that a URL or a client names. Raises ValueError for anything else."""
     if isinstance(where, str):
         return _of_url(where)
     if isinstance(where, RedisCluster):
@@ -49,18 +52,18 @@ def place_of(where: object) -> Place:
         return _of_pool(where.connection_pool)
     if isinstance(where, ConnectionPool):
         return _of_pool(where)
-    raise ValueError(f"a RedisStore is given {_EXAMPLES}, not {where!r:.200}")
+    raise ValueError(f"a RedisStore takes {_EXAMPLES}, not {where!r:.200}")
 
 
 # A URL
 
 
-def _of_url(url: str) -> Place:
+def _of_url(url: str) -> Location:
     split = _split(url)
     scheme, _, kind = split.scheme.partition("+")
-    known = scheme in ("redis", "rediss") and kind in ("", "cluster", "sentinel")
-    if not known and split.scheme != "unix":
-        raise ValueError(f"a RedisStore is given {_EXAMPLES}, not {_without_password(split)!r}")
+    is_supported = scheme in ("redis", "rediss") and kind in ("", "cluster", "sentinel")
+    if not is_supported and split.scheme != "unix":
+        raise ValueError(f"a RedisStore takes {_EXAMPLES}, not {_without_password(split)!r}")
     if not kind:
         return _of_pool(_pool(url, split))
     addresses = _addresses(split, 26379 if kind == "sentinel" else 6379)
@@ -78,14 +81,14 @@ def _split(url: str) -> SplitResult:
     try:
         split = urlsplit(url)
     except ValueError as error:
-        raise ValueError(f"a RedisStore is given {_EXAMPLES}; this URL is none: {error}") from None
+        raise ValueError(f"a RedisStore takes {_EXAMPLES}; this URL is none: {error}") from None
     if "@" in url and "@" not in split.netloc:
-        raise ValueError(f'a password is quoted, "/" as "%2F", "#" as "%23", in a URL such as {_EXAMPLES}')
+        raise ValueError(f'a password is quoted, "/" as "%2F", "#" as "%23", in a URL, as in {_EXAMPLES}')
     return split
 
 
 def _pool(url: str, split: SplitResult) -> ConnectionPool:
-    """What redis-py makes of it."""
+    """The URL as redis-py reads it."""
     try:
         return ConnectionPool.from_url(url)
     except (ValueError, TypeError) as error:
@@ -106,8 +109,8 @@ def _settings_of_url(split: SplitResult, scheme: str, address: Address, path: st
 
 def _addresses(split: SplitResult, port: int) -> list[Address]:
     try:
-        found = [urlsplit(f"//{part}") for part in split.netloc.rpartition("@")[2].split(",")]
-        addresses = [(one.hostname, one.port or port) for one in found]
+        parts = [urlsplit(f"//{part}") for part in split.netloc.rpartition("@")[2].split(",")]
+        addresses = [(one.hostname, one.port or port) for one in parts]
     except ValueError as error:
         raise ValueError(f"{_without_password(split)!r}: {error}; it looks like {_EXAMPLES}") from None
     if not all(host for host, _ in addresses):
@@ -116,39 +119,39 @@ def _addresses(split: SplitResult, port: int) -> list[Address]:
 
 
 def _without_password(split: SplitResult) -> str:
-    credentials, at, place = split.netloc.rpartition("@")
+    credentials, at, host = split.netloc.rpartition("@")
     hidden = credentials.partition(":")[0] + ":***" if ":" in credentials else credentials
-    return split._replace(netloc=f"{hidden}{at}{place}", query="").geturl()
+    return urlunsplit((split.scheme, f"{hidden}{at}{host}", split.path, "", split.fragment))
 
 
 # A client
 
 
-def _of_pool(pool: ConnectionPool) -> Place:
+def _of_pool(pool: ConnectionPool) -> Location:
     settings = pool.connection_kwargs
     if isinstance(pool, SentinelConnectionPool):
         watchers = [client.connection_pool.connection_kwargs for client in pool.sentinel_manager.sentinels]
         scheme = "rediss" if issubclass(pool.connection_class, SSLConnection) else "redis"
         return _sentinel(_class_of(scheme), pool.service_name, [*map(_address_of, watchers)], settings, watchers[0])
-    kind, kept = pool.connection_class, _kept(settings)
+    kind, used = pool.connection_class, _connection_settings(settings)
     name = str(settings["path"]) if "path" in settings else _joined([_address_of(settings)])
-    return Place("single", name, (), lambda _: _opened(kind(**kept)))
+    return Location("single", name, (), lambda _: _open(kind(**used)))
 
 
-def _of_cluster(client: RedisCluster) -> Place:
+def _of_cluster(client: RedisCluster) -> Location:
     settings: dict[str, Any] = dict(client.get_connection_kwargs())
     seeds = [(str(node.host), int(node.port)) for node in client.nodes_manager.startup_nodes.values()]
     return _cluster(settings["connection_class"], settings, seeds)
 
 
-def _cluster(kind: type[Connection], settings: dict[str, Any], seeds: Sequence[Address]) -> Place:
-    kept = _kept(settings)
+def _cluster(kind: type[Connection], settings: dict[str, Any], seeds: Sequence[Address]) -> Location:
+    used = _connection_settings(settings)
 
-    def dial(address: Address | None) -> Awaitable[Any]:
+    def dial(address: Address | None) -> Awaitable[RedisPyConnection]:
         host, port = address or seeds[0]
-        return _opened(kind(**{**kept, "host": host, "port": port}))
+        return _open(kind(**{**used, "host": host, "port": port}))
 
-    return Place("cluster", f"cluster {_joined(seeds)}", seeds, dial)
+    return Location("cluster", f"cluster {_joined(seeds)}", seeds, dial)
 
 
 def _sentinel(
@@ -157,26 +160,28 @@ def _sentinel(
     watchers: Sequence[Address],
     settings: dict[str, Any],
     watcher_settings: dict[str, Any],
-) -> Place:
-    kept = _kept(settings)
-    watching = {name: value for name, value in _kept(watcher_settings).items() if name not in ("host", "port")}
+) -> Location:
+    used = _connection_settings(settings)
+    watching = {
+        name: value for name, value in _connection_settings(watcher_settings).items() if name not in ("host", "port")
+    }
     watching |= {"socket_timeout": _PATIENCE, "socket_connect_timeout": _PATIENCE}
 
-    async def dial(_: Address | None) -> Any:
-        asked: Any = Sentinel(  # type: ignore[no-untyped-call]
+    async def dial(_: Address | None) -> RedisPyConnection:
+        sentinel: Any = Sentinel(  # type: ignore[no-untyped-call]
             sample(watchers, len(watchers)), sentinel_kwargs=watching
         )
         try:
-            host, port = await asked.discover_master(service)
+            host, port = await sentinel.discover_master(service)
         finally:
-            for client in asked.sentinels:
+            for client in sentinel.sentinels:
                 await client.aclose()
-        return await _opened(kind(**{**kept, "host": host, "port": port}))
+        return await _open(kind(**{**used, "host": host, "port": port}))
 
-    return Place("sentinel", f"{service} of sentinel {_joined(watchers)}", (), dial)
+    return Location("sentinel", f"{service} of sentinel {_joined(watchers)}", (), dial)
 
 
-async def _opened(connection: Any) -> Any:
+async def _open(connection: RedisPyConnection) -> RedisPyConnection:
     try:
         await connection.connect()
     except BaseException:
@@ -185,9 +190,10 @@ async def _opened(connection: Any) -> Any:
     return connection
 
 
-def _kept(settings: dict[str, Any]) -> dict[str, Any]:
-    theirs = {k: v for k, v in settings.items() if k in _THEIRS or k.startswith(_PREFIXES)}
-    return {**theirs, **_OURS}
+def _connection_settings(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a client that are used, and those that are the same for every connection."""
+    used = {k: v for k, v in settings.items() if k in _USED_SETTINGS or k.startswith(_USED_PREFIXES)}
+    return {**used, **_FIXED}
 
 
 def _address_of(settings: dict[str, Any]) -> Address:

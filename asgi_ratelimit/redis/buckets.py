@@ -13,12 +13,11 @@ from asgi_ratelimit.errors import StoreUnavailable
 from asgi_ratelimit.limits import State, TokenBucket
 from asgi_ratelimit.redis.deny_cache import DenyCache
 from asgi_ratelimit.redis.fallback import Fallback, LastKnown
-from asgi_ratelimit.redis.names import Namer
+from asgi_ratelimit.redis.names import SLOTS, Namer
 from asgi_ratelimit.redis.wire import CHECKS, Reply, Script, Verb, shape
 
-__all__ = ["SLOTS", "Pending", "RedisBuckets", "Server", "Session"]
+__all__ = ["Pending", "RedisBuckets", "Server", "Session"]
 
-SLOTS = 16384  # of every cluster
 _MOST_SHAPES = 256  # of one limiter, each for one cost
 
 
@@ -67,7 +66,7 @@ class RedisBuckets:
         limit = policies[0].limit if len(policies) == 1 else None
         self.only = limit if type(limit) is TokenBucket else None
         self._namer, self._blocks = server.namer, blocks
-        self._prefix = self._namer.begun("user", name)
+        self._prefix = self._namer.start("user", name)
         own = all(policy.limit.scope == "user" for policy in self.policies)
         # Where all records have the key's own tag, their names differ in the end alone.
         self._ends = ["block", *[policy.bucket[:16] for policy in self.policies]] if own and blocks else None
@@ -156,8 +155,8 @@ class RedisBuckets:
     def _bucket(self, policy: Policy, tag: str, per: str) -> str:
         rest, scope = policy.bucket[:16], policy.limit.scope
         if scope == "user":
-            return self._namer.name(tag, self._namer.tag(self._namer.begun(rest), per) if per else rest)
-        prefix = self._namer.begun(scope, policy.name)
+            return self._namer.name(tag, self._namer.tag(self._namer.start(rest), per) if per else rest)
+        prefix = self._namer.start(scope, policy.name)
         return self._namer.name(self._namer.tag(prefix, per if scope == "shared" else ""), rest)
 
     # Replies

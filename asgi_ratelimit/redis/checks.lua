@@ -1,12 +1,12 @@
--- Answers a batch of checks; it stands in frame.lua. wire.py writes what is asked here.
+-- Answers a batch of checks. It stands in frame.lua, and wire.py writes its questions.
 --
 -- shape   the question: [verb, number of keys, limit, limit, ...]; a check's first key is that of the block
--- reply   for each check: 1 charged, 0 not, -µs for how long the key is blocked, followed by the states of its buckets
+-- reply   for each check: 1 charged, 0 not charged, -µs until the key's block ends; then the states of its buckets
 --
 -- States are kept as "µs:part", a moment and a fraction of a microsecond counted in the limit's own ticks (or, of a
 -- fixed window, its end and what is used of it): a double holds either exactly, but not their sum in ticks.
 
-local function say_both(one, other)
+local function append_both(one, other)
   reply[size + 1], reply[size + 2] = one, other
   size = size + 2
 end
@@ -19,9 +19,10 @@ local function pair(value)
   return tonumber(us) or 0, tonumber(part) or 0
 end
 
--- Each kind of limit knows: take(limit, value) -> the state as it is, and as it would be after the charge if that is
--- allowed; give_back(limit, value) -> the state after a refund, nil: full; keep(limit, key, state); tell(state).
--- Each is made when it is first needed: making them all takes longer than to answer one check.
+-- Each kind of limit has four functions. take(limit, value) returns the present state, and the state after the charge if
+-- the charge is allowed. give_back(limit, value) returns the state after a refund, nil if the bucket is full then.
+-- store(limit, key, state) stores it, and report(state) appends it to the reply.
+-- Each kind is made when it is first needed, since making them all takes longer than to answer one check.
 
 local function tokens() -- limit: [kind, ticks, cost µs, part, depth µs, part, charged µs, part]
   local kind = {}
@@ -30,7 +31,7 @@ local function tokens() -- limit: [kind, ticks, cost µs, part, depth µs, part,
     local us, part = pair(value)
     local last = now + limit[5]
     if us >= now and (us < last or (us == last and part <= limit[6])) then return us, part end
-    return now, 0 -- also for what is no number
+    return now, 0 -- also if the value is no number
   end
 
   function kind.take(limit, value)
@@ -48,7 +49,7 @@ local function tokens() -- limit: [kind, ticks, cost µs, part, depth µs, part,
 
   function kind.give_back(limit, value)
     local us, part = kind.level(limit, value)
-    local back_us, back_part = limit[7] - now, limit[8] -- what of the charge has not flowed back by itself
+    local back_us, back_part = limit[7] - now, limit[8] -- the part of the charge that has not flowed back by itself
     if back_us > limit[3] or (back_us == limit[3] and back_part > limit[4]) then
       back_us, back_part = limit[3], limit[4]
     end
@@ -61,7 +62,7 @@ local function tokens() -- limit: [kind, ticks, cost µs, part, depth µs, part,
     if us > now or (us == now and part > 0) then return us, part end
   end
 
-  function kind.keep(_, key, us, part)
+  function kind.store(_, key, us, part)
     if part == 0 then
       keep(key, string.format('%.0f', us), us)
     else
@@ -69,7 +70,7 @@ local function tokens() -- limit: [kind, ticks, cost µs, part, depth µs, part,
     end
   end
 
-  kind.tell = say_both
+  kind.report = append_both
   return kind
 end
 
@@ -87,7 +88,7 @@ local function queue() -- as tokens, but only the last place in the queue can be
 end
 
 local function window() -- limit: [kind, period µs, capacity, cost, end of the charged window]
-  local kind = {tell = say_both}
+  local kind = {report = append_both}
 
   function kind.take(limit, value)
     local finish, used = pair(value)
@@ -104,7 +105,7 @@ local function window() -- limit: [kind, period µs, capacity, cost, end of the 
     if used > limit[4] then return finish, used - limit[4] end
   end
 
-  function kind.keep(_, key, finish, used)
+  function kind.store(_, key, finish, used)
     keep(key, string.format('%.0f:%.0f', finish, used), finish)
   end
 
@@ -112,13 +113,13 @@ local function window() -- limit: [kind, period µs, capacity, cost, end of the 
 end
 
 local function log() -- limit: [kind, period µs, capacity, cost, moment of the charge]; a value has eight bytes per call
-  local kind = {tell = say}
+  local kind = {report = say}
 
   local function moment(calls, index)
     return (struct.unpack('<i8', calls, index * 8 + 1))
   end
 
-  local function until_then(calls, us) -- how many came at `us` or before
+  local function count_until(calls, us) -- the number of calls at `us` or before
     local low, high = 0, #calls / 8
     while low < high do
       local middle = math.floor((low + high) / 2)
@@ -127,27 +128,27 @@ local function log() -- limit: [kind, period µs, capacity, cost, moment of the 
     return low
   end
 
-  local function counted(limit, calls)
+  local function in_period(limit, calls)
     if not calls or calls == '' or #calls % 8 > 0 then return '' end
     local last = moment(calls, #calls / 8 - 1)
     if last > now or last <= now - limit[2] then return '' end
-    return string.sub(calls, until_then(calls, now - limit[2]) * 8 + 1)
+    return string.sub(calls, count_until(calls, now - limit[2]) * 8 + 1)
   end
 
   function kind.take(limit, value)
-    local calls = counted(limit, value)
+    local calls = in_period(limit, value)
     if #calls / 8 + limit[4] > limit[3] then return calls end
     return calls, nil, calls .. string.rep(struct.pack('<i8', now), limit[4])
   end
 
   function kind.give_back(limit, value)
-    local calls = counted(limit, value)
-    local first, last = until_then(calls, limit[5] - 1), until_then(calls, limit[5])
+    local calls = in_period(limit, value)
+    local first, last = count_until(calls, limit[5] - 1), count_until(calls, limit[5])
     calls = string.sub(calls, 1, first * 8) .. string.sub(calls, math.min(last, first + limit[4]) * 8 + 1)
     if calls ~= '' then return calls end
   end
 
-  function kind.keep(limit, key, calls)
+  function kind.store(limit, key, calls)
     keep(key, calls, moment(calls, #calls / 8 - 1) + limit[2])
   end
 
@@ -164,24 +165,24 @@ local function kind_of(limit)
   return kinds[name]
 end
 
--- The verbs: each is given a shape and the place of the check's first key.
+-- The verbs. Each takes a shape and the place of the check's first key.
 
-local function block(key) -- µs for which it holds; 0: it does not
+local function block(key) -- µs until it ends; 0 if there is none
   local until_us = call('GET', key)
   local left_us = until_us and (tonumber(until_us) or 0) - now
-  return left_us and left_us > 0 and left_us or 0 -- 0 also for what is no number
+  return left_us and left_us > 0 and left_us or 0 -- 0 also if the value is no number
 end
 
 local function decide_one(limit, first, charge) -- the usual case, without a table
   local blocked, key, kind = block(KEYS[first]), KEYS[first + 1], kind_of(limit)
   local a, b, after_a, after_b = kind.take(limit, call('GET', key))
   if charge and after_a and blocked <= 0 then
-    kind.keep(limit, key, after_a, after_b)
+    kind.store(limit, key, after_a, after_b)
     say(1)
-    kind.tell(after_a, after_b)
+    kind.report(after_a, after_b)
   else
     say(blocked > 0 and -blocked or 0)
-    kind.tell(a, b)
+    kind.report(a, b)
   end
 end
 
@@ -197,10 +198,10 @@ local function decide_all(shape, first, charge)
   for i = 3, #shape do
     local state, kind = states[i], kind_of(shape[i])
     if allowed then
-      kind.keep(shape[i], KEYS[first + i - 2], state[3], state[4])
-      kind.tell(state[3], state[4])
+      kind.store(shape[i], KEYS[first + i - 2], state[3], state[4])
+      kind.report(state[3], state[4])
     else
-      kind.tell(state[1], state[2])
+      kind.report(state[1], state[2])
     end
   end
 end
@@ -210,7 +211,7 @@ local function refund(shape, first)
     local key, kind = KEYS[first + i - 3], kind_of(shape[i])
     local value, a, b = call('GET', key), nil, nil
     if value then a, b = kind.give_back(shape[i], value) end
-    if a then kind.keep(shape[i], key, a, b) else call('DEL', key) end
+    if a then kind.store(shape[i], key, a, b) else call('DEL', key) end
   end
 end
 

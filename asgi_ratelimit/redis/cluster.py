@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from redis.exceptions import RedisError
 
-from asgi_ratelimit.redis.address import Address
-from asgi_ratelimit.redis.breaker import Breaker, Tell
+from asgi_ratelimit.redis.address import Address, Dial
+from asgi_ratelimit.redis.breaker import Breaker, EventHook
 from asgi_ratelimit.redis.node import Check, Node
 
 __all__ = ["Cluster"]
 
 _MOST_HOPS = 3  # of one check, while slots are on the move
-_SECONDS_TO_ASK = 1.0  # one node for the map, for which nobody waits
+_SECONDS_TO_MAP = 1.0  # for one node's map, in the background
 _PAUSE = 0.2  # seconds between two maps, at least
 
-_Map = dict[int, Address]
+_SlotMap = dict[int, Address]  # the address of each slot's node
 
 
 class Cluster:
@@ -28,14 +28,14 @@ class Cluster:
         self,
         name: str,
         seeds: Sequence[Address],
-        dial: Callable[[Address], Awaitable[Any]],
+        dial: Dial,
         make_node: Callable[[Address, int], Node],
-        tell: Tell | None,
+        on_event: EventHook | None,
     ) -> None:
         self._seeds, self._dial, self._make_node = seeds, dial, make_node
-        self._breaker = Breaker(name, tell)  # of the map, not of a node
+        self._breaker = Breaker(name, on_event)  # of the map, not of a node
         self._nodes: dict[Address, Node] = {}
-        self._slots: _Map = {}
+        self._slots: _SlotMap = {}
         self._waiting: list[Check] = []  # for the first map
         self._mapping: asyncio.Task[None] | None = None
         self._next_map = 0.0
@@ -43,20 +43,20 @@ class Cluster:
 
     def put(self, check: Check) -> None:
         if self._slots:
-            self._put(check)
+            self._route(check)
         elif self._breaker.is_open:
-            self._remap()
+            self._refresh()
             check.fail(ConnectionError(self._breaker.cause))
         else:
             if not self._waiting:
-                self.loop.call_at(check.due, self._look)
+                self.loop.call_at(check.due, self._check_deadline)
             self._waiting.append(check)
-            self._remap()
+            self._refresh()
 
     async def connect(self) -> None:
-        """Read the map and connect to each node. Raises what redis-py raises."""
+        """Read the map and connect to each node. Raises the errors of redis-py."""
         if not self._slots:
-            self._adopt(await self._asked())
+            self._adopt(await self._fetch_map())
         await asyncio.gather(*(node.connect() for node in self._nodes.values()))
 
     async def aclose(self) -> None:
@@ -65,38 +65,38 @@ class Cluster:
             await asyncio.wait([self._mapping])
         await asyncio.gather(*(node.aclose() for node in self._nodes.values()))
 
-    def fall(self, error: Exception) -> None:
-        """The map cannot be read: where there is an older one, that is used."""
+    def suspend(self, error: Exception) -> None:
+        """Use the older map, if there is one, since no new one can be read."""
         if not self._slots:
             self._breaker.trip(error)
-        for check in self._emptied():
+        for check in self._take_waiting():
             check.fail(error)
 
-    def redirect(self, said: str, checks: Sequence[Check], asked: str) -> None:
-        """A node at `asked` has answered MOVED (for good) or ASK (this once): the script did not run."""
-        kind, _, where = said.split(" ")[:3]
+    def redirect(self, message: str, checks: Sequence[Check], origin: str) -> None:
+        """The node at `origin` has answered MOVED (for good) or ASK (this once): the script did not run."""
+        kind, _, where = message.split(" ")[:3]
         host, _, port = where.rpartition(":")
-        address, moved = (host or asked, int(port)), kind == "MOVED"
+        address, moved = (host or origin, int(port)), kind == "MOVED"
         if moved:
             self._slots[checks[0].slot] = address
-            self._remap()
+            self._refresh()
         for check in checks:
             check.hops += 1
             check.asking = not moved
             if check.hops > _MOST_HOPS:
-                check.fail(ConnectionError(said))
+                check.fail(ConnectionError(message))
             else:
                 self._node(address, check.slot).put(check)
 
-    def _put(self, check: Check) -> None:
+    def _route(self, check: Check) -> None:
         address = self._slots.get(check.slot)
         if address is None:
-            self._remap()
+            self._refresh()
             check.fail(ConnectionError(f"no node of {self._breaker.node} serves slot {check.slot}"))
             return
         node = self._node(address, check.slot)
         if node.breaker.is_open:
-            self._remap()  # another may have taken its place
+            self._refresh()  # another may have taken its place
         node.put(check)
 
     def _node(self, address: Address, slot: int) -> Node:
@@ -107,24 +107,24 @@ class Cluster:
 
     # The map
 
-    def _remap(self) -> None:
-        """Read the map anew, in the background, unless that is being done or was done just now."""
+    def _refresh(self) -> None:
+        """Read the map again, in the background, unless that is being done or was done just now."""
         if self._mapping is None and self.loop.time() >= self._next_map:
             self._mapping = self.loop.create_task(self._read_map())
 
     async def _read_map(self) -> None:
         try:
-            self._adopt(await self._asked())
+            self._adopt(await self._fetch_map())
         except (RedisError, OSError, TimeoutError) as error:
-            self.fall(error)
+            self.suspend(error)
         finally:
             self._mapping = None
             self._next_map = self.loop.time() + _PAUSE
 
-    def _adopt(self, slots: _Map) -> None:
+    def _adopt(self, slots: _SlotMap) -> None:
         self._slots = slots
         if self._breaker.is_open:
-            self._breaker.probed(None)
+            self._breaker.record_probe(None)
         present = set(slots.values())
         for address in self._nodes.keys() - present:
             node = self._nodes.pop(address)
@@ -134,31 +134,31 @@ class Cluster:
             if address in present:
                 present.discard(address)
                 self._node(address, slot)
-        for check in self._emptied():
-            self._put(check)
+        for check in self._take_waiting():
+            self._route(check)
 
-    def _look(self) -> None:
-        """The first map has not come in time."""
+    def _check_deadline(self) -> None:
+        """Fail if the first map has not come in time."""
         if self._waiting and self._waiting[0].due <= self.loop.time():
-            self.fall(TimeoutError(f"{self._breaker.node} did not tell its slots in time"))
+            self.suspend(TimeoutError(f"{self._breaker.node} did not list its slots in time"))
 
-    def _emptied(self) -> list[Check]:
+    def _take_waiting(self) -> list[Check]:
         checks, self._waiting = self._waiting, []
         return checks
 
-    async def _asked(self) -> _Map:
-        trouble: Exception = ConnectionError(f"{self._breaker.node} has no address")
+    async def _fetch_map(self) -> _SlotMap:
+        failure: Exception = ConnectionError(f"{self._breaker.node} has no address")
         for address in dict.fromkeys([*self._nodes, *self._seeds]):
             try:
-                return await self._ask(address)
+                return await self._query(address)
             except (RedisError, OSError, TimeoutError) as error:
-                trouble = error
-        raise trouble
+                failure = error
+        raise failure
 
-    async def _ask(self, address: Address) -> _Map:
+    async def _query(self, address: Address) -> _SlotMap:
         connection = None
         try:
-            async with asyncio.timeout(_SECONDS_TO_ASK):
+            async with asyncio.timeout(_SECONDS_TO_MAP):
                 connection = await self._dial(address)
                 await connection.send_command("CLUSTER SLOTS")
                 reply: Any = await connection.read_response(disable_decoding=True)
@@ -168,8 +168,8 @@ class Cluster:
         return dict(_slots_of(reply, address[0]))
 
 
-def _slots_of(reply: list[Any], asked: str) -> Iterator[tuple[int, Address]]:
+def _slots_of(reply: list[Any], origin: str) -> Iterator[tuple[int, Address]]:
     for first, last, master, *_ in reply:
-        host = (master[0] or b"").decode() or asked  # a node that does not know its own name is the one asked
+        host = (master[0] or b"").decode() or origin  # a node that does not know its own name is the one that replied
         for slot in range(first, last + 1):
             yield slot, (host, master[1])

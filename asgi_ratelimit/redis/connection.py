@@ -3,45 +3,66 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
 
 from hiredis import HiredisError, Reader
 
-__all__ = ["Channel"]
+__all__ = ["Connect", "NodeConnection", "RedisPyConnection"]
 
 
-class Channel(asyncio.Protocol):
+class RedisPyConnection(Protocol):
+    """The part of redis-py's connections that is used while a connection is opened."""
+
+    _writer: asyncio.StreamWriter | None
+
+    async def connect(self) -> None: ...
+
+    async def disconnect(self, nowait: bool = ...) -> None: ...
+
+    async def send_command(self, *arguments: Any) -> None: ...
+
+    async def send_packed_command(self, command: bytes) -> None: ...
+
+    async def read_response(self, disable_decoding: bool = ...) -> Any: ...
+
+
+Connect = Callable[[], Awaitable[RedisPyConnection]]  # opens a connection
+
+
+class NodeConnection(asyncio.Protocol):
     """Takes over the transport of a redis-py connection."""
 
     def __init__(
         self,
-        connection: Any,
-        heard: Callable[[Channel, Any], None],
-        lost: Callable[[Channel, Exception], None],
+        opened: RedisPyConnection,
+        on_reply: Callable[[NodeConnection, Any], None],
+        on_lost: Callable[[NodeConnection, Exception], None],
     ) -> None:
-        self._connection, self._heard, self._lost = connection, heard, lost
+        writer, opened._writer = opened._writer, None  # else redis-py warns that it was not closed
+        if writer is None:
+            raise ConnectionError("Redis has closed the connection")
+        self._on_reply, self._on_lost = on_reply, on_lost
         self._reader = Reader()
-        self._transport = connection._writer.transport
+        self._writer: asyncio.StreamWriter | None = writer
+        self._transport = writer.transport
         self._transport.set_protocol(self)
-
-    def send(self, written: bytes) -> None:
-        self._transport.write(written)
+        self.send: Callable[[bytes], None] = self._transport.write
 
     def data_received(self, data: bytes) -> None:
         try:
             self._reader.feed(data)
             while (reply := self._reader.gets()) is not False:
-                self._heard(self, reply)
+                self._on_reply(self, reply)
         except HiredisError as error:
             self.close()
-            self._lost(self, error)
+            self._on_lost(self, error)
 
     def connection_lost(self, error: Exception | None) -> None:
         self.close()
-        self._lost(self, error or ConnectionError("Redis has closed the connection"))
+        self._on_lost(self, error or ConnectionError("Redis has closed the connection"))
 
     def close(self) -> None:
-        """Hang up at once; what is in flight is not answered any more."""
+        """Close at once. Replies that are still expected do not arrive any more."""
         self._transport.abort()
-        self._connection._writer = self._connection._reader = None  # it would warn that it was not closed
+        self._writer = None  # it would warn if it outlived the transport

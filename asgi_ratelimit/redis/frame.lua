@@ -1,9 +1,10 @@
--- The frame of every script: one reading of the clock, one reply, and trouble that ends no more than its own question.
+-- The frame of every script: one reading of the clock, one reply. An error ends its own question only.
 --
 -- ARGV    the time in µs ("": this server's own), then for each run of equal questions: the question, how many
 -- KEYS    the keys of all questions, one question after the other
--- a question is JSON: [verb, number of keys, ...]. The script defines answer(question, place of its first key), which
--- says what it has to; the reply is the time in µs, then all that, or in its stead the text of what went wrong.
+-- A question is JSON: [verb, number of keys, ...]. The script defines answer(question, place of its first key).
+-- It appends its results with say(value), and stores a record until a moment in µs with keep(key, value, until_us).
+-- The reply is the time in µs, then the results of each question, or its error message instead of them.
 
 local call = redis.call
 local now, slack = tonumber(ARGV[1]), 86400000 -- a test's clock stands still while records expire by the server's
@@ -34,8 +35,8 @@ for run = 2, #ARGV, 2 do
   questions[text] = question
   for _ = 1, tonumber(ARGV[run + 1]) do
     local before = size
-    local fine, problem = pcall(answer, question, place)
-    if not fine then
+    local succeeded, problem = pcall(answer, question, place)
+    if not succeeded then
       for i = before + 1, size do reply[i] = nil end
       size = before
       say(type(problem) == 'table' and problem.err or tostring(problem))

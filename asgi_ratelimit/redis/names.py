@@ -1,13 +1,14 @@
-"""What records are called in Redis: nothing that a user wrote can be read from it, nor mean anything in it."""
+"""The names of records in Redis: no text of a user can be read from them, or means anything in them."""
 
 from __future__ import annotations
 
-from binascii import b2a_base64
+from binascii import b2a_base64, crc_hqx
 from collections.abc import Sequence
 from hashlib import blake2b
-from typing import Any
 
-__all__ = ["Namer"]
+__all__ = ["SLOTS", "Namer", "slot_of"]
+
+SLOTS = 16_384  # of every cluster
 
 _DIGEST = 15  # bytes: 120 bits, twenty characters
 
@@ -22,16 +23,17 @@ class Namer:
         self._prefix = prefix
         self._secret = secret if len(secret) <= blake2b.MAX_KEY_SIZE else blake2b(secret).digest()
 
-    def begun(self, *texts: str) -> Any:
-        """A digest of some texts that `tag` goes on with: none of them can run into the next."""
+    def start(self, *texts: str) -> blake2b:
+        """A digest of some texts for `tag` to continue. None of them can run into the next."""
         digest = blake2b(key=self._secret, digest_size=_DIGEST)
         for text in texts:
             written = text.encode("utf-8", "surrogatepass")
             digest.update(b"%d:%b" % (len(written), written))
         return digest
 
-    def tag(self, begun: Any, text: str) -> str:
-        digest = begun.copy()
+    def tag(self, started: blake2b, text: str) -> str:
+        """The digest that `start` has returned, continued with a text."""
+        digest = started.copy()
         digest.update(text.encode("utf-8", "surrogatepass"))
         return b2a_base64(digest.digest(), newline=False).decode("ascii")
 
@@ -40,4 +42,9 @@ class Namer:
         return [start + end for end in ends]
 
     def name(self, tag: str, rest: str) -> str:
-        return f"{self._prefix}:{{{tag}}}:{rest}"
+        return self.names(tag, (rest,))[0]
+
+
+def slot_of(tag: str) -> int:
+    """The slot of a cluster in which all records with this tag are."""
+    return crc_hqx(tag.encode(), 0) % SLOTS

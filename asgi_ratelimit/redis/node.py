@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from itertools import groupby
 from typing import Any, Protocol
@@ -12,8 +12,8 @@ from typing import Any, Protocol
 from redis.exceptions import AskError, ResponseError
 
 from asgi_ratelimit.clock import Clock
-from asgi_ratelimit.redis.breaker import Breaker, Tell
-from asgi_ratelimit.redis.connection import Channel
+from asgi_ratelimit.redis.breaker import Breaker, EventHook
+from asgi_ratelimit.redis.connection import Connect, NodeConnection, RedisPyConnection
 from asgi_ratelimit.redis.wire import Command, Question, Reply, Script, command, shape, write
 
 __all__ = ["Check", "Node", "Redirect"]
@@ -21,17 +21,17 @@ __all__ = ["Check", "Node", "Redirect"]
 MOST_IN_A_CALL = 128  # checks; a call of so many keeps Redis busy for less than a millisecond
 WORTH_A_CALL = 64  # so many do not wait for the call in flight: Redis works on one while we read another
 MOST_CALLS = 4  # in flight
-_SECONDS_TO_CONNECT = 1.0  # at least; nobody waits so long: checks are answered without the server meanwhile
-_GRACE = 2  # turns of the loop: what has come while it was busy is read first
+_SECONDS_TO_CONNECT = 1.0  # at least; no caller waits so long: checks are answered without the server meanwhile
+_GRACE = 2  # turns of the loop: replies that arrived while it was busy are read first
 
 _PROBE = shape("probe", 1)
-# What concerns the server and not the check, in the words of Redis.
-_OF_THE_SERVER: tuple[str, ...] = ("OOM ", "READONLY ", "MISCONF ", "NOREPLICAS ", "LOADING ", "BUSY ", "MASTERDOWN ")
-_OF_THE_SERVER += ("NOPERM ", "ACL failure", "user executing the script can't")
+# Errors that concern the server and not the check, in the words of Redis.
+_SERVER_ERRORS: tuple[str, ...] = ("OOM ", "READONLY ", "MISCONF ", "NOREPLICAS ", "LOADING ", "BUSY ", "MASTERDOWN ")
+_SERVER_ERRORS += ("NOPERM ", "ACL failure", "user executing the script can't")
 
 
 class Check(Question, Protocol):
-    """A question to the server, and who waits for the answer."""
+    """A question to the server, and the caller that waits for the answer."""
 
     script: Script  # that answers it
     slot: int  # of a cluster; 0 elsewhere
@@ -40,222 +40,240 @@ class Check(Question, Protocol):
     hops: int  # how often it was sent elsewhere
     future: asyncio.Future[Any]
 
-    def answer(self, reply: Reply, place: int, sent_us: int, heard_us: int) -> int:
-        """Read the answer at `place`; return where the next check's begins."""
+    def answer(self, reply: Reply, place: int, sent_us: int, received_us: int, /) -> int:
+        """Read the answer at `place`. Returns the place of the next check's answer."""
         ...
 
-    def fail(self, error: BaseException) -> None:
+    def fail(self, error: BaseException, /) -> None:
         """Answer without the server."""
         ...
 
 
-Redirect = Callable[[str, Sequence[Check]], None]  # what the server said, of which checks
+Redirect = Callable[[str, Sequence[Check]], None]  # the server's message, and the checks that it concerns
 
 
-class _Call:
-    """What is in flight: for each reply that is due the checks that it answers; None: nobody's."""
+class _Batch:
+    """A call in flight: for each expected reply the checks that it answers, or None if it answers no check."""
 
-    __slots__ = ("due", "expected", "first_due", "sent_us", "unknown")
+    __slots__ = ("due", "expected", "first_due", "sent_us", "without_script")
 
     def __init__(self, sent_us: int, due: float, first_due: float) -> None:
         self.sent_us = sent_us
-        self.due, self.first_due = due, first_due  # the call's own, and that of the first check that waits for it
+        self.due, self.first_due = due, first_due  # of the call itself, and of the first check that waits for it
         self.expected: deque[Sequence[Check] | None] = deque()
-        self.unknown: list[Sequence[Check]] = []  # to whom the server said that it does not know the script
+        self.without_script: list[Sequence[Check]] = []  # the server does not have their script yet
 
     def checks(self) -> list[Check]:
-        return [check for group in (*self.expected, *self.unknown) if group for check in group]
+        return [check for group in (*self.expected, *self.without_script) if group for check in group]
 
 
 class Node:
-    """A server as one event loop sees it."""
+    """A server as one event loop sees it.
+
+    dial        opens a connection
+    clock       the time at which checks are sent
+    timeout     seconds after which a call has failed
+    probe_key   the record that a probe writes
+    sets_time   whether scripts use the time of `clock`, as in tests, instead of the server's own
+    on_time     receives the server's time in µs with each reply
+    on_event    receives a StoreEvent when the server goes down and when it is back
+    redirect    receives the checks that belong to another node of a cluster
+    on_memory   receives the server's memory settings once
+    """
 
     def __init__(
         self,
         name: str,
-        dial: Callable[[], Awaitable[Any]],
+        dial: Connect,
         clock: Clock,
         *,
         timeout: float,
         probe_key: str,
-        now: Callable[[], str],
-        heard: Callable[[int], None],
-        tell: Tell | None,
+        sets_time: bool,
+        on_time: Callable[[int], None],
+        on_event: EventHook | None,
         redirect: Redirect | None = None,
-        met: Callable[[str], None] | None = None,
+        on_memory: Callable[[str], None] | None = None,
     ) -> None:
-        self.breaker = Breaker(name, tell)
-        self._dial, self._clock, self._timeout, self._now = dial, clock, timeout, now
-        self._probe_key, self._heard, self._redirect, self._met = probe_key, heard, redirect, met
+        self.breaker = Breaker(name, on_event)
+        self._dial, self._clock, self._timeout, self._sets_time = dial, clock, timeout, sets_time
+        self._probe_key, self._on_time, self._redirect, self._on_memory = probe_key, on_time, redirect, on_memory
         self._queue: deque[Check] = deque()
-        self._channel: Channel | None = None
-        self._calls: deque[_Call] = deque()  # in flight on it, in this order
-        self._watch: asyncio.Handle | None = None
+        self._connection: NodeConnection | None = None
+        self._batches: deque[_Batch] = deque()  # in flight on it, in this order
+        self._deadline: asyncio.Handle | None = None
         self._opening: asyncio.Task[None] | None = None
         self.loop = asyncio.get_running_loop()
 
     def put(self, check: Check) -> None:
-        """Have a check answered: by the server, or without it where it is down."""
+        """Have a check answered: by the server, or without it while it is down."""
         if self.breaker.is_open:
             self._probe()
             check.fail(ConnectionError(self.breaker.cause))
             return
         self._queue.append(check)
-        if self._watch is None:
-            self._watch = self.loop.call_at(check.due, self._look, _GRACE)
-        if self._channel is None:
-            self._open()
-        elif not self._calls or (len(self._queue) >= WORTH_A_CALL and len(self._calls) < MOST_CALLS):
-            self._send(self._channel)
+        if self._deadline is None:
+            self._deadline = self.loop.call_at(check.due, self._check_deadlines, _GRACE)
+        if self._connection is None:
+            self._start_opening()
+        elif not self._batches or (len(self._queue) >= WORTH_A_CALL and len(self._batches) < MOST_CALLS):
+            self._send(self._connection)
 
     async def connect(self) -> None:
-        """Open the channel, unless there is one. Raises what redis-py raises."""
-        if self._channel is None:
-            self._welcome(await self._opened())
+        """Open the connection, unless there is one. Raises the errors of redis-py."""
+        if self._connection is None:
+            self._adopt(await self._open())
 
     async def aclose(self) -> None:
-        """Wait for what is in flight, and hang up."""
+        """Wait for the calls in flight, and close the connection."""
         if self._opening is not None:
             self._opening.cancel()
             await asyncio.wait([self._opening])
-        waiting = [check.future for call in self._calls for check in call.checks()]
+        waiting = [check.future for batch in self._batches for check in batch.checks()]
         if waiting:
             await asyncio.wait(waiting, timeout=self._timeout)
         self.retire()
         await asyncio.sleep(0)  # a transport is closed in the loop's next turn
 
     def retire(self) -> None:
-        """Hang up: this node is not asked any more."""
+        """Close the connection for good."""
         if self._opening is not None:
             self._opening.cancel()
-        self._hang_up(ConnectionError(f"{self.breaker.node} is not asked any more"))
-        if self._watch is not None:
-            self._watch.cancel()
+        self._disconnect(ConnectionError(f"{self.breaker.node} is not used any more"))
+        if self._deadline is not None:
+            self._deadline.cancel()
 
-    def fall(self, error: Exception) -> None:
-        """Ask no more until a probe has succeeded."""
+    def suspend(self, error: Exception) -> None:
+        """Send no more checks until a probe has succeeded."""
         self.breaker.trip(error)
-        self._hang_up(error)
+        self._disconnect(error)
         self._probe()
 
     # Out
 
-    def _send(self, channel: Channel) -> None:
+    def _send(self, connection: NodeConnection) -> None:
         """Send the next checks, as many as fit in a call."""
-        now = self.loop.time()
-        self._fail_late(now)
-        checks = [self._queue.popleft() for _ in range(min(len(self._queue), MOST_IN_A_CALL))]
-        if checks:
-            self._write(channel, _by_call(checks, spread=self._redirect is not None), by_name=True)
+        now, queue = self.loop.time(), self._queue
+        if queue[0].due <= now:
+            self._fail_late(now)
+        if len(queue) == 1:
+            self._write(connection, [[queue.popleft()]], now, by_name=True)
+        elif queue:
+            checks = [queue.popleft() for _ in range(min(len(queue), MOST_IN_A_CALL))]
+            self._write(connection, _groups(checks, by_slot=self._redirect is not None), now, by_name=True)
 
-    def _write(self, channel: Channel, groups: Sequence[Sequence[Check]], *, by_name: bool) -> None:
-        call = _Call(self._clock.now_us(), self.loop.time() + self._timeout, min(group[0].due for group in groups))
-        now = self._now()
+    def _write(
+        self, connection: NodeConnection, groups: Sequence[Sequence[Check]], now: float, *, by_name: bool
+    ) -> None:
+        first_due = groups[0][0].due if len(groups) == 1 else min(group[0].due for group in groups)
+        batch = _Batch(self._clock.now_us(), now + self._timeout, first_due)
+        time = str(batch.sent_us) if self._sets_time else ""
         commands: list[Command] = []
         for group in groups:
             if group[0].asking:
                 commands.append(("ASKING",))
-                call.expected.append(None)
-            commands.append(command(group, now, group[0].script, by_name=by_name))
-            call.expected.append(group)
-        self._calls.append(call)
-        channel.send(write(*commands))
+                batch.expected.append(None)
+            commands.append(command(group, time, group[0].script, by_name=by_name))
+            batch.expected.append(group)
+        self._batches.append(batch)
+        connection.send(write(*commands))
 
     # In
 
-    def _hear(self, channel: Channel, reply: Any) -> None:
-        if channel is not self._channel or not self._calls:
+    def _receive(self, connection: NodeConnection, reply: Any) -> None:
+        if connection is not self._connection or not self._batches:
             return
-        call = self._calls[0]
-        checks = call.expected.popleft()
+        batch = self._batches[0]
+        checks = batch.expected.popleft()
         if checks is not None:
-            self._understand(call, checks, reply)
-        if call.expected or channel is not self._channel:
+            if type(reply) is list:
+                self._answer(checks, reply, batch.sent_us)
+            else:
+                self._refuse(batch, checks, str(reply))
+        if batch.expected or connection is not self._connection:
             return
-        self._calls.popleft()
-        if call.unknown:
-            self._write(channel, call.unknown, by_name=False)
-        if self._queue and (not self._calls or len(self._queue) >= WORTH_A_CALL):
-            self._send(channel)
-
-    def _understand(self, call: _Call, checks: Sequence[Check], reply: Any) -> None:
-        if type(reply) is list:
-            try:
-                self._answer(checks, reply, call.sent_us)
-            except Exception as unforeseen:  # still no caller may wait for ever
-                _fail(checks, unforeseen)
-                self.fall(unforeseen)
-            return
-        said = str(reply)
-        if said.startswith("NOSCRIPT"):
-            call.unknown.append(checks)
-        elif said.startswith(("MOVED", "ASK")) and self._redirect is not None:
-            self._redirect(said, checks)
-        else:
-            error = ResponseError(said)
-            _fail(checks, error)
-            if not said.startswith("TRYAGAIN"):  # half of a slot's keys have moved
-                self.fall(error)
+        self._batches.popleft()
+        if batch.without_script:
+            self._write(connection, batch.without_script, self.loop.time(), by_name=False)
+        if self._queue and (not self._batches or len(self._queue) >= WORTH_A_CALL):
+            self._send(connection)
 
     def _answer(self, checks: Sequence[Check], reply: Reply, sent_us: int) -> None:
-        heard_us = self._clock.now_us()
-        self._heard(reply[0])
-        place = 1
-        trouble = None
-        for check in checks:
-            if type(reply[place]) is bytes:
-                error = ResponseError(reply[place].decode(errors="replace").strip())
-                check.fail(error)
-                place += 1
-                if any(word in str(error) for word in _OF_THE_SERVER):
-                    trouble = error
-            else:
-                place = check.answer(reply, place, sent_us, heard_us)
-        if trouble is not None:
-            self.fall(trouble)
+        server_error: Exception | None = None
+        try:
+            received_us = self._clock.now_us()
+            self._on_time(reply[0])
+            place = 1
+            for check in checks:
+                if type(reply[place]) is bytes:
+                    error = ResponseError(reply[place].decode(errors="replace").strip())
+                    check.fail(error)
+                    place += 1
+                    if any(word in str(error) for word in _SERVER_ERRORS):
+                        server_error = error
+                else:
+                    place = check.answer(reply, place, sent_us, received_us)
+        except Exception as unforeseen:  # still no caller may wait for ever
+            _fail(checks, unforeseen)
+            server_error = unforeseen
+        if server_error is not None:
+            self.suspend(server_error)
 
-    def _lose(self, channel: Channel, error: Exception) -> None:
-        if channel is not self._channel:
+    def _refuse(self, batch: _Batch, checks: Sequence[Check], message: str) -> None:
+        """The script did not run."""
+        if message.startswith("NOSCRIPT"):
+            batch.without_script.append(checks)
+        elif message.startswith(("MOVED", "ASK")) and self._redirect is not None:
+            self._redirect(message, checks)
+        else:
+            error = ResponseError(message)
+            _fail(checks, error)
+            if not message.startswith("TRYAGAIN"):  # half of a slot's keys have moved
+                self.suspend(error)
+
+    def _on_lost(self, connection: NodeConnection, error: Exception) -> None:
+        if connection is not self._connection:
             return
-        self._channel = None
-        if self._calls:  # else the next check opens another
-            self.fall(error)
+        self._connection = None
+        if self._batches:  # else the next check opens another
+            self.suspend(error)
 
-    # What takes too long
+    # Deadlines
 
-    def _look(self, grace: int) -> None:
-        """Answer without the server what is due; called when the first of all checks may be."""
+    def _check_deadlines(self, grace: int) -> None:
+        """Answer without the server the checks that are due. Called when the first of them may be."""
         if grace:
-            self._watch = self.loop.call_soon(self._look, grace - 1)
+            self._deadline = self.loop.call_soon(self._check_deadlines, grace - 1)
             return
         now = self.loop.time()
-        self._watch = None
+        self._deadline = None
         error = TimeoutError(f"{self.breaker.node} did not answer within {self._timeout} s")
         late = self._fail_late(now)
-        for call in self._calls:
-            if call.first_due <= now:
-                _fail([check for check in call.checks() if check.due <= now], error)
-                call.first_due = min((check.due for check in call.checks() if check.due > now), default=call.due)
-        if (self._calls and self._calls[0].due <= now) or (late and self._channel is None):
-            self.fall(error)
-        dues = [call.first_due for call in self._calls] + [check.due for check in list(self._queue)[:1]]
+        for batch in self._batches:
+            if batch.first_due <= now:
+                _fail([check for check in batch.checks() if check.due <= now], error)
+                batch.first_due = min((check.due for check in batch.checks() if check.due > now), default=batch.due)
+        if (self._batches and self._batches[0].due <= now) or (late and self._connection is None):
+            self.suspend(error)
+        dues = [batch.first_due for batch in self._batches] + [check.due for check in list(self._queue)[:1]]
         if dues:
-            self._watch = self.loop.call_at(max(min(dues), now + self._timeout / 20), self._look, _GRACE)
+            next_due = max(min(dues), now + self._timeout / 20)
+            self._deadline = self.loop.call_at(next_due, self._check_deadlines, _GRACE)
 
     def _fail_late(self, now: float) -> bool:
-        """What has waited too long is not sent any more."""
+        """Answer without the server the checks that have waited too long to be sent."""
         late = bool(self._queue) and self._queue[0].due <= now
         while self._queue and self._queue[0].due <= now:
             self._queue.popleft().fail(TimeoutError(f"{self.breaker.node} is too busy, or not connected"))
         return late
 
-    def _hang_up(self, error: Exception) -> None:
-        channel, self._channel = self._channel, None
-        if channel is not None:
-            channel.close()
-        left = [check for call in self._calls for check in call.checks()]
+    def _disconnect(self, error: Exception) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+        left = [check for batch in self._batches for check in batch.checks()]
         left += self._queue
-        self._calls.clear()
+        self._batches.clear()
         self._queue.clear()
         _fail(left, error)
 
@@ -263,67 +281,68 @@ class Node:
 
     def _probe(self) -> None:
         if self.breaker.may_probe():
-            self._open()
+            self._start_opening()
 
-    def _open(self) -> None:
+    def _start_opening(self) -> None:
         if self._opening is None:
-            self._opening = self.loop.create_task(self._open_another())
+            self._opening = self.loop.create_task(self._reopen())
 
-    async def _open_another(self) -> None:
+    async def _reopen(self) -> None:
         try:
-            channel = await self._opened()
+            connection = await self._open()
         except Exception as error:
             self._opening = None
             if self.breaker.is_open:
-                self.breaker.probed(error)
-            elif self._channel is None:
-                self.fall(error)
+                self.breaker.record_probe(error)
+            elif self._connection is None:
+                self.suspend(error)
             return
         except BaseException:
             self._opening = None
             raise
         self._opening = None
-        self._welcome(channel)
+        self._adopt(connection)
 
-    def _welcome(self, channel: Channel) -> None:
+    def _adopt(self, connection: NodeConnection) -> None:
         if self.breaker.is_open:
-            self.breaker.probed(None)
-        if self._channel is not None:  # somebody was faster
-            channel.close()
+            self.breaker.record_probe(None)
+        if self._connection is not None:  # another task was faster
+            connection.close()
             return
-        self._channel = channel
+        self._connection = connection
         if self._queue:
-            self._send(channel)
+            self._send(connection)
 
-    async def _opened(self) -> Channel:
-        """A new channel, on which the script has run and written."""
-        connection = None
+    async def _open(self) -> NodeConnection:
+        """A new connection, on which the script has run and written."""
+        opened = None
         try:
             async with asyncio.timeout(max(_SECONDS_TO_CONNECT, self._timeout)):
-                connection = await self._dial()
+                opened = await self._dial()
             async with asyncio.timeout(self._timeout):
-                await self._inspect(connection)
-            return Channel(connection, self._hear, self._lose)
+                await self._inspect(opened)
+            return NodeConnection(opened, self._receive, self._on_lost)
         except BaseException as error:
-            if connection is not None:
-                await connection.disconnect(nowait=True)
+            if opened is not None:
+                await opened.disconnect(nowait=True)
             if isinstance(error, TimeoutError):
                 raise TimeoutError(f"{self.breaker.node} took too long to connect") from None
             raise
 
-    async def _inspect(self, connection: Any) -> None:
-        """Run the script, and note once what kind of memory the server has."""
-        probe = command([_Probe(self._probe_key)], self._now(), by_name=False)
-        commands = [probe] if self._met is None else [probe, ("INFO", "memory")]
-        await connection.send_packed_command(write(*commands))
-        with suppress(AskError):  # it is alive; its slots have moved, no more
-            reply = await connection.read_response(disable_decoding=True)
+    async def _inspect(self, opened: RedisPyConnection) -> None:
+        """Run the script, and read the server's memory settings once."""
+        time = str(self._clock.now_us()) if self._sets_time else ""
+        probe = command([_Probe(self._probe_key)], time, by_name=False)
+        commands = [probe] if self._on_memory is None else [probe, ("INFO", "memory")]
+        await opened.send_packed_command(write(*commands))
+        with suppress(AskError):  # the server is alive; its slots have moved, no more
+            reply = await opened.read_response(disable_decoding=True)
             if isinstance(reply[1], bytes):
                 raise ResponseError(reply[1].decode(errors="replace"))
-        met, self._met = self._met, None
-        if met is not None:
+        on_memory, self._on_memory = self._on_memory, None
+        if on_memory is not None:
             with suppress(ResponseError):  # INFO may be forbidden
-                met((await connection.read_response(disable_decoding=True)).decode())
+                on_memory((await opened.read_response(disable_decoding=True)).decode())
 
 
 class _Probe:
@@ -331,13 +350,13 @@ class _Probe:
         self.keys, self.shape = (key,), _PROBE
 
 
-def _by_call(checks: Sequence[Check], *, spread: bool) -> Sequence[Sequence[Check]]:
+def _groups(checks: Sequence[Check], *, by_slot: bool) -> Sequence[Sequence[Check]]:
     """One group for each call of a script: of one slot, and of those that follow an ASK."""
 
     def place(check: Check) -> tuple[str, int, bool]:
         return check.script.sha, check.slot, check.asking
 
-    if len({place(check) for check in checks} if spread else {check.script for check in checks}) == 1:
+    if len({place(check) for check in checks} if by_slot else {check.script for check in checks}) == 1:
         return [checks]
     return [list(group) for _, group in groupby(sorted(checks, key=place), key=place)]
 

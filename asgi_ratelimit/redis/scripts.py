@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from binascii import crc_hqx
 from functools import lru_cache
 from hashlib import sha1
 from importlib.resources import files
@@ -12,8 +11,8 @@ from typing import Generic, TypeVar
 
 from asgi_ratelimit.clock import Clock
 from asgi_ratelimit.limits import Outage
-from asgi_ratelimit.redis.buckets import SLOTS, Server
-from asgi_ratelimit.redis.names import Namer
+from asgi_ratelimit.redis.connections import Connections
+from asgi_ratelimit.redis.names import Namer, slot_of
 from asgi_ratelimit.redis.wire import Reply, Script
 from asgi_ratelimit.store import ScriptCall
 
@@ -25,19 +24,19 @@ Result = TypeVar("Result")
 class RedisScripts:
     """One script, in the frame that all scripts of a server share."""
 
-    def __init__(self, server: Server, source: bytes, clock: Clock, outage: Outage) -> None:
-        self._server, self._script = server, _framed(source)
+    def __init__(self, connections: Connections, namer: Namer, source: bytes, clock: Clock, outage: Outage) -> None:
+        self._connections, self._namer, self._script = connections, namer, _framed(source)
         self.clock, self.outage = clock, outage
 
     def keys_of(self, kind: str, owner: str) -> _Keys:
-        return _Keys(self._server.namer, kind, owner)
+        return _Keys(self._namer, kind, owner)
 
     def call(self, call: ScriptCall[Result]) -> asyncio.Future[Result]:
-        session = self._server.session()
+        session = self._connections.session()
         check = _Check(call, self._script, session.loop)
-        check.due = session.loop.time() + self._server.timeout
-        if self._server.is_cluster:
-            check.slot = _slot_of(check.keys[0])
+        check.due = session.loop.time() + self._connections.timeout
+        if self._connections.is_cluster:
+            check.slot = slot_of(_tag(check.keys[0]))
         session.put(check)
         return check.future
 
@@ -46,8 +45,8 @@ class _Keys:
     """The names of one owner's records."""
 
     def __init__(self, namer: Namer, kind: str, owner: str) -> None:
-        self._namer, self._start = namer, namer.begun(kind, owner, "")
-        self.base = namer.name(namer.tag(namer.begun(kind), owner), kind)
+        self._namer, self._start = namer, namer.start(kind, owner, "")
+        self.base = namer.name(namer.tag(namer.start(kind), owner), kind)
 
     def digest(self, text: str) -> str:
         return self._namer.tag(self._start, text)
@@ -65,7 +64,7 @@ class _Check(Generic[Result]):
         self.future: asyncio.Future[Result] = loop.create_future()
         self.asking, self.due, self.hops, self.slot = False, 0.0, 0, 0
 
-    def answer(self, reply: Reply, place: int, sent_us: int, heard_us: int) -> int:
+    def answer(self, reply: Reply, place: int, sent_us: int, received_us: int) -> int:
         result, end = self.call.read(reply, place)
         if not self.future.done():
             self.call.on_delivered(result)
@@ -96,6 +95,5 @@ def _framed(source: bytes) -> Script:
     return Script(text, sha1(text, usedforsecurity=False).hexdigest())
 
 
-def _slot_of(name: str) -> int:
-    tag = name[name.index("{") + 1 : name.index("}")]
-    return crc_hqx(tag.encode(), 0) % SLOTS
+def _tag(name: str) -> str:
+    return name[name.index("{") + 1 : name.index("}")]

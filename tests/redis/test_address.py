@@ -1,4 +1,4 @@
-"""Where the servers are: every kind of URL and client, and what is told of them to others."""
+"""Where the servers are: every kind of URL and client, and the messages that name them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis, RedisCl
 
 from asgi_ratelimit import Limiter, StoreUnavailable
 from asgi_ratelimit.redis import RedisStore
-from asgi_ratelimit.redis.address import place_of
+from asgi_ratelimit.redis.address import locate
 from tests.support.servers import Cluster, Sentinels, Server
 from tests.support.stores import calls_of_the_script, names_of, new_store
 
@@ -21,7 +21,7 @@ QUOTED = "hunter2-%C3%A9%C3%A8"
 
 @pytest.fixture
 def locked() -> Iterator[Server]:
-    """A server that wants to know who is there."""
+    """A server that asks clients for a password."""
     with Server(requirepass="master-word") as server:
         server.command("ACL", "SETUSER", "ada", "on", f">{PASSWORD}", "~*", "+@all")
         yield server
@@ -118,7 +118,7 @@ async def test_a_url_of_sentinels_leads_to_the_master(sentinels: Sentinels) -> N
     ],
 )
 def test_a_place_is_called_by_its_addresses(url: str, name: str) -> None:
-    assert place_of(url).name == name
+    assert locate(url).name == name
 
 
 # Those that cannot
@@ -160,8 +160,8 @@ def test_a_bad_url_is_a_value_error_that_shows_a_right_one_and_no_password(url: 
 
 
 @pytest.mark.parametrize("where", [None, 6379, b"redis://localhost", ["redis://localhost"], object()])
-def test_what_is_neither_a_url_nor_a_client_is_a_value_error(where: object) -> None:
-    with pytest.raises(ValueError, match=r'a RedisStore is given "redis://localhost:6379/0"'):
+def test_anything_but_a_url_or_a_client_is_a_value_error(where: Any) -> None:
+    with pytest.raises(ValueError, match=r'a RedisStore takes "redis://localhost:6379/0"'):
         RedisStore(where)
 
 
@@ -179,14 +179,14 @@ def test_a_synchronous_client_is_a_value_error(any_redis: Server) -> None:
         "redis+sentinel://ada:hunter2@one/service",
     ],
 )
-def test_no_password_is_in_what_a_store_shows_of_itself(url: str) -> None:
+def test_the_repr_of_a_store_has_no_password_in_it(url: str) -> None:
     store = RedisStore(url, secret="hunter2")
     assert "hunter2" not in repr(store) + str(store) + repr(Limiter("1/s", store=store))
 
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("credentials", ["ada:wrong-word@", ":wrong-word@", ""])
-async def test_a_refused_log_in_is_told_without_the_password(locked: Server, credentials: str) -> None:
+async def test_the_error_of_a_refused_log_in_has_no_password_in_it(locked: Server, credentials: str) -> None:
     store = new_store(f"redis://{credentials}127.0.0.1:{locked.port}")
     with pytest.raises(StoreUnavailable) as caught:
         await store.start()
@@ -195,7 +195,7 @@ async def test_a_refused_log_in_is_told_without_the_password(locked: Server, cre
 
 
 @pytest.mark.anyio
-async def test_what_is_told_of_an_outage_has_no_password_in_it(
+async def test_events_and_logs_of_an_outage_have_no_password_in_them(
     any_redis: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     events: list[Any] = []

@@ -1,4 +1,4 @@
-"""Whether a server is to be asked: not after a failure, until a probe has succeeded."""
+"""Whether a server receives checks: not after a failure, until a probe has succeeded."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_a_failure_opens_it_and_the_first_probe_may_go_at_once() -> None:
 
 def test_a_probe_that_fails_is_followed_by_a_pause() -> None:
     breaker = tripped([])
-    breaker.probed(OSError("still gone"))
+    breaker.record_probe(OSError("still gone"))
     assert breaker.is_open
     assert not breaker.may_probe()
     wait_until(breaker.may_probe, "the pause is over", seconds=5)
@@ -36,17 +36,17 @@ def test_a_probe_that_fails_is_followed_by_a_pause() -> None:
 
 def test_a_probe_that_succeeds_closes_it() -> None:
     breaker = tripped([])
-    breaker.probed(None)
+    breaker.record_probe(None)
     assert not breaker.is_open
     assert not breaker.may_probe()
 
 
-def test_each_change_is_told_once() -> None:
+def test_each_change_is_emitted_once() -> None:
     events: list[StoreEvent] = []
     breaker = tripped(events)
     breaker.trip(OSError("gone again"))
-    breaker.probed(OSError("still gone"))
-    breaker.probed(None)
+    breaker.record_probe(OSError("still gone"))
+    breaker.record_probe(None)
     assert [(event.kind, event.node, event.cause) for event in events] == [
         ("down", "host:1", "gone"),
         ("up", "host:1", "gone"),
@@ -62,7 +62,7 @@ def test_an_error_without_words_is_called_by_its_name() -> None:
     assert (breaker.cause, events[0].cause) == ("TimeoutError", "TimeoutError")
 
 
-def test_a_listener_that_fails_harms_nobody(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_event_hook_that_fails_is_logged_only(caplog: pytest.LogCaptureFixture) -> None:
     def fail(event: StoreEvent) -> None:
         raise RuntimeError("no")
 
@@ -76,7 +76,7 @@ def test_a_listener_that_fails_harms_nobody(caplog: pytest.LogCaptureFixture) ->
 def test_each_change_is_one_warning_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "asgi_ratelimit"):
         breaker = tripped([])
-        breaker.probed(None)
+        breaker.record_probe(None)
     assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
     assert caplog.messages[0] == "host:1 is unavailable: gone"
     assert caplog.messages[1].startswith("host:1 answers again after 0.0")

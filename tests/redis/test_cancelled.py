@@ -1,4 +1,4 @@
-"""Callers that go away: the others of their call are answered, and what they were charged for waiting is given back."""
+"""Callers that go away: the others of their call are answered, and a charge for waiting is refunded."""
 
 from __future__ import annotations
 
@@ -48,18 +48,18 @@ async def test_the_others_of_a_call_are_answered_right_when_a_half_is_cancelled(
         limiter = Limiter("400/day", store=store)
         await limiter.peek("a")
         answers = await cancelled_at_random([limiter.try_acquire("a") for _ in range(MANY)], Random(seed))
-        heard = [answer for answer in answers if answer is not None]
-        assert MANY // 2 <= len(heard) < MANY
-        assert {answer.reason for answer in heard} <= {"ok", "limited"}
-        left = [answer.remaining for answer in heard if answer.allowed]
-        assert left == sorted(set(left), reverse=True)  # each was charged to what those before him had left
-        assert [answer.allowed for answer in heard] == [True] * len(left) + [False] * (len(heard) - len(left))
+        received = [answer for answer in answers if answer is not None]
+        assert MANY // 2 <= len(received) < MANY
+        assert {answer.reason for answer in received} <= {"ok", "limited"}
+        left = [answer.remaining for answer in received if answer.allowed]
+        assert left == sorted(set(left), reverse=True)  # each was charged after those before it
+        assert [answer.allowed for answer in received] == [True] * len(left) + [False] * (len(received) - len(left))
         after = await limiter.try_acquire("b")
         assert (after.reason, after.remaining) == ("ok", 399)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-async def test_whoever_leaves_a_line_is_charged_nothing(any_redis: Server, seed: int) -> None:
+async def test_a_caller_that_leaves_a_line_is_charged_nothing(any_redis: Server, seed: int) -> None:
     async with RedisStore(any_redis.url, timeout=2, deny_cache=0) as store:
         limiter = Limiter("5/h", store=store)
         await limiter.peek("a")
@@ -73,7 +73,7 @@ async def test_whoever_leaves_a_line_is_charged_nothing(any_redis: Server, seed:
 
 
 @pytest.mark.parametrize("limit", [TokenBucket("5/h"), LeakyBucket("5/h", queue=4)], ids=lambda x: type(x).__name__)
-async def test_a_charge_that_was_under_way_when_the_caller_left_is_given_back(
+async def test_a_charge_that_was_under_way_when_the_caller_left_is_refunded(
     any_redis: Server, proxy: Proxy, limit: TokenBucket
 ) -> None:
     async with RedisStore(proxy.url, timeout=5) as store, RedisStore(any_redis.url) as direct:
@@ -93,7 +93,7 @@ async def test_a_charge_that_was_under_way_when_the_caller_left_is_given_back(
 
 
 @pytest.mark.parametrize("answers", [1, 2])
-async def test_a_charge_is_given_back_when_the_caller_leaves_at_the_moment_of_the_answer(
+async def test_a_charge_is_refunded_when_the_caller_leaves_at_the_moment_of_the_answer(
     cluster: Cluster, answers: int
 ) -> None:
     """The answer has come, and the caller is cancelled in the same turn of the loop, before he can read it."""
@@ -113,8 +113,8 @@ async def test_a_charge_is_given_back_when_the_caller_leaves_at_the_moment_of_th
 
 
 async def until_answered(waiting: Any) -> None:
-    """Return when what a task waits for is there, before the task goes on."""
-    known = waiting._fut_waiter
+    """Return when the future that a task awaits is done, before the task goes on."""
+    before = waiting._fut_waiter
     async with asyncio.timeout(PATIENCE):
-        while (future := waiting._fut_waiter) is None or future is known or not future.done():
+        while (future := waiting._fut_waiter) is None or future is before or not future.done():
             await asyncio.sleep(0)

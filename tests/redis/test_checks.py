@@ -1,4 +1,4 @@
-"""The script: how long records live, and what it makes of records that somebody else has written."""
+"""The script: how long records live, and how it reads records that another program has written."""
 
 from __future__ import annotations
 
@@ -44,18 +44,18 @@ async def test_a_record_lives_until_its_bucket_is_full(redis_server: Server, sto
     limiter = Limiter(limit, store=store)
     await limiter.try_acquire("a", cost=3)
     with redis_server.client() as client:
-        begun = time.monotonic()
+        started = time.monotonic()
         full_ms = (await limiter.peek("a")).reset_us / 1000
         (name,) = names_of(redis_server)
         left_ms = client.pttl(name)
-        passed_ms = (time.monotonic() - begun) * 1000
+        passed_ms = (time.monotonic() - started) * 1000
     assert full_ms - passed_ms - 1 <= left_ms <= ceil(full_ms) + 1  # the server counts whole milliseconds
 
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("kind", [TokenBucket, LeakyBucket, FixedWindow, SlidingWindow])
 @pytest.mark.parametrize("rate", ["300000/s", "7000/3ms", "1/ms", "999/ms"])
-async def test_a_bucket_that_is_full_in_less_than_a_millisecond_is_kept_for_one(
+async def test_a_bucket_that_is_full_in_less_than_a_millisecond_is_stored_for_one(
     store: RedisStore, kind: type[TokenBucket | FixedWindow | SlidingWindow], rate: str
 ) -> None:
     limiter = Limiter(kind(rate), store=store)
@@ -65,15 +65,15 @@ async def test_a_bucket_that_is_full_in_less_than_a_millisecond_is_kept_for_one(
 
 @pytest.mark.anyio
 async def test_a_block_lives_until_it_ends(redis_server: Server, store: RedisStore) -> None:
-    begun = time.monotonic()
+    started = time.monotonic()
     await Limiter("1/s", store=store).block("a", 60)
     (name,) = names_of(redis_server)
     left_ms = redis_server.command("PTTL", name)
-    assert 60_000 - (time.monotonic() - begun) * 1000 - 1 <= left_ms <= 60_000
+    assert 60_000 - (time.monotonic() - started) * 1000 - 1 <= left_ms <= 60_000
 
 
 @pytest.mark.anyio
-async def test_what_is_full_is_not_kept(redis_server: Server, store: RedisStore) -> None:
+async def test_a_full_bucket_is_not_stored(redis_server: Server, store: RedisStore) -> None:
     for limit in KINDS:
         limiter = Limiter(limit, store=store)
         await limiter.peek("a")
@@ -119,7 +119,7 @@ async def test_a_refusal_writes_nothing(redis_server: Server, store: RedisStore)
     assert before == after
 
 
-# What somebody else has written
+# Records that another program has written
 
 GARBAGE = [
     "",

@@ -29,8 +29,8 @@ PATIENCE = 30.0  # seconds until a hanging test fails
 
 
 @pytest.fixture(autouse=True)
-def nobody_else(any_redis: Server) -> None:
-    """What an earlier test may have left open is no business of the next one."""
+def no_other_client(any_redis: Server) -> None:
+    """Close the connections that an earlier test may have left open."""
     any_redis.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
 
 
@@ -53,25 +53,25 @@ async def test_checks_in_flight_are_answered_before_the_connection_closes(any_re
     limiter = Limiter("500/day", store=store)
     await store.start()
     proxy.delay(0.2)
-    asked = asyncio.ensure_future(limiter.try_acquire("a"))
+    tasks = asyncio.ensure_future(limiter.try_acquire("a"))
     await asyncio.sleep(0)
     await store.aclose()
-    assert asked.done()
-    assert (await asked).reason == "ok"
+    assert tasks.done()
+    assert (await tasks).reason == "ok"
     until_alone(any_redis)
 
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("turns", range(6))
-async def test_nobody_is_forgotten_when_a_busy_store_is_closed(any_redis: Server, turns: int) -> None:
+async def test_every_check_is_answered_when_a_busy_store_is_closed(any_redis: Server, turns: int) -> None:
     store = RedisStore(any_redis.url, timeout=2)
     limiter = Limiter("5000/day", store=store)
-    asked = [asyncio.ensure_future(limiter.try_acquire("a")) for _ in range(1000)]
+    tasks = [asyncio.ensure_future(limiter.try_acquire("a")) for _ in range(1000)]
     for _ in range(turns):
         await asyncio.sleep(0)
     async with asyncio.timeout(PATIENCE):
         await store.aclose()
-        answers = await asyncio.gather(*asked)
+        answers = await asyncio.gather(*tasks)
         assert {answer.reason for answer in answers} <= {"ok", "degraded"}
         assert all(answer.allowed for answer in answers)
         await store.aclose()
@@ -115,11 +115,11 @@ async def test_a_store_that_has_done_nothing_may_be_closed(any_redis: Server) ->
 async def test_closing_while_it_connects_hangs_up_and_answers(any_redis: Server, proxy: Proxy) -> None:
     store = RedisStore(proxy.url, timeout=2)
     proxy.silence()
-    asked = asyncio.ensure_future(Limiter("5/h", store=store).try_acquire("a"))
-    await asyncio.to_thread(wait_until, lambda: proxy.open_connections or asked.done(), "it connects")
+    tasks = asyncio.ensure_future(Limiter("5/h", store=store).try_acquire("a"))
+    await asyncio.to_thread(wait_until, lambda: proxy.open_connections or tasks.done(), "it connects")
     async with asyncio.timeout(PATIENCE):
         await store.aclose()
-        assert (await asked).reason == "degraded"
+        assert (await tasks).reason == "degraded"
     proxy.pass_through()
     until_alone(any_redis)
 
@@ -139,18 +139,18 @@ def test_the_app_s_lifespan_connects_and_closes(redis_server: Server) -> None:
 @pytest.mark.anyio
 async def test_the_store_is_closed_with_the_app_though_the_loop_goes_on(any_redis: Server) -> None:
     app = app_with(RedisStore(any_redis.url, timeout=2))
-    said: asyncio.Queue[Message] = asyncio.Queue()
-    heard: asyncio.Queue[Message] = asyncio.Queue()
-    living = asyncio.ensure_future(app({"type": "lifespan", "asgi": {}, "state": {}}, said.get, heard.put))
+    received: asyncio.Queue[Message] = asyncio.Queue()
+    sent: asyncio.Queue[Message] = asyncio.Queue()
+    living = asyncio.ensure_future(app({"type": "lifespan", "asgi": {}, "state": {}}, received.get, sent.put))
     for word, connections in (("startup", 1), ("shutdown", 0)):
-        said.put_nowait({"type": f"lifespan.{word}"})
-        assert await heard.get() == {"type": f"lifespan.{word}.complete"}
+        received.put_nowait({"type": f"lifespan.{word}"})
+        assert await sent.get() == {"type": f"lifespan.{word}.complete"}
         until_alone(any_redis, besides=connections)
     await living
 
 
 def test_an_app_without_a_lifespan_leaves_nothing_open(any_redis: Server) -> None:
-    """Each request of such a test client has an event loop of its own."""
+    """Each request of this test client has an event loop of its own."""
     client = TestClient(app_with(RedisStore(any_redis.url, timeout=2)))
     for left in range(99, 79, -1):
         assert client.get("/").headers["x-ratelimit-remaining"] == str(left)
@@ -197,32 +197,32 @@ logging.getLogger("asyncio").setLevel(logging.ERROR)  # it would report how busy
 store = RedisStore(sys.argv[1], timeout=5)
 limiter = Limiter("5/h", store=store)
 
-async def ask():
+async def check():
     assert (await limiter.try_acquire("a")).reason == "ok"
 """
 ENDS = {
-    "never closed": "asyncio.run(ask())",
+    "never closed": "asyncio.run(check())",
     "never closed, in one loop after the other": """
-        asyncio.run(ask())
-        asyncio.run(ask())
+        asyncio.run(check())
+        asyncio.run(check())
         """,
     "let go of while the loop runs": """
         async def main():
             global store, limiter
-            await ask()
+            await check()
             del store, limiter
             gc.collect()
             await asyncio.sleep(0)
         asyncio.run(main())
         """,
     "let go of after the loop": """
-        asyncio.run(ask())
+        asyncio.run(check())
         del store, limiter
         gc.collect()
         """,
     "with checks under way": """
         async def main():
-            await ask()
+            await check()
             tasks.extend(asyncio.ensure_future(limiter.try_acquire("b")) for _ in range(100))
             await asyncio.sleep(0)
         tasks = []
@@ -238,7 +238,7 @@ ENDS = {
     "in a daemon thread whose loop never ends": """
         done = threading.Event()
         async def main():
-            await ask()
+            await check()
             done.set()
             await asyncio.Event().wait()
         threading.Thread(target=lambda: asyncio.run(main()), daemon=True).start()
@@ -246,7 +246,7 @@ ENDS = {
         """,
     "in a loop that is stopped and closed by hand": """
         loop = asyncio.new_event_loop()
-        loop.run_until_complete(ask())
+        loop.run_until_complete(check())
         loop.run_until_complete(store.aclose())
         loop.close()
         """,

@@ -22,7 +22,7 @@ MOST_CONNECTIONS = 4
 pytestmark = pytest.mark.anyio
 
 
-async def asked(limiter: Limiter, keys: list[str]) -> list[Decision]:
+async def checked(limiter: Limiter, keys: list[str]) -> list[Decision]:
     """All at once."""
     return await asyncio.gather(*(limiter.try_acquire(key) for key in keys))
 
@@ -39,7 +39,7 @@ async def test_a_thousand_checks_at_once_are_a_few_calls_of_bounded_size(redis_s
         limiter = Limiter("5/h", store=store)
         before = calls(redis_server)
         with sizes_of_calls(redis_server) as sizes:
-            answers = await asked(limiter, keys(1000))
+            answers = await checked(limiter, keys(1000))
         assert {(answer.reason, answer.remaining) for answer in answers} == {("ok", 4)}
         assert calls(redis_server) - before == len(sizes) <= 20
         checks = [size // 2 for size in sizes]  # each with the key of its block and that of its bucket
@@ -47,11 +47,11 @@ async def test_a_thousand_checks_at_once_are_a_few_calls_of_bounded_size(redis_s
         assert max(checks) <= MOST_IN_A_CALL
 
 
-async def test_what_comes_during_a_call_travels_in_the_next_one(any_redis: Server) -> None:
+async def test_checks_that_come_during_a_call_travel_in_the_next_one(any_redis: Server) -> None:
     async with RedisStore(any_redis.url, timeout=2) as store:
         limiter = Limiter("100/h", store=store)
         with sizes_of_calls(any_redis) as sizes:
-            await asked(limiter, keys(50))
+            await checked(limiter, keys(50))
         assert sorted(size // 2 for size in sizes) == [1, 49]
 
 
@@ -73,12 +73,12 @@ async def test_different_verbs_limits_and_costs_travel_together(any_redis: Serve
             one.peek("b"),
         )
         assert calls(any_redis) - before == 2
-        said = [(each.reason, each.remaining) for each in answers if each is not None]
-        assert said == [("ok", 5), ("ok", 3), ("ok", 4), ("ok", 3), ("blocked", 0), ("ok", 5), ("ok", 5)]
+        results = [(each.reason, each.remaining) for each in answers if each is not None]
+        assert results == [("ok", 5), ("ok", 3), ("ok", 4), ("ok", 3), ("blocked", 0), ("ok", 5), ("ok", 5)]
 
 
 def test_a_lone_check_leaves_at_once_and_waits_for_no_timer(any_redis: Server) -> None:
-    """In an event loop whose time stands still no timer ever fires."""
+    """No timer fires in an event loop in which time stands still."""
 
     async def main() -> tuple[Decision, int]:
         async with RedisStore(any_redis.url) as store:
@@ -106,14 +106,14 @@ async def test_five_thousand_checks_at_once_take_few_connections_and_admit_exact
     async with RedisStore(redis_server.url, timeout=2) as store:
         limiter = Limiter("1000/day", store=store)
         before = connections_ever(redis_server)
-        answers = await asked(limiter, ["a"] * 5000)
+        answers = await checked(limiter, ["a"] * 5000)
         assert connections_ever(redis_server) - before - 1 <= MOST_CONNECTIONS - 1  # the first is open already
         assert len(clients(redis_server)) <= MOST_CONNECTIONS
         assert {answer.reason for answer in answers} == {"ok", "limited"}
         assert sum(answer.allowed for answer in answers) == 1000
 
 
-async def test_a_slow_server_is_not_given_more_connections_either(proxy: Proxy) -> None:
+async def test_a_slow_server_gets_no_more_connections_either(proxy: Proxy) -> None:
     async with RedisStore(proxy.url, timeout=10, deny_cache=0) as store:
         limiter = Limiter("1000/day", store=store)
 
@@ -126,7 +126,7 @@ async def test_a_slow_server_is_not_given_more_connections_either(proxy: Proxy) 
 
 
 @pytest.mark.parametrize("count", [60, 1000])
-async def test_who_comes_first_is_served_first_within_a_key(redis_server: Server, count: int) -> None:
+async def test_first_come_first_served_within_a_key(redis_server: Server, count: int) -> None:
     async with RedisStore(redis_server.url, timeout=2, deny_cache=0) as store:
         limiter = Limiter(f"{count // 2}/h", store=store)
         for n in range(5):
@@ -163,7 +163,7 @@ LIMITS = [TokenBucket("5/h"), LeakyBucket("5/h", queue=4), FixedWindow("5/h"), S
 
 
 async def spoil(limiter: Limiter, server: Server, *record: str | bytes, block: bool) -> None:
-    """Write something else where the block or the bucket of "bad" is kept."""
+    """Write something else where the block or the bucket of "bad" is stored."""
     server.command("FLUSHALL")
     await (limiter.block("bad", 60) if block else limiter.try_acquire("bad"))
     (name,) = (name for name in server.command("KEYS", "*") if not name.endswith(":probe"))
@@ -171,12 +171,12 @@ async def spoil(limiter: Limiter, server: Server, *record: str | bytes, block: b
     server.command(record[0], name, *record[1:])  # type: ignore[arg-type]
 
 
-async def ask_beside_bad(limiter: Limiter) -> list[bool]:
-    """Whether "bad" is let in, eight times; beside it, in the same calls, there are others, whose answers are right."""
+async def check_beside_bad(limiter: Limiter) -> list[bool]:
+    """Whether "bad" is let in, eight times; the answers of the others in the same calls are right."""
     let_in = []
     async with asyncio.timeout(10):
         for n in range(8):
-            first, *answers = await asked(limiter, ["first", "good", "bad", "fine"])
+            first, *answers = await checked(limiter, ["first", "good", "bad", "fine"])
             let_in.append(answers[1].allowed)
             for answer in (first, answers[0], answers[2]):
                 assert (answer.allowed, answer.remaining) == (n < 5, max(0, 4 - n))
@@ -186,14 +186,14 @@ async def ask_beside_bad(limiter: Limiter) -> list[bool]:
 
 @pytest.mark.parametrize("limit", LIMITS, ids=lambda limit: type(limit).__name__)
 @pytest.mark.parametrize("garbage", GARBAGE)
-async def test_garbage_spoils_its_own_check_only_and_lets_nobody_in_for_ever(
+async def test_garbage_spoils_its_own_check_only_and_does_not_open_the_limit(
     any_redis: Server, limit: Limit, garbage: str
 ) -> None:
     async with RedisStore(any_redis.url, timeout=2, deny_cache=0) as store:
         limiter = Limiter(limit, store=store)
         for block in (False, True):
             await spoil(limiter, any_redis, "SET", GARBAGE[garbage], block=block)
-            assert sum(await ask_beside_bad(limiter)) <= 5
+            assert sum(await check_beside_bad(limiter)) <= 5
 
 
 OTHERS = [("RPUSH", "a"), ("SADD", "a"), ("HSET", "a", "b"), ("ZADD", "1", "a"), ("XADD", "*", "a", "b")]
@@ -206,7 +206,7 @@ async def test_a_record_of_the_wrong_type_spoils_its_own_check_only(any_redis: S
             limiter = Limiter(limit, store=store)
             for block in (False, True):
                 await spoil(limiter, any_redis, *record, block=block)
-                assert sum(await ask_beside_bad(limiter)) <= 5
+                assert sum(await check_beside_bad(limiter)) <= 5
 
 
 @pytest.mark.parametrize("record", [("SET", "nan"), *OTHERS], ids=lambda record: record[0])

@@ -1,4 +1,4 @@
-"""RedisStore shows the behaviour of every store, on every kind of server that it can be given."""
+"""RedisStore shows the behaviour of every store, on every kind of server."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.stores import PATIENCE, new_store
 
 @pytest.fixture(scope="module")
 def steady_sentinels() -> Iterator[Sentinels]:
-    """Sentinels whose master stays the same."""
+    """Sentinels that keep their master."""
     with Sentinels() as sentinels:
         yield sentinels
 
@@ -82,7 +82,7 @@ async def test_by_the_server_s_clock_a_list_is_charged_all_or_nothing(timed: Red
 
 
 @pytest.mark.anyio
-async def test_by_the_server_s_clock_a_refund_gives_back_once_what_was_charged(timed: RedisStore) -> None:
+async def test_by_the_server_s_clock_a_refund_gives_the_charge_back_once(timed: RedisStore) -> None:
     for limit in SLOW:
         limiter = Limiter(limit, store=timed)
         await limiter.try_acquire("a")
@@ -108,7 +108,7 @@ async def test_by_the_server_s_clock_a_block_holds_until_it_is_lifted(timed: Red
 
 
 @pytest.mark.anyio
-async def test_by_the_server_s_clock_what_has_flowed_back_is_allowed_when_it_was_told(timed: RedisStore) -> None:
+async def test_by_the_server_s_clock_a_cost_is_allowed_after_its_retry_after(timed: RedisStore) -> None:
     for limit in (
         TokenBucket("1/50ms"),
         LeakyBucket("1/50ms", queue=0),

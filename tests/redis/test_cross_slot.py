@@ -1,4 +1,4 @@
-"""A list of limits whose buckets are in several slots of a cluster: all or nothing, and nothing lost."""
+"""A list of limits with buckets in several slots of a cluster: all or nothing, and nothing lost."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def test_a_refused_call_has_charged_none_of_the_limits(store: RedisStore, 
 
 
 @pytest.mark.anyio
-async def test_what_a_refusal_says_of_the_limits_that_did_not_refuse_is_that_they_are_not_charged(
+async def test_a_refusal_reports_the_limits_that_did_not_refuse_as_not_charged(
     store: RedisStore,
 ) -> None:
     for kind in (TokenBucket, FixedWindow, SlidingWindow):
@@ -51,7 +51,7 @@ async def test_what_a_refusal_says_of_the_limits_that_did_not_refuse_is_that_the
 
 
 @pytest.mark.anyio
-async def test_the_place_in_a_queue_is_given_back(store: RedisStore) -> None:
+async def test_the_place_in_a_queue_is_refunded(store: RedisStore) -> None:
     limiter = Limiter([LeakyBucket("1/s", queue=8), TokenBucket("2/day", scope="global")], store=store)
     answers = [await limiter.try_acquire("a") for _ in range(4)]
     assert [answer.delay for answer in answers] == [0.0, 1.0, 0.0, 0.0]
@@ -65,7 +65,7 @@ async def test_each_scope_has_its_buckets(store: RedisStore) -> None:
     for key, per in (("a", "x"), ("a", "y"), ("b", "x")):
         assert (await limiter.try_acquire(key, per=per)).allowed
     left = {(key, per): (await limiter.peek(key, per=per)).parts for key in "ab" for per in "xy"}
-    assert {who: [part.remaining for part in parts] for who, parts in left.items()} == {
+    assert {caller: [part.remaining for part in parts] for caller, parts in left.items()} == {
         ("a", "x"): [8, 6, 4],
         ("a", "y"): [8, 7, 4],
         ("b", "x"): [8, 6, 4],
@@ -109,9 +109,7 @@ async def test_a_blocked_key_is_charged_nothing_whatever_the_scopes(store: Redis
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("failing", ["shared", "global"])
-async def test_what_was_charged_before_a_failure_is_given_back(
-    cluster: Cluster, clock: ManualClock, failing: Scope
-) -> None:
+async def test_a_charge_before_a_failure_is_refunded(cluster: Cluster, clock: ManualClock, failing: Scope) -> None:
     async with new_store(cluster.url, clock=clock, prefix="spoilt", deny_cache=0) as store:
         await Limiter(TokenBucket("5/5s", scope=failing), store=store).try_acquire("a", per="x")
         ((owner, name),) = [

@@ -1,4 +1,4 @@
-"""A check is answered in time, whoever it travels with: its deadline begins when it comes; what is late is not sent."""
+"""A check is answered in time. Its deadline starts when it comes, and a check that is late is not sent."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ pytestmark = pytest.mark.anyio
 
 async def timed(limiter: Limiter, key: str = "a") -> tuple[Decision, float]:
     loop = asyncio.get_running_loop()
-    began = loop.time()
-    return await limiter.try_acquire(key), loop.time() - began
+    started = loop.time()
+    return await limiter.try_acquire(key), loop.time() - started
 
 
-def begun(limiter: Limiter, key: str = "a") -> asyncio.Task[tuple[Decision, float]]:
+def start(limiter: Limiter, key: str = "a") -> asyncio.Task[tuple[Decision, float]]:
     return asyncio.ensure_future(timed(limiter, key))
 
 
@@ -32,14 +32,14 @@ async def test_no_check_waits_for_a_silent_server_longer_than_the_timeout(proxy:
         limiter = Limiter("500/day", store=store)
         await limiter.peek("a")
         proxy.silence()
-        asked = [begun(limiter)]
+        tasks = [start(limiter)]
         for _ in range(3):
-            await asyncio.sleep(0.25)  # the spread of the arrivals is what this is about
-            asked += [begun(limiter) for _ in range(50)]
-        for decision, seconds in await asyncio.gather(*asked):
+            await asyncio.sleep(0.25)  # the arrivals have to be spread
+            tasks += [start(limiter) for _ in range(50)]
+        for decision, seconds in await asyncio.gather(*tasks):
             assert decision.reason == "degraded"
             assert seconds <= 1.0 + SLACK
-        assert asked[-1].result()[1] <= 0.25 + SLACK  # at the end of the first one's time it is known
+        assert tasks[-1].result()[1] <= 0.25 + SLACK  # the first one's deadline trips the breaker
         proxy.pass_through()
 
 
@@ -48,9 +48,9 @@ async def test_a_deadline_begins_when_the_check_comes_and_not_when_it_is_sent(pr
         limiter = Limiter("500/day", store=store)
         await limiter.peek("a")
         proxy.delay(1.3)
-        first = begun(limiter)
+        first = start(limiter)
         await asyncio.sleep(0)
-        second = begun(limiter)  # it is sent after 1.3 s, and its answer would come after 2.6 s
+        second = start(limiter)  # it is sent after 1.3 s, and its answer would come after 2.6 s
         assert (await first)[0].reason == "ok"
         decision, seconds = await second
         assert decision.reason == "degraded"
@@ -58,7 +58,7 @@ async def test_a_deadline_begins_when_the_check_comes_and_not_when_it_is_sent(pr
         proxy.pass_through()
 
 
-async def test_what_was_not_sent_in_time_is_never_sent(proxy: Proxy, any_redis: Server) -> None:
+async def test_a_check_that_was_not_sent_in_time_is_never_sent(proxy: Proxy, any_redis: Server) -> None:
     async with RedisStore(proxy.url, timeout=0.5) as store:
         limiter = Limiter("5000/day", store=store)
         await limiter.peek("a")
@@ -71,6 +71,6 @@ async def test_what_was_not_sent_in_time_is_never_sent(proxy: Proxy, any_redis: 
         async with asyncio.timeout(20):
             while (answer := await limiter.peek("a")).reason == "degraded":
                 await asyncio.sleep(0.01)
-        # What was under way when the silence began: a few calls at most, and the one that asks here.
+        # The calls that were under way when the silence started: a few at most, and the one of this test.
         assert calls(any_redis) - before <= MOST_CALLS + 1
         assert answer.remaining >= 5000 - MOST_CALLS * MOST_IN_A_CALL

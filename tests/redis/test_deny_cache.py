@@ -1,4 +1,4 @@
-"""What is refused without asking: only what Redis would refuse too, and never for longer than a second."""
+"""Refusals from the cache: only those that Redis would make too, and never for longer than a second."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ SECOND = 1_000_000
 FAST, SLOW = TokenBucket("5/5s"), TokenBucket("1/day")
 
 
-def said(limit: Limit, state: int | None, cost: int = 1, *, at: str, now_us: int = NOW) -> Decision:
-    """What Redis would have said of a bucket in this state."""
+def decision_of(limit: Limit, state: int | None, cost: int = 1, *, at: str, now_us: int = NOW) -> Decision:
+    """The decision of Redis for a bucket in this state."""
     allowed = limit.take(state, now_us, cost) is not None
     return Decision(Policy("x", limit), cost, state, now_us, allowed=allowed, bucket_key=at)
 
 
 def used_up(limit: TokenBucket, cost: int = 1, *, at: str, now_us: int = NOW) -> Decision:
-    return said(limit, now_us * limit.ticks + limit.depth, cost, at=at, now_us=now_us)
+    return decision_of(limit, now_us * limit.ticks + limit.depth, cost, at=at, now_us=now_us)
 
 
 def remembering(*wholes: Decision, keys: list[str], size: int = 10) -> DenyCache:
@@ -39,17 +39,17 @@ def remembering(*wholes: Decision, keys: list[str], size: int = 10) -> DenyCache
     return deny
 
 
-def test_a_refusal_is_repeated_with_what_is_left_of_its_wait() -> None:
+def test_a_refusal_is_repeated_with_the_rest_of_its_wait() -> None:
     deny = remembering(used_up(FAST, at="a"), keys=["block", "a"])
-    found = deny.find(["block", "a"], 1, NOW + 300_000)
-    assert found is not None
-    assert (found.allowed, found.reason, found.remaining) == (False, "cached", 0)
-    assert (found.retry_us, found.reset_us) == (700_000, 4_700_000)
-    assert found == found.parts[0]
+    refusal = deny.find(["block", "a"], 1, NOW + 300_000)
+    assert refusal is not None
+    assert (refusal.allowed, refusal.reason, refusal.remaining) == (False, "cached", 0)
+    assert (refusal.retry_us, refusal.reset_us) == (700_000, 4_700_000)
+    assert refusal == refusal.parts[0]
 
 
 def test_a_refusal_ends_when_the_call_would_be_allowed() -> None:
-    deny = remembering(said(FAST, NOW + 4_300_000, at="a"), keys=["block", "a"])
+    deny = remembering(decision_of(FAST, NOW + 4_300_000, at="a"), keys=["block", "a"])
     assert deny.find(["block", "a"], 1, NOW + 299_999) is not None
     assert deny.find(["block", "a"], 1, NOW + 300_000) is None
     assert len(deny) == 0
@@ -63,7 +63,7 @@ def test_a_refusal_ends_after_a_second_however_long_the_wait() -> None:
 
 def test_a_refusal_ends_earlier_by_the_time_that_its_answer_took() -> None:
     deny = DenyCache(10)
-    deny.remember(["block", "a"], said(FAST, NOW + 4_300_000, at="a"), NOW - 200_000, NOW)
+    deny.remember(["block", "a"], decision_of(FAST, NOW + 4_300_000, at="a"), NOW - 200_000, NOW)
     assert deny.find(["block", "a"], 1, NOW + 99_999) is not None
     assert deny.find(["block", "a"], 1, NOW + 100_000) is None
 
@@ -75,56 +75,58 @@ def test_a_smaller_cost_and_another_bucket_are_not_refused() -> None:
     assert deny.find(["block", "a"], 3, NOW) is not None
 
 
-def test_a_higher_cost_is_told_its_own_wait() -> None:
+def test_a_higher_cost_gets_its_own_wait() -> None:
     deny = remembering(used_up(FAST, 1, at="a"), keys=["block", "a"])
-    found = deny.find(["block", "a"], 4, NOW + 100_000)
-    assert found is not None
-    assert (found.cost, found.retry_us) == (4, 3_900_000)
+    refusal = deny.find(["block", "a"], 4, NOW + 100_000)
+    assert refusal is not None
+    assert (refusal.cost, refusal.retry_us) == (4, 3_900_000)
 
 
-def test_the_longest_wait_is_told_and_every_part_of_the_same_call() -> None:
-    whole = Decision.combine([used_up(FAST, at="a"), used_up(SLOW, at="b"), said(FixedWindow("9/h"), None, at="c")])
+def test_the_longest_wait_is_reported_and_every_part_of_the_same_call() -> None:
+    whole = Decision.combine(
+        [used_up(FAST, at="a"), used_up(SLOW, at="b"), decision_of(FixedWindow("9/h"), None, at="c")]
+    )
     deny = remembering(whole, keys=["block", "a", "b", "c"])
     assert len(deny) == 2
-    found = deny.find(["block", "a", "b", "c"], 1, NOW + 400_000)
-    assert found is not None
-    assert found.limit == 1
-    assert found.retry_us == 86_400 * SECOND - 400_000
-    assert [part.remaining for part in found.parts] == [0, 0, 9]
-    assert [part.allowed for part in found.parts] == [False, False, True]
+    refusal = deny.find(["block", "a", "b", "c"], 1, NOW + 400_000)
+    assert refusal is not None
+    assert refusal.limit == 1
+    assert refusal.retry_us == 86_400 * SECOND - 400_000
+    assert [part.remaining for part in refusal.parts] == [0, 0, 9]
+    assert [part.allowed for part in refusal.parts] == [False, False, True]
 
 
-def test_of_two_refusals_the_longer_wait_is_told() -> None:
+def test_of_two_refusals_the_longer_wait_is_reported() -> None:
     deny = DenyCache(10)
     deny.remember(["block of b", "of b", "of all"], used_up(FAST, at="of b"), NOW, NOW)
     deny.remember(["block of a", "of a", "of all"], used_up(SLOW, at="of all"), NOW, NOW)
     deny.remember(["block of c", "of c", "of all"], used_up(FAST, at="of c"), NOW, NOW)
     for key in "bc":
-        found = deny.find([f"block of {key}", f"of {key}", "of all"], 1, NOW)
-        assert found is not None
-        assert found.limit == 1
+        refusal = deny.find([f"block of {key}", f"of {key}", "of all"], 1, NOW)
+        assert refusal is not None
+        assert refusal.limit == 1
 
 
-def test_somebody_else_is_told_of_the_shared_bucket_only() -> None:
-    whole = Decision.combine([said(FAST, None, at="of a"), used_up(SLOW, at="of all")])
+def test_another_key_gets_the_refusal_of_the_shared_bucket_only() -> None:
+    whole = Decision.combine([decision_of(FAST, None, at="of a"), used_up(SLOW, at="of all")])
     deny = remembering(whole, keys=["block of a", "of a", "of all"])
-    found = deny.find(["block of b", "of b", "of all"], 1, NOW)
-    assert found is not None
-    assert found.parts == (found,)
-    assert found.limit == 1
+    refusal = deny.find(["block of b", "of b", "of all"], 1, NOW)
+    assert refusal is not None
+    assert refusal.parts == (refusal,)
+    assert refusal.limit == 1
 
 
 def test_a_block_is_remembered_like_a_bucket() -> None:
-    decision = Decision.blocked([said(FAST, None, at="a")], 60 * SECOND, "block")
+    decision = Decision.blocked([decision_of(FAST, None, at="a")], 60 * SECOND, "block")
     deny = remembering(decision, keys=["block", "a"])
-    found = deny.find(["block", "a"], 1, NOW + 250_000)
-    assert found is not None
-    assert (found.remaining, found.retry_us, found.reset_us) == (0, 59_750_000, 59_750_000)
+    refusal = deny.find(["block", "a"], 1, NOW + 250_000)
+    assert refusal is not None
+    assert (refusal.remaining, refusal.retry_us, refusal.reset_us) == (0, 59_750_000, 59_750_000)
 
 
-def test_what_is_forgotten_is_asked_again() -> None:
+def test_a_forgotten_refusal_is_checked_again() -> None:
     deny = remembering(used_up(FAST, at="a"), keys=["block", "a"])
-    deny.forget(["block", "a", "never heard of"])
+    deny.forget(["block", "a", "unknown"])
     assert deny.find(["block", "a"], 1, NOW) is None
 
 
@@ -153,23 +155,23 @@ async def store(any_redis: Server) -> AsyncIterator[RedisStore]:
 async def test_a_flood_of_refused_calls_asks_redis_once_a_second(any_redis: Server, store: RedisStore) -> None:
     limiter = Limiter("1/day", store=store)
     await limiter.try_acquire("a")
-    begun = time.monotonic()
+    started = time.monotonic()
     answers = [await limiter.try_acquire("a") for _ in range(1_000)]
-    seconds = time.monotonic() - begun
+    seconds = time.monotonic() - started
     assert {answer.reason for answer in answers} == {"limited", "cached"}
     assert calls_of_the_script(any_redis) <= 3 + seconds
 
 
 @pytest.mark.anyio
-async def test_whoever_peeks_or_waits_is_told_by_redis(any_redis: Server, store: RedisStore) -> None:
+async def test_peek_and_acquire_are_answered_by_redis(any_redis: Server, store: RedisStore) -> None:
     limiter = Limiter("1/300ms", store=store)
     await limiter.try_acquire("a")
     await limiter.try_acquire("a")
-    asked = calls_of_the_script(any_redis)
+    calls_before = calls_of_the_script(any_redis)
     assert (await limiter.peek("a")).reason == "limited"
-    assert calls_of_the_script(any_redis) == asked + 1
+    assert calls_of_the_script(any_redis) == calls_before + 1
     assert (await limiter.acquire("a", timeout=10)).reason == "ok"
-    assert calls_of_the_script(any_redis) >= asked + 2
+    assert calls_of_the_script(any_redis) >= calls_before + 2
 
 
 @pytest.mark.anyio
@@ -215,7 +217,7 @@ async def test_a_refusal_that_was_on_its_way_when_its_key_was_reset_is_not_remem
 
 
 @pytest.mark.anyio
-async def test_a_cheaper_call_that_was_allowed_puts_an_end_to_what_a_dearer_one_was_told(any_redis: Server) -> None:
+async def test_a_cheaper_call_that_was_allowed_removes_the_refusal_of_a_dearer_one(any_redis: Server) -> None:
     async with new_store(any_redis.url, clock=ManualClock()) as store:
         limiter = Limiter("5/5s", store=store)
         await limiter.try_acquire("a", cost=3)
@@ -225,7 +227,7 @@ async def test_a_cheaper_call_that_was_allowed_puts_an_end_to_what_a_dearer_one_
 
 
 @pytest.mark.anyio
-async def test_a_block_is_told_in_place_of_a_remembered_refusal(any_redis: Server) -> None:
+async def test_a_block_is_reported_in_place_of_a_cached_refusal(any_redis: Server) -> None:
     async with new_store(any_redis.url, clock=ManualClock()) as store:
         limiter = Limiter("5/5s", store=store)
         for _ in range(6):
@@ -235,7 +237,7 @@ async def test_a_block_is_told_in_place_of_a_remembered_refusal(any_redis: Serve
 
 
 @pytest.mark.anyio
-async def test_the_cache_keeps_no_more_than_it_is_told(any_redis: Server) -> None:
+async def test_the_cache_holds_no_more_than_its_size(any_redis: Server) -> None:
     async with new_store(any_redis.url, deny_cache=10) as store:
         limiter = Limiter("1/day", store=store)
         for n in range(50):

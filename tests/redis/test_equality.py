@@ -21,12 +21,12 @@ from tests.support.traces import (
     SCOPES,
     STARTS,
     STEPS,
-    Ask,
+    Check,
     Duel,
     Move,
+    Pair,
     Refund,
     Step,
-    Told,
     TraceClock,
     lists_of,
     public,
@@ -36,7 +36,7 @@ from tests.support.traces import (
 TRACES, FORWARD_TRACES = traces_of(STEPS), traces_of(FORWARD)
 OTHERS = KINDS[1:]
 
-Play = Callable[[Sequence[Limit], int, Sequence[Step]], list[Told]]
+Play = Callable[[Sequence[Limit], int, Sequence[Step]], list[Pair]]
 
 
 @contextmanager
@@ -45,9 +45,9 @@ def playing(url: str, *, deny_cache: int = 0) -> Iterator[Play]:
     clock = TraceClock()
     store = new_store(url, clock=clock, deny_cache=deny_cache)
 
-    def play(limits: Sequence[Limit], start_us: int, trace: Sequence[Step]) -> list[Told]:
+    def play(limits: Sequence[Limit], start_us: int, trace: Sequence[Step]) -> list[Pair]:
         clock.begin(start_us)
-        if store.is_cluster or deny_cache:  # of what is asked at once, not all is decided in the order of asking
+        if store.is_cluster or deny_cache:  # checks that are sent together may be decided in another order
             trace = [one for step in trace for one in (step, Move(0))]
         return runner.run(Duel(limits, clock, store).play(trace))
 
@@ -59,8 +59,8 @@ def playing(url: str, *, deny_cache: int = 0) -> Iterator[Play]:
             runner.run(store.aclose())
 
 
-def assert_equal(told: Sequence[Told]) -> None:
-    for memory, redis in told:
+def assert_equal(pairs: Sequence[Pair]) -> None:
+    for memory, redis in pairs:
         assert redis == memory
         assert public(redis) == public(memory)
 
@@ -95,53 +95,53 @@ def test_other_servers_decide_as_in_memory(fresh_server: Callable[[str], Server]
     compare(fresh_server(kind).url, lists_of(ALL), examples=100)
 
 
-# What chance meets too seldom. A bucket that is found to be full stays so, whatever the clock does next.
+# Cases that chance reaches too seldom. A bucket that was seen full stays full, wherever the clock moves.
 
 A = ("a", "")
 CASES: dict[str, tuple[Limit, list[Step]]] = {
     "a record is ahead by a fraction of a microsecond": (
         TokenBucket("7/s"),
-        [Ask(A, 1), Move(-857_143), Ask(A, 1)],
+        [Check(A, 1), Move(-857_143), Check(A, 1)],
     ),
     "a record is as far ahead as it may be": (
         TokenBucket("7/s"),
-        [Ask(A, 1), Move(-857_142), Ask(A, 1)],
+        [Check(A, 1), Move(-857_142), Check(A, 1)],
     ),
     "the window of a refunded charge is over": (
         FixedWindow("5/5s"),
-        [Ask(A, 1), Ask(A, 1), Move(5_000_000), Refund(0), Move(-1), Ask(A, 1)],
+        [Check(A, 1), Check(A, 1), Move(5_000_000), Refund(0), Move(-1), Check(A, 1)],
     ),
     "the window of another refunded charge is over": (
         FixedWindow("5/5s"),
-        [Ask(A, 1), Move(5_000_000), Ask(A, 2), Move(5_000_000), Refund(1), Move(-1), Ask(A, 1)],
+        [Check(A, 1), Move(5_000_000), Check(A, 2), Move(5_000_000), Refund(1), Move(-1), Check(A, 1)],
     ),
     "a refund finds a window in the future": (
         FixedWindow("5/5s"),
-        [Ask(A, 1), Move(6_000_000), Ask(A, 2), Move(-3_000_000), Refund(1), Move(3_000_000), Ask(A, 1)],
+        [Check(A, 1), Move(6_000_000), Check(A, 2), Move(-3_000_000), Refund(1), Move(3_000_000), Check(A, 1)],
     ),
     "a refund finds its own window in the future": (
         FixedWindow("5/5s"),
-        [Ask(A, 1), Ask(A, 2), Move(-3_000_000), Refund(1), Move(3_000_000), Ask(A, 1)],
+        [Check(A, 1), Check(A, 2), Move(-3_000_000), Refund(1), Move(3_000_000), Check(A, 1)],
     ),
     "a refund finds a queue in the future": (
         LeakyBucket("5/5s", queue=4),
-        [Ask(A, 1), Ask(A, 2), Move(-3_000_000), Refund(1), Move(3_000_000), Ask(A, 1)],
+        [Check(A, 1), Check(A, 2), Move(-3_000_000), Refund(1), Move(3_000_000), Check(A, 1)],
     ),
     "a refund finds a queue that is longer by less than a microsecond": (
         LeakyBucket("7000/3ms", queue=60),
-        [Ask(A, 1), Ask(A, 1), Move(0), Refund(1), Ask(A, 1)],
+        [Check(A, 1), Check(A, 1), Move(0), Refund(1), Check(A, 1)],
     ),
     "a refund finds an empty queue": (
         LeakyBucket("5/5s", queue=4),
-        [Ask(A, 1), Ask(A, 2), Move(3_000_000), Refund(1), Move(-1), Ask(A, 1)],
+        [Check(A, 1), Check(A, 2), Move(3_000_000), Refund(1), Move(-1), Check(A, 1)],
     ),
     "a refund finds a full bucket": (
         TokenBucket("5/5s"),
-        [Ask(A, 1), Ask(A, 2), Move(5_000_000), Refund(1), Move(-1), Ask(A, 1)],
+        [Check(A, 1), Check(A, 2), Move(5_000_000), Refund(1), Move(-1), Check(A, 1)],
     ),
     "a refund finds calls that are not counted any more": (
         SlidingWindow("5/5s"),
-        [Ask(A, 1), Ask(A, 2), Move(-1), Refund(1), Move(1), Ask(A, 1)],
+        [Check(A, 1), Check(A, 2), Move(-1), Refund(1), Move(1), Check(A, 1)],
     ),
 }
 
@@ -162,7 +162,7 @@ def test_a_cluster_decides_as_in_memory(cluster: Cluster, scope: Scope) -> None:
     compare(cluster.url, one_of(together) | lists_of(together), examples=100)
 
 
-def test_a_list_spread_over_a_cluster_allows_and_charges_what_memory_does(cluster: Cluster) -> None:
+def test_a_list_across_slots_allows_and_charges_as_memory_does(cluster: Cluster) -> None:
     with playing(cluster.url) as play:
 
         @settings(max_examples=200)
@@ -187,7 +187,7 @@ def by_bucket(decision: Decision) -> dict[str, Decision]:
 
 
 @pytest.mark.parametrize("lists", [False, True], ids=["one limit", "lists of limits"])
-def test_what_is_remembered_is_refused_in_memory_too(any_redis: Server, lists: bool) -> None:
+def test_a_cached_refusal_is_refused_in_memory_too(any_redis: Server, lists: bool) -> None:
     cached = 0
     with playing(any_redis.url, deny_cache=10_000) as play:
 
@@ -204,11 +204,11 @@ def test_what_is_remembered_is_refused_in_memory_too(any_redis: Server, lists: b
                 assert_is_the_word_of_a_limit(redis, memory)
 
         refusals_are_true()
-    assert cached > 100, "the traces never met a remembered refusal"
+    assert cached > 100, "the traces reached too few cached refusals"
 
 
 def assert_is_the_word_of_a_limit(cached: Decision, memory: Decision) -> None:
-    """It says what memory says of the limit that refused: of that bucket, or of the key's block."""
+    """It reports the limit that refused as memory does: that bucket, or the key's block."""
     if memory.reason != "blocked":
         theirs = by_bucket(memory)[cached.bucket]
         assert not theirs.allowed
@@ -216,4 +216,4 @@ def assert_is_the_word_of_a_limit(cached: Decision, memory: Decision) -> None:
         assert cached.measure == theirs.measure or len(memory.parts) > 1
     elif cached.scope == "user":
         assert cached.retry_us >= memory.retry_us
-    # else it was somebody else who met the full bucket, and whether this key is blocked was not asked
+    # else the refusal was another key's, and this key's block was not checked

@@ -12,7 +12,7 @@ from tests.support.servers import Server
 
 pytestmark = pytest.mark.anyio
 
-PATIENCE = 10.0  # seconds; the servers are asked over a busy machine
+PATIENCE = 10.0  # seconds; the machine may be busy
 
 
 @pytest.mark.parametrize(
@@ -26,13 +26,13 @@ async def test_a_server_that_may_forget_buckets_is_warned_of_once(maxmemory: str
         for _ in range(2):
             async with store:
                 assert (await Limiter("10/minute", store=store).try_acquire("ada")).reason == "ok"
-    told = [warning for warning in caught if issubclass(warning.category, RateLimitWarning)]
-    assert len(told) == warned
-    assert all(f"ARL110 a Redis that may forget buckets: 127.0.0.1:{server.port}" in str(w.message) for w in told)
-    assert all(policy in str(warning.message) for warning in told)
+    reported = [warning for warning in caught if issubclass(warning.category, RateLimitWarning)]
+    assert len(reported) == warned
+    assert all(f"ARL110 a Redis that may forget buckets: 127.0.0.1:{server.port}" in str(w.message) for w in reported)
+    assert all(policy in str(warning.message) for warning in reported)
 
 
-async def test_such_a_warning_is_no_error_where_warnings_are_errors() -> None:
+async def test_the_warning_is_no_error_where_warnings_are_errors() -> None:
     with Server(maxmemory="100mb", maxmemory_policy="allkeys-lru") as server:
         async with RedisStore(server.url, timeout=PATIENCE) as store:
             assert (await Limiter("10/minute", store=store).try_acquire("ada")).reason == "ok"

@@ -1,11 +1,11 @@
-"""Sentinel puts a replica in the place of a master that was killed, and a busy site does not fall over."""
+"""Sentinel puts a replica in the place of a master that was killed, and a busy app goes on."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 
-from tests.support.app_server import Site, reasons
+from tests.support.app_server import AppServer, reasons
 from tests.support.servers import Sentinels, wait_until
 
 CLIENTS = 200
@@ -17,7 +17,7 @@ def test_a_failover_under_load_is_followed(
 ) -> None:
     old = sentinels.master()
     moments: list[float] = []
-    with Site(sentinels.url, timeout=1.0) as site:
+    with AppServer(sentinels.url, timeout=1.0) as app_server:
 
         def fail_over() -> None:
             time.sleep(1.0)
@@ -25,23 +25,23 @@ def test_a_failover_under_load_is_followed(
             old.kill()
             sentinels.wait_for_new_master(old)
             moments.append(time.monotonic())
-            wait_until(lambda: [event.kind for event in site.events] == ["down", "up"], "the new master decides")
+            wait_until(lambda: [event.kind for event in app_server.events] == ["down", "up"], "the new master decides")
             moments.append(time.monotonic())
             time.sleep(1.0)
 
-        answers = site.ask_all_along(CLIENTS, fail_over)
+        answers = app_server.request_throughout(CLIENTS, fail_over)
         new = sentinels.master()
-        assert site.ask(("/", "ada"))[0].headers["x-ratelimit-remaining"] == "79"
-        assert site.left(new.url, "ada") == [79]
-        assert len(site.said) == 2
-        assert site.failures == []
+        assert app_server.request(("/", "ada"))[0].headers["x-ratelimit-remaining"] == "79"
+        assert app_server.left(new.url, "ada") == [79]
+        assert len(app_server.logged) == 2
+        assert app_server.failures == []
     killed, elected, recovered = moments
     record_property("seconds until there was a new master", round(elected - killed, 3))
-    record_property("seconds until the site had recovered", round(recovered - killed, 3))
+    record_property("seconds until the app had recovered", round(recovered - killed, 3))
     print(f"\nA new master after {elected - killed:.2f} s, recovered after {recovered - killed:.2f} s")  # noqa: T201
     assert new is not old
     assert {answer.status for answer in answers} == {200}
-    assert reasons(answer for answer in answers if answer.asked + answer.seconds < killed) == {"ok"}
-    assert reasons(answer for answer in answers if answer.asked > recovered) == {"ok"}
-    assert "degraded" in reasons(answer for answer in answers if killed < answer.asked < elected)
+    assert reasons(answer for answer in answers if answer.sent_at + answer.seconds < killed) == {"ok"}
+    assert reasons(answer for answer in answers if answer.sent_at > recovered) == {"ok"}
+    assert "degraded" in reasons(answer for answer in answers if killed < answer.sent_at < elected)
     assert recovered - elected < BOUND

@@ -1,4 +1,4 @@
-"""Who decides while Redis cannot: for each limit what its `outage` says, and as it was when Redis was last heard of."""
+"""Decisions while Redis cannot answer: by each limit's `outage`, starting from the last states of Redis."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ async def test_memory_decides_and_says_so(alone: RedisStore, clock: ManualClock)
 
 
 @pytest.mark.anyio
-async def test_what_was_charged_to_memory_is_given_back_there(alone: RedisStore) -> None:
+async def test_a_charge_in_memory_is_refunded_there(alone: RedisStore) -> None:
     limiter = Limiter(["5/day", TokenBucket("9/day", scope="global")], store=alone)
     charged = await limiter.try_acquire("a", 3)
     for _ in range(2):
@@ -81,7 +81,7 @@ async def test_a_refund_never_fails(alone: RedisStore, mortal: Server) -> None:
 
 
 @pytest.mark.anyio
-async def test_everybody_may_pass_and_nobody_counts(nowhere: str) -> None:
+async def test_open_allows_every_call_and_counts_none(nowhere: str) -> None:
     async with new_store(nowhere, outage="open") as store:
         limiter = Limiter(["1/day", SlidingWindow("1/day")], store=store)
         for answer in [await limiter.try_acquire("a") for _ in range(20)]:
@@ -90,17 +90,17 @@ async def test_everybody_may_pass_and_nobody_counts(nowhere: str) -> None:
 
 
 @pytest.mark.anyio
-async def test_nobody_may_pass_and_the_error_says_why(nowhere: str) -> None:
+async def test_closed_allows_no_call_and_the_error_names_the_cause(nowhere: str) -> None:
     async with new_store(nowhere, outage="closed") as store:
         limiter = Limiter("1/day", store=store)
-        for ask in (limiter.try_acquire, limiter.peek, limiter.acquire):
+        for verb in (limiter.try_acquire, limiter.peek, limiter.acquire):
             with pytest.raises(StoreUnavailable, match="Redis cannot answer") as caught:
-                await ask("a")
+                await verb("a")
             assert caught.value.__cause__ is not None
 
 
 @pytest.mark.anyio
-async def test_a_limit_may_say_otherwise_than_the_store(nowhere: str) -> None:
+async def test_a_limit_s_own_outage_overrides_the_store_s(nowhere: str) -> None:
     async with new_store(nowhere, outage="closed") as store:
         local = Limiter(TokenBucket("2/day", outage="local"), store=store)
         assert [(await local.try_acquire("a")).allowed for _ in range(3)] == [True, True, False]
@@ -127,7 +127,7 @@ async def test_in_a_list_each_limit_goes_its_own_way(nowhere: str, first: str) -
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("limit", KINDS, ids=repr)
-async def test_memory_goes_on_from_what_redis_said_last(mortal: Server, limit: Limit) -> None:
+async def test_memory_goes_on_from_the_last_states_of_redis(mortal: Server, limit: Limit) -> None:
     async with new_store(mortal.url, outage="local") as store:
         limiter = Limiter(limit, store=store)
         await limiter.try_acquire("used", 4)
@@ -142,7 +142,7 @@ async def test_memory_goes_on_from_what_redis_said_last(mortal: Server, limit: L
 
 
 @pytest.mark.anyio
-async def test_memory_knows_who_was_blocked_if_redis_has_said_so(mortal: Server) -> None:
+async def test_memory_knows_the_blocks_that_redis_has_reported(mortal: Server) -> None:
     async with new_store(mortal.url, outage="local") as store:
         limiter = Limiter("5/day", store=store)
         await limiter.block("a", 600)

@@ -24,13 +24,13 @@ PATIENCE = 30.0  # seconds until a hanging test fails
 
 
 @pytest.fixture(autouse=True)
-def nobody_else(any_redis: Server) -> None:
-    """What an earlier test may have left open is no business of the next one."""
+def no_other_client(any_redis: Server) -> None:
+    """Close the connections that an earlier test may have left open."""
     any_redis.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
 
 
 def in_threads(count: int, work: Callable[[], list[Decision]]) -> list[list[Decision]]:
-    """What each of so many threads says, which begin together."""
+    """The answers of each of `count` threads, which start together."""
     barrier = threading.Barrier(count)
 
     def run() -> list[Decision]:
@@ -42,7 +42,7 @@ def in_threads(count: int, work: Callable[[], list[Decision]]) -> list[list[Deci
 
 
 def check_all(answers: list[list[Decision]], limit: int) -> None:
-    """Exactly the limit, each charged to what the others had left."""
+    """Exactly the limit, each charged after the others."""
     everything = [answer for of_one in answers for answer in of_one]
     assert {answer.reason for answer in everything} <= {"ok", "limited", "cached"}
     assert sorted(answer.remaining for answer in everything if answer.allowed) == list(range(limit))
@@ -89,7 +89,7 @@ def test_64_threads_without_a_loop_admit_exactly_the_limit(any_redis: Server) ->
     before = connections_ever(any_redis)
     use()
     assert connections_ever(any_redis) - before - 1 <= 4
-    gc.collect()  # nobody uses it any more
+    gc.collect()  # it has no user any more
     until_alone(any_redis)
 
 
@@ -153,25 +153,25 @@ from asgi_ratelimit.redis import RedisStore
 store = RedisStore(sys.argv[1], timeout=5)
 limiter = Limiter("1000/day", store=store)
 
-async def ask(times):
+async def check(times):
     async with store:
         return [(await limiter.try_acquire("a")).reason for _ in range(times)]
 
-async def ask_for_ever(reasons):
+async def check_for_ever(reasons):
     while True:
         reasons.append((await limiter.try_acquire("a")).reason)
         reasons += [each.reason for each in await asyncio.gather(*(limiter.try_acquire("a") for _ in range(5)))]
 
 def child():
     gc.collect()
-    assert asyncio.run(ask(20)) == ["ok"] * 20
-    assert asyncio.run(ask(20)) == ["ok"] * 20
+    assert asyncio.run(check(20)) == ["ok"] * 20
+    assert asyncio.run(check(20)) == ["ok"] * 20
     gc.collect()
 
 async def main():
     reasons = []
     await limiter.try_acquire("a")
-    asking = asyncio.create_task(ask_for_ever(reasons))
+    checking = asyncio.create_task(check_for_ever(reasons))
     for n in range(3):
         while len(reasons) < 20 * (n + 1):
             await asyncio.sleep(0)
@@ -180,8 +180,8 @@ async def main():
         FORK()
         assert (await flying).reason == "ok"
         reasons += ["ok"]
-    asking.cancel()
-    await asyncio.wait([asking])
+    checking.cancel()
+    await asyncio.wait([checking])
     assert set(reasons) == {"ok"}, set(reasons)
     left = (await limiter.peek("a")).remaining
     await store.aclose()
@@ -213,7 +213,7 @@ for n in range(3):
     pid = os.fork()
     if not pid:
         child()
-        assert loop.run_until_complete(ask(20)) == ["ok"] * 20  # the loop is inherited, the connection is its own
+        assert loop.run_until_complete(check(20)) == ["ok"] * 20  # the loop is inherited, the connection is its own
         sys.exit(0)  # an end like any other, with all that it inherited
     assert os.waitpid(pid, 0)[1] == 0
     assert loop.run_until_complete(limiter.try_acquire("a")).reason == "ok"

@@ -38,7 +38,7 @@ TEXTS = st.text(max_size=8) | st.text(alphabet="{}*\n:0123456789\udcff", max_siz
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("secret", [None, "secret", b"\xff" * 200])
-async def test_what_a_user_wrote_is_in_no_name(any_redis: Server, secret: str | bytes | None) -> None:
+async def test_no_text_of_a_user_is_in_a_name(any_redis: Server, secret: str | bytes | None) -> None:
     limits = [TokenBucket("9/day"), SlidingWindow("9/day", scope="shared"), FixedWindow("9/day", scope="global")]
     async with new_store(any_redis.url, prefix="pre", secret=secret) as store:
         for text in HOSTILE:
@@ -68,21 +68,21 @@ async def test_a_key_of_any_characters_has_buckets_of_its_own(any_redis: Server,
 def test_different_texts_have_different_tags(some: list[str], others: list[str], text: str, other: str) -> None:
     namer = Namer("pre", b"")
     same = (some, text) == (others, other)
-    assert (namer.tag(namer.begun(*some), text) == namer.tag(namer.begun(*others), other)) == same
+    assert (namer.tag(namer.start(*some), text) == namer.tag(namer.start(*others), other)) == same
 
 
 @given(TEXTS, TEXTS, TEXTS)
 def test_names_of_one_tag_are_in_one_slot(text: str, one: str, other: str) -> None:
     namer = Namer("pre", b"secret")
-    tag = namer.tag(namer.begun("limiter"), text)
-    rests = [namer.tag(namer.begun(), rest) for rest in (one, other)]
+    tag = namer.tag(namer.start("limiter"), text)
+    rests = [namer.tag(namer.start(), rest) for rest in (one, other)]
     assert len({key_slot(namer.name(tag, rest).encode()) for rest in ("block", *rests)}) == 1
     assert key_slot(namer.name(tag, "block").encode()) == key_slot(tag.encode())
 
 
 def test_a_secret_makes_other_names_and_its_end_counts_too() -> None:
     secrets = [b"", b"a", b"b", b"x" * 64, b"x" * 65, b"x" * 64 + b"y", b"x" * 100]
-    tags = {Namer("pre", secret).tag(Namer("pre", secret).begun("limiter"), "user:1") for secret in secrets}
+    tags = {Namer("pre", secret).tag(Namer("pre", secret).start("limiter"), "user:1") for secret in secrets}
     assert len(tags) == len(secrets)
 
 

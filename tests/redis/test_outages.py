@@ -13,7 +13,7 @@ from tests.support.outage import AT_ONCE, USED, Case, Seen, lived_through
 from tests.support.servers import KINDS
 
 SLACK = 4.0  # seconds for which a small machine may be busy with something else; without a deadline it were ten
-LET_IN = {"/": 80 - USED, "/own": 40 - USED}  # by a store in memory that knows what was used before
+LET_IN = {"/": 80 - USED, "/own": 40 - USED}  # by a store in memory that has the earlier charges
 
 MODE_MATTERS = (faults.refused, faults.silent, faults.cut, faults.full)  # each fails in another place
 WORDS_MATTER = (faults.replica, faults.full, faults.busy)  # which are not the same in every server
@@ -33,7 +33,7 @@ def slowest(answers: list[Answer]) -> float:
     return max(answer.seconds for answer in answers)
 
 
-def test_nobody_is_given_an_error_of_the_server(seen: Seen) -> None:
+def test_no_client_gets_an_error_of_the_server(seen: Seen) -> None:
     assert {answer.status for answer in seen.answers} <= {200, 429, 503}
     assert seen.failures == []
 
@@ -49,7 +49,7 @@ def test_the_answers_are_those_of_the_mode(seen: Seen) -> None:
         assert statuses(seen.during, path) == expected[seen.case.mode]
 
 
-def test_all_of_them_say_that_it_was_not_redis(seen: Seen) -> None:
+def test_every_decision_reports_that_it_was_not_redis(seen: Seen) -> None:
     assert reasons(seen.during + seen.others) == (set() if seen.case.mode == "closed" else {"degraded"})
 
 
@@ -61,7 +61,7 @@ def test_a_503_says_when_to_come_again(seen: Seen) -> None:
         assert "x-ratelimit-limit" not in answer.headers
 
 
-def test_nobody_waits_longer_than_the_deadline(seen: Seen) -> None:
+def test_no_client_waits_longer_than_the_deadline(seen: Seen) -> None:
     assert slowest(seen.during) <= seen.case.timeout + slowest(seen.healthy) + SLACK
     assert slowest(seen.others) <= slowest(seen.healthy) + SLACK
 
@@ -73,24 +73,24 @@ def test_redis_is_not_dialled_for_each_request(seen: Seen) -> None:
 def test_afterwards_the_buckets_in_redis_count(seen: Seen) -> None:
     assert reasons(seen.after) <= {"ok", "limited"}
     assert int(seen.after[0].headers["x-ratelimit-remaining"]) == seen.ada_left
-    if seen.case.fault in faults.HEARD:
+    if seen.case.fault in faults.RECEIVED:
         assert 0 <= seen.ada_left < 80 - USED
     else:
         assert seen.ada_left == (79 if seen.case.fault is faults.killed else 80 - USED - 1)
 
 
-def test_a_server_that_is_known_to_be_down_is_asked_nothing(seen: Seen) -> None:
+def test_a_server_that_is_down_receives_nothing(seen: Seen) -> None:
     assert seen.cid_left == 80
 
 
-def test_it_is_told_once_that_redis_is_down_and_once_that_it_is_back(seen: Seen) -> None:
+def test_one_event_says_that_redis_is_down_and_one_that_it_is_back(seen: Seen) -> None:
     down, up = seen.events
     assert (down.kind, down.seconds, up.kind) == ("down", 0.0, "up")
     assert 0 < up.seconds <= seen.seconds
     assert down.node == up.node
     assert down.cause == up.cause
     assert CAUSES[seen.case.fault] in down.cause or SILENT in down.cause  # a busy machine hears nothing in time
-    assert seen.said == [
+    assert seen.logged == [
         f"{down.node} is unavailable: {down.cause}",
         f"{down.node} answers again after {up.seconds:.3f} s",
     ]

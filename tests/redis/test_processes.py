@@ -1,7 +1,7 @@
-"""Eight processes and one limit: together they admit exactly what one would, on every server there is.
+"""Eight processes and one limit: together they admit exactly what one would, on every kind of server.
 
-The stores wait 2 s for an answer: on a machine that is busy with something else 0.1 s may pass without one, and what
-is decided without the server is not exact.
+The stores wait 2 s for an answer: on a busy machine 0.1 s may pass without one, and decisions
+without the server are not exact.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ LONGER = 8.0  # a cluster needs 3 s to be whole again, and more on a busy machin
 CLUSTER = "cluster"
 ONE: Limits = (("100/60s", "user"),)
 TWO: Limits = (("60/s", "user"), ("100/60s", "user"))
-WHOLE_APP: Limits = (("100/60s", "user"), ("80/60s", "global"))  # in a cluster the one is asked after the other
+WHOLE_APP: Limits = (("100/60s", "user"), ("80/60s", "global"))  # in a cluster one is checked after the other
 PLACES: list[Where] = [(where, limits) for where in (*KINDS, CLUSTER) for limits in (ONE, TWO)]
 PLACES.append((CLUSTER, WHOLE_APP))
 
 
-class Gang:
-    """The processes, which hammer all places of a round at once."""
+class Workers:
+    """The processes, which put load on all places of a round at once."""
 
     def __init__(self) -> None:
         self._stack = ExitStack()
@@ -56,17 +56,17 @@ class Gang:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def hammer(self, jobs: dict[Where, Job], in_the_middle: Callable[[], object]) -> dict[Where, list[Seen]]:
-        """What each of them saw, by place; once they have all been refused everywhere, something happens."""
-        self._tell(json.dumps([asdict(job) for job in jobs.values()]))
+    def send_load(self, jobs: dict[Where, Job], in_the_middle: Callable[[], object]) -> dict[Where, list[Seen]]:
+        """The results of each process, by place. `in_the_middle` is called once all have been refused everywhere."""
+        self._send(json.dumps([asdict(job) for job in jobs.values()]))
         self._await("ready")
-        self._tell("go")
+        self._send("go")
         self._await("refused")
         in_the_middle()
         seen = [[_seen(each) for each in json.loads(_of(process.stdout).readline())] for process in self._processes]
         return {where: [of_one[i] for of_one in seen] for i, where in enumerate(jobs)}
 
-    def _tell(self, line: str) -> None:
+    def _send(self, line: str) -> None:
         for process in self._processes:
             _of(process.stdin).write(line + "\n")
             _of(process.stdin).flush()
@@ -90,7 +90,7 @@ def job(url: str, limits: Limits, deny_cache: int, seconds: float = SECONDS) -> 
 
 
 def holds(limit: TokenBucket, since_us: int, until_us: int) -> int:
-    """How many a bucket that was full has allowed, and no more, if it was asked all the time."""
+    """The number of calls that a bucket that was full has allowed under constant load."""
     return limit.capacity + (until_us - since_us) * limit.ticks // limit.interval
 
 
@@ -114,33 +114,33 @@ def last_refusal(seen: Sequence[Seen], limit: TokenBucket) -> int:
 @pytest.fixture(scope="module")
 def servers(fresh_server: Callable[[str], Server], running_cluster: Cluster) -> dict[str, Server | Cluster]:
     """Those that there are on this machine."""
-    found: dict[str, Server | Cluster] = {CLUSTER: running_cluster}
+    available: dict[str, Server | Cluster] = {CLUSTER: running_cluster}
     for kind in KINDS:
         with suppress(pytest.skip.Exception):
-            found[kind] = fresh_server(kind)
-    return found
+            available[kind] = fresh_server(kind)
+    return available
 
 
 @pytest.fixture(scope="module")
-def gang() -> Iterator[Gang]:
-    with Gang() as gang:
-        yield gang
+def workers() -> Iterator[Workers]:
+    with Workers() as workers:
+        yield workers
 
 
 # A server that answers
 
 
 @pytest.fixture(scope="module", params=[0, 10_000], ids=["each call asks", "refusals are remembered"])
-def hammered(
-    request: pytest.FixtureRequest, gang: Gang, servers: dict[str, Server | Cluster]
+def loaded(
+    request: pytest.FixtureRequest, workers: Workers, servers: dict[str, Server | Cluster]
 ) -> dict[Where, list[Seen]]:
     jobs = {place: job(servers[place[0]].url, place[1], request.param) for place in PLACES if place[0] in servers}
-    return gang.hammer(jobs, lambda: None)
+    return workers.send_load(jobs, lambda: None)
 
 
 @pytest.mark.parametrize("place", PLACES, ids=named)
-def test_eight_processes_admit_exactly_the_limit(place: Where, hammered: dict[Where, list[Seen]]) -> None:
-    seen = hammered.get(place) or absent(place[0])
+def test_eight_processes_admit_exactly_the_limit(place: Where, loaded: dict[Where, list[Seen]]) -> None:
+    seen = loaded.get(place) or absent(place[0])
     assert set().union(*(each.reasons for each in seen)) <= {"ok", "limited", "cached"}
     assert all(each.refused for each in seen)
     moments = admitted(seen)
@@ -152,17 +152,17 @@ def test_eight_processes_admit_exactly_the_limit(place: Where, hammered: dict[Wh
     assert sum(moment <= until for moment in moments) == holds(slowest, moments[0], until)
     span = min(each.ended for each in seen) - moments[0]
     assert span > 0.8e6 * SECONDS
-    assert len(moments) >= holds(slowest, 0, span) - 1  # all hammer, so that at most the last one is left
+    assert len(moments) >= holds(slowest, 0, span) - 1  # the load is constant, so that at most the last one is left
 
 
-# A server that is killed, and is back with nothing of what it knew
+# A server that is killed, and is back without its records
 
 
 @pytest.fixture(scope="module", params=[0, 10_000], ids=["each call asks", "refusals are remembered"])
-def bereft(
-    request: pytest.FixtureRequest, gang: Gang, servers: dict[str, Server | Cluster]
+def restarted(
+    request: pytest.FixtureRequest, workers: Workers, servers: dict[str, Server | Cluster]
 ) -> tuple[int, dict[Where, list[Seen]]]:
-    """When the servers were dead, and what was seen before and after."""
+    """The moment at which the servers were dead, and the results before and after."""
     jobs = {(where, ONE): job(server.url, ONE, request.param, LONGER) for where, server in servers.items()}
     dead = 0
 
@@ -175,18 +175,20 @@ def bereft(
         for victim in victims:
             victim.restart()
 
-    seen = gang.hammer(jobs, kill)
+    seen = workers.send_load(jobs, kill)
     return dead, seen
 
 
 def keeper(server: Server | Cluster, prefix: str) -> Server:
-    """Who has the bucket."""
+    """The server that has the bucket."""
     nodes = server.nodes if isinstance(server, Cluster) else [server]
     return next(node for node in nodes if {name[-5:] for name in node.command("KEYS", f"{prefix}:*")} - {"probe"})
 
 
 @pytest.mark.parametrize("where", [*KINDS, CLUSTER])
-def test_a_server_that_forgets_costs_one_bucket_more(where: str, bereft: tuple[int, dict[Where, list[Seen]]]) -> None:
+def test_a_server_that_forgets_costs_one_bucket_more(
+    where: str, restarted: tuple[int, dict[Where, list[Seen]]]
+) -> None:
     """And less than one token for each process, with the refill for as long as it was without the server.
 
     At the death the bucket is empty, and each process knows that. So the bound is the refill until then and 100; 100
@@ -194,7 +196,7 @@ def test_a_server_that_forgets_costs_one_bucket_more(where: str, bereft: tuple[i
     for 0.7 s, 101 + 102 + 36 in a cluster that needed 3 s to be whole again. Stores that take over with full buckets
     would admit 800 more.
     """
-    dead, everything = bereft
+    dead, everything = restarted
     seen = everything.get((where, ONE)) or absent(where)
     (limit,) = buckets(ONE)
     moments = admitted(seen)

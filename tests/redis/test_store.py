@@ -20,7 +20,7 @@ from tests.support.stores import PATIENCE, calls_of_the_script, names_of, new_st
 
 
 def clients_of(server: Server) -> int:
-    """How many are connected, besides the one who asks."""
+    """The number of connections, without the one that counts."""
     return int(server.command("INFO", "clients")["connected_clients"]) - 1
 
 
@@ -33,13 +33,13 @@ async def store(any_redis: Server) -> AsyncIterator[RedisStore]:
 # Options
 
 BAD: list[tuple[dict[str, Any], str, str]] = [
-    ({"prefix": ""}, "prefix must be a string without braces such as \"ratelimit\", not ''", "''"),
+    ({"prefix": ""}, "prefix must be a string without braces, e.g. \"ratelimit\", not ''", "''"),
     ({"prefix": None}, "prefix must be", "None"),
     ({"prefix": b"bytes"}, "prefix must be", "b'bytes'"),
     ({"prefix": "a{b"}, "prefix must be", "'a{b'"),
     ({"prefix": "a}b"}, "prefix must be", "'a}b'"),
     ({"prefix": 7}, "prefix must be", "7"),
-    ({"secret": ""}, "secret must be a string or bytes such as os.environ['SECRET']", "an empty one"),
+    ({"secret": ""}, "secret must be a string or bytes, e.g. os.environ['SECRET']", "an empty one"),
     ({"secret": b""}, "secret must be", "an empty one"),
     ({"secret": 7}, "secret must be", "int"),
     ({"timeout": 0}, "timeout must be seconds above 0, e.g. timeout=0.1", "0"),
@@ -69,7 +69,7 @@ def test_a_bad_option_is_a_value_error_that_names_the_value_and_shows_a_right_on
     assert str(caught.value).endswith(f"not {value}" if value != "int" else "not a int")
 
 
-def test_a_store_shows_where_it_is_and_what_its_keys_begin_with() -> None:
+def test_the_repr_of_a_store_has_its_place_and_prefix() -> None:
     assert repr(RedisStore("redis://localhost/3")) == "RedisStore('localhost:6379', prefix='ratelimit')"
 
 
@@ -79,11 +79,11 @@ def test_a_store_is_made_without_a_loop_or_a_server() -> None:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("bad", [None, 5, b"user", ["user"]])
-async def test_what_is_no_string_is_no_key(store: RedisStore, bad: Any) -> None:
+async def test_a_key_that_is_no_string_is_a_type_error(store: RedisStore, bad: Any) -> None:
     limiter = Limiter("1/s", store=store)
-    for ask in (limiter.try_acquire, limiter.peek, limiter.reset):
-        with pytest.raises(TypeError, match="a key is a string such as"):
-            await ask(bad)
+    for verb in (limiter.try_acquire, limiter.peek, limiter.reset):
+        with pytest.raises(TypeError, match="a key is a string"):
+            await verb(bad)
 
 
 # Its life
@@ -147,7 +147,7 @@ async def test_a_block_that_ends_in_an_error_closes_it_too(any_redis: Server) ->
 
 
 @pytest.mark.anyio
-async def test_what_is_in_flight_when_it_is_closed_is_answered(any_redis: Server) -> None:
+async def test_checks_in_flight_are_answered_when_it_is_closed(any_redis: Server) -> None:
     store = new_store(any_redis.url)
     await store.start()
     limiter = Limiter("5/day", store=store)
@@ -259,13 +259,13 @@ async def test_one_loop_may_close_it_while_another_goes_on(store: RedisStore) ->
 # Processes
 
 
-def _ask_in_a_child(limiter: Limiter, answers: Any) -> None:
-    async def ask() -> list[tuple[bool, str]]:
+def _check_in_a_child(limiter: Limiter, answers: Any) -> None:
+    async def verb() -> list[tuple[bool, str]]:
         got = await asyncio.gather(*(limiter.try_acquire("a") for _ in range(10)))
         await limiter.store.aclose()
         return [(answer.allowed, answer.reason) for answer in got]
 
-    answers.put(asyncio.run(ask()))
+    answers.put(asyncio.run(verb()))
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")  # it may be
@@ -276,7 +276,7 @@ async def test_a_child_of_a_fork_leaves_its_parent_s_connections_alone(any_redis
         limiter = Limiter("100/day", store=store)
         assert (await limiter.try_acquire("a")).allowed
         answers: Any = fork.SimpleQueue()
-        children = [fork.Process(target=_ask_in_a_child, args=(limiter, answers)) for _ in range(2)]
+        children = [fork.Process(target=_check_in_a_child, args=(limiter, answers)) for _ in range(2)]
         for child in children:
             child.start()
         mine = await asyncio.gather(*(limiter.try_acquire("a") for _ in range(10)))

@@ -1,4 +1,4 @@
-"""What is written to the script: numbers that a double holds exactly, and checks of one shape in one run."""
+"""The questions to the script: numbers that a double holds exactly, and checks of one shape in one run."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ ANY = st.sampled_from(ALL)
 
 
 @dataclass
-class Asked:
+class Question:
     keys: Sequence[str]
     shape: str
 
 
 @given(ANY, st.data())
-def test_a_double_holds_all_that_is_said_of_a_limit(limit: Limit, data: st.DataObject) -> None:
+def test_a_double_holds_every_number_of_a_limit(limit: Limit, data: st.DataObject) -> None:
     cost = data.draw(st.integers(1, limit.capacity))
     kind, *numbers = limit.encode(cost)
     assert (
@@ -59,7 +59,7 @@ def test_another_kind_of_limit_is_refused_in_words() -> None:
 
 
 @pytest.mark.anyio
-async def test_what_is_refunded_names_its_charge() -> None:
+async def test_a_refund_names_its_charge() -> None:
     clock = ManualClock(1_700_000_000.0)
     now_us, store = clock.now_us(), MemoryStore(clock=clock)
     charges: dict[Limit, list[int]] = {
@@ -74,11 +74,11 @@ async def test_what_is_refunded_names_its_charge() -> None:
 
 def test_checks_of_one_shape_that_stand_together_are_one_run() -> None:
     one, other = shape("peek", 1), shape("reset", 2)
-    asked = [Asked(["a"], one), Asked(["b"], one), Asked(["c", "d"], other), Asked(["e"], one)]
-    name, _, count, *rest = command(asked, "17")
+    questions = [Question(["a"], one), Question(["b"], one), Question(["c", "d"], other), Question(["e"], one)]
+    name, _, count, *rest = command(questions, "17")
     assert (name, count) == ("EVALSHA", 5)
     assert rest == ["a", "b", "c", "d", "e", "17", one, 2, other, 1, one, 1]
-    assert command(asked, "", by_name=False)[0] == "EVAL"
+    assert command(questions, "", by_name=False)[0] == "EVAL"
 
 
 def test_commands_are_written_in_redis_own_protocol() -> None:
@@ -88,7 +88,7 @@ def test_commands_are_written_in_redis_own_protocol() -> None:
 
 
 @pytest.mark.parametrize(
-    ("limit", "said", "state"),
+    ("limit", "written", "state"),
     [
         (TokenBucket("7/s"), [1_700_000_000_123_456, 6], 1_700_000_000_123_456 * 7 + 6),
         (FixedWindow("7/s"), [1_700_000_000_123_456, 6], (1_700_000_000_123_456, 6)),
@@ -96,5 +96,5 @@ def test_commands_are_written_in_redis_own_protocol() -> None:
         (SlidingWindow("7/s"), [b""], None),
     ],
 )
-def test_a_state_is_read_from_its_place(limit: Limit, said: list[Any], state: Any) -> None:
-    assert limit.decode([0, 0, *said, "next"], 2) == (state, 2 + len(said))
+def test_a_state_is_read_from_its_place(limit: Limit, written: list[Any], state: Any) -> None:
+    assert limit.decode([0, 0, *written, "next"], 2) == (state, 2 + len(written))

@@ -1,4 +1,4 @@
-"""The verbs of a limiter while its server is down: who is let in, what is done here alone, and what is said."""
+"""The verbs of a limiter while its server is down: the decisions, the local effects, and the errors."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.support.servers import Proxy
 
 pytestmark = pytest.mark.anyio
 
-PATIENCE = 10.0  # seconds; the servers are asked over a busy machine
+PATIENCE = 10.0  # seconds; the machine may be busy
 
 Verb = Callable[[Limiter], Coroutine[Any, Any, object]]
 
@@ -54,7 +54,7 @@ def store(opened: Callable[..., RedisStore]) -> RedisStore:
 
 @asynccontextmanager
 async def down(proxy: Proxy, *limiters: Limiter) -> AsyncIterator[None]:
-    """Nobody answers; afterwards, all of the limiters ask the server again."""
+    """The server does not answer. Afterwards all of the limiters use it again."""
     await asyncio.to_thread(hang_up, proxy)
     yield
     await asyncio.to_thread(proxy.pass_through)
@@ -71,7 +71,7 @@ def hang_up(proxy: Proxy) -> None:
 
 async def shared(limiter: Limiter) -> bool:
     try:
-        return (await limiter.peek("somebody else")).reason != "degraded"
+        return (await limiter.peek("another")).reason != "degraded"
     except StoreUnavailable:
         return False
 
@@ -98,7 +98,7 @@ def allowed(decisions: list[Decision]) -> int:
     ],
     ids=str,
 )
-async def test_what_was_used_before_counts(proxy: Proxy, store: RedisStore, limit: Any) -> None:
+async def test_earlier_charges_count(proxy: Proxy, store: RedisStore, limit: Any) -> None:
     limiter = Limiter(limit, store=store)
     assert allowed(await take(limiter, 4)) == 4
     async with down(proxy):
@@ -107,7 +107,7 @@ async def test_what_was_used_before_counts(proxy: Proxy, store: RedisStore, limi
     assert {decision.reason for decision in decisions} == {"degraded"}
 
 
-async def test_what_another_process_used_counts_as_far_as_redis_has_said(
+async def test_charges_of_another_process_count_as_far_as_redis_has_reported_them(
     proxy: Proxy, opened: Callable[..., RedisStore]
 ) -> None:
     here, there = (Limiter("10/minute", store=opened()) for _ in range(2))
@@ -118,7 +118,7 @@ async def test_what_another_process_used_counts_as_far_as_redis_has_said(
         assert allowed(await take(here, 10)) == 4
 
 
-async def test_a_block_that_was_met_before_holds(proxy: Proxy, store: RedisStore, clock: ManualClock) -> None:
+async def test_a_block_that_was_seen_before_holds(proxy: Proxy, store: RedisStore, clock: ManualClock) -> None:
     limiter = Limiter("10/minute", store=store)
     await limiter.block("ada", 60)
     assert (await limiter.peek("ada")).reason == "blocked"
@@ -129,7 +129,7 @@ async def test_a_block_that_was_met_before_holds(proxy: Proxy, store: RedisStore
         assert (await limiter.try_acquire("ada")).allowed
 
 
-async def test_afterwards_what_was_done_here_alone_is_not_in_redis(proxy: Proxy, store: RedisStore) -> None:
+async def test_afterwards_local_charges_are_not_in_redis(proxy: Proxy, store: RedisStore) -> None:
     limiter = Limiter("10/minute", store=store)
     await take(limiter, 4)
     async with down(proxy, limiter):
@@ -138,7 +138,7 @@ async def test_afterwards_what_was_done_here_alone_is_not_in_redis(proxy: Proxy,
     assert (decision.allowed, decision.remaining, decision.reason) == (True, 5, "ok")
 
 
-async def test_a_second_outage_goes_by_what_redis_said_last(proxy: Proxy, store: RedisStore) -> None:
+async def test_a_second_outage_starts_from_the_last_states_of_redis(proxy: Proxy, store: RedisStore) -> None:
     limiter = Limiter("10/minute", store=store)
     await take(limiter, 4)
     async with down(proxy, limiter):
@@ -180,7 +180,7 @@ async def test_a_refund_is_never_an_error(proxy: Proxy, opened: Callable[..., Re
     assert (await limiter.peek("ada")).remaining in (9, 10)
 
 
-async def test_what_was_charged_here_is_given_back_here_once(proxy: Proxy, store: RedisStore) -> None:
+async def test_a_local_charge_is_refunded_locally_once(proxy: Proxy, store: RedisStore) -> None:
     limiter = Limiter(["10/minute", "20/hour"], store=store)
     async with down(proxy):
         decision = await limiter.try_acquire("ada", 5)
@@ -190,7 +190,7 @@ async def test_what_was_charged_here_is_given_back_here_once(proxy: Proxy, store
         assert (await limiter.peek("ada")).remaining == 9
 
 
-async def test_what_was_charged_here_is_not_given_back_in_redis(proxy: Proxy, store: RedisStore) -> None:
+async def test_a_local_charge_is_not_refunded_in_redis(proxy: Proxy, store: RedisStore) -> None:
     limiter = Limiter("10/minute", store=store)
     await take(limiter, 4)
     async with down(proxy, limiter):
@@ -243,7 +243,7 @@ async def test_closed_is_an_error_that_names_its_cause(
     assert str(raised.value.__cause__) in str(raised.value)
 
 
-async def test_open_lets_everybody_pass_and_counts_nobody(proxy: Proxy, opened: Callable[..., RedisStore]) -> None:
+async def test_open_allows_every_call_and_counts_none(proxy: Proxy, opened: Callable[..., RedisStore]) -> None:
     limiter = Limiter("10/minute", store=opened(outage="open"))
     await take(limiter, 4)
     async with down(proxy, limiter):
@@ -252,7 +252,7 @@ async def test_open_lets_everybody_pass_and_counts_nobody(proxy: Proxy, opened: 
     assert (await limiter.try_acquire("ada")).remaining == 5
 
 
-async def test_whoever_waits_is_served_here(proxy: Proxy, store: RedisStore, clock: ManualClock) -> None:
+async def test_a_waiting_caller_is_served_locally(proxy: Proxy, store: RedisStore, clock: ManualClock) -> None:
     limiter = Limiter("1/10s", store=store)
     await take(limiter, 1)
     async with down(proxy):
@@ -265,7 +265,7 @@ async def test_whoever_waits_is_served_here(proxy: Proxy, store: RedisStore, clo
             await limiter.acquire("ada", timeout=9)
 
 
-async def test_whoever_waits_is_served_by_redis_once_it_is_back(
+async def test_a_waiting_caller_is_served_by_redis_once_it_is_back(
     proxy: Proxy, store: RedisStore, clock: ManualClock
 ) -> None:
     limiter = Limiter("1/10s", store=store)

@@ -1,4 +1,4 @@
-"""A site whose store is Redis: an app served by uvicorn, its clients, and what it said and logged."""
+"""An app server with a store in Redis: an app served by uvicorn, its clients, and its log."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ from asgi_ratelimit.redis import RedisStore, StoreEvent
 from tests.support.servers import wait_until
 
 PATIENCE = 10.0  # seconds after which something that must happen has not
-EVERYBODY, OWN = "80/day", "40/day"  # of the whole site, and of one of its routes
+WHOLE_APP, OWN = "80/day", "40/day"  # of the whole app, and of one of its routes
 LOGGERS = ("asgi_ratelimit", "uvicorn.error", "asyncio")
 
-Ask = tuple[str, str]  # a path, and who asks for it
+ClientRequest = tuple[str, str]  # a path and a user
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a client was given. `reasons`: of each decision about its request."""
+    """The response to a client. `reasons`: of each decision about its request."""
 
     path: str
     status: int
     headers: dict[str, str]
-    asked: float
+    sent_at: float
     seconds: float
 
     @property
@@ -56,10 +56,10 @@ def reasons(answers: Iterable[Answer]) -> set[str]:
     return {reason for answer in answers for reason in answer.reasons}
 
 
-class Site:
+class AppServer:
     """An app with a limit on all of it and one on the route /own, served for as long as the block runs."""
 
-    def __init__(self, url: str, *, limit: Any = EVERYBODY, own: Any = OWN, **options: Any) -> None:
+    def __init__(self, url: str, *, limit: Any = WHOLE_APP, own: Any = OWN, **options: Any) -> None:
         self.events: list[StoreEvent] = []
         self.store = RedisStore(url, on_event=self.events.append, **options)
         self._app = _app(self.store, limit, own)
@@ -67,29 +67,29 @@ class Site:
         self._runner = asyncio.Runner()
 
     @property
-    def said(self) -> list[str]:
-        """What the package has logged."""
+    def logged(self) -> list[str]:
+        """The messages that the package has logged."""
         return [record.getMessage() for record in self._log.records if record.name == "asgi_ratelimit"]
 
     @property
     def failures(self) -> list[str]:
-        """What the server has logged."""
+        """The messages that the server has logged."""
         return [record.getMessage() for record in self._log.records if record.name != "asgi_ratelimit"]
 
-    def ask(self, *asks: Ask, meanwhile: Callable[[], object] | None = None) -> list[Answer]:
+    def request(self, *requests: ClientRequest, meanwhile: Callable[[], object] | None = None) -> list[Answer]:
         """All of them at once, each over a connection of its own that stays open."""
-        return self._runner.run(self._ask_all(asks, meanwhile))
+        return self._runner.run(self._request_all(requests, meanwhile))
 
-    def ask_all_along(self, clients: int, meanwhile: Callable[[], object]) -> list[Answer]:
-        """So many clients ask twice a second each, while something happens."""
-        return self._runner.run(self._ask_on(clients, meanwhile))
+    def request_throughout(self, clients: int, meanwhile: Callable[[], object]) -> list[Answer]:
+        """Each of the clients sends two requests a second until `meanwhile` returns."""
+        return self._runner.run(self._request_repeatedly(clients, meanwhile))
 
     def wait_until_shared(self, path: str = "/", user: str = "recovery") -> None:
         """Return when Redis decides."""
-        wait_until(lambda: self.ask((path, user))[0].reasons in ({"ok"}, {"limited"}), "Redis decides again")
+        wait_until(lambda: self.request((path, user))[0].reasons in ({"ok"}, {"limited"}), "Redis decides again")
 
     def left(self, url: str, *users: str) -> list[int]:
-        """What users have left if you ask another process, which asks the server at this address."""
+        """The rest of each user's limit, as another process reads it from the server at this address."""
         return self._runner.run(_peek(url, users))
 
     def __enter__(self) -> Self:
@@ -108,7 +108,7 @@ class Site:
         self._stack.close()
 
     def _serve(self, listening: socket.socket) -> Callable[[], None]:
-        """Start the server; what is returned ends it."""
+        """Start the server. Returns the function that ends it."""
         config = uvicorn.Config(self._app, lifespan="on", ws="none", log_config=None, log_level="warning")
         server = uvicorn.Server(config)
         thread = Thread(target=_run, args=(server, listening))
@@ -124,38 +124,40 @@ class Site:
             raise RuntimeError("; ".join(self.failures))
         return end
 
-    async def _ask_all(self, asks: Iterable[Ask], meanwhile: Callable[[], object] | None) -> list[Answer]:
+    async def _request_all(
+        self, requests: Iterable[ClientRequest], meanwhile: Callable[[], object] | None
+    ) -> list[Answer]:
         other = asyncio.create_task(asyncio.to_thread(meanwhile)) if meanwhile else None
-        answers = await asyncio.gather(*(self._ask(ask) for ask in asks))
+        answers = await asyncio.gather(*(self._request(request) for request in requests))
         if other is not None:
             await other
         return answers
 
-    async def _ask_on(self, clients: int, meanwhile: Callable[[], object]) -> list[Answer]:
+    async def _request_repeatedly(self, clients: int, meanwhile: Callable[[], object]) -> list[Answer]:
         answers: list[Answer] = []
-        over = Event()
+        is_over = Event()
 
-        async def ask(number: int) -> None:
+        async def request(number: int) -> None:
             await asyncio.sleep(number / clients / 2)
-            while not over.is_set():
-                answers.append(await self._ask(("/", f"client {number}")))
+            while not is_over.is_set():
+                answers.append(await self._request(("/", f"client {number}")))
                 await asyncio.sleep(0.5)
 
-        asking = [asyncio.create_task(ask(number)) for number in range(clients)]
+        tasks = [asyncio.create_task(request(number)) for number in range(clients)]
         try:
             await asyncio.to_thread(meanwhile)
         finally:
-            over.set()
-            await asyncio.gather(*asking)
+            is_over.set()
+            await asyncio.gather(*tasks)
         return answers
 
-    async def _ask(self, ask: Ask) -> Answer:
-        path, user = ask
-        asked = time.monotonic()
+    async def _request(self, request: ClientRequest) -> Answer:
+        path, user = request
+        sent_at = time.monotonic()
         async with self._session.get(f"http://127.0.0.1:{self._port}{path}", headers={"user": user}) as response:
             await response.read()
             headers = {name.lower(): value for name, value in response.headers.items()}
-            return Answer(path, response.status, headers, asked, time.monotonic() - asked)
+            return Answer(path, response.status, headers, sent_at, time.monotonic() - sent_at)
 
 
 def _app(store: RedisStore, limit: Any, own: Any) -> ASGIApp:
@@ -196,7 +198,7 @@ def _telling_reasons(app: ASGIApp) -> ASGIApp:
 def _run(server: uvicorn.Server, listening: socket.socket) -> None:
     try:
         server.run([listening])
-    except SystemExit:  # it has said why
+    except SystemExit:  # the cause is in the log
         return
 
 
@@ -206,12 +208,12 @@ async def _new_session() -> ClientSession:
 
 async def _peek(url: str, users: Iterable[str]) -> list[int]:
     async with RedisStore(url, timeout=PATIENCE, outage="closed") as store:
-        limiter = Limiter(EVERYBODY, store=store, name="app")
+        limiter = Limiter(WHOLE_APP, store=store, name="app")
         return [(await limiter.peek(user)).remaining for user in users]
 
 
 class _Log(logging.Handler):
-    """What is logged while a block runs, whatever other tests have done to the loggers."""
+    """The log while a block runs, independent of the loggers' settings."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)

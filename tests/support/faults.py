@@ -1,4 +1,4 @@
-"""What can be wrong with a server, each for as long as a block runs."""
+"""Faults of a server, each for as long as a block runs."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def slow(server: Server, proxy: Proxy) -> Iterator[None]:
 
 @contextmanager
 def cut(server: Server, proxy: Proxy) -> Iterator[None]:
-    """It does what it is asked, and the connection is gone before it has said so."""
+    """It runs the command, and the connection is gone before the reply."""
     proxy.cut_answers()
     yield
     proxy.pass_through()
@@ -72,7 +72,7 @@ def loading(server: Server, proxy: Proxy) -> Iterator[None]:
 
 @contextmanager
 def replica(server: Server, proxy: Proxy) -> Iterator[None]:
-    """Another has become the master, and this one is still asked."""
+    """Another has become the master, and this one still receives the checks."""
     server.command("REPLICAOF", HOST, 1)
     yield
     server.command("REPLICAOF", "NO", "ONE")
@@ -99,7 +99,7 @@ def unsaved(server: Server, proxy: Proxy) -> Iterator[None]:
 
 @contextmanager
 def busy(server: Server, proxy: Proxy) -> Iterator[None]:
-    """Somebody else's script does not end."""
+    """A script of another program does not end."""
     server.command("CONFIG", "SET", "lua-time-limit", 5)
     thread = Thread(target=_run_for_ever, args=(server,))
     thread.start()
@@ -113,7 +113,7 @@ def busy(server: Server, proxy: Proxy) -> Iterator[None]:
 
 @contextmanager
 def locked(server: Server, proxy: Proxy) -> Iterator[None]:
-    """Its password has been changed, and everybody has to say it."""
+    """Its password has been changed, and every client has to send it."""
     server.command("CONFIG", "SET", "requirepass", "changed")
     server.password = "changed"
     server.command("CLIENT", "KILL", "TYPE", "normal")
@@ -134,7 +134,7 @@ def _says(server: Server) -> str:
         return str(error)
 
 
-# All of them, and what is to be said of each; of some it depends on what is noticed first.
+# All of them, and the cause that is reported of each. For some it depends on the first symptom.
 CAUSES: dict[Fault, str] = {
     refused: "",
     silent: SILENT,
@@ -149,5 +149,5 @@ CAUSES: dict[Fault, str] = {
     busy: "BUSY",
     locked: "",
 }
-# Those in which a server may do what it is asked, or does it later.
-HEARD = (silent, slow, cut, paused)
+# Those in which a server may run the commands, or runs them later.
+RECEIVED = (silent, slow, cut, paused)

@@ -1,7 +1,7 @@
-"""One of the processes that hammer a limit together: started by test_processes.py, which reads what it saw.
+"""One of the processes that put load on a limit together. test_processes.py starts it and reads its results.
 
-It reads the jobs of a round, says "ready" once it is connected, reads a line that says go, says "refused" once every
-server has refused it, and in the end what it saw; then the next round begins.
+It reads the jobs of a round, reports "ready" once it is connected, reads a line as the start, reports "refused" once
+every server has refused it, and in the end its results. Then the next round starts.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PATIENCE = 2.0  # s for a store's answer: a busy machine may stand still for lon
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What to hammer: a store, and limits of a scope each."""
+    """The target of the load: a store, and limits of a scope each."""
 
     url: str
     prefix: str
@@ -35,14 +35,14 @@ class Job:
 
 @dataclass(slots=True)
 class Seen:
-    """What one process saw at one store. Times are the server's, in µs."""
+    """The results of one process at one store. Times are the server's, in µs."""
 
     admitted: list[int] = field(default_factory=list)  # by the server, when
     refused: dict[int, int] = field(default_factory=dict)  # by the server, when last: by the limit's capacity
     last: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
     admitted_alone: int = 0  # while the server did not answer
-    gaps: list[tuple[int, int]] = field(default_factory=list)  # what was left when it fell silent, and for how long
+    gaps: list[tuple[int, int]] = field(default_factory=list)  # the rest when it fell silent, and for how long
     left: int = 0
     alone: bool = False
     ended: int = 0
@@ -69,10 +69,10 @@ class Seen:
             self.alone = False
 
 
-async def hammer(limiter: Limiter, seen: Seen, until: float) -> None:
+async def send_load(limiter: Limiter, seen: Seen, until: float) -> None:
     while time.monotonic() < until:
         seen.note(await limiter.try_acquire(KEY))
-        await asyncio.sleep(0)  # a refusal that is remembered is told at once: the others shall have a turn
+        await asyncio.sleep(0)  # a cached refusal takes no time: let the others run
 
 
 async def work(jobs: list[Job]) -> list[Seen]:
@@ -87,22 +87,22 @@ async def work(jobs: list[Job]) -> list[Seen]:
             )
             for job in jobs
         ]
-        say("ready")
+        report("ready")
         sys.stdin.readline()
         until = time.monotonic() + jobs[0].seconds
         for limiter, each in zip(limiters, seen, strict=True):
             for _ in range(AT_ONCE):
-                tasks.create_task(hammer(limiter, each, until))
+                tasks.create_task(send_load(limiter, each, until))
         while not all(each.refused for each in seen) and time.monotonic() < until:
             await asyncio.sleep(0.01)
-        say("refused")
+        report("refused")
     for each in seen:
         each.ended = time.time_ns() // 1000  # by the clock of this machine, which is the server's
         each.end_gap(each.ended)
     return seen
 
 
-def say(line: str) -> None:
+def report(line: str) -> None:
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
 
@@ -110,4 +110,4 @@ def say(line: str) -> None:
 if __name__ == "__main__":
     while line := sys.stdin.readline():
         jobs = [Job(**job) for job in json.loads(line)]
-        say(json.dumps([asdict(seen) for seen in asyncio.run(work(jobs))]))
+        report(json.dumps([asdict(seen) for seen in asyncio.run(work(jobs))]))

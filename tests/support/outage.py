@@ -1,4 +1,4 @@
-"""One outage under a site: before, during and after it, and all that was seen of it."""
+"""One outage under an app: before, during and after it, and all its results."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 
 from asgi_ratelimit.limits import Outage
 from asgi_ratelimit.redis import StoreEvent
-from tests.support.app_server import Answer, Ask, Site
+from tests.support.app_server import Answer, AppServer, ClientRequest
 from tests.support.faults import Fault
 from tests.support.servers import KINDS, Proxy, Server
 
 USED = 10  # by either user, before it
 AT_ONCE = 100  # requests of either user
-BURST: list[Ask] = [("/", "ada"), ("/own", "bob")] * AT_ONCE
-OTHERS: list[Ask] = [("/", "cid"), ("/own", "dora")] * AT_ONCE
-HEALTHY: list[Ask] = [("/", "eve"), ("/own", "finn")] * AT_ONCE
+BURST: list[ClientRequest] = [("/", "ada"), ("/own", "bob")] * AT_ONCE
+OTHERS: list[ClientRequest] = [("/", "cid"), ("/own", "dora")] * AT_ONCE
+HEALTHY: list[ClientRequest] = [("/", "eve"), ("/own", "finn")] * AT_ONCE
 
 
 @dataclass(frozen=True)
@@ -32,20 +32,20 @@ class Case:
 
 @dataclass(frozen=True)
 class Seen:
-    """What came of a case."""
+    """The results of a case."""
 
     case: Case
     before: list[Answer]
     healthy: list[Answer]
-    during: list[Answer]  # the burst of those whom Redis knew
-    others: list[Answer]  # another burst, once the outage was known
+    during: list[Answer]  # the burst of the users with records in Redis
+    others: list[Answer]  # another burst, once the breaker was open
     after: list[Answer]  # one more request of each user
-    ada_left: int  # if Redis is asked
+    ada_left: int  # according to Redis
     cid_left: int
     dialled: int  # connections that were attempted during the outage
     seconds: float  # that it lasted
     events: list[StoreEvent]
-    said: list[str]
+    logged: list[str]
     failures: list[str]
 
     @property
@@ -54,22 +54,26 @@ class Seen:
 
 
 def lived_through(case: Case) -> Seen:
-    """Break a server under a site, and mend it."""
+    """Break a server under an app, and mend it."""
     options: dict[str, Any] = {"outage": case.mode, "timeout": case.timeout}
-    with Server(case.kind) as server, Proxy(server) as proxy, Site(proxy.url, **options) as site:
-        healthy = site.ask(*HEALTHY)
-        site.wait_until_shared()
-        before = [answer for ask in BURST[: 2 * USED] for answer in site.ask(ask)]
-        heard, read = len(site.events), len(site.said)
-        begun = time.monotonic()
+    with Server(case.kind) as server, Proxy(server) as proxy, AppServer(proxy.url, **options) as app_server:
+        healthy = app_server.request(*HEALTHY)
+        app_server.wait_until_shared()
+        before = [answer for request in BURST[: 2 * USED] for answer in app_server.request(request)]
+        earlier_events, earlier_messages = len(app_server.events), len(app_server.logged)
+        started = time.monotonic()
         with case.fault(server, proxy):
-            known = proxy.connections
-            during = site.ask(*BURST)
-            others = site.ask(*OTHERS)
-            dialled = proxy.connections - known
-        site.wait_until_shared()
-        seconds = time.monotonic() - begun
-        after = site.ask(("/", "ada"), ("/own", "bob"))
-        ada, cid = site.left(server.url, "ada", "cid")
-        events, said, failures = site.events[heard:], site.said[read:], site.failures
-    return Seen(case, before, healthy, during, others, after, ada, cid, dialled, seconds, events, said, failures)
+            earlier_connections = proxy.connections
+            during = app_server.request(*BURST)
+            others = app_server.request(*OTHERS)
+            dialled = proxy.connections - earlier_connections
+        app_server.wait_until_shared()
+        seconds = time.monotonic() - started
+        after = app_server.request(("/", "ada"), ("/own", "bob"))
+        ada, cid = app_server.left(server.url, "ada", "cid")
+        events, logged, failures = (
+            app_server.events[earlier_events:],
+            app_server.logged[earlier_messages:],
+            app_server.failures,
+        )
+    return Seen(case, before, healthy, during, others, after, ada, cid, dialled, seconds, events, logged, failures)

@@ -69,7 +69,7 @@ def running_cluster() -> Iterator[Cluster]:
 
 @pytest.fixture
 def cluster(running_cluster: Cluster) -> Cluster:
-    """Three empty masters; slots are where the last test left them, so ask for their owner."""
+    """Three empty masters. Slots are where the last test left them, so look up their owner."""
     for node in running_cluster.nodes:
         refresh(node)
     running_cluster.wait_until_ok()

@@ -1,4 +1,4 @@
-"""What a server says of those who ask it: how often they called, with how many checks, over how many connections."""
+"""Counts of a server: calls, checks in them, and connections."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from tests.support.servers import Server, wait_until
 
-_KEPT = 20_000  # commands in the slow log, those that scripts called included
+_SLOW_LOG = 20_000  # commands in the slow log, those that scripts called included
 
 
 def calls(server: Server) -> int:
@@ -28,21 +28,21 @@ def connections_ever(server: Server) -> int:
 
 
 def until_alone(server: Server, *, besides: int = 0) -> None:
-    """Return when nobody is connected, or nobody besides so many."""
+    """Return when there are no more connections than `besides`."""
     wait_until(lambda: len(clients(server)) == besides, "the connections are closed")
 
 
 @contextmanager
 def sizes_of_calls(server: Server) -> Iterator[list[int]]:
     """With how many keys the script is called meanwhile, call by call."""
-    server.command("CONFIG", "SET", "slowlog-max-len", _KEPT)
+    server.command("CONFIG", "SET", "slowlog-max-len", _SLOW_LOG)
     server.command("CONFIG", "SET", "slowlog-log-slower-than", 0)
     server.command("SLOWLOG", "RESET")
     sizes: list[int] = []
     try:
         yield sizes
         with server.client() as client:
-            words = [entry["command"].split() for entry in client.slowlog_get(_KEPT)]
+            words = [entry["command"].split() for entry in client.slowlog_get(_SLOW_LOG)]
         sizes += [int(command[2]) for command in words if command[0] == b"EVALSHA"]
     finally:
         server.command("CONFIG", "SET", "slowlog-log-slower-than", 10_000)

@@ -17,7 +17,7 @@ from asgi_ratelimit.testing import ManualClock
 _names = count()
 
 
-# What is limited: rates that are no whole number of anything, and some that are.
+# The limits: rates that are no whole number of anything, and some that are.
 
 RATES = ("7/s", "49/s", "1/day", "13/700ms", "5/5s", "90/minute", "1000/hour", "7000/3ms", "300000/s")
 BURSTS = (
@@ -56,11 +56,11 @@ def lists_of(limits: Sequence[Limit]) -> st.SearchStrategy[list[Limit]]:
     return st.lists(st.sampled_from(limits), min_size=2, max_size=4, unique_by=lambda limit: limit.identity)
 
 
-# What happens to it.
+# The steps of a trace.
 
 
-class Ask(NamedTuple):
-    who: tuple[str, str]  # the key, and the resource
+class Check(NamedTuple):
+    caller: tuple[str, str]  # the key, and the resource
     cost: int  # 1, 2, 3; or 0 for the capacity, -1 for one less, -2 for half of it
     peek: bool = False
 
@@ -70,7 +70,7 @@ class Refund(NamedTuple):
 
 
 class Reset(NamedTuple):
-    who: tuple[str, str]
+    caller: tuple[str, str]
 
 
 class Block(NamedTuple):
@@ -80,21 +80,21 @@ class Block(NamedTuple):
 
 class Move(NamedTuple):
     us: int  # the clock goes on, or back
-    mark: str = ""  # to the moment that the last decision told, and this much further: "retry", "reset"
+    mark: str = ""  # first to the moment in the last decision, "retry" or "reset"
 
 
-Step = Ask | Refund | Reset | Block | Move
+Step = Check | Refund | Reset | Block | Move
 
-WHO = [("a", "")] * 6 + [("a", "x"), ("b", ""), ("b", "x")]
+CALLERS = [("a", "")] * 6 + [("a", "x"), ("b", ""), ("b", "x")]
 _COSTS = (1, 1, 1, 2, 3, 0, -1, -2)
 _ON = (1, 7, 999, 20_408, 142_857, 333_333, 999_999, 1_000_003, 13_000_007, 3_600_000_000)
 _BACK = (-1, -999, -142_857, -5_000_011, -86_400_000_000)
 
 FORWARD: list[Step] = [
-    *(Ask(who, cost) for who, cost in product(WHO, _COSTS)),
-    *(Ask(who, cost, peek=True) for who, cost in product(WHO[-4:], (1, 3, 0))),
+    *(Check(caller, cost) for caller, cost in product(CALLERS, _COSTS)),
+    *(Check(caller, cost, peek=True) for caller, cost in product(CALLERS[-4:], (1, 3, 0))),
     *(Refund(back) for back in (0, 0, 0, 1, 1, 2, 3, 5) for _ in range(2)),
-    *(Reset(who) for who in WHO[-4:]),
+    *(Reset(caller) for caller in CALLERS[-4:]),
     *(Block(key, seconds) for key, seconds in product("ab", (0, 0.0000015, 0.75, 90))),
     *(Move(us) for us in _ON),
     *(Move(us, mark) for us, mark in product((-1, 0, 1), ("retry", "retry", "reset"))),
@@ -120,7 +120,7 @@ class TraceClock(ManualClock):
         self._now += us
 
 
-class Told(NamedTuple):
+class Pair(NamedTuple):
     memory: Decision
     redis: Decision
 
@@ -128,7 +128,7 @@ class Told(NamedTuple):
 class Duel:
     """One limiter in memory and one in Redis, at the same time by the same clock.
 
-    What happens between two moves of the clock is asked of Redis all at once.
+    The steps between two moves of the clock are sent to Redis together.
     """
 
     def __init__(self, limits: Iterable[Limit], clock: TraceClock, store: RedisStore) -> None:
@@ -136,20 +136,20 @@ class Duel:
         self.memory = Limiter(chosen, store=MemoryStore(clock=clock), name=name)
         self.redis = Limiter(chosen, store=store, name=name)
         self.clock = clock
-        self.told: list[Told] = []
+        self.pairs: list[Pair] = []
         self._memory: list[Decision] = []
         self._sent: list[Coroutine[Any, Any, Any]] = []
 
-    async def play(self, trace: Sequence[Step]) -> list[Told]:
+    async def play(self, trace: Sequence[Step]) -> list[Pair]:
         for step in trace:
             await self._take(step)
         await self._settle()
-        return self.told
+        return self.pairs
 
     async def _take(self, step: Step) -> None:
         match step:
-            case Ask():
-                await self._ask(step)
+            case Check():
+                await self._check(step)
             case Refund(back):
                 await self._refund(back)
             case Reset((key, per)):
@@ -160,11 +160,11 @@ class Duel:
                 self._sent.append(self.redis.block(key, seconds))
             case Move(us, mark):
                 await self._settle()
-                self.clock.move(max(0, us + self._told_us(mark)) if mark else us)
+                self.clock.move(max(0, us + self._last_us(mark)) if mark else us)
 
-    async def _ask(self, ask: Ask) -> None:
-        (key, per), cost = ask.who, self._cost(ask.cost)
-        if ask.peek:
+    async def _check(self, check: Check) -> None:
+        (key, per), cost = check.caller, self._cost(check.cost)
+        if check.peek:
             self._memory.append(await self.memory.peek(key, cost, per=per))
             self._sent.append(self.redis.peek(key, cost, per=per))
         else:
@@ -174,8 +174,8 @@ class Duel:
     async def _refund(self, back: int) -> None:
         if self._memory:
             await self._settle()
-        if back < len(self.told):
-            memory, redis = self.told[-1 - back]
+        if back < len(self.pairs):
+            memory, redis = self.pairs[-1 - back]
             await self.memory.refund(memory)
             self._sent.append(self.redis.refund(redis))
 
@@ -184,22 +184,22 @@ class Duel:
         wanted = cost if cost > 0 else {0: capacity, -1: capacity - 1, -2: capacity // 2}[cost]
         return min(max(1, wanted), capacity)
 
-    def _told_us(self, mark: str) -> int:
-        if not self.told:
+    def _last_us(self, mark: str) -> int:
+        if not self.pairs:
             return 0
-        last = self.told[-1].memory
+        last = self.pairs[-1].memory
         return last.retry_us if mark == "retry" else last.reset_us
 
     async def _settle(self) -> None:
         sent, self._sent = self._sent, []
         memory, self._memory = self._memory, []
         answers = [answer for answer in await asyncio.gather(*sent) if answer is not None]
-        self.told += [Told(*pair) for pair in zip(memory, answers, strict=True)]
+        self.pairs += [Pair(*pair) for pair in zip(memory, answers, strict=True)]
 
 
 def public(decision: Decision) -> tuple[object, ...]:
     """All that a decision says, of each of its limits too."""
-    # What a blocked key would have to wait for after its block is not known where its buckets are in another slot.
+    # Of a blocked key with buckets in another slot, the wait after the block cannot be computed.
     later = () if decision.reason == "blocked" else (decision.wait_us(1), decision.as_refusal(1))
     parts = [(part, part.cost, part.measure) for part in decision.parts]
     return (decision, decision.cost, decision.measure, later, parts)

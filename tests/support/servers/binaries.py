@@ -33,10 +33,10 @@ def binary(kind: str) -> str:
     return shutil.which("redis-server") or absent(f"{kind}: no redis-server is installed")
 
 
-def absent(what: str) -> NoReturn:
+def absent(reason: str) -> NoReturn:
     if os.environ.get("REQUIRE_ALL") == "1":
-        pytest.fail(what)
-    pytest.skip(what)
+        pytest.fail(reason)
+    pytest.skip(reason)
 
 
 def _packaged(package: str, inside: str) -> str | None:

@@ -26,7 +26,7 @@ class Cluster:
             "cluster_node_timeout": timeout_ms,
             "cluster_replica_validity_factor": 0,
             "repl_diskless_sync_delay": 0,
-            "repl_ping_replica_period": 1,  # a replica is listed once it has heard something
+            "repl_ping_replica_period": 1,  # a replica is listed after its first ping
         }
         self.nodes = [Server(kind, **own, **options) for _ in range(masters * (1 + replicas))]
         self._masters, self._stack = masters, ExitStack()
@@ -50,7 +50,7 @@ class Cluster:
         self._stack.close()
 
     def wait_until_ok(self) -> None:
-        """Return when every node that runs has found the cluster to be whole."""
+        """Return when every node that runs sees the whole cluster."""
         for node in self.nodes:
             if node.running:
                 wait_until(partial(self._is_ok, node), f"{node!r} finds the cluster to be whole")
@@ -63,7 +63,7 @@ class Cluster:
         for first, last, (_, port, *_), *_ in self._anybody.command("CLUSTER", "SLOTS"):
             if first <= slot <= last:
                 return self._on(port)
-        raise LookupError(f"nobody has slot {slot}")
+        raise LookupError(f"no node has slot {slot}")
 
     def move_slot(self, slot: int, target: Server) -> None:
         """Move a slot and its keys, as resharding does, in the three steps below."""
@@ -84,14 +84,14 @@ class Cluster:
             owner.command("MIGRATE", HOST, target.port, "", 0, 5000, "KEYS", *keys)
 
     def close_slot(self, slot: int, target: Server) -> None:
-        """Tell every master who has the slot: from now on the others answer MOVED."""
+        """Announce the slot's owner to every master. From now on the others answer MOVED."""
         owner, name = self.owner(slot), self._id(target)
         others = [node for node in self.nodes if node not in (target, owner) and node.role == "master"]
         for node in (target, owner, *others):
             node.command("CLUSTER", "SETSLOT", slot, "NODE", name)
 
     def master_and_replica(self, slot: int) -> tuple[Server, Server]:
-        """Who has this slot, and who would take over."""
+        """The master of this slot, and its replica."""
         for first, last, (_, port, *_), *replicas in self._anybody.command("CLUSTER", "SLOTS"):
             if first <= slot <= last and replicas:
                 return self._on(port), self._on(replicas[0][1])

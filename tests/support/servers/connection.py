@@ -1,4 +1,4 @@
-"""One connection through a proxy: one lane for what the client asks, and one for what the server answers."""
+"""One connection through a proxy: one lane for the commands, and one for the replies."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import hiredis
 from tests.support.servers.server import HOST
 
 RESET = struct.pack("ii", 1, 0)  # a socket that lingers for no seconds is closed by a reset
-Heard = tuple[float, bytes]
+Chunk = tuple[float, bytes]
 
 
 @dataclass(frozen=True, slots=True)
 class Behaviour:
-    """What a proxy does with connections, commands and answers. `only` and `never` say which commands it is about."""
+    """How a proxy treats connections, commands and replies. `only` and `never` select the commands."""
 
     listening: bool = True
     silent: bool = False
@@ -39,15 +39,15 @@ class Conduct:
 
     def __init__(self) -> None:
         self.now = Behaviour()
-        self._heard = asyncio.Event()
-        self._heard.set()
+        self._open = asyncio.Event()
+        self._open.set()
 
     def become(self, behaviour: Behaviour) -> None:
         self.now = behaviour
-        self._heard.clear() if behaviour.silent else self._heard.set()
+        self._open.clear() if behaviour.silent else self._open.set()
 
     async def silence_over(self) -> None:
-        await self._heard.wait()
+        await self._open.wait()
 
 
 class Connection:
@@ -61,10 +61,10 @@ class Connection:
         self._doomed = False
 
     async def run(self) -> None:
-        questions: asyncio.Queue[Heard | None] = asyncio.Queue()
+        questions: asyncio.Queue[Chunk | None] = asyncio.Queue()
         try:
             async with asyncio.TaskGroup() as lanes:
-                lanes.create_task(self._hear_client(questions))
+                lanes.create_task(self._read_client(questions))
                 await self._conduct.silence_over()
                 try:
                     reader, server = await asyncio.open_connection(HOST, self._port)
@@ -72,9 +72,9 @@ class Connection:
                     self.reset()
                     return
                 self._server = server
-                answers: asyncio.Queue[Heard | None] = asyncio.Queue()
-                lanes.create_task(_hear(reader, answers))
-                lanes.create_task(self._ask(questions, server))
+                answers: asyncio.Queue[Chunk | None] = asyncio.Queue()
+                lanes.create_task(_read_chunks(reader, answers))
+                lanes.create_task(self._forward(questions, server))
                 lanes.create_task(self._answer(answers))
         finally:
             self.reset()
@@ -86,20 +86,20 @@ class Connection:
         if self._server is not None:
             _reset(self._server)
 
-    async def _hear_client(self, questions: asyncio.Queue[Heard | None]) -> None:
-        await _hear(self._reader, questions)
+    async def _read_client(self, questions: asyncio.Queue[Chunk | None]) -> None:
+        await _read_chunks(self._reader, questions)
         self.open = False
 
-    async def _ask(self, questions: asyncio.Queue[Heard | None], server: asyncio.StreamWriter) -> None:
+    async def _forward(self, questions: asyncio.Queue[Chunk | None], server: asyncio.StreamWriter) -> None:
         commands = hiredis.Reader()
-        while (heard := await questions.get()) is not None:
-            commands.feed(heard[1])
+        while (chunks := await questions.get()) is not None:
+            commands.feed(chunks[1])
             while (command := commands.gets()) is not False:
                 await self._conduct.silence_over()
                 self._pass_on(command, server)
         await self._conduct.silence_over()
         with suppress(OSError):  # it has been reset meanwhile
-            server.write_eof()  # whatever was asked is still done
+            server.write_eof()  # the server still runs every command
 
     def _pass_on(self, command: list[bytes], server: asyncio.StreamWriter) -> None:
         behaviour = self._conduct.now
@@ -110,14 +110,14 @@ class Connection:
         self._doomed |= behaviour.cuts_answers and concerned
         _write(server, _packed(command))
 
-    async def _answer(self, answers: asyncio.Queue[Heard | None]) -> None:
-        while (heard := await answers.get()) is not None:
-            arrived, answer = heard
+    async def _answer(self, answers: asyncio.Queue[Chunk | None]) -> None:
+        while (chunks := await answers.get()) is not None:
+            arrived, answer = chunks
             await asyncio.sleep(arrived + self._conduct.now.delay - time.monotonic())
             await self._conduct.silence_over()
             if self._doomed:
                 self.open = False
-                _reset(self._client)  # but hear the server out: it has to do all that it was asked
+                _reset(self._client)  # but read on: the server has to run every command
             else:
                 _write(self._client, answer)
         self._client.close()
@@ -125,11 +125,11 @@ class Connection:
             await self._client.wait_closed()
 
 
-async def _hear(reader: asyncio.StreamReader, heard: asyncio.Queue[Heard | None]) -> None:
+async def _read_chunks(reader: asyncio.StreamReader, chunks: asyncio.Queue[Chunk | None]) -> None:
     with suppress(OSError):
         while chunk := await reader.read(65_536):
-            heard.put_nowait((time.monotonic(), chunk))
-    heard.put_nowait(None)
+            chunks.put_nowait((time.monotonic(), chunk))
+    chunks.put_nowait(None)
 
 
 def _packed(command: list[bytes]) -> bytes:

@@ -10,12 +10,12 @@ from typing import Any, Self
 from tests.support.servers.connection import Behaviour, Conduct, Connection
 from tests.support.servers.server import HOST, SECONDS, Server, free_port
 
-# What a client says before its first command. Without an answer to these it could not send a command a second time.
+# The commands of a handshake. Without an answer to these a client could not send a command a second time.
 HANDSHAKE = frozenset({"HELLO", "AUTH", "CLIENT", "SELECT", "READONLY"})
 
 
 class Proxy:
-    """Stands in front of a server on a port of its own. Each verb says what it does from now on.
+    """Stands in front of a server on a port of its own. Each verb sets its behaviour from now on.
 
     It lives in a thread with an event loop of its own, so its verbs can be called from any test; they return when the
     change is made.
@@ -49,7 +49,7 @@ class Proxy:
         self._become(Behaviour(listening=False))
 
     def silence(self) -> None:
-        """Connections are accepted, and nothing passes: what is said arrives when the silence is over."""
+        """Connections are accepted, and nothing passes: commands arrive when the silence is over."""
         self._become(Behaviour(silent=True))
 
     def delay(self, seconds: float) -> None:
@@ -63,7 +63,7 @@ class Proxy:
     def cut_answers(self, *, to: Iterable[str] = ()) -> None:
         """The server does every command (or only those), and the connection is reset instead of the answer.
 
-        What a client says before its first command is answered: whoever asks twice should be caught at it.
+        The handshake is answered, so that a client that sends a command twice is caught.
         """
         self._become(Behaviour(cuts_answers=True, only=frozenset(to), never=HANDSHAKE))
 
@@ -121,7 +121,7 @@ class Proxy:
         for each in self._listening.sockets:
             self._loop.remove_reader(each)
         for _ in range(5):
-            await asyncio.sleep(0)  # asyncio drops whom it is just letting in when it closes a server
+            await asyncio.sleep(0)  # asyncio drops connections that it is accepting when it closes a server
         self._listening.close()
         self._listening = None
 

@@ -38,13 +38,15 @@ class Sentinels:
         self._stack.close()
 
     def master(self) -> Server:
-        """The server that is the master now, if you ask the first sentinel that runs."""
+        """The server that is the master now, according to the first sentinel that runs."""
         return self._master_by(next(each for each in self.sentinels if each.running))
 
     def wait_for_new_master(self, old: Server) -> Server:
         """Return when all the sentinels that run agree on another master, and it agrees."""
-        asked = [each for each in self.sentinels if each.running]
-        wait_until(lambda: all(self._master_by(each) is not old for each in asked), f"{old!r} is replaced", seconds=30)
+        running = [each for each in self.sentinels if each.running]
+        wait_until(
+            lambda: all(self._master_by(each) is not old for each in running), f"{old!r} is replaced", seconds=30
+        )
         new = self.master()
         wait_until(lambda: new.role == "master", f"{new!r} is a master")
         return new
@@ -70,5 +72,5 @@ class Sentinels:
 
     def _knows_all(self, sentinel: Server) -> bool:
         words = sentinel.command("SENTINEL", "MASTER", NAME)
-        known = dict[str, str](zip(words[::2], words[1::2], strict=True))
-        return (known["num-slaves"], known["num-other-sentinels"]) == (str(len(self.servers) - 1), "2")
+        state = dict[str, str](zip(words[::2], words[1::2], strict=True))
+        return (state["num-slaves"], state["num-other-sentinels"]) == (str(len(self.servers) - 1), "2")

@@ -1,4 +1,4 @@
-"""One real server: a process on a free port of 127.0.0.1 that can be stopped, killed, paused and asked."""
+"""One real server: a process on a free port of 127.0.0.1 that can be stopped, killed, paused and queried."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Word = str | bytes | int | float
 Option = str | int | tuple[str | int, ...]
 
 HOST = "127.0.0.1"
-# These, and the bus ports of cluster nodes 10 000 above, lie below the ports that outgoing connections are given.
+# These, and the bus ports of cluster nodes 10 000 above, lie below the ports of outgoing connections.
 PORTS = range(12_000, 22_000)
 BUS = 10_000
 DEFAULTS: dict[str, Option] = {"bind": HOST, "save": "", "appendonly": "no", "unixsocket": "redis.sock"}
@@ -41,20 +41,20 @@ _starter = ThreadPoolExecutor(max_workers=1)
 
 
 class PortTakenError(Exception):
-    """Somebody else has the port that was free a moment ago."""
+    """Another process has the port that was free a moment ago."""
 
 
-def wait_until(condition: Callable[[], object], what: str, *, seconds: float = SECONDS) -> None:
-    """Return as soon as the condition holds; if it never does, a TimeoutError says what was awaited."""
+def wait_until(condition: Callable[[], object], description: str, *, seconds: float = SECONDS) -> None:
+    """Return as soon as the condition holds. Raises TimeoutError with the description if it never does."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
-            raise TimeoutError(f"waited {seconds:g} s until {what}")
+            raise TimeoutError(f"waited {seconds:g} s until {description}")
         time.sleep(0.003)
 
 
 def free_port() -> int:
-    """A port that nobody listens on, nor on its bus port; Hypothesis seeds `random`, so it is not asked."""
+    """A free port with a free bus port. `random` is not used, since Hypothesis seeds it."""
     while True:
         port = secrets.choice(PORTS)
         try:
@@ -121,7 +121,7 @@ class Server:
 
     @property
     def role(self) -> str:
-        """As it sees itself: "master", "slave" or "sentinel"; "" if it can't be asked."""
+        """As it sees itself: "master", "slave" or "sentinel"; "" if it does not answer."""
         try:
             return str(self.command("ROLE")[0])
         except RedisError:
@@ -151,16 +151,16 @@ class Server:
         if self.running:
             os.kill(self.pid, signal.SIGCONT)
             os.kill(self.pid, signal.SIGTERM)
-        self._bury()
+        self._reap()
 
     def kill(self) -> None:
-        """End it without a chance to say anything; nothing happens if it has ended before."""
+        """End it without a warning. Nothing happens if it has ended before."""
         if self.running:
             os.kill(self.pid, signal.SIGKILL)
-        self._bury()
+        self._reap()
 
     def restart(self) -> None:
-        """Start again on the same port, with nothing but what it wrote to its folder, and return when it answers."""
+        """Start again on the same port, with nothing but the files in its folder, and return when it answers."""
         self.stop()
         deadline = time.monotonic() + SECONDS
         while True:
@@ -182,12 +182,12 @@ class Server:
         wait_until(self._answers, f"{self!r} answers again")
 
     def command(self, verb: str, *words: Word) -> Any:
-        """Ask it, from the outside: over a connection of its own, with no second try."""
+        """Send a command over a connection of its own, with no second try."""
         with self.client() as client:
             return client.execute_command(verb, *map(_encoded, words))
 
     def client(self, *, timeout: float = 5.0) -> Redis:
-        """A synchronous client, to be closed by who asked for it."""
+        """A synchronous client. The caller closes it."""
         return Redis(
             host=HOST,
             port=self.port,
@@ -252,22 +252,22 @@ class Server:
             self._explain()
 
     def _explain(self) -> None:
-        self._bury()
+        self._reap()
         log = self._log.read_text(errors="replace")
         if "Address already in use" in log:
             raise PortTakenError(f"port {self.port}")
         raise RuntimeError(f"{self!r} did not start:\n{log}")
 
     def _answers(self) -> bool:
-        """Whether it is this process that answers, and not another one on the same port, and has read what it kept."""
+        """Whether it is this process that answers, and not another one on the same port, and has loaded its records."""
         try:
             with self.client(timeout=0.5) as client:
-                told = client.execute_command("INFO")
-                return bool(told["process_id"] == self.pid and not told.get("loading"))
+                info = client.execute_command("INFO")
+                return bool(info["process_id"] == self.pid and not info.get("loading"))
         except RedisError:
             return False
 
-    def _bury(self) -> None:
+    def _reap(self) -> None:
         if self._process is not None:
             self._process.wait(SECONDS)
             self._process = None

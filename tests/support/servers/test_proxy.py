@@ -1,4 +1,4 @@
-"""The faulty proxy: every fault is the one that was asked for, and ends when the next begins."""
+"""The faulty proxy: every fault is the right one, and ends when the next starts."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ def proxy(server: Server) -> Iterator[Proxy]:
 
 
 @pytest.fixture
-def known(proxy: Proxy) -> Iterator[redis.Redis]:
+def old(proxy: Proxy) -> Iterator[redis.Redis]:
     """A client that is connected before anything goes wrong."""
-    with client(proxy.url) as known:
-        known.ping()
-        yield known
+    with client(proxy.url) as old:
+        old.ping()
+        yield old
 
 
 def hurried(proxy: Proxy) -> redis.Redis:
@@ -59,9 +59,9 @@ def logged_in(proxy: Proxy) -> socket.socket:
     return caller
 
 
-def test_at_first_all_passes_through(server: Server, proxy: Proxy, known: redis.Redis) -> None:
-    assert known.set("a", "\r\n" * 100_000)
-    assert known.get("a") == server.command("GET", "a") == "\r\n" * 100_000
+def test_at_first_all_passes_through(server: Server, proxy: Proxy, old: redis.Redis) -> None:
+    assert old.set("a", "\r\n" * 100_000)
+    assert old.get("a") == server.command("GET", "a") == "\r\n" * 100_000
     with client(proxy.url.replace("secret", "guess")) as stranger, pytest.raises(redis.AuthenticationError):
         stranger.ping()
 
@@ -75,30 +75,30 @@ def test_connections_are_counted_and_forgotten(proxy: Proxy) -> None:
     assert proxy.connections == 3
 
 
-def test_refusing_is_for_newcomers_and_ends(proxy: Proxy, known: redis.Redis) -> None:
+def test_refusing_is_for_newcomers_and_ends(proxy: Proxy, old: redis.Redis) -> None:
     proxy.refuse()
     proxy.refuse()
     with pytest.raises(ConnectionRefusedError):
         dial(proxy)
-    assert known.ping()
+    assert old.ping()
     assert proxy.connections == 1
     proxy.pass_through()
     with client(proxy.url) as new:
         assert new.ping()
 
 
-def test_silence_is_for_all_and_what_was_said_in_it_arrives_afterwards(server: Server, proxy: Proxy) -> None:
-    with hurried(proxy) as known, hurried(proxy) as new:
-        known.ping()
+def test_silence_is_for_all_and_commands_sent_in_it_arrive_afterwards(server: Server, proxy: Proxy) -> None:
+    with hurried(proxy) as old, hurried(proxy) as new:
+        old.ping()
         proxy.silence()
-        for each in (known, new):
+        for each in (old, new):
             with pytest.raises(redis.TimeoutError):
                 each.incr("a")
         assert proxy.connections == 2
     wait_until(lambda: proxy.open_connections == 0, "the proxy has seen them leave")
     assert server.command("EXISTS", "a") == 0
     proxy.pass_through()
-    wait_until(lambda: server.command("GET", "a") == "1", "the known connection's command is done")
+    wait_until(lambda: server.command("GET", "a") == "1", "the old connection's command is done")
 
 
 def test_an_answer_on_its_way_is_held_by_the_silence(server: Server, proxy: Proxy) -> None:
@@ -115,7 +115,7 @@ def test_an_answer_on_its_way_is_held_by_the_silence(server: Server, proxy: Prox
         assert caller.recv(100) == b"*2\r\n$1\r\na\r\n$1\r\n1\r\n"
 
 
-def test_who_has_said_all_still_hears_the_answer(server: Server, proxy: Proxy) -> None:
+def test_a_client_that_has_sent_everything_still_gets_the_answer(server: Server, proxy: Proxy) -> None:
     with logged_in(proxy) as caller:
         server.pause()
         caller.sendall(INCR)
@@ -124,11 +124,11 @@ def test_who_has_said_all_still_hears_the_answer(server: Server, proxy: Proxy) -
         assert b"".join(iter(lambda: caller.recv(100), b"")) == b":1\r\n"
 
 
-def test_a_delay_holds_every_answer_back(proxy: Proxy, known: redis.Redis) -> None:
+def test_a_delay_holds_every_answer_back(proxy: Proxy, old: redis.Redis) -> None:
     proxy.delay(0.2)
     for _ in range(2):
         start = time.monotonic()
-        assert known.ping()
+        assert old.ping()
         assert time.monotonic() - start >= 0.2
     with hurried(proxy) as new, pytest.raises(redis.TimeoutError):
         new.ping()
@@ -139,7 +139,7 @@ def test_a_delay_holds_every_answer_back(proxy: Proxy, known: redis.Redis) -> No
 
 def test_a_cut_resets_all_connections_and_welcomes_new_ones(proxy: Proxy) -> None:
     with dial(proxy) as silent, dial(proxy) as waiting:
-        wait_until(lambda: proxy.connections == 2, "the proxy has met them")
+        wait_until(lambda: proxy.connections == 2, "the proxy has accepted them")
         proxy.cut()
         for caller in (silent, waiting):
             with pytest.raises(ConnectionResetError):
@@ -149,7 +149,7 @@ def test_a_cut_resets_all_connections_and_welcomes_new_ones(proxy: Proxy) -> Non
         assert new.ping()
 
 
-def test_a_reply_is_given_once_to_every_command_however_it_arrives(server: Server, proxy: Proxy) -> None:
+def test_every_command_gets_one_reply_however_it_arrives(server: Server, proxy: Proxy) -> None:
     proxy.reply(LOADING)
     with dial(proxy) as caller:
         for piece in (INCR + INCR[:7], INCR[7:] + INCR[:-1], INCR[-1:]):
@@ -171,18 +171,18 @@ def test_a_reply_may_be_for_some_commands_only(server: Server, proxy: Proxy) -> 
         assert new.incr("a") == 2
 
 
-def test_a_cut_answer_belongs_to_a_command_that_was_done(server: Server, proxy: Proxy, known: redis.Redis) -> None:
+def test_a_cut_answer_belongs_to_a_command_that_was_done(server: Server, proxy: Proxy, old: redis.Redis) -> None:
     proxy.cut_answers()
     with client(proxy.url) as new:
-        for each in (known, new):
+        for each in (old, new):
             with pytest.raises(redis.ConnectionError):
                 each.incr("a")
     wait_until(lambda: server.command("GET", "a") == "2", "both commands are done")
     proxy.pass_through()
-    assert known.incr("a") == 3
+    assert old.incr("a") == 3
 
 
-def test_who_asks_again_after_a_cut_answer_is_caught(server: Server, proxy: Proxy) -> None:
+def test_a_client_that_sends_again_after_a_cut_answer_is_caught(server: Server, proxy: Proxy) -> None:
     proxy.cut_answers(to=["INCRBY"])
     with client(proxy.url) as stubborn:
         assert stubborn.ping()
@@ -202,15 +202,15 @@ def test_all_of_a_batch_is_done_when_its_answers_are_cut(server: Server, proxy: 
 
 
 def test_a_dead_server_is_passed_on_as_a_lost_connection() -> None:
-    with Server() as mortal, Proxy(mortal) as proxy, client(proxy.url) as known:
-        known.ping()
+    with Server() as mortal, Proxy(mortal) as proxy, client(proxy.url) as old:
+        old.ping()
         mortal.kill()
         with pytest.raises(redis.ConnectionError):
-            known.ping()
+            old.ping()
         with pytest.raises(redis.ConnectionError):
-            known.ping()
+            old.ping()
         mortal.restart()
-        assert known.ping()
+        assert old.ping()
 
 
 def test_a_proxy_can_be_left_in_the_middle_of_anything(server: Server) -> None:

@@ -1,4 +1,4 @@
-"""The servers that other tests rely on: each is what it is called, and each verb does what it says."""
+"""The servers that other tests rely on: each is of its kind, and each verb has its effect."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
 # One server
 
 
-def test_each_kind_is_what_it_is_called(server: Server) -> None:
+def test_each_kind_reports_its_name(server: Server) -> None:
     about = server.command("INFO", "server")
     name, version = server.kind.split("-")
     if server.kind in binaries.PACKAGED:
@@ -47,8 +47,8 @@ def test_each_kind_is_what_it_is_called(server: Server) -> None:
 def test_a_server_is_reached_at_its_addresses_and_with_its_password() -> None:
     with Server(requirepass='a/b "@\\ secret', maxmemory="3mb", maxmemory_policy="allkeys-lru") as server:
         for url in (server.url, server.unix_url):
-            with client(url) as known:
-                assert known.config_get("maxmemory*")["maxmemory"] == "3145728"
+            with client(url) as old:
+                assert old.config_get("maxmemory*")["maxmemory"] == "3145728"
         with client(server.url.replace("secret", "guess")) as stranger, pytest.raises(redis.AuthenticationError):
             stranger.ping()
 
@@ -96,7 +96,7 @@ def test_a_server_that_has_ended_refuses_and_comes_back_empty_on_its_port(server
     assert server.pid != pid
 
 
-def test_a_restart_keeps_what_is_persisted(server: Server) -> None:
+def test_a_restart_keeps_persisted_records(server: Server) -> None:
     server.command("CONFIG", "SET", "appendonly", "yes")
     server.command("CONFIG", "REWRITE")
     wait_until(lambda: not server.command("INFO", "persistence")["aof_rewrite_in_progress"], "the file is written")
@@ -105,16 +105,16 @@ def test_a_restart_keeps_what_is_persisted(server: Server) -> None:
     assert server.command("GET", "a") == "1"
 
 
-def test_a_paused_server_does_what_it_was_asked_when_it_goes_on(server: Server) -> None:
-    with client(server.url, timeout=SOON) as known, client(server.url, timeout=SOON) as new:
-        known.ping()
+def test_a_paused_server_runs_its_commands_when_it_goes_on(server: Server) -> None:
+    with client(server.url, timeout=SOON) as old, client(server.url, timeout=SOON) as new:
+        old.ping()
         server.pause()
-        for each in (known, new):
+        for each in (old, new):
             with pytest.raises(redis.TimeoutError):
                 each.incr("a")
     assert server.running
     server.resume()
-    wait_until(lambda: server.command("GET", "a") == "1", "the known connection's command is done")
+    wait_until(lambda: server.command("GET", "a") == "1", "the old connection's command is done")
 
 
 def test_a_paused_server_can_be_paused_again_stopped_and_killed(server: Server) -> None:
@@ -159,7 +159,7 @@ def is_refused(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) != 0
 
 
-def test_a_server_speaks_tls_if_it_is_told_to(tmp_path: Path) -> None:
+def test_a_server_speaks_tls_if_it_is_configured(tmp_path: Path) -> None:
     with Server("redis-7.0", **tls_options(tmp_path)) as server:
         with client(server.tls_url) as trusting:
             assert trusting.ping()
@@ -199,8 +199,8 @@ def another(cluster: Cluster, than: Server) -> Server:
     return next(node for node in cluster.nodes if node is not than)
 
 
-def asked(node: Server, question: bytes) -> str:
-    """The first line of the answer, as it is; clients make of it what they like."""
+def first_line(node: Server, question: bytes) -> str:
+    """The first line of the answer, as the server wrote it."""
     with socket.create_connection((node.host, node.port), timeout=5.0) as caller:
         caller.sendall(question + b"\r\n")
         return caller.makefile().readline().rstrip()
@@ -212,8 +212,8 @@ def test_every_slot_has_one_of_three_owners(cluster: Cluster) -> None:
     assert len(cluster.nodes) == 3
     assert cluster.url == "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in cluster.nodes)
     host, _, port = cluster.url.removeprefix("redis+cluster://").partition(",")[0].partition(":")
-    with redis.RedisCluster(host, int(port)) as known:
-        assert all(known.set(f"key {n}", n) for n in range(30))
+    with redis.RedisCluster(host, int(port)) as old:
+        assert all(old.set(f"key {n}", n) for n in range(30))
     assert all(node.command("DBSIZE") for node in cluster.nodes)
 
 
@@ -228,11 +228,11 @@ def test_a_moved_slot_takes_its_keys_along_and_leaves_an_address(cluster: Cluste
     assert target.command("GET", "{a}149\udcff") == "149"
     for node in cluster.nodes:
         if node is not target:
-            assert asked(node, b"GET a") == f"-MOVED {slot} 127.0.0.1:{target.port}"
+            assert first_line(node, b"GET a") == f"-MOVED {slot} 127.0.0.1:{target.port}"
     cluster.wait_until_ok()
 
 
-def test_a_slot_on_the_move_asks_for_what_it_no_longer_holds(cluster: Cluster) -> None:
+def test_a_slot_on_the_move_answers_ask_for_keys_that_have_moved(cluster: Cluster) -> None:
     slot = cluster.slot_of("b")
     owner = cluster.owner(slot)
     target = another(cluster, owner)
@@ -240,8 +240,8 @@ def test_a_slot_on_the_move_asks_for_what_it_no_longer_holds(cluster: Cluster) -
     cluster.open_slot(slot, target)
     assert owner.command("GET", "b") == "1"
     cluster.carry_keys(slot, target)
-    assert asked(owner, b"GET b") == f"-ASK {slot} 127.0.0.1:{target.port}"
-    assert asked(target, b"GET b") == f"-MOVED {slot} 127.0.0.1:{owner.port}"
+    assert first_line(owner, b"GET b") == f"-ASK {slot} 127.0.0.1:{target.port}"
+    assert first_line(target, b"GET b") == f"-MOVED {slot} 127.0.0.1:{owner.port}"
     with target.client() as asking, asking.pipeline(transaction=False) as both:
         assert both.execute_command("ASKING").execute_command("GET", "b").execute()[1] == "1"
     cluster.close_slot(slot, target)

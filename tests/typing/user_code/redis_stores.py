@@ -8,7 +8,7 @@ from redis.asyncio import Redis
 from starlette.applications import Starlette
 
 from asgi_ratelimit import Limiter, RateLimitMiddleware, TokenBucket
-from asgi_ratelimit.redis import RedisStore, StoreEvent
+from asgi_ratelimit.redis import EventHook, RedisStore, StoreEvent, Where
 from asgi_ratelimit.testing import ManualClock
 
 logger = logging.getLogger(__name__)
@@ -16,6 +16,10 @@ logger = logging.getLogger(__name__)
 
 def note(event: StoreEvent) -> None:
     logger.warning("%s is %s for %.1f s: %s", event.node, event.kind, event.seconds, event.cause)
+
+
+def fail_closed(where: Where, on_event: EventHook) -> RedisStore:
+    return RedisStore(where, outage="closed", on_event=on_event)
 
 
 every_option = RedisStore(
@@ -29,7 +33,7 @@ every_option = RedisStore(
     on_event=note,
 )
 sentinel = RedisStore("redis+sentinel://localhost:26379/mymaster", outage="open", secret=b"pepper", on_event=print)
-cluster = RedisStore("redis+cluster://localhost:7000,localhost:7001", outage="closed")
+cluster = fail_closed("redis+cluster://localhost:7000,localhost:7001", note)
 
 app = Starlette()
 app.add_middleware(RateLimitMiddleware, limit=["100/minute", TokenBucket("9/s", outage="closed")], store=every_option)
