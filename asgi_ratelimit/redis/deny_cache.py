@@ -51,9 +51,14 @@ class DenyCache:
             return None
         longest = max(refusals, key=lambda refusal: refusal.received_us + refusal.part.retry_us)
         passed_us = now_us - longest.received_us
-        if longest.keys != keys or len(longest.whole.parts) == 1:
+        if longest.keys != keys or len(longest.whole.parts) == 1 or not self._is_current(longest.whole):
             return _later(longest.part, cost, passed_us)
         return Decision.combine([_later(part, cost, passed_us) for part in longest.whole.parts])
+
+    def _is_current(self, whole: Decision) -> bool:
+        """Whether none of the buckets that refused has been given anything back since."""
+        refused = [self.refusals.get(str(part.bucket_key)) for part in whole.parts if not part.allowed]
+        return all(refusal is not None and refusal.whole is whole for refusal in refused)
 
     def forget(self, keys: Sequence[str]) -> None:
         """Drop the refusals about these records, after a refund, a reset or a block."""

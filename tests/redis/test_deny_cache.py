@@ -96,6 +96,15 @@ def test_the_longest_wait_is_reported_and_every_part_of_the_same_call() -> None:
     assert [part.allowed for part in refusal.parts] == [False, False, True]
 
 
+def test_a_bucket_with_a_refund_does_not_speak_for_the_others_that_refused() -> None:
+    whole = Decision.combine([used_up(FAST, at="a"), used_up(SLOW, at="b")])
+    deny = remembering(whole, keys=["block", "a", "b"])
+    deny.forget(["b"])
+    refusal = deny.find(["block", "a", "b"], 1, NOW + 400_000)
+    assert refusal is not None
+    assert (refusal.limit, refusal.retry_us) == (5, 600_000)
+
+
 def test_of_two_refusals_the_longer_wait_is_reported() -> None:
     deny = DenyCache(10)
     deny.remember(["block of b", "of b", "of all"], used_up(FAST, at="of b"), NOW, NOW)
