@@ -55,6 +55,7 @@ def test_the_fastapi_door_offers_exactly_these_names() -> None:
 def test_the_way_out_offers_exactly_these_names() -> None:
     assert set(asgi_ratelimit.discord.__all__) == {
         "DiscordClient",
+        "HttpxOptions",
         "DiscordTransport",
         "InteractionLimit",
         "RateLimitAware",

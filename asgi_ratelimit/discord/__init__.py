@@ -22,7 +22,7 @@ try:
 except ImportError as error:
     raise ImportError("asgi_ratelimit.discord needs httpx: pip install 'asgi-ratelimit-discord[discord]'") from error
 
-from asgi_ratelimit.discord.client import DiscordClient
+from asgi_ratelimit.discord.client import DiscordClient, HttpxOptions
 from asgi_ratelimit.discord.discordpy import BULK_DELETE, DELETE, MESSAGES, REACTIONS, RateLimitAware
 from asgi_ratelimit.discord.errors import (
     DiscordError,
@@ -50,6 +50,7 @@ __all__ = [
     "DiscordRateLimited",
     "DiscordTransport",
     "EventHook",
+    "HttpxOptions",
     "InteractionLimit",
     "InvalidBudgetSpent",
     "RateLimitAware",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import ssl
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypedDict, Unpack
 from urllib.request import getproxies, proxy_bypass
 
 import httpx
@@ -18,11 +19,34 @@ from asgi_ratelimit.discord.scheduler import Waiting
 from asgi_ratelimit.discord.transport import DiscordTransport
 from asgi_ratelimit.store import Store
 
-__all__ = ["DiscordClient"]
+__all__ = ["DiscordClient", "HttpxOptions"]
 
 API: Final = "https://discord.com/api/v10"
 _MANY: Final = 1_000_000
 _INNER: Final = ("verify", "cert", "http1", "http2", "limits")
+
+
+class HttpxOptions(TypedDict, total=False):
+    """The options of httpx.AsyncClient that a DiscordClient passes on."""
+
+    auth: httpx.Auth | tuple[str | bytes, str | bytes] | Callable[[httpx.Request], httpx.Request] | None
+    cert: str | tuple[str, str] | tuple[str, str, str] | None
+    cookies: httpx.Cookies | Mapping[str, str] | Sequence[tuple[str, str]] | None
+    default_encoding: str | Callable[[bytes], str]
+    event_hooks: Mapping[str, list[Callable[..., Awaitable[object]]]] | None
+    follow_redirects: bool
+    headers: httpx.Headers | Mapping[str, str] | Sequence[tuple[str, str]] | None
+    http1: bool
+    http2: bool
+    limits: httpx.Limits
+    max_redirects: int
+    mounts: Mapping[str, httpx.AsyncBaseTransport | None] | None
+    params: httpx.QueryParams | Mapping[str, str | int | float | bool | None] | Sequence[tuple[str, str]] | str | None
+    proxy: str | httpx.URL | httpx.Proxy | None
+    timeout: float | tuple[float | None, float | None, float | None, float | None] | httpx.Timeout | None
+    transport: httpx.AsyncBaseTransport | None
+    trust_env: bool
+    verify: ssl.SSLContext | str | bool
 
 
 class DiscordClient(httpx.AsyncClient):
@@ -56,14 +80,15 @@ class DiscordClient(httpx.AsyncClient):
         application_id: str | int | None = None,
         egress: str = "default",
         on_event: EventHook | None = None,
-        **httpx_options: Any,
+        **httpx_options: Unpack[HttpxOptions],
     ) -> None:
         authorization = _authorization(token)
         origin = _checked_address(base_url)
-        in_flight = _checked_connections(httpx_options.get("limits"))
-        mounts: Mapping[str, httpx.AsyncBaseTransport | None] = httpx_options.pop("mounts", None) or {}
+        options: dict[str, Any] = dict(httpx_options)
+        in_flight = _checked_connections(options.get("limits"))
+        mounts: Mapping[str, httpx.AsyncBaseTransport | None] = options.pop("mounts", None) or {}
         transport = DiscordTransport(
-            _inner_transport(httpx_options, origin),
+            _inner_transport(options, origin),
             store=store,
             global_limit=global_limit,
             max_wait=max_wait,
@@ -76,7 +101,7 @@ class DiscordClient(httpx.AsyncClient):
         )
         transport.use_token(authorization, origin)
         wrapped = {pattern: inner and _Mounted(transport, inner) for pattern, inner in mounts.items()}
-        super().__init__(base_url=base_url, transport=transport, mounts=wrapped, **httpx_options)
+        super().__init__(base_url=base_url, transport=transport, mounts=wrapped, **options)
         if self.headers["User-Agent"].startswith("python-httpx"):
             self.headers["User-Agent"] = USER_AGENT
         self._pacing = transport
