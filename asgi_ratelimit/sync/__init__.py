@@ -1,7 +1,8 @@
 """The same limiter without an event loop, for scripts, Celery workers and WSGI apps.
 
-limiter      SyncLimiter
-loop_thread  an event loop in a daemon thread, for calls that have to wait
+limiter        SyncLimiter
+loop_thread    an event loop in a daemon thread, for calls that have to wait
+thread_result  the result that a thread waits for
 """
 
 from asgi_ratelimit.sync.limiter import SyncLimiter

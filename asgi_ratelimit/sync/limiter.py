@@ -1,40 +1,41 @@
-"""The same limiter without an event loop, for scripts, Celery workers and WSGI apps: its verbs are not awaited."""
+"""SyncLimiter: the verbs of a Limiter for threads, without `await`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
+from asgi_ratelimit.decision import Decision
 from asgi_ratelimit.limiter import Limiter
-from asgi_ratelimit.limits import LeakyBucket, Limit
+from asgi_ratelimit.limits import LimitSpec
 from asgi_ratelimit.memory import MemoryStore
 from asgi_ratelimit.store import Store
-from asgi_ratelimit.sync.loop_thread import Answer, the_room, use_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from asgi_ratelimit.decision import Decision
+from asgi_ratelimit.sync.loop_thread import current_loop_thread, use_of
+from asgi_ratelimit.sync.thread_result import ThreadResult
 
 __all__ = ["SyncLimiter"]
 
 Arguments = ParamSpec("Arguments")
-Told = TypeVar("Told")
+Value = TypeVar("Value")
 
 
 class SyncLimiter:
-    """A Limiter whose verbs are called from threads, as many as you like, and answer without `await`.
+    """A Limiter for threads: any number of them may call its verbs, which return without `await`.
 
-    It shares its buckets with every Limiter and SyncLimiter of the same name, limit and store, and raises the
-    same errors. What has to wait, and whatever a store other than a MemoryStore is asked, is taken care of by an
-    event loop in a daemon thread that all SyncLimiters of the process share; it begins when first needed, and
-    anew after a fork. Within a coroutine use Limiter: there these verbs would hold up the coroutine's event loop.
+    limit: a string such as "5/5s", a limit, or a list of them (all or nothing)
+    store: a MemoryStore of its own by default
+    name: it shares its buckets with every Limiter and SyncLimiter of the same name, limit and store
+    global_name: the name for limits of scope "global"; `name` by default
+
+    A call that has to wait, and every call to a store other than a MemoryStore, runs in an event loop in a daemon
+    thread, which all SyncLimiters of the process share. Use Limiter within a coroutine: these verbs would hold up the
+    coroutine's event loop. Raises the same errors as Limiter.
     """
 
     def __init__(
         self,
-        limit: str | Limit | Iterable[str | Limit],
+        limit: LimitSpec,
         *,
         store: Store | None = None,
         name: str = "default",
@@ -43,79 +44,75 @@ class SyncLimiter:
         self._limiter = Limiter(limit, store=store, name=name, global_name=global_name)
         self.name, self.limits, self.capacity = name, self._limiter.limits, self._limiter.capacity
         self.store = self._limiter.store
-        self._in_memory = isinstance(self.store, MemoryStore)
-        self._may_pass = self._in_memory and not any(isinstance(limit, LeakyBucket) for limit in self.limits)
+        self._in_memory = isinstance(self.store, MemoryStore)  # then only a wait needs the event loop
+        self._may_pass = self._in_memory and not any(limit.shapes for limit in self.limits)
         self._use = None if self._in_memory else use_of(self.store)
 
     def __repr__(self) -> str:
         return f"Sync{self._limiter!r}"
 
     def try_acquire(self, key: str, cost: int = 1, *, per: str = "") -> Decision:
-        """Answer now: charged, or refused and nothing charged. Never waits, never raises for a refusal.
-
-        `per` names the resource that is asked for, for limits of scope "shared". ValueError for a cost below 1
-        or above the capacity.
-        """
-        return self._answer(self._limiter.try_acquire, key, cost, per=per)
+        """As Limiter.try_acquire: decide now, and never wait or raise for a refusal."""
+        return self._run(self._limiter.try_acquire, key, cost, per=per)
 
     def acquire(self, key: str, cost: int = 1, *, timeout: float | None = None, per: str = "") -> Decision:
-        """Wait for one's turn, first come first served, then for the decision's `delay`.
+        """As Limiter.acquire: wait until the call is allowed, first come, first served.
 
-        RateLimited as soon as it is known that it takes more than `timeout` seconds (None: wait for ever), with
-        nothing charged. Threads that wait for one key stand in line in this process; an exception that ends the
-        wait, such as KeyboardInterrupt, leaves the line.
+        Threads that wait for one key stand in one queue per process. An exception that ends the wait, such as
+        KeyboardInterrupt, leaves the queue.
         """
-        room, place = the_room(), (id(self), key, per)
-        answer: Answer[Decision] = Answer(place)
+        loop_thread, queue = current_loop_thread(), (id(self), key, per)
+        result: ThreadResult[Decision] = ThreadResult(queue)
         try:
-            # Whether anybody stands in line, and joining it, are one step: nobody may slip in between.
-            with room.lock:
-                if self._may_pass and not room.in_line.get(place) and (timeout is None or timeout >= 0):
-                    decision = _at_once(self._limiter.try_acquire(key, cost, per=per))
+            # One step: no other thread may enter the queue between the look at it and the entry.
+            with loop_thread.lock:
+                if self._may_pass and not loop_thread.queues.get(queue) and (timeout is None or timeout >= 0):
+                    decision = _run_at_once(self._limiter.try_acquire(key, cost, per=per))
                     if decision.allowed:
                         return decision
-                room.in_line.setdefault(place, set()).add(answer)
-                room.begin(answer, self.store, partial(self._limiter.acquire, key, cost, timeout=timeout, per=per))
-            return answer.result()
+                loop_thread.queues.setdefault(queue, set()).add(result)
+                acquire = partial(self._limiter.acquire, key, cost, timeout=timeout, per=per)
+                loop_thread.submit(result, self.store, acquire)
+            return result.wait()
         except BaseException:
-            room.take_back(answer)
+            loop_thread.cancel(result)
             raise
         finally:
-            del answer  # or an error, its traceback and this frame would keep each other alive
+            del result  # or an error, its traceback and this frame would keep each other alive
 
     def peek(self, key: str, cost: int = 1, *, per: str = "") -> Decision:
-        """What `try_acquire` would answer, charging nothing."""
-        return self._answer(self._limiter.peek, key, cost, per=per)
+        """As Limiter.peek: the decision of `try_acquire`, without a charge."""
+        return self._run(self._limiter.peek, key, cost, per=per)
 
     def refund(self, decision: Decision) -> None:
-        """Give back what the decision charged, once; what has flowed back by itself since is not given twice."""
-        self._answer(self._limiter.refund, decision)
+        """As Limiter.refund: give back the charge of a decision, once."""
+        self._run(self._limiter.refund, decision)
 
     def reset(self, key: str, *, per: str = "") -> None:
-        """Make full every bucket that a call with this key is charged to, and lift its block."""
-        self._answer(self._limiter.reset, key, per=per)
+        """As Limiter.reset: make the buckets of a key full, and lift its block."""
+        self._run(self._limiter.reset, key, per=per)
 
     def block(self, key: str, seconds: float) -> None:
-        """Refuse the key for so many seconds, whatever its buckets hold; 0 lifts the block."""
-        self._answer(self._limiter.block, key, seconds)
+        """As Limiter.block: refuse the key for so many seconds. 0 lifts the block."""
+        self._run(self._limiter.block, key, seconds)
 
-    def _answer(
+    def _run(
         self,
-        verb: Callable[Arguments, Coroutine[Any, Any, Told]],
+        verb: Callable[Arguments, Coroutine[Any, Any, Value]],
         *args: Arguments.args,
         **kwargs: Arguments.kwargs,
-    ) -> Told:
+    ) -> Value:
         if self._in_memory:
-            return _at_once(verb(*args, **kwargs))
-        return the_room().begin(Answer(), self.store, partial(verb, *args, **kwargs)).result()
+            return _run_at_once(verb(*args, **kwargs))
+        return current_loop_thread().submit(ThreadResult(), self.store, partial(verb, *args, **kwargs)).wait()
 
 
-def _at_once(verb: Coroutine[Any, Any, Told]) -> Told:
-    """The answer of a coroutine that never waits."""
+def _run_at_once(verb: Coroutine[Any, Any, Value]) -> Value:
+    """The result of a coroutine that never waits."""
     try:
         verb.send(None)
     except StopIteration as done:
-        told: Told = done.value
-        return told
+        value: Value = done.value
+        return value
     verb.close()
     raise RuntimeError("a MemoryStore answers at once; this one's verbs wait for something")

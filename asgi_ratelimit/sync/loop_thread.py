@@ -1,4 +1,4 @@
-"""The back room: an event loop in a daemon thread, which carries out what other threads ask and wait for."""
+"""An event loop in a daemon thread, for calls of other threads that have to wait."""
 
 from __future__ import annotations
 
@@ -10,137 +10,102 @@ import weakref
 from collections.abc import Callable, Coroutine, Hashable
 from contextlib import suppress
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, TypeVar
 
 from asgi_ratelimit.errors import StoreUnavailable
 from asgi_ratelimit.store import Store
+from asgi_ratelimit.sync.thread_result import ThreadResult
 
-__all__ = ["Answer", "Room", "the_room", "use_of"]
+__all__ = ["LoopThread", "StoreUse", "current_loop_thread", "use_of"]
 
-Told = TypeVar("Told")
-Verb = Callable[[], Coroutine[Any, Any, Told]]
+Value = TypeVar("Value")
+Verb = Callable[[], Coroutine[Any, Any, Value]]
 
-_GLANCE = 1.0  # seconds after which a waiting thread looks for a signal that it slept through
-_PATIENCE = 1.0  # seconds that each step of closing may take at exit
-
-
-class Answer(Generic[Told]):
-    """What a thread waits for.
-
-    A signal may raise an exception anywhere in that thread. It must not leave a lock behind that the loop's thread
-    will want, as it can with those of a concurrent.futures.Future: so the loop's thread takes none to tell.
-    """
-
-    __slots__ = ("_secret", "error", "is_told", "place", "told")
-    told: Told
-
-    def __init__(self, place: Hashable = None) -> None:
-        self.place = place  # in which line the thread stands
-        self.error: BaseException | None = None
-        self.is_told = False
-        self._secret = threading.Lock()
-        self._secret.acquire()
-
-    def tell(self, told: Any, error: BaseException | None) -> None:
-        """Let the thread go on. Once."""
-        self.told, self.error, self.is_told = told, error, True
-        self._secret.release()
-
-    def result(self) -> Told:
-        """Wait for what is told, or raise the error. Once."""
-        while not self._secret.acquire(timeout=_GLANCE):
-            pass
-        if self.error is None:
-            return self.told
-        try:
-            raise self.error
-        finally:
-            del self
+_CLOSE_S: Final = 1.0  # that each step of closing may take at exit
 
 
-class Room:
-    """The back room: an event loop in a daemon thread, where the calls of all other threads are carried out."""
+class LoopThread:
+    """An event loop that starts with the first call, and again after a fork or a SystemExit in the loop."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
-        self.in_line: dict[Hashable, set[Answer[Any]]] = {}  # by limiter, key and `per`
-        self._is_over = False
-        self._opening = threading.Lock()
+        self.queues: dict[Hashable, set[ThreadResult[Any]]] = {}  # the threads that wait, by limiter, key and `per`
+        self._is_closed = False
+        self._starting = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
-        # Touched by the thread of the loop only:
-        self._calls: dict[Answer[Any], asyncio.Task[Any]] = {}  # those whose callers wait for an answer
-        self._stores: dict[int, Store] = {}  # those that may have connections on this loop, by id
+        # Used by the thread of the loop only:
+        self._calls: dict[ThreadResult[Any], asyncio.Task[Any]] = {}  # calls with a thread that waits
+        self._stores: dict[int, Store] = {}  # stores that may have connections on this loop, by id
         self._closings: set[asyncio.Task[None]] = set()
 
-    def begin(self, answer: Answer[Told], store: Store, verb: Verb[Told]) -> Answer[Told]:
-        """Have a verb carried out, after all that were begun before it."""
+    def submit(self, result: ThreadResult[Value], store: Store, verb: Verb[Value]) -> ThreadResult[Value]:
+        """Run a verb of a limiter in the loop, after all verbs that were submitted before."""
         with self.lock:
-            if not (self._is_over and threading.current_thread().daemon):  # else it waits like those of `close`
-                self._opened().call_soon_threadsafe(self._begin, answer, store, verb)
-        return answer
+            if not (self._is_closed and threading.current_thread().daemon):  # at exit a daemon thread waits on
+                self._running_loop().call_soon_threadsafe(self._start_call, result, store, verb)
+        return result
 
-    def take_back(self, answer: Answer[Any]) -> None:
-        """Nobody waits for the answer any more, whether or not the call has begun."""
+    def cancel(self, result: ThreadResult[Any]) -> None:
+        """The thread does not wait any more, whether or not the call has started."""
         loop = self._loop
         if loop is None:
-            self._leave(answer)
-        elif not answer.is_told:
-            with suppress(RuntimeError):  # closed in this very moment
-                loop.call_soon_threadsafe(self._take_back, answer)
+            self._leave_queue(result)
+        elif not result.is_set:
+            with suppress(RuntimeError):  # the loop was closed at this moment
+                loop.call_soon_threadsafe(self._cancel_call, result)
 
-    def _leave(self, answer: Answer[Any]) -> None:
-        with self.lock:
-            line = self.in_line.get(answer.place, set())
-            line.discard(answer)
-            if not line:
-                self.in_line.pop(answer.place, None)
-
-    def let_go(self, store: Store) -> None:
-        """Nobody uses this store any more: its connections may go. Called by the garbage collector: takes no lock."""
+    def release(self, store: Store) -> None:
+        """Close the connections of a store. The garbage collector calls this, so it takes no lock."""
         loop = self._loop
         if loop is not None:
             with suppress(RuntimeError):
-                loop.call_soon_threadsafe(self._let_go, store)
+                loop.call_soon_threadsafe(self._close_store, store)
 
     def close(self) -> None:
-        """At exit: whoever still waits, in a daemon thread, will never hear of it."""
+        """Stop the loop at exit. Daemon threads that still wait get no result."""
         with self.lock:
-            self._is_over, loop, thread = True, self._loop, self._thread
+            self._is_closed, loop, thread = True, self._loop, self._thread
         if loop is not None and thread is not None:
             with suppress(RuntimeError):
                 loop.call_soon_threadsafe(loop.stop)
-            thread.join(4 * _PATIENCE)
+            thread.join(4 * _CLOSE_S)
 
-    def _opened(self) -> asyncio.AbstractEventLoop:
+    def _leave_queue(self, result: ThreadResult[Any]) -> None:
+        with self.lock:
+            queue = self.queues.get(result.queue, set())
+            queue.discard(result)
+            if not queue:
+                self.queues.pop(result.queue, None)
+
+    def _running_loop(self) -> asyncio.AbstractEventLoop:
         if self._thread is threading.current_thread():
             raise RuntimeError(
                 "a SyncLimiter was called in its own event loop, e.g. by a store's callback: it would wait for itself"
                 " for ever; call it in another thread"
             )
-        if self._is_over:
+        if self._is_closed:
             raise RuntimeError("a SyncLimiter was called when its event loop had ended with the interpreter")
-        return self._open() if self._loop is None else self._loop
+        if self._loop is not None:
+            return self._loop
+        started: ThreadResult[asyncio.AbstractEventLoop] = ThreadResult()
+        threading.Thread(target=self._main, args=(started,), name="asgi_ratelimit.sync", daemon=True).start()
+        return started.wait()
 
-    def _open(self) -> asyncio.AbstractEventLoop:
-        opened: Answer[asyncio.AbstractEventLoop] = Answer()
-        threading.Thread(target=self._live, args=(opened,), name="asgi_ratelimit.sync", daemon=True).start()
-        return opened.result()
+    # The rest runs in the thread of the loop
 
-    # What follows runs in the thread of the loop.
-
-    def _live(self, opened: Answer[asyncio.AbstractEventLoop]) -> None:
+    def _main(self, started: ThreadResult[asyncio.AbstractEventLoop]) -> None:
         try:
             loop = asyncio.new_event_loop()
         except BaseException as error:
-            opened.tell(None, error)
+            started.fail(error)
             return
         loop.set_debug(False)  # under -X dev it would only report how busy the machine is
-        with self._opening:
-            is_first = self._loop is None  # there may be another, if a signal interrupted who opened it
+        with self._starting:
+            is_first = self._loop is None  # there may be two, if a signal interrupted the thread that started one
             if is_first:
                 self._loop, self._thread = loop, threading.current_thread()
-        opened.tell(self._loop, None)
+        started.set(self._loop or loop)
         try:
             if is_first:
                 self._run(loop)
@@ -150,102 +115,106 @@ class Room:
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         try:
             loop.run_forever()
-        finally:  # at exit, or something in the loop has raised SystemExit: then the next call begins anew
+        finally:  # at exit, or after a SystemExit in the loop; then the next call starts another loop
             with self.lock:
                 self._loop = self._thread = None
-            loop.run_until_complete(self._clear_up())
+            loop.run_until_complete(self._shut_down())
             loop.run_until_complete(loop.shutdown_asyncgens())
 
-    def _begin(self, answer: Answer[Any], store: Store, verb: Verb[Any]) -> None:
+    def _start_call(self, result: ThreadResult[Any], store: Store, verb: Verb[Any]) -> None:
         self._stores[id(store)] = store
-        task = self._calls[answer] = asyncio.ensure_future(verb())
-        task.add_done_callback(partial(self._end, answer))
+        task = self._calls[result] = asyncio.ensure_future(verb())
+        task.add_done_callback(partial(self._end_call, result))
 
-    def _end(self, answer: Answer[Any], task: asyncio.Task[Any]) -> None:
-        error = _gone() if task.cancelled() else task.exception()
-        if self._calls.pop(answer, None) is None or self._is_over:
-            return  # taken back; or at exit, when a daemon thread had better sleep on than fail
-        self._leave(answer)
-        answer.tell(None if error else task.result(), error)
+    def _end_call(self, result: ThreadResult[Any], task: asyncio.Task[Any]) -> None:
+        error = _stopped() if task.cancelled() else task.exception()
+        if self._calls.pop(result, None) is None or self._is_closed:
+            return  # cancelled; or at exit, when a daemon thread had better sleep on than fail
+        self._leave_queue(result)
+        if error is None:
+            result.set(task.result())
+        else:
+            result.fail(error)
 
-    def _take_back(self, answer: Answer[Any]) -> None:
-        task = self._calls.pop(answer, None)
+    def _cancel_call(self, result: ThreadResult[Any]) -> None:
+        task = self._calls.pop(result, None)
         if task is not None:
             task.cancel()
-        self._leave(answer)
+        self._leave_queue(result)
 
-    def _let_go(self, store: Store) -> None:
+    def _close_store(self, store: Store) -> None:
         if self._stores.pop(id(store), None) is not None:
-            self._closings.add(closing := asyncio.ensure_future(_closed(store)))
+            self._closings.add(closing := asyncio.ensure_future(_close_quietly(store)))
             closing.add_done_callback(self._closings.discard)
 
-    async def _clear_up(self) -> None:
-        await _cancelled(set(self._calls.values()))
-        await _ended(self._closings | {asyncio.ensure_future(_closed(store)) for store in self._stores.values()})
+    async def _shut_down(self) -> None:
+        await _cancel_all(set(self._calls.values()))
+        await _wait_for(self._closings | {asyncio.ensure_future(_close_quietly(s)) for s in self._stores.values()})
         self._stores.clear()
-        await _cancelled({task for task in asyncio.all_tasks() if task is not asyncio.current_task()})
+        await _cancel_all({task for task in asyncio.all_tasks() if task is not asyncio.current_task()})
 
 
-def _gone() -> StoreUnavailable:
+def _stopped() -> StoreUnavailable:
     return StoreUnavailable("the event loop behind the SyncLimiters was stopped before there was an answer")
 
 
-async def _closed(store: Store) -> None:
+async def _close_quietly(store: Store) -> None:
     with suppress(Exception):
         await store.aclose()
 
 
-async def _cancelled(tasks: set[asyncio.Task[Any]]) -> None:
+async def _cancel_all(tasks: set[asyncio.Task[Any]]) -> None:
     for task in tasks:
         task.cancel()
-    await _ended(tasks)
+    await _wait_for(tasks)
 
 
-async def _ended(tasks: set[asyncio.Task[Any]]) -> None:
+async def _wait_for(tasks: set[asyncio.Task[Any]]) -> None:
     if tasks:
-        done, _ = await asyncio.wait(tasks, timeout=_PATIENCE)
+        done, _ = await asyncio.wait(tasks, timeout=_CLOSE_S)
         for task in done:
-            task.cancelled() or task.exception()  # seen: nobody needs to read of it
+            task.cancelled() or task.exception()  # it is read here, so that asyncio does not log it
 
 
-class Use:
-    """Shared by the SyncLimiters of one store: when the last of them is gone, so are its connections."""
+class StoreUse:
+    """Shared by the SyncLimiters of one store: the connections are closed when the last of them is gone."""
 
     __slots__ = ("__weakref__", "store")
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        weakref.finalize(self, _let_go, store).atexit = False
+        weakref.finalize(self, _release, store).atexit = False
 
 
-def use_of(store: Store) -> Use:
-    return _uses.get(id(store)) or _uses.setdefault(id(store), Use(store))
+def use_of(store: Store) -> StoreUse:
+    """The use of a store. It lasts as long as one of its holders."""
+    return _uses.get(id(store)) or _uses.setdefault(id(store), StoreUse(store))
 
 
-def the_room() -> Room:
-    """The one of this process."""
-    return _room
+def current_loop_thread() -> LoopThread:
+    """The loop thread of this process."""
+    return _current
 
 
-def _let_go(store: Store) -> None:
-    _room.let_go(store)
+def _release(store: Store) -> None:
+    _current.release(store)
 
 
 def _close() -> None:
-    _room.close()
+    _current.close()
 
 
-def _begin_anew() -> None:
-    """In a forked child: the thread is not there, and what it left belongs to the parent, so it is not even closed."""
-    global _room
-    _left_behind.append(_room)
-    _room = Room()
+def _replace() -> None:
+    """In a forked child: the thread is not there, and its loop belongs to the parent, so it is not even closed."""
+    global _current
+    _inherited.append(_current)
+    _current = LoopThread()
 
 
-_room = Room()
-_left_behind: list[Room] = []  # by the processes that this one was forked from
-_uses: weakref.WeakValueDictionary[int, Use] = weakref.WeakValueDictionary()
+_current = LoopThread()
+_inherited: list[LoopThread] = []  # from the processes that this one was forked from
+_uses: weakref.WeakValueDictionary[int, StoreUse] = weakref.WeakValueDictionary()
 
 atexit.register(_close)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_begin_anew)
+    os.register_at_fork(after_in_child=_replace)

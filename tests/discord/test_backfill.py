@@ -133,7 +133,7 @@ async def test_one_at_a_time_keeps_the_order_and_a_message_that_cannot_be_sent_i
 
 
 def misleading() -> FakeDiscord:
-    """Its reactions tell of a generous bucket and keep to another, as Discord's have: its issues 182 and 2886."""
+    """Its reactions report a generous bucket and obey another, as Discord's have: its issues 182 and 2886."""
     limits = [FakeBucket("200/270s"), FakeBucket("1/250ms", hidden=True)]
     return FakeDiscord({REACT: limits}, token="test")
 

@@ -65,12 +65,12 @@ async def test_channels_and_webhooks_are_forgotten(clock: ManualClock, store: Me
     gc.collect()
     records = len(permits_in(store))
     await through_all_channels(scheduler, range(3_000, MANY))
-    leases = next(iter(permits_in(store).values()))
-    assert len(leases._buckets) > MANY / 2, "nothing is forgotten while it is in use"
+    permits = next(iter(permits_in(store).values()))
+    assert len(permits._buckets) > MANY / 2, "nothing is forgotten while it is in use"
     await idle(clock)
-    assert (len(leases._buckets), len(leases._locked), len(leases._held), len(leases._by_end)) == (0, 0, 0, 0)
+    assert (len(permits._buckets), len(permits._locked), len(permits._held), len(permits._by_end)) == (0, 0, 0, 0)
     assert (len(scheduler._queues), len(scheduler._pauses), len(permits_in(store))) == (0, 0, records)
-    assert len(leases._names) <= 10_000
+    assert len(permits._names) <= 10_000
     assert scheduler.is_idle
     assert not clock._timers
     await owners.aclose()
@@ -161,7 +161,7 @@ async def test_closed_clients_leave_nothing_behind(
             await once(-first - number)
         return size()
 
-    pacers = weakref.WeakSet(one for one in gc.get_objects() if isinstance(one, Scheduler))
+    schedulers = weakref.WeakSet(one for one in gc.get_objects() if isinstance(one, Scheduler))
     before = await often(1_000, 20)
     assert await often(2_000, 120) < before + LITTLE
-    assert not [one for one in gc.get_objects() if isinstance(one, Scheduler) and one not in pacers]
+    assert not [one for one in gc.get_objects() if isinstance(one, Scheduler) and one not in schedulers]

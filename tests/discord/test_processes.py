@@ -83,7 +83,7 @@ def jobs_at(fake: Remote, server: Server, counts: Sequence[int], channels: int =
 
 def check_makespan(what: str, sent: Sequence[Sent], ideal: float, windows: int, profile: str) -> None:
     """At most 5 % more than the ideal and one round trip per window, and what a busy machine takes."""
-    took = max(each.ended for each in sent) - min(each.begun for each in sent)
+    took = max(each.ended for each in sent) - min(each.started for each in sent)
     late = max(each.late for each in sent)
     summary = f"{what} ({profile}): {took:.2f} s, ideal {ideal:.2f}, ratio {took / ideal:.3f}, late {late:.2f}"
     sys.stdout.write(f"{summary}\n")

@@ -53,7 +53,7 @@ def sliding(limit: str, **options: Any) -> dict[str, Any]:
     return {"limit": limit, "window": "sliding", **options}
 
 
-# Headers that tell the truth: no 429, and hardly longer than it has to take
+# True headers: no 429, and hardly longer than it has to take
 
 
 async def _paced(fakes: Town, profile: str, bucket: dict[str, Any], number: int, ideal: float, windows: int) -> None:

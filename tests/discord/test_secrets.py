@@ -138,8 +138,8 @@ async def test_in_no_key_of_the_store_and_no_repr(clock: ManualClock) -> None:
         for owner in pacing._tokens._tokens.values():
             assert secret_free([owner, owner.scheduler._queues, owner.scheduler._pauses])
         assert secret_free([discord, pacing, discord.waiting, pacing._sender, list(pacing._tokens._tokens)])
-        for name, leases in permits_in(store).items():
-            assert secret_free([name, leases._buckets, leases._names, leases._locked, leases._held])
+        for name, permits in permits_in(store).items():
+            assert secret_free([name, permits._buckets, permits._names, permits._locked, permits._held])
         await rid_of(*waiting)
 
 

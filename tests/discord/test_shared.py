@@ -1,4 +1,4 @@
-"""What several clients of one token tell each other through Redis: buckets, stops, bans, and an outage in between."""
+"""Several clients of one token share buckets, stops and bans through Redis, and get through an outage in between."""
 
 from __future__ import annotations
 

@@ -176,7 +176,7 @@ def test_expired_records_are_swept_on_a_second_loop_too(
         for _ in range(6):
             clock.advance(30)
             await settled()
-        assert not any(leases._buckets for leases in permits_in(store).values())
+        assert not any(permits._buckets for permits in permits_in(store).values())
 
     asyncio.run(get(1))
     clock.advance(30)  # that loop is closed, and its timer lost

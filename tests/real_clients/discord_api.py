@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from asgi_ratelimit import RateLimitMiddleware, TokenBucket
 from asgi_ratelimit.fastapi import RateLimit
 from asgi_ratelimit.limits import Scope as BucketScope
-from tests.support.loop_lag import lateness
+from tests.support.loop_lag import measure_loop_lag
 
 PREFIX = "/api/v10"
 CAPACITY = PER_SECOND = 5
@@ -158,5 +158,5 @@ def served(app: ASGIApp) -> Iterator[str]:
 
 
 async def _serve(server: uvicorn.Server, listening: socket.socket) -> None:
-    async with lateness():
+    async with measure_loop_lag():
         await server.serve([listening])

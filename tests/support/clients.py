@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 class Seen:
-    """An answer that remembers who asked."""
+    """A function that answers, and stores the requests."""
 
     def __init__(
         self, answer: Callable[[httpx.Request], Any] = lambda request: httpx.Response(200, json={"id": "1"})
@@ -48,19 +48,19 @@ def bot(fake: FakeDiscord, *, token: str = TOKEN, store: MemoryStore | None = No
 
 
 def bot_of(answer: Callable[[httpx.Request], Any], clock: ManualClock, **options: Any) -> DiscordClient:
-    """A client to whom a function answers, sync or async."""
+    """A client with a function, sync or async, in place of Discord."""
     inner = httpx.MockTransport(answer)
     return DiscordClient(TOKEN, base_url=API, transport=inner, store=MemoryStore(clock=clock), **options)
 
 
 async def settled() -> None:
-    """Let everybody go on who can without time passing."""
+    """Let all tasks go on that can without time passing."""
     for _ in range(20):
         await asyncio.sleep(0)
 
 
 async def passing(clock: ManualClock, awaited: Awaitable[T], step: float = 0.01) -> T:
-    """Let time pass in such steps until it is done; TimeoutError if it never is."""
+    """Let time pass in steps until it is done. Raises TimeoutError if it never is."""
     task = asyncio.ensure_future(awaited)
     try:
         async with asyncio.timeout(SECONDS):
@@ -79,9 +79,9 @@ def all_of(awaited: Iterable[Awaitable[T]]) -> asyncio.Future[list[T]]:
 
 async def taken(clock: ManualClock, awaited: Awaitable[object], step: float = 0.01) -> float:
     """How many seconds it takes."""
-    begun = clock.now_us()
+    started = clock.now_us()
     await passing(clock, awaited, step)
-    return (clock.now_us() - begun) / 1e6
+    return (clock.now_us() - started) / 1e6
 
 
 async def rid_of(*tasks: asyncio.Task[Any]) -> None:

@@ -1,7 +1,6 @@
-"""One of the processes that share a token through Redis: started by test_processes.py, which reads what became of it.
+"""One of the processes that share a token through Redis: test_processes.py starts it and reads its results.
 
-It reads its jobs, says "ready" once it could start, reads a line that says go, does all of them at the same time, and
-in the end says what it saw.
+It reads its jobs, writes "ready", waits for a line, does all jobs at the same time, and writes the results.
 """
 
 from __future__ import annotations
@@ -35,10 +34,10 @@ class Job:
 
 @dataclass(slots=True)
 class Sent:
-    """What became of them. Moments are seconds of this machine's monotonic clock, which all processes share."""
+    """The outcome of a job. Moments are seconds of this machine's monotonic clock, which all processes share."""
 
     statuses: dict[int, int] = field(default_factory=dict)
-    begun: float = 0.0
+    started: float = 0.0
     ended: float = 0.0
     late: float = 0.0  # for how long of that its loop was late
 
@@ -46,7 +45,7 @@ class Sent:
 async def work(jobs: list[Job]) -> list[Sent]:
     async with AsyncExitStack() as stack:
         clients = [await _client_of(job, stack) for job in jobs]
-        say("ready")
+        write_line("ready")
         await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
         return await asyncio.gather(*map(_send_all, clients, jobs))
 
@@ -64,14 +63,14 @@ async def _send_all(discord: DiscordClient, job: Job) -> Sent:
     async with watched() as watch:
         responses = await send_all(discord, [f"{job.name} {i}" for i in range(job.count)], job.channels)
     statuses = Counter(response.status_code for response in responses)
-    return Sent(dict(statuses), watch.begun, watch.begun + watch.took, watch.late)
+    return Sent(dict(statuses), watch.started, watch.started + watch.took, watch.late)
 
 
-def say(line: str) -> None:
+def write_line(line: str) -> None:
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
 
 
 if __name__ == "__main__":
     jobs = [Job(**job) for job in json.loads(sys.stdin.readline())]
-    say(json.dumps([asdict(sent) for sent in asyncio.run(work(jobs))]))
+    write_line(json.dumps([asdict(sent) for sent in asyncio.run(work(jobs))]))

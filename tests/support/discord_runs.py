@@ -1,4 +1,4 @@
-"""Runs of a client against a fake Discord in another process: sending, and what has to be true afterwards."""
+"""Runs of a client against a fake Discord in another process: sending, and the checks afterwards."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ import httpx
 
 from asgi_ratelimit.discord import DiscordClient
 from tests.support.fake_discord_servers import PROFILES, UNUSED_TLS, Remote, Report
-from tests.support.loop_lag import lateness, longest_stall
+from tests.support.loop_lag import longest_stall, measure_loop_lag
 
 CHANNEL = 100_000
 PATIENCE = 60.0  # seconds for a run; none takes half as long
 BUSY = 0.5  # seconds for which the other process may be kept from running
-TOO_LONG = 0.1  # seconds for which a loop stood still: limits of a second are not to be kept then
+TOO_LONG = 0.1  # seconds for which a loop stood still: limits of a second cannot be observed then
 
 P = ParamSpec("P")
 Run = Callable[P, Coroutine[Any, Any, None]]
 
 
 def new_client(fake: Remote, token: str = "test", **options: Any) -> DiscordClient:
-    """A client of this fake; it asks for no proxy, and waits for answers as long as a run may take."""
+    """A client of this fake; it uses no proxy, and waits for responses as long as a run may take."""
     chosen: dict[str, Any] = {"trust_env": False, "timeout": PATIENCE} | options
     if "transport" not in options:
         chosen["verify"] = UNUSED_TLS
@@ -48,7 +48,7 @@ def names_of(number: int, prefix: str = "m") -> list[str]:
 
 
 async def until_held(fake: Remote, number: int) -> None:
-    """Return once the fake keeps so many answers back."""
+    """Return once the fake holds so many responses back."""
     while await fake.do("held") < number:
         await asyncio.sleep(0.01)
 
@@ -66,50 +66,50 @@ class Watch:
     A machine that does other work makes every run slower: that is not the client's doing, and is taken off.
     """
 
-    begun: float
+    started: float
     took: float = 0.0
     late: float = 0.0
 
-    def check(self, what: str, ideal: float, *, windows: int = 0, profile: str = "no latency") -> None:
+    def check(self, name: str, ideal: float, *, windows: int = 0, profile: str = "no latency") -> None:
         """At most 5 % more than the ideal, and one round trip per window."""
         bound = 1.05 * ideal + windows * PROFILES[profile].round_trip + BUSY
         ratio = self.took / ideal
-        said = f"{what} ({profile}): {self.took:.2f} s, ideal {ideal:.2f}, ratio {ratio:.3f}, late {self.late:.2f}"
-        sys.stdout.write(f"{said}\n")
-        assert self.took <= bound + self.late, said
+        summary = f"{name} ({profile}): {self.took:.2f} s, ideal {ideal:.2f}, ratio {ratio:.3f}, late {self.late:.2f}"
+        sys.stdout.write(f"{summary}\n")
+        assert self.took <= bound + self.late, summary
 
 
 @asynccontextmanager
 async def watched(patience: float = PATIENCE) -> AsyncIterator[Watch]:
     """Measure the block, which has to end in time."""
     watch = Watch(time.monotonic())
-    async with lateness() as found:
+    async with measure_loop_lag() as lag:
         try:
             async with asyncio.timeout(patience):
                 yield watch
         finally:
-            watch.took, watch.late = time.monotonic() - watch.begun, found.total
+            watch.took, watch.late = time.monotonic() - watch.started, lag.total
 
 
 def undisturbed(run: Run[P]) -> Run[P]:
     """Run it again if it failed while client or server stood still for longer than its limits leave room for.
 
-    A machine that does other work can delay an answer by more than a window; what a client then cannot know, no test
-    may ask of it. What fails three times fails. `fakes` is the server where that is another process.
+    A machine that does other work can delay an answer by more than a window; a client cannot see that, so no test
+    requires it. A run that fails three times fails. `fakes` is the server where that is another process.
     """
 
     @wraps(run)
     async def judged(*args: P.args, **kwargs: P.kwargs) -> None:
         fakes: Any = kwargs.get("fakes")
         for _ in range(2):
-            begun = time.monotonic()
-            async with lateness():
+            started = time.monotonic()
+            async with measure_loop_lag():
                 try:
                     return await run(*args, **kwargs)
                 except AssertionError as error:
-                    stall = longest_stall(begun)
+                    stall = longest_stall(started)
                     if fakes is not None:
-                        stall = max(stall, await fakes.longest_stall(begun))
+                        stall = max(stall, await fakes.longest_stall(started))
                     if stall < TOO_LONG:
                         raise
                     sys.stdout.write(f"{run.__name__}: again, after a stall of {stall:.2f} s: {error}\n")

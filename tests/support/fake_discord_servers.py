@@ -1,4 +1,4 @@
-"""Fake Discords over real sockets: one process that serves as many as are asked for, and tells what they have seen.
+"""Fake Discords over real sockets: one process that serves any number of them, and reports their requests.
 
 A process of its own, so that the client under test and the server do not share an interpreter's time.
 """
@@ -26,11 +26,11 @@ from starlette.types import Receive, Scope, Send
 
 from asgi_ratelimit.testing import FakeBucket, FakeDiscord
 from asgi_ratelimit.testing.fake_discord.options import Latency, body_of
-from tests.support.loop_lag import lateness, longest_stall
+from tests.support.loop_lag import longest_stall, measure_loop_lag
 
 CREATE = "POST /channels/{channel_id}/messages"
 UNUSED_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # it takes a tenth of a second to make a whole one
-SECONDS = 20.0  # for an answer to one who asks from the outside
+SECONDS = 20.0  # for a reply to the test
 
 
 def renames(body: Any) -> bool:
@@ -45,7 +45,7 @@ def with_spikes() -> float:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """How long requests take on their way; `round_trip` is what the slowest needs, in seconds."""
+    """How long requests take on their way; `round_trip` is the time of the slowest one, in seconds."""
 
     latency: Latency
     round_trip: float
@@ -59,12 +59,12 @@ PROFILES = {
 FUNCTIONS: dict[str, Callable[[Any], bool]] = {"renames": renames}
 
 
-# What a test holds in its hands
+# For the tests
 
 
 @dataclass(slots=True)
 class Report:
-    """What one fake Discord has seen until now."""
+    """The requests of one fake Discord until now."""
 
     requests: list[dict[str, Any]]
     messages: list[str]  # the contents of those that were created
@@ -76,7 +76,7 @@ class Report:
         return [seen for seen in self.requests if seen["status"] == 429]
 
     def most_in(self, seconds: float) -> int:
-        """The most requests that were counted in any such span, wherever it begins."""
+        """The most requests that were counted in any such span, wherever it starts."""
         moments = sorted(seen["at"] for seen in self.requests)
         first, most = 0, 0
         for last, moment in enumerate(moments):
@@ -99,12 +99,12 @@ class Remote:
 
     async def do(self, verb: str, *values: Any, **options: Any) -> Any:
         """Have it do something, e.g. do("fail", 503, times=3)."""
-        return await _ask(self.address, {"name": self.name, "do": verb, "values": values, "options": options})
+        return await _request(self.address, {"name": self.name, "do": verb, "values": values, "options": options})
 
     async def report(self) -> Report:
-        told = await _ask(self.address, {"name": self.name, "do": "report"})
-        statuses = Counter(seen["status"] for seen in told["requests"])
-        return Report(**told, statuses=statuses)
+        reply = await _request(self.address, {"name": self.name, "do": "report"})
+        statuses = Counter(seen["status"] for seen in reply["requests"])
+        return Report(**reply, statuses=statuses)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,17 +119,17 @@ class Town:
     ) -> Remote:
         """One more of them. A limit is a string, or a FakeBucket's arguments as a dict, or a list of those."""
         name = f"fake{next(self.numbers)}"
-        await _ask(self.address, {"name": name, "open": limits or {}, "profile": profile, "options": options})
+        await _request(self.address, {"name": name, "open": limits or {}, "profile": profile, "options": options})
         return Remote(self.address, name)
 
     async def longest_stall(self, since: float) -> float:
         """For how long the other process's loop stood still at a time, since that moment of the monotonic clock."""
-        return float(await _ask(self.address, {"name": "", "since": since}))
+        return float(await _request(self.address, {"name": "", "since": since}))
 
 
-async def _ask(address: str, question: dict[str, Any]) -> Any:
+async def _request(address: str, question: dict[str, Any]) -> Any:
     async with httpx.AsyncClient(timeout=SECONDS, trust_env=False, verify=UNUSED_TLS) as client:
-        response = await client.post(f"{address}/ask", json=question)
+        response = await client.post(f"{address}/control", json=question)
     assert response.status_code == 200, response.text
     return response.json()
 
@@ -148,11 +148,11 @@ def town() -> Iterator[Town]:
             process.wait(SECONDS)
 
 
-# What runs in the other process
+# For the other process
 
 
 class _Fakes:
-    """An app in which the first segment of a path says which fake Discord is meant."""
+    """An app in which the first segment of a path names the fake Discord."""
 
     def __init__(self) -> None:
         self._fakes: dict[str, FakeDiscord] = {}
@@ -164,11 +164,11 @@ class _Fakes:
             return
         question = json.loads(await body_of(receive) or b"{}")
         try:
-            status, told = 200, self._answer(question)
+            status, reply = 200, self._answer(question)
         except Exception as error:
-            status, told = 500, repr(error)
+            status, reply = 500, repr(error)
         await send({"type": "http.response.start", "status": status, "headers": []})
-        await send({"type": "http.response.body", "body": json.dumps(told).encode()})
+        await send({"type": "http.response.body", "body": json.dumps(reply).encode()})
 
     def _answer(self, question: dict[str, Any]) -> Any:
         name, options = question["name"], question.get("options", {})
@@ -211,7 +211,7 @@ def _told(fake: FakeDiscord) -> dict[str, Any]:
 async def serve() -> None:
     """Serve until the input ends."""
     with socket.create_server(("127.0.0.1", 0), backlog=2048) as listening:
-        async with lateness():
+        async with measure_loop_lag():
             config = uvicorn.Config(
                 _Fakes(), lifespan="off", ws="none", log_config=None, access_log=False, timeout_keep_alive=60
             )

@@ -1,4 +1,4 @@
-"""How long event loops were kept from running: what happens meanwhile says little of the code under test."""
+"""How long event loops were kept from running. Their delay is not that of the code under test."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ TURN = 0.005  # seconds after which the loop is to come round again
 USUAL = 0.001  # by which it always is late
 STALL = 0.05
 
-_all: list[Lateness] = []
+_all: list[LoopLag] = []
 
 
-class Lateness:
-    """Of one event loop, in seconds: in all, and each time that is worth a word."""
+class LoopLag:
+    """The delay of one event loop, in seconds: the sum, and each long stall."""
 
     def __init__(self) -> None:
         self.total = 0.0
@@ -37,13 +37,13 @@ class Lateness:
 
 
 @asynccontextmanager
-async def lateness() -> AsyncIterator[Lateness]:
-    """That of this loop, for as long as the block runs."""
-    found = Lateness()
-    _all.append(found)
-    measuring = asyncio.ensure_future(found.measure())
+async def measure_loop_lag() -> AsyncIterator[LoopLag]:
+    """The lag of this loop, for as long as the block runs."""
+    lag = LoopLag()
+    _all.append(lag)
+    measuring = asyncio.ensure_future(lag.measure())
     try:
-        yield found
+        yield lag
     finally:
         measuring.cancel()
 

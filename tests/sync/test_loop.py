@@ -25,7 +25,7 @@ from tests.sync.conftest import MakeStore
 def test_what_a_memory_store_can_answer_at_once_needs_no_thread(
     monkeypatch: pytest.MonkeyPatch, clock: ManualClock
 ) -> None:
-    monkeypatch.setattr(loop_thread, "_room", loop_thread.Room())
+    monkeypatch.setattr(loop_thread, "_current", loop_thread.LoopThread())
     limiter = SyncLimiter("5/h", store=MemoryStore(clock=clock))
     charged = limiter.try_acquire("a")
     limiter.acquire("a", timeout=0)
@@ -33,7 +33,7 @@ def test_what_a_memory_store_can_answer_at_once_needs_no_thread(
     limiter.peek("a")
     limiter.reset("a")
     limiter.block("a", 60)
-    assert loop_thread._room._thread is None
+    assert loop_thread._current._thread is None
 
 
 def test_all_limiters_share_one_thread(make_store: MakeStore, clock: ManualClock) -> None:
@@ -58,7 +58,7 @@ def test_a_call_from_its_own_loop_is_an_error_and_no_deadlock(clock: ManualClock
     store.before = lambda: limiter.acquire("a")
     with pytest.raises(RuntimeError, match="a SyncLimiter was called in its own event loop"):
         started(limiter.try_acquire, "a").result(PATIENCE)
-    wait_until(lambda: not loop_thread._room.in_line, "nobody stands in line")
+    wait_until(lambda: not loop_thread._current.queues, "nobody stands in line")
 
 
 def test_a_coroutine_of_another_loop_may_call_it_though_it_holds_up_that_loop(any_store: Store) -> None:
@@ -117,7 +117,7 @@ def test_nobody_waits_for_ever_for_a_loop_that_was_ended(clock: ManualClock) -> 
     limiter = SyncLimiter("1/h", store=store)
     limiter.acquire("a")
     waiting = joined(limiter, "a")
-    thread = loop_thread._room._thread
+    thread = loop_thread._current._thread
     assert thread is not None
 
     def leave() -> None:

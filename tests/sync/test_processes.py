@@ -23,7 +23,7 @@ FORK_WITH_THREADS = "ignore:This process .* is multi-threaded:DeprecationWarning
 BEGINNING = """
 import atexit, os, sys, threading, time, warnings
 from asgi_ratelimit import LeakyBucket, MemoryStore, RateLimited
-from asgi_ratelimit.sync import SyncLimiter, loop_thread
+from asgi_ratelimit.sync import SyncLimiter, loop_thread, thread_result
 
 def make_store():
     if len(sys.argv) == 1:
@@ -171,7 +171,7 @@ def test_a_script_ends_though_its_redis_hangs(server: Server) -> None:
         assert limiter.try_acquire("a").reason == "ok"
         os.kill(int(sys.argv[2]), signal.SIGSTOP)
         threading.Thread(target=limiter.try_acquire, args=("a",), daemon=True).start()
-        wait_until(lambda: loop_thread._room._calls)
+        wait_until(lambda: loop_thread._current._calls)
         """
     try:
         assert run(source, server.url, str(server.pid), flags=STRICT[1]) == (0, "", "")
@@ -225,7 +225,7 @@ def test_an_exception_that_strikes_anywhere_in_a_call_leaves_nothing_locked(serv
         def strike(*_):
             raise Struck
         signal.signal(signal.SIGALRM, strike)
-        loop_thread._GLANCE = 0.05  # some strike just before the thread falls asleep
+        thread_result._RECHECK_S = 0.05  # some strike just before the thread falls asleep
         limiter = SyncLimiter("10/day", store=make_store())
         limiter.try_acquire("a", cost=10)
         assert refused(limiter, "a")
@@ -239,7 +239,7 @@ def test_an_exception_that_strikes_anywhere_in_a_call_leaves_nothing_locked(serv
                     signal.setitimer(signal.ITIMER_REAL, 0)
             except Struck:
                 struck += 1
-        wait_until(lambda: not limiter._limiter._waiting._lines and not loop_thread._room.in_line)
+        wait_until(lambda: not limiter._limiter._waiting._lines and not loop_thread._current.queues)
         assert refused(limiter, "a")
         assert limiter.peek("b").remaining == 10
         print(struck, end="")

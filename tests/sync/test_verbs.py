@@ -215,4 +215,4 @@ def test_nothing_is_kept_of_a_line_that_is_over(any_store: Store) -> None:
         with pytest.raises(RateLimited):
             [limiter.acquire("a", timeout=1) for _ in range(2)]
     assert standing(limiter) == 0
-    wait_until(lambda: not loop_thread._room.in_line, "nobody stands in line")
+    wait_until(lambda: not loop_thread._current.queues, "nobody stands in line")
