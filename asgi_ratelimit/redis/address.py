@@ -18,6 +18,7 @@ __all__ = ["Address", "Dial", "Location", "Where", "locate"]
 
 Address = tuple[str, int]
 Where = str | Redis | RedisCluster | ConnectionPool
+"""A URL, or a client whose settings are used."""
 Dial = Callable[[Address | None], Awaitable[RedisPyConnection]]  # opens one; the address matters in a cluster
 
 _EXAMPLES = (

@@ -27,6 +27,7 @@ class StoreEvent:
 
 
 EventHook = Callable[[StoreEvent], object]
+"""Called when a server goes down, and when it is back."""
 
 
 class Breaker:

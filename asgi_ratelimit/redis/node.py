@@ -70,15 +70,15 @@ class _Batch:
 class Node:
     """A server as one event loop sees it.
 
-    dial        opens a connection
-    clock       the time at which checks are sent
-    timeout     seconds after which a call has failed
-    probe_key   the record that a probe writes
-    sets_time   whether scripts use the time of `clock`, as in tests, instead of the server's own
-    on_time     receives the server's time in µs with each reply
-    on_event    receives a StoreEvent when the server goes down and when it is back
-    redirect    receives the checks that belong to another node of a cluster
-    on_memory   receives the server's memory settings once
+    dial: opens a connection
+    clock: the time at which checks are sent
+    timeout: seconds after which a call has failed
+    probe_key: the record that a probe writes
+    sets_time: whether scripts use the time of `clock`, as in tests, instead of the server's own
+    on_time: receives the server's time in µs with each reply
+    on_event: receives a StoreEvent when the server goes down and when it is back
+    redirect: receives the checks that belong to another node of a cluster
+    on_memory: receives the server's memory settings once
     """
 
     def __init__(

@@ -37,16 +37,16 @@ class RedisStore:
 
     Raises ValueError if an option cannot be used.
 
-    where       a URL, or a redis.asyncio client: its settings are used, but not its connections
-    prefix      the beginning of every record's name in Redis
-    secret      the key of the digests that stand for users' keys in those names
-    timeout     seconds after which a check is answered without the server
-    outage      the answer without the server, unless a limit has an `outage` of its own:
-                "local" (a warm store in this process's memory decides), "open" (fail open: every call is allowed),
-                "closed" (fail closed: StoreUnavailable is raised)
-    deny_cache  the number of refusals that are cached, each for a second at most; 0 for none
-    clock       a clock for tests, used instead of the server's
-    on_event    called with a StoreEvent when a server goes down and when it is back
+    where: a URL, or a redis.asyncio client; its settings are used, but not its connections
+    prefix: the beginning of every record's name in Redis
+    secret: the key of the digests that stand for users' keys in those names
+    timeout: seconds after which a check is answered without the server
+    outage: the answer without the server, unless a limit has an `outage` of its own. "local": a warm store in this
+        process's memory decides. "open" (fail open): every call is allowed. "closed" (fail closed): StoreUnavailable
+        is raised.
+    deny_cache: the number of refusals that are cached, each for a second at most; 0 for none
+    clock: a clock for tests, used instead of the server's
+    on_event: called with a StoreEvent when a server goes down, and when it is back
     """
 
     shared: bool = True
