@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from binascii import crc_hqx
 from collections.abc import Awaitable, Sequence
 from typing import Any, ClassVar, Protocol
 
@@ -13,7 +12,7 @@ from asgi_ratelimit.errors import StoreUnavailable
 from asgi_ratelimit.limits import State, TokenBucket
 from asgi_ratelimit.redis.deny_cache import DenyCache
 from asgi_ratelimit.redis.fallback import Fallback, LastKnown
-from asgi_ratelimit.redis.names import SLOTS, Namer
+from asgi_ratelimit.redis.names import Namer, slot_of, tag_of
 from asgi_ratelimit.redis.wire import CHECKS, Reply, Script, Verb, shape
 
 __all__ = ["Pending", "RedisBuckets", "Server", "Session"]
@@ -150,7 +149,7 @@ class RedisBuckets:
             return self._namer.names(tag, self._ends)
         buckets = [self._bucket(policy, tag, per) for policy in self.policies]
         # The block is in the slot of the key's own buckets; in another slot there is none.
-        return [self._namer.name(tag if self._blocks else _tag(buckets[0]), "block"), *buckets]
+        return [self._namer.name(tag if self._blocks else tag_of(buckets[0]), "block"), *buckets]
 
     def _bucket(self, policy: Policy, tag: str, per: str) -> str:
         rest, scope = policy.bucket[:16], policy.limit.scope
@@ -209,7 +208,7 @@ class Pending:
     def put(self: Any, server: Server) -> asyncio.Future[Any]:
         session = server.session()
         if server.is_cluster:
-            self.slot = crc_hqx(_tag(self.keys[0]).encode(), 0) % SLOTS
+            self.slot = slot_of(tag_of(self.keys[0]))
         self.due = session.loop.time() + server.timeout
         future: asyncio.Future[Any] = session.loop.create_future()
         self.future = future
@@ -290,7 +289,3 @@ class Update(Pending):
         else:
             unavailable = StoreUnavailable(f"Redis cannot answer ({error}), so only this process has been changed")
             self.future.set_exception(unavailable)
-
-
-def _tag(name: str) -> str:
-    return name[name.index("{") + 1 : name.index("}")]

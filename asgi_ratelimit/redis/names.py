@@ -6,7 +6,7 @@ from binascii import b2a_base64, crc_hqx
 from collections.abc import Sequence
 from hashlib import blake2b
 
-__all__ = ["SLOTS", "Namer", "slot_of"]
+__all__ = ["SLOTS", "Namer", "slot_of", "tag_of"]
 
 SLOTS = 16_384  # of every cluster
 
@@ -48,3 +48,8 @@ class Namer:
 def slot_of(tag: str) -> int:
     """The slot of a cluster in which all records with this tag are."""
     return crc_hqx(tag.encode(), 0) % SLOTS
+
+
+def tag_of(name: str) -> str:
+    """The tag of a record's name."""
+    return name[name.index("{") + 1 : name.index("}")]

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from functools import lru_cache
-from hashlib import sha1
-from importlib.resources import files
 from typing import Generic, TypeVar
 
 from asgi_ratelimit.clock import Clock
 from asgi_ratelimit.limits import Outage
 from asgi_ratelimit.redis.connections import Connections
-from asgi_ratelimit.redis.names import Namer, slot_of
-from asgi_ratelimit.redis.wire import Reply, Script
+from asgi_ratelimit.redis.names import Namer, slot_of, tag_of
+from asgi_ratelimit.redis.wire import Reply, Script, framed, shape
 from asgi_ratelimit.store import ScriptCall
 
 __all__ = ["RedisScripts"]
@@ -25,7 +21,7 @@ class RedisScripts:
     """One script, in the frame that all scripts of a server share."""
 
     def __init__(self, connections: Connections, namer: Namer, source: bytes, clock: Clock, outage: Outage) -> None:
-        self._connections, self._namer, self._script = connections, namer, _framed(source)
+        self._connections, self._namer, self._script = connections, namer, framed(source)
         self.clock, self.outage = clock, outage
 
     def keys_of(self, kind: str, owner: str) -> _Keys:
@@ -36,7 +32,7 @@ class RedisScripts:
         check = _Check(call, self._script, session.loop)
         check.due = session.loop.time() + self._connections.timeout
         if self._connections.is_cluster:
-            check.slot = slot_of(_tag(check.keys[0]))
+            check.slot = slot_of(tag_of(check.keys[0]))
         session.put(check)
         return check.future
 
@@ -60,7 +56,7 @@ class _Check(Generic[Result]):
     def __init__(self, call: ScriptCall[Result], script: Script, loop: asyncio.AbstractEventLoop) -> None:
         verb, *rest = call.arguments
         self.call, self.script, self.keys = call, script, call.keys
-        self.shape = json.dumps([verb, len(call.keys), *rest], separators=(",", ":"))
+        self.shape = shape(str(verb), len(call.keys), *rest)
         self.future: asyncio.Future[Result] = loop.create_future()
         self.asking, self.due, self.hops, self.slot = False, 0.0, 0, 0
 
@@ -86,14 +82,3 @@ class _Check(Generic[Result]):
     def _delivered(self) -> Result | None:
         future = self.future
         return None if future.cancelled() or future.exception() is not None else future.result()
-
-
-@lru_cache(maxsize=16)
-def _framed(source: bytes) -> Script:
-    frame = files("asgi_ratelimit.redis").joinpath("frame.lua").read_bytes()
-    text = frame.replace(b"--[[SCRIPT]]", source)
-    return Script(text, sha1(text, usedforsecurity=False).hexdigest())
-
-
-def _tag(name: str) -> str:
-    return name[name.index("{") + 1 : name.index("}")]

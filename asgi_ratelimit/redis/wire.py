@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha1
 from importlib.resources import files
 from typing import Any, Literal, Protocol
 
 from hiredis import pack_command
 
-__all__ = ["CHECKS", "Command", "Question", "Reply", "Script", "Verb", "command", "script_in", "shape", "write"]
+__all__ = ["CHECKS", "Command", "Question", "Reply", "Script", "Verb", "command", "framed", "shape", "write"]
 
-Verb = Literal["decide", "peek", "refund", "reset", "block", "probe", "lease", "settle"]
+Verb = Literal["decide", "peek", "refund", "reset", "block", "probe"]
 Command = tuple[Any, ...]
 Reply = list[Any]  # the server's time in µs, then the result of each check
 
@@ -26,14 +27,18 @@ class Script:
     sha: str
 
 
-def script_in(package: str, name: str) -> Script:
-    """A script of a package, in the frame that all scripts share."""
-    frame = files("asgi_ratelimit.redis").joinpath("frame.lua").read_bytes()
-    text = frame.replace(b"--[[SCRIPT]]", files(package).joinpath(name).read_bytes())
+@lru_cache(maxsize=16)
+def framed(source: bytes) -> Script:
+    """A script in the frame that all scripts of a server share."""
+    text = _file("frame.lua").replace(b"--[[SCRIPT]]", source)
     return Script(text, sha1(text, usedforsecurity=False).hexdigest())
 
 
-CHECKS = script_in("asgi_ratelimit.redis", "checks.lua")
+def _file(name: str) -> bytes:
+    return files("asgi_ratelimit.redis").joinpath(name).read_bytes()
+
+
+CHECKS = framed(_file("checks.lua"))
 
 
 class Question(Protocol):
@@ -46,7 +51,7 @@ class Question(Protocol):
     def shape(self) -> str: ...
 
 
-def shape(verb: Verb, keys: int, *rest: object) -> str:
+def shape(verb: str, keys: int, *rest: object) -> str:
     """The text that checks of one kind have in common."""
     return json.dumps([verb, keys, *rest], separators=(",", ":"))
 

@@ -9,6 +9,7 @@ from functools import cache
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
+from typing import is_typeddict
 
 import asgi_ratelimit
 
@@ -17,7 +18,7 @@ __all__ = ["MODULES", "names", "names_used", "options", "options_used"]
 Option = tuple[str, str]  # a class or function, and a parameter
 VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 ADDED = ("add_middleware", "Middleware")  # their first argument is a class, and the options are that class's
-NOT_CALLED_BY_USERS = {"DiscordEvent", "Limit", "Outcome", "StoreEvent", "by_user"}
+NOT_CALLED_BY_USERS = {"DiscordEvent", "Limit", "Outcome", "StoreEvent", "Waiting", "by_user"}
 
 
 def _public_modules() -> Iterator[str]:
@@ -43,7 +44,7 @@ def options(module: str) -> set[Option]:
 def _options_of(module: str, name: str) -> list[str]:
     public = getattr(import_module(module), name)
     is_raised = isinstance(public, type) and issubclass(public, BaseException)
-    if is_raised or not (isinstance(public, type) or inspect.isfunction(public)):
+    if is_raised or is_typeddict(public) or not (isinstance(public, type) or inspect.isfunction(public)):
         return []
     parameters = inspect.signature(public).parameters.values()
     return [parameter.name for parameter in parameters if parameter.kind not in VARIABLE]

@@ -26,9 +26,11 @@ from asgi_ratelimit.discord import (
     DiscordEvent,
     DiscordRateLimited,
     DiscordTransport,
+    HttpxOptions,
     InvalidBudgetSpent,
     RateLimitAware,
     TokenRejected,
+    Waiting,
     WebhookGone,
 )
 from asgi_ratelimit.interactions import InteractionLimit
@@ -57,6 +59,15 @@ def make_client(token: str) -> DiscordClient:
         timeout=10,
         limits=httpx.Limits(max_connections=50),
     )
+
+
+def make_slow_client(token: str) -> DiscordClient:
+    options: HttpxOptions = {"timeout": httpx.Timeout(60), "follow_redirects": False, "http2": True}
+    return DiscordClient(token, **options)
+
+
+def longest(client: DiscordClient) -> Waiting | None:
+    return max(client.waiting, key=lambda waiting: waiting.seconds, default=None)
 
 
 def make_transport() -> httpx.AsyncClient:
