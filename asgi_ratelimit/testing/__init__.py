@@ -1,4 +1,4 @@
-"""What a user's own tests need: a clock that stands still, a Discord of their own, and what every store must show."""
+"""For users' own tests: a clock that stands still, a fake Discord, and the tests that every store passes."""
 
 from asgi_ratelimit.clock import ManualClock
 from asgi_ratelimit.testing.fake_discord import FakeBucket, FakeDiscord

@@ -19,7 +19,7 @@ KINDS: tuple[Limit, ...] = (
 
 
 class StoreContract:
-    """What every store does. Subclass it, say how to make one, and let pytest collect its async tests:
+    """The tests of every store. Subclass it, define `make_store`, and let pytest collect its async tests:
 
     @pytest.mark.anyio
     class TestMyStore(StoreContract):
@@ -28,7 +28,7 @@ class StoreContract:
     """
 
     def make_store(self, clock: ManualClock) -> Store:
-        """An empty store that lives by this clock."""
+        """An empty store with this clock."""
         raise NotImplementedError
 
     async def test_a_full_bucket_allows_its_capacity_and_no_more(self) -> None:

@@ -1,4 +1,4 @@
-"""FakeDiscord: an ASGI app that limits as Discord does, for tests of whatever talks to Discord's API."""
+"""FakeDiscord: an ASGI app that limits as Discord does, for tests of clients of Discord's API."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from starlette.types import Receive, Scope, Send
 from asgi_ratelimit.clock import Clock, SystemClock
 from asgi_ratelimit.limiter import Limiter
 from asgi_ratelimit.memory import MemoryStore
-from asgi_ratelimit.testing.fake_discord.buckets import Buckets, FakeBucket, GlobalWindow, Refusal, global_limit_of
-from asgi_ratelimit.testing.fake_discord.endpoints import UNKNOWN_WEBHOOK, Call, World, needs_token
+from asgi_ratelimit.testing.fake_discord.buckets import FakeBucket, FakeBuckets, GlobalWindow, Refusal, global_limit_of
+from asgi_ratelimit.testing.fake_discord.endpoints import UNKNOWN_WEBHOOK, EndpointCall, World, needs_token
 from asgi_ratelimit.testing.fake_discord.faults import ORDERS, Fault, Held, Order, When, break_connection, next_of
 from asgi_ratelimit.testing.fake_discord.options import (
     Latency,
@@ -27,15 +27,23 @@ from asgi_ratelimit.testing.fake_discord.options import (
     live,
     template_of,
 )
-from asgi_ratelimit.testing.fake_discord.record import Record, Seen, json_of
-from asgi_ratelimit.testing.fake_discord.responses import DROPPED, Answer, banned, broken, limited, said, wrong
+from asgi_ratelimit.testing.fake_discord.record import LoggedRequest, RequestLog, json_of
+from asgi_ratelimit.testing.fake_discord.responses import (
+    DROPPED,
+    FakeResponse,
+    banned,
+    broken,
+    error_response,
+    limited,
+    success,
+)
 from asgi_ratelimit.testing.fake_discord.routes import Segments, plain_name, segments_of
 
 __all__ = ["FakeDiscord"]
 
 
 @dataclass(slots=True)
-class _Request:
+class FakeRequest:
     """A request that has arrived."""
 
     method: str
@@ -47,8 +55,8 @@ class _Request:
     route: str
 
     @property
-    def who(self) -> str:
-        """Whose limits it is counted on: the token's, or without one the address's."""
+    def owner(self) -> str:
+        """The owner of its limits: the token, or without one the address."""
         return self.headers.get("authorization") or f"address {self.client}"
 
     def json(self) -> Mapping[str, Any]:
@@ -59,22 +67,22 @@ class _Request:
 class FakeDiscord:
     """Discord's API as far as its limits go: an ASGI app, for `httpx.ASGITransport(app=fake)` or any server.
 
-    `limits` maps routes to a limit, a FakeBucket or a list of them; every other route is only counted globally.
+    limits: routes with a limit, a FakeBucket or a list of them; any other route is only counted globally
+    token: the bot's token, else 401; None accepts any
+    global_limit: requests of one token (without one, of one address) per second; None: no limit
+    global_window: "calendar" (the clock's own whole seconds, as Discord), "fixed" (a second that opens with its first
+        request) or "sliding" (any second)
+    application_id: its follow-ups of interactions are exempt from the global limit, as callbacks always are
+    invalid_limit: 401s, 403s and 429s (except `shared` ones) that one address may cause in 10 minutes; then Cloudflare
+        bans it until they are over
+    clock: the clock of the limits, e.g. a ManualClock
+    wall_skew: seconds by which X-RateLimit-Reset and Date are ahead of the clock
+    latency: seconds, (least, most) or a function; half of it passes before a request is counted, half after
+    seed: of the random numbers
+    record: False keeps counts only
 
-    * `token`: what "Bot …" must be, else 401; None takes any.
-    * `global_limit`: requests of one token (of one address without one) per second, None for no such limit;
-      `global_window`: in the clock's own whole seconds ("calendar", as Discord), in a second that opens with its first
-      request ("fixed") or in any second whatever ("sliding"). Callbacks of interactions are exempt, and with
-      `application_id` their follow-ups.
-    * `invalid_limit`: 401s, 403s and 429s (not `shared` ones) that one address may cause in 10 minutes; then Cloudflare
-      bans it until they are over.
-    * `clock`: what time it is for the limits, e.g. a ManualClock; `wall_skew`: seconds by which X-RateLimit-Reset and
-      Date are ahead of it.
-    * `latency`: seconds, (least, most) or a function: half of it passes before a request is counted, half after.
-    * `seed` makes what is random repeatable; `record=False` keeps counts only.
-
-    ValueError for an option that makes no sense. There is no gateway: a WebSocket is closed. Servers write a Date of
-    their own as well; where that matters, turn it off (uvicorn: `date_header=False`).
+    There is no gateway: a WebSocket is closed. Servers write a Date of their own as well; turn that off if it matters
+    (uvicorn: `date_header=False`). Raises ValueError if an option is out of range.
     """
 
     def __init__(
@@ -100,27 +108,27 @@ class FakeDiscord:
         self._random = Random(seed)
         self._latency = latency_of(latency, self._random)
         store = MemoryStore(clock=self.clock)
-        self._buckets = Buckets({} if limits is None else limits, store)
+        self._buckets = FakeBuckets({} if limits is None else limits, store)
         everything = global_limit_of(global_limit, global_window)
         self._global = None if everything is None else Limiter(everything, store=store, name="global")
         self._invalid = Limiter(invalid_window(invalid_limit), store=store, name="invalid requests")
         self._stopped_until_us = self._banned_until_us = 0
-        self._faults: list[Fault[Answer]] = []
+        self._faults: list[Fault[FakeResponse]] = []
         self._orders: list[Fault[Refusal]] = []
         self._held = Held(self._random)
-        self._record = Record(keeps=record)
+        self._record = RequestLog(keeps=record)
         self._world = World(self._application, keeps=record)
 
-    # What it has seen
+    # The record
 
     @property
-    def requests(self) -> list[Seen]:
+    def requests(self) -> list[LoggedRequest]:
         """Every request, in the order in which they were counted."""
         return self._record.requests
 
     @property
-    def refused(self) -> list[Seen]:
-        """Those that were answered with a 429, Cloudflare's included."""
+    def refused(self) -> list[LoggedRequest]:
+        """The requests that got a 429, Cloudflare's included."""
         return self._record.refused
 
     @property
@@ -144,16 +152,16 @@ class FakeDiscord:
         return self._world.created
 
     def count(self, status: int | None = None) -> int:
-        """How many requests had this answer (0: a dropped connection), or how many there were; `record` or not."""
+        """The number of requests with this status (0: a dropped connection), or of all; also without `record`."""
         return self._record.statuses.total() if status is None else self._record.statuses[status]
 
     def reset_record(self) -> None:
-        """Forget what was seen and created, but not what is used of the limits, nor nonces."""
+        """Clear the record, but neither the use of the limits nor nonces."""
         self._record.reset()
         self._world.messages.clear()
         self._world.created = 0
 
-    # What may be done to it at any time
+    # Changes and faults, at any time
 
     def change_hash(self, route: str, new: str) -> None:
         """Another hash for the bucket of a route in `limits`. What is used of it stays used, unless other routes share
@@ -173,8 +181,8 @@ class FakeDiscord:
     ) -> None:
         """Answer the next requests (those to `route` only) with an error instead.
 
-        "before": nothing was carried out or counted. "after": it was, and nobody will know: only requests that would
-        have succeeded are taken.
+        "before": nothing was carried out or counted. "after": it was, but the client does not learn of it. Only
+        requests that would have succeeded count.
         """
         if isinstance(status, bool) or not isinstance(status, int) or not 400 <= status <= 599 or status == 429:
             raise ValueError(f"a request fails with 400 to 599, e.g. fail(503); for a 429 use refuse(), not {status!r}")
@@ -185,7 +193,7 @@ class FakeDiscord:
 
         The client sees a reset under uvicorn, and a ConnectionResetError through httpx.ASGITransport.
         """
-        self._faults.append(Fault(Answer(DROPPED, []), times, when, template_of(route)))
+        self._faults.append(Fault(FakeResponse(DROPPED, []), times, when, template_of(route)))
 
     def refuse(
         self,
@@ -199,7 +207,7 @@ class FakeDiscord:
     ) -> None:
         """Answer the next request to this route (None: to any) with a 429 that asks for `retry_after` seconds.
 
-        Whatever its bucket holds; nothing is charged. `remaining` and `bucket` are what the headers then say.
+        Its bucket does not matter, and nothing is charged. `remaining` and `bucket` appear in the headers.
         """
         if scope not in ("user", "shared", "global"):
             raise ValueError(f'scope must be "user", "shared" or "global", not {scope!r}')
@@ -229,7 +237,7 @@ class FakeDiscord:
         """From now on it is unknown: 404 with code 10015."""
         self._world.kill_webhook(str(webhook_id))
 
-    # How a request is answered
+    # A request
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -239,18 +247,18 @@ class FakeDiscord:
         elif (body := await body_of(receive)) is not None:
             await self._serve(self._read(scope, body), receive, send)
 
-    def _read(self, scope: Scope, body: bytes) -> _Request:
+    def _read(self, scope: Scope, body: bytes) -> FakeRequest:
         segments, method = segments_of(scope["path"]), scope["method"]
         client = (scope.get("client") or ("unknown", 0))[0]
-        found = self._buckets.routes.find(method, segments) or self._world.find(method, segments)
-        route = found[0].name if found else plain_name(method, segments)
+        match = self._buckets.routes.find(method, segments) or self._world.find(method, segments)
+        route = match[0].name if match else plain_name(method, segments)
         query = scope.get("query_string", b"").decode("latin-1")
-        return _Request(method, segments, query, Headers(raw=scope["headers"]), body, client, route)
+        return FakeRequest(method, segments, query, Headers(raw=scope["headers"]), body, client, route)
 
-    async def _serve(self, request: _Request, receive: Receive, send: Send) -> None:
+    async def _serve(self, request: FakeRequest, receive: Receive, send: Send) -> None:
         half = self._latency() / 2
         await self._travel(half)
-        answer = await self._judge(request)
+        answer = await self._decide_and_log(request)
         await self._travel(half)
         await self._held.pass_through()
         if answer.status == DROPPED:
@@ -263,14 +271,14 @@ class FakeDiscord:
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await send({"type": "http.response.body", "body": answer.body})
 
-    async def _judge(self, request: _Request) -> Answer:
+    async def _decide_and_log(self, request: FakeRequest) -> FakeResponse:
         """Decide about a request, carry it out if it may be, and note it. Nothing else happens in between."""
         now_us = self.clock.now_us()
         answer = await self._answer(request, now_us)
         if answer.invalid:
             await self._invalid.try_acquire(request.client)
         self._record.note(
-            Seen(
+            LoggedRequest(
                 method=request.method,
                 path="/" + "/".join(request.segments),
                 query=request.query,
@@ -286,7 +294,7 @@ class FakeDiscord:
         )
         return answer
 
-    async def _answer(self, request: _Request, now_us: int) -> Answer:
+    async def _answer(self, request: FakeRequest, now_us: int) -> FakeResponse:
         method, segments = request.method, request.segments
         ban_us = self._banned_until_us - now_us
         if ban_us <= 0 and not (used := await self._invalid.peek(request.client)).allowed:
@@ -295,8 +303,8 @@ class FakeDiscord:
             return banned(ban_us)
         if (fault := next_of(self._faults, "before", method, segments)) is not None:
             return fault
-        if not self._knows(request):
-            return wrong(401, "401: Unauthorized", 0)
+        if not self._is_authorized(request):
+            return error_response(401, "401: Unauthorized", 0)
         if (wait_us := await self._global_wait_us(request, now_us)) > 0:
             return limited("global", wait_us)
         answer = await self._limited_answer(request)
@@ -304,19 +312,19 @@ class FakeDiscord:
             return fault
         return answer
 
-    def _knows(self, request: _Request) -> bool:
+    def _is_authorized(self, request: FakeRequest) -> bool:
         if not needs_token(request.method, request.segments):
             return True
-        given = request.headers.get("authorization", "")
-        return bool(given) if self.token is None else given == f"Bot {self.token}"
+        authorization = request.headers.get("authorization", "")
+        return bool(authorization) if self.token is None else authorization == f"Bot {self.token}"
 
-    async def _global_wait_us(self, request: _Request, now_us: int) -> int:
+    async def _global_wait_us(self, request: FakeRequest, now_us: int) -> int:
         if self._is_exempt(request.segments):
             return 0
         wait_us = self._stopped_until_us - now_us
         if wait_us > 0 or self._global is None:
             return wait_us
-        decision = await self._global.try_acquire(request.who)
+        decision = await self._global.try_acquire(request.owner)
         return 0 if decision.allowed else decision.retry_us
 
     def _is_exempt(self, segments: Segments) -> bool:
@@ -325,31 +333,31 @@ class FakeDiscord:
             return True
         return segments[0] == "webhooks" and len(segments) > 2 and segments[1] == self._application
 
-    async def _limited_answer(self, request: _Request) -> Answer:
+    async def _limited_answer(self, request: FakeRequest) -> FakeResponse:
         method, segments, wall = request.method, request.segments, self._wall()
         _, places, parameters = self._buckets.routes.find(method, segments) or (None, [], {})
         order = next_of(self._orders, "before", method, segments)
         if order is not None and order.scope == "global":
             return limited("global", order.wait_us)
         if order is not None:
-            verdict = await self._buckets.refuse(order, places, request.route, request.who, parameters, wall)
+            verdict = await self._buckets.refuse(order, places, request.route, request.owner, parameters, wall)
         else:
-            verdict = await self._buckets.decide(places, request.who, parameters, request.json, wall)
+            verdict = await self._buckets.decide(places, request.owner, parameters, request.json, wall)
         if verdict.wait_us is not None:
             return limited(verdict.scope, verdict.wait_us, verdict.headers, verdict.hash)
         status, content = self._carry_out(request, wall)
-        return said(status, content, verdict.headers, verdict.hash)
+        return success(status, content, verdict.headers, verdict.hash)
 
-    def _carry_out(self, request: _Request, wall: float) -> tuple[int, Any]:
+    def _carry_out(self, request: FakeRequest, wall: float) -> tuple[int, Any]:
         if self._world.is_gone(request.segments):
             return UNKNOWN_WEBHOOK
-        found = self._world.find(request.method, request.segments)
-        if found is None:
+        match = self._world.find(request.method, request.segments)
+        if match is None:
             return self._world.otherwise(request.method)
-        _, carry_out, parameters = found
+        _, carry_out, parameters = match
         host = request.headers.get("host", "localhost")
         at = self.clock.now_us() / 1e6
-        return carry_out(Call(request.who, parameters, request.json(), request.query, host, at, wall))
+        return carry_out(EndpointCall(request.owner, parameters, request.json(), request.query, host, at, wall))
 
     async def _travel(self, seconds: float) -> None:
         if seconds > 0:

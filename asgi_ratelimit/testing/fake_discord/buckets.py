@@ -14,7 +14,7 @@ from asgi_ratelimit.limits import FixedWindow, Limit, SlidingWindow, TokenBucket
 from asgi_ratelimit.store import Store
 from asgi_ratelimit.testing.fake_discord.routes import Routes, Template
 
-__all__ = ["Buckets", "FakeBucket", "GlobalWindow", "Place", "Refusal", "Verdict", "global_limit_of"]
+__all__ = ["FakeBucket", "FakeBuckets", "GlobalWindow", "Refusal", "RouteBucket", "Verdict", "global_limit_of"]
 
 Body = Mapping[str, Any]
 Window = Literal["sliding", "fixed"]
@@ -26,13 +26,17 @@ BucketScope = Literal["user", "shared"]
 class FakeBucket:
     """One limit of a route, as FakeDiscord keeps it.
 
-    `limit` is a string such as "5/2s". `window` is how it refills: "sliding" one by one, as most of Discord's buckets
-    do, "fixed" all at once when the window ends that its first request opened. `hash` is its X-RateLimit-Bucket, made
-    from the route unless given; routes that name one hash share the bucket. A `hidden` one shows itself in its 429s
-    only. `scope="shared"` is one bucket for everybody, with Discord's other kind of 429: some remain, and
-    X-RateLimit-Reset-After is not the wait. `per` names the parameters of the path that have buckets of their own: the
-    top-level resource unless given. `only_if(body)` makes it a sub-limit of those requests whose JSON body it is true
-    of: its 429 shows the route's other bucket. ValueError for what makes no sense.
+    limit: a string, e.g. "5/2s"
+    window: "sliding" refills one by one, as most of Discord's buckets do; "fixed" all at once, at the end of the window
+        that its first request opened
+    hash: its X-RateLimit-Bucket, by default made from the route; routes with the same hash share the bucket
+    hidden: True: only its 429s show it
+    scope: "user", or "shared" for one bucket of all tokens, with Discord's other kind of 429: some remain, and
+        X-RateLimit-Reset-After is not the wait
+    per: the parameters of the path that have buckets of their own, by default the top-level resource
+    only_if: a function of the JSON body that makes it a sub-limit: its 429 shows the route's other bucket
+
+    Raises ValueError if an option is out of range.
     """
 
     limit: str
@@ -50,7 +54,7 @@ class FakeBucket:
         if self.scope not in get_args(BucketScope):
             raise ValueError(f'the scope of a FakeBucket is "user" or "shared", not {self.scope!r}')
         if self.hash is not None and not (isinstance(self.hash, str) and self.hash):
-            raise ValueError(f'the hash of a FakeBucket is a string such as "{_derived("abc")}", not {self.hash!r}')
+            raise ValueError(f'the hash of a FakeBucket is a string, e.g. "{_derived("abc")}", not {self.hash!r}')
         if isinstance(self.per, str):
             raise ValueError(f'per lists parameters, e.g. per=("channel_id",), not {self.per!r}')
         if self.only_if is not None and not callable(self.only_if):
@@ -66,7 +70,7 @@ class FakeBucket:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the buckets of a route say of one request: headers of the bucket it is about, and how long to wait."""
+    """The decision of a route's buckets about one request: the headers of one of them, and the wait."""
 
     headers: RawHeaders
     hash: str | None = None
@@ -93,7 +97,7 @@ class _Bucket:
 
 
 @dataclass(slots=True)
-class Place:
+class RouteBucket:
     """A bucket where it stands on a route."""
 
     spec: FakeBucket
@@ -117,7 +121,7 @@ class Place:
         return [(name, shown if name == b"x-ratelimit-bucket" else value) for name, value in headers]
 
 
-class Buckets:
+class FakeBuckets:
     """All buckets of the fake API. ValueError for a mapping that makes no sense."""
 
     def __init__(self, limits: Mapping[str, str | FakeBucket | Iterable[str | FakeBucket]], store: Store) -> None:
@@ -128,17 +132,17 @@ class Buckets:
         self._store = store
         self._made = 0
         self._buckets: dict[str, _Bucket] = {}
-        self.routes: Routes[list[Place]] = Routes()
+        self.routes: Routes[list[RouteBucket]] = Routes()
         for name, specs in limits.items():
             template = Template(name)
             self.routes.add(template, [self._place(template, spec, i) for i, spec in enumerate(_specs(name, specs))])
 
     def change_hash(self, name: str, new: str) -> None:
-        """Another hash for the bucket that a route shows: what is used of it stays used, unless others keep it."""
+        """Another hash for the bucket that a route shows. Its use stays, unless other routes share the former hash."""
         places = next((places for template, places in self.routes if template.name == name), None)
         if places is None:
-            known = ", ".join(repr(template.name) for template, _ in self.routes)
-            raise ValueError(f"change_hash takes a route that has a bucket, one of {known}; not {name!r}")
+            names = ", ".join(repr(template.name) for template, _ in self.routes)
+            raise ValueError(f"change_hash takes a route that has a bucket, one of {names}; not {name!r}")
         place = next((place for place in places if place.is_plain), places[0])
         others = [other for _, places in self.routes for other in places if other is not place]
         if new in self._buckets:
@@ -150,18 +154,23 @@ class Buckets:
             place.bucket.hash = new
 
     async def decide(
-        self, places: Sequence[Place], who: str, parameters: Mapping[str, str], body: Callable[[], Body], wall: float
+        self,
+        places: Sequence[RouteBucket],
+        owner: str,
+        parameters: Mapping[str, str],
+        body: Callable[[], Body],
+        wall: float,
     ) -> Verdict:
         """Charge every bucket of the route that the request concerns, or none."""
-        charged: list[tuple[Place, Decision]] = []
+        charged: list[tuple[RouteBucket, Decision]] = []
         for place in places:
             if not place.concerns(body):
                 continue
-            decision = await place.bucket.limiter.try_acquire(who, per=place.resource(parameters))
+            decision = await place.bucket.limiter.try_acquire(owner, per=place.resource(parameters))
             if not decision.allowed:
-                for earlier, given in charged:
-                    await earlier.bucket.limiter.refund(given)
-                return await self._refused(place, decision, places, who, parameters, wall)
+                for earlier, charge in charged:
+                    await earlier.bucket.limiter.refund(charge)
+                return await self._refused(place, decision, places, owner, parameters, wall)
             charged.append((place, decision))
         shown = [entry for entry in charged if entry[0].is_plain] or [e for e in charged if e[0].spec.scope == "shared"]
         if not shown or shown[0][0].spec.hidden:
@@ -170,17 +179,23 @@ class Buckets:
         return Verdict(place.headers(decision, wall), place.bucket.hash)
 
     async def refuse(
-        self, order: Refusal, route: Sequence[Place], name: str, who: str, parameters: Mapping[str, str], wall: float
+        self,
+        order: Refusal,
+        route: Sequence[RouteBucket],
+        name: str,
+        owner: str,
+        parameters: Mapping[str, str],
+        wall: float,
     ) -> Verdict:
         """The refusal that was ordered, in the words of the bucket that the route shows."""
         place = next((place for place in route if place.is_plain), None) or self._stand_in(name)
-        decision = await place.bucket.limiter.peek(who, per=place.resource(parameters))
+        decision = await place.bucket.limiter.peek(owner, per=place.resource(parameters))
         scope: BucketScope = "shared" if order.scope == "shared" else "user"
         left = order.remaining
         if left is None:
             left = 0 if scope == "user" else max(1, decision.limit - 1)
         reset_us = order.wait_us if left == 0 else _slot_us(decision)
-        decision._measure = left, reset_us, order.wait_us
+        decision = _measured(decision, left, reset_us, order.wait_us)
         shown = order.bucket or place.bucket.hash
         headers = place.headers(decision, wall)
         headers = [(key, shown.encode() if key == b"x-ratelimit-bucket" else value) for key, value in headers]
@@ -188,23 +203,23 @@ class Buckets:
 
     async def _refused(
         self,
-        place: Place,
+        place: RouteBucket,
         decision: Decision,
-        places: Sequence[Place],
-        who: str,
+        places: Sequence[RouteBucket],
+        owner: str,
         parameters: Mapping[str, str],
         wall: float,
     ) -> Verdict:
         wait_us, scope = decision.retry_us, place.spec.scope
         outer = next((other for other in places if other.is_plain), None)
         if outer is not None and not (place.is_plain or place.spec.hidden):
-            place, decision = outer, await outer.bucket.limiter.peek(who, per=outer.resource(parameters))
+            place, decision = outer, await outer.bucket.limiter.peek(owner, per=outer.resource(parameters))
         elif scope == "shared":
-            # As if the bucket were the asker's own and this were the first request.
-            decision._measure = max(1, decision.limit - 1), _slot_us(decision), wait_us
+            # As if the bucket were the client's own and this were the first request.
+            decision = _measured(decision, max(1, decision.limit - 1), _slot_us(decision), wait_us)
         return Verdict(place.headers(decision, wall), place.bucket.hash, wait_us, scope)
 
-    def _place(self, template: Template, spec: FakeBucket, number: int) -> Place:
+    def _place(self, template: Template, spec: FakeBucket, number: int) -> RouteBucket:
         per = template.major if spec.per is None else tuple(spec.per)
         unknown = [name for name in per if name not in template.parameters]
         if unknown:
@@ -216,16 +231,16 @@ class Buckets:
                 f"routes with one hash share one bucket, but {key!r} is {bucket.limiter.limits[0]!r}"
                 f" and {spec.as_limit()!r}; write the same limit for both"
             )
-        return Place(spec, per, bucket)
+        return RouteBucket(spec, per, bucket)
 
     def _bucket(self, key: str, limit: Limit) -> _Bucket:
         self._made += 1
         bucket = self._buckets[key] = _Bucket(key, Limiter(limit, store=self._store, name=f"{self._made} {key}"))
         return bucket
 
-    def _stand_in(self, name: str) -> Place:
+    def _stand_in(self, name: str) -> RouteBucket:
         """For a route without a bucket of its own."""
-        return Place(FakeBucket("1/s"), (), _Bucket(_derived(name), Limiter("1/s", store=self._store, name=name)))
+        return RouteBucket(FakeBucket("1/s"), (), _Bucket(_derived(name), Limiter("1/s", store=self._store, name=name)))
 
 
 class _CalendarWindow(FixedWindow):
@@ -252,14 +267,27 @@ def global_limit_of(count: object, window: object) -> Limit | None:
 
 
 def _specs(name: str, specs: object) -> list[FakeBucket]:
-    """The buckets of one route, sub-limits last: the bucket that they show is asked first."""
+    """The buckets of one route, sub-limits last: the bucket that they show is charged first."""
     listed = [specs] if isinstance(specs, (str, FakeBucket)) else specs
-    found = [
+    buckets = [
         FakeBucket(spec) if isinstance(spec, str) else spec for spec in (listed if isinstance(listed, Iterable) else ())
     ]
-    if not found or not all(isinstance(spec, FakeBucket) for spec in found):
-        raise ValueError(f'{name!r} needs a limit such as "5/5s", a FakeBucket or a list of them, not {specs!r}')
-    return sorted(found, key=lambda spec: spec.only_if is not None)
+    if not buckets or not all(isinstance(spec, FakeBucket) for spec in buckets):
+        raise ValueError(f'{name!r} needs a limit like "5/5s", a FakeBucket or a list of them, not {specs!r}')
+    return sorted(buckets, key=lambda spec: spec.only_if is not None)
+
+
+def _measured(decision: Decision, *measure: int) -> Decision:
+    """The decision with other numbers: remaining, µs until full, µs to wait."""
+    remaining, reset_us, retry_us = measure
+    return Decision(
+        decision.policy,
+        decision.cost,
+        decision.state,
+        decision.now_us,
+        decision.allowed,
+        measure=(remaining, reset_us, retry_us),
+    )
 
 
 def _slot_us(decision: Decision) -> int:

@@ -1,4 +1,4 @@
-"""What there is behind the fake API's limits: a bot, messages, webhooks, and something plausible for the rest."""
+"""The endpoints of the fake API: a bot, messages, webhooks, and something plausible for the rest."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from typing import Any
 
 from asgi_ratelimit.testing.fake_discord.routes import Routes, Segments, Template
 
-__all__ = ["UNKNOWN_WEBHOOK", "Call", "World", "needs_token"]
+__all__ = ["UNKNOWN_WEBHOOK", "EndpointCall", "World", "needs_token"]
 
 EPOCH_MS = 1_420_070_400_000  # of Discord's snowflakes
 NONCE_LIFE = 300.0  # seconds: "in the past few minutes" in the documentation of enforce_nonce
 OWNER, BOT, GUILD, ORIGINAL = (f"8035111022467891{number}" for number in range(2, 6))
 
-Outcome = tuple[int, Any]  # a status, and what is answered as JSON; None: no body
+Outcome = tuple[int, Any]  # a status, and the JSON of the response; None: no body
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class EndpointCall:
     """One request, as the world sees it."""
 
-    who: str
+    owner: str
     parameters: Mapping[str, str]
     body: Mapping[str, Any]
     query: str
@@ -34,14 +34,14 @@ class Call:
 
 
 def needs_token(method: str, segments: Segments) -> bool:
-    """Whether a request has to say who it is from: not where the path has a token of its own."""
+    """Whether a request needs a token: not if its path has one."""
     if segments[0] == "interactions" or (method, segments) == ("GET", ("gateway",)):
         return False
     return not (segments[0] == "webhooks" and len(segments) > 2)
 
 
 class World:
-    """What the requests that were let in have made."""
+    """The state of the fake API: messages and webhooks."""
 
     def __init__(self, application_id: str | None, *, keeps: bool) -> None:
         self.messages: list[dict[str, Any]] = []
@@ -56,8 +56,8 @@ class World:
 
     def find(
         self, method: str, segments: Segments
-    ) -> tuple[Template, Callable[[Call], Outcome], dict[str, str]] | None:
-        """The route that is described here, what carries it out, and the parameters."""
+    ) -> tuple[Template, Callable[[EndpointCall], Outcome], dict[str, str]] | None:
+        """The route, its function, and the parameters; None: it is not described here."""
         return self._routes.find(method, segments)
 
     def otherwise(self, method: str) -> Outcome:
@@ -72,8 +72,8 @@ class World:
         self._dead.add(webhook_id)
         self.webhooks.pop(webhook_id, None)
 
-    def _all_routes(self) -> Routes[Callable[[Call], Outcome]]:
-        routes: Routes[Callable[[Call], Outcome]] = Routes()
+    def _all_routes(self) -> Routes[Callable[[EndpointCall], Outcome]]:
+        routes: Routes[Callable[[EndpointCall], Outcome]] = Routes()
         message = "/channels/{channel_id}/messages/{message_id}"
         reaction = message + "/reactions/{emoji}"
         webhook = "/webhooks/{webhook_id}"
@@ -114,31 +114,31 @@ class World:
             routes.add(Template(name), carry_out)
         return routes
 
-    def _gateway(self, call: Call) -> Outcome:
+    def _gateway(self, call: EndpointCall) -> Outcome:
         starts = {"total": 1000, "remaining": 1000, "reset_after": 0, "max_concurrency": 1}
         return 200, {"url": f"ws://{call.host}", "shards": 1, "session_start_limit": starts}
 
-    def _its_application(self, call: Call) -> Outcome:
-        told = {"id": self._application, "name": "bot", "description": "", "icon": None, "verify_key": "", "flags": 0}
+    def _its_application(self, call: EndpointCall) -> Outcome:
+        fields = {"id": self._application, "name": "bot", "description": "", "icon": None, "verify_key": "", "flags": 0}
         counts = {"approximate_guild_count": 1, "approximate_user_install_count": 0}
         rights = {"bot_public": True, "bot_require_code_grant": False, "owner": _user(OWNER), "team": None}
-        return 200, told | counts | rights
+        return 200, fields | counts | rights
 
-    def _private_channel(self, call: Call) -> Outcome:
+    def _private_channel(self, call: EndpointCall) -> Outcome:
         person = str(call.body.get("recipient_id", OWNER))
         return 200, {"id": person, "type": 1, "last_message_id": None, "recipients": [_user(person)]}
 
-    def _create_message(self, call: Call) -> Outcome:
+    def _create_message(self, call: EndpointCall) -> Outcome:
         nonce = call.body.get("nonce")
         if nonce is None or call.body.get("enforce_nonce") is not True:
             return 200, self._new_message(call)
         self._forget_nonces(call.at)
-        seen = self._nonces.get((call.who, str(nonce)))
+        seen = self._nonces.get((call.owner, str(nonce)))
         if seen is None:
-            seen = self._nonces[call.who, str(nonce)] = call.at, self._new_message(call)
+            seen = self._nonces[call.owner, str(nonce)] = call.at, self._new_message(call)
         return 200, seen[1]
 
-    def _new_message(self, call: Call, **more: Any) -> dict[str, Any]:
+    def _new_message(self, call: EndpointCall, **more: Any) -> dict[str, Any]:
         message = _message(self._new_id(call.wall), call) | more
         self.created += 1
         if self._keeps:
@@ -149,36 +149,36 @@ class World:
         while self._nonces and next(iter(self._nonces.values()))[0] <= now - NONCE_LIFE:
             self._nonces.popitem(last=False)
 
-    def _list_messages(self, call: Call) -> Outcome:
+    def _list_messages(self, call: EndpointCall) -> Outcome:
         here = [m for m in self.messages if m["channel_id"] == call.parameters["channel_id"]]
         return 200, here[:-51:-1]
 
-    def _show_message(self, call: Call) -> Outcome:
+    def _show_message(self, call: EndpointCall) -> Outcome:
         wanted = call.parameters["message_id"].replace("@original", ORIGINAL)
-        known = next((message for message in self.messages if message["id"] == wanted), None)
-        return 200, (known or _message(wanted, call)) | dict(call.body)
+        message = next((message for message in self.messages if message["id"] == wanted), None)
+        return 200, (message or _message(wanted, call)) | dict(call.body)
 
-    def _create_webhook(self, call: Call) -> Outcome:
+    def _create_webhook(self, call: EndpointCall) -> Outcome:
         webhook_id = self._new_id(call.wall)
         self.webhooks[webhook_id] = f"token-of-{webhook_id}"
         return 200, _webhook(webhook_id, self.webhooks[webhook_id], call.parameters["channel_id"])
 
-    def _show_webhook(self, call: Call) -> Outcome:
+    def _show_webhook(self, call: EndpointCall) -> Outcome:
         webhook_id = call.parameters["webhook_id"]
         return 200, _webhook(webhook_id, self._token_of(call), GUILD)
 
-    def _delete_webhook(self, call: Call) -> Outcome:
+    def _delete_webhook(self, call: EndpointCall) -> Outcome:
         self.kill_webhook(call.parameters["webhook_id"])
         return 204, None
 
-    def _execute_webhook(self, call: Call) -> Outcome:
+    def _execute_webhook(self, call: EndpointCall) -> Outcome:
         webhook_id = call.parameters["webhook_id"]
         if webhook_id != self._application:
             self.webhooks[webhook_id] = self._token_of(call)
         message = self._new_message(call, webhook_id=webhook_id)
         return (200, message) if "wait=true" in call.query.lower().split("&") else (204, None)
 
-    def _token_of(self, call: Call) -> str:
+    def _token_of(self, call: EndpointCall) -> str:
         webhook_id = call.parameters["webhook_id"]
         return call.parameters.get("webhook_token") or self.webhooks.get(webhook_id, f"token-of-{webhook_id}")
 
@@ -192,19 +192,19 @@ UNKNOWN_WEBHOOK: Outcome = (404, {"message": "Unknown Webhook", "code": 10015})
 _ABOUT_ITSELF = {"mfa_enabled": False, "locale": "en-US", "verified": True, "email": None, "premium_type": 0}
 
 
-def _nothing(call: Call) -> Outcome:
+def _nothing(call: EndpointCall) -> Outcome:
     return 204, None
 
 
 def _user(user_id: str, *, is_bot: bool = False) -> dict[str, Any]:
-    told = {"id": user_id, "username": f"user {user_id}", "discriminator": "0", "avatar": None, "global_name": None}
-    return {**told, "bot": is_bot, "flags": 0, "public_flags": 0}
+    fields = {"id": user_id, "username": f"user {user_id}", "discriminator": "0", "avatar": None, "global_name": None}
+    return {**fields, "bot": is_bot, "flags": 0, "public_flags": 0}
 
 
 def _channel(channel_id: str) -> dict[str, Any]:
-    told = {"id": channel_id, "type": 0, "guild_id": GUILD, "name": f"channel-{channel_id}", "position": 0}
+    fields = {"id": channel_id, "type": 0, "guild_id": GUILD, "name": f"channel-{channel_id}", "position": 0}
     return {
-        **told,
+        **fields,
         "permission_overwrites": [],
         "topic": None,
         "nsfw": False,
@@ -218,11 +218,11 @@ def _guild(guild_id: str) -> dict[str, Any]:
 
 
 def _webhook(webhook_id: str, token: str, channel_id: str) -> dict[str, Any]:
-    told = {"id": webhook_id, "type": 1, "token": token, "name": "webhook", "avatar": None, "guild_id": GUILD}
-    return {**told, "channel_id": channel_id, "application_id": None, "user": _user(BOT, is_bot=True)}
+    fields = {"id": webhook_id, "type": 1, "token": token, "name": "webhook", "avatar": None, "guild_id": GUILD}
+    return {**fields, "channel_id": channel_id, "application_id": None, "user": _user(BOT, is_bot=True)}
 
 
-def _message(message_id: str, call: Call) -> dict[str, Any]:
+def _message(message_id: str, call: EndpointCall) -> dict[str, Any]:
     at = datetime.fromtimestamp(call.wall, UTC).isoformat()
     message: dict[str, Any] = {
         "id": message_id,

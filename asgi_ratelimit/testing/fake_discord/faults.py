@@ -1,4 +1,4 @@
-"""What may go wrong on the way to the fake API and back: failures, broken connections, answers that are held."""
+"""Faults on the way to the fake API and back: failures, broken connections, responses that are held."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from asgi_ratelimit.testing.fake_discord.routes import Segments, Template
 
 __all__ = ["ORDERS", "Fault", "Held", "Order", "When", "break_connection", "next_of"]
 
-Told = TypeVar("Told")
+Effect = TypeVar("Effect")
 When = Literal["before", "after"]
 Order = Literal["arrival", "reverse", "shuffled"]
 ORDERS = ("arrival", "reverse", "shuffled")
@@ -24,10 +24,10 @@ _RESET = struct.pack("ii", 1, 0)  # a socket that lingers for no seconds is clos
 
 
 @dataclass(slots=True)
-class Fault(Generic[Told]):
+class Fault(Generic[Effect]):
     """What takes the place of the right answer: before the request was carried out, or after."""
 
-    told: Told
+    effect: Effect
     left: int
     when: When
     template: Template | None
@@ -39,14 +39,14 @@ class Fault(Generic[Told]):
             raise ValueError(f'when must be "before" or "after" the request is carried out, not {self.when!r}')
 
 
-def next_of(faults: list[Fault[Told]], when: When, method: str, segments: Segments) -> Told | None:
+def next_of(faults: list[Fault[Effect]], when: When, method: str, segments: Segments) -> Effect | None:
     """What the first fault that concerns the request has in store for it; None: nothing."""
     for fault in faults:
         if fault.when == when and (fault.template is None or fault.template.match(method, segments) is not None):
             fault.left -= 1
             if not fault.left:
                 faults.remove(fault)
-            return fault.told
+            return fault.effect
     return None
 
 
@@ -90,7 +90,7 @@ async def break_connection(receive: Receive, send: Send) -> None:
     """Reset the connection if the server lets us get at it, as uvicorn does; else raise ConnectionResetError."""
     transport: Any = getattr(getattr(send, "__self__", None), "transport", None)
     if not hasattr(transport, "abort"):
-        raise ConnectionResetError("FakeDiscord dropped the connection, as it was told to")
+        raise ConnectionResetError("FakeDiscord dropped the connection, as ordered")
     connection = transport.get_extra_info("socket")
     if connection is not None:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)

@@ -16,10 +16,10 @@ __all__ = ["Latency", "body_of", "in_us", "invalid_window", "latency_of", "live"
 Latency = float | tuple[float, float] | Callable[[], float]
 
 
-def in_us(what: str, seconds: object) -> int:
+def in_us(option: str, seconds: object) -> int:
     """Microseconds of an option in seconds."""
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds < math.inf:
-        raise ValueError(f"{what} must be seconds from 0, e.g. {what}=2.5, not {seconds!r}")
+        raise ValueError(f"{option} must be seconds from 0, e.g. {option}=2.5, not {seconds!r}")
     return round(seconds * 1e6)
 
 

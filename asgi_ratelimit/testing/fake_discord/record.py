@@ -1,4 +1,4 @@
-"""What the fake API has seen: every request with its answer, and counts that stay when the record is off."""
+"""The requests to the fake API with their responses, and counts that stay when the record is off."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any
 
 from starlette.datastructures import Headers
 
-__all__ = ["Record", "Seen", "json_of"]
+__all__ = ["LoggedRequest", "RequestLog", "json_of"]
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class LoggedRequest:
     """One request as the server saw it, in the order in which its limits were counted.
 
-    `path` is without the API's prefix, `at` in seconds of the fake's clock. `status` is what was answered, 0 where the
+    `path` is without the API's prefix, `at` in seconds of the fake's clock. `status` is that of the response, 0 if the
     connection was dropped; `bucket` the hash that the answer named, `answer` its headers.
     """
 
@@ -45,16 +45,16 @@ class Seen:
         return self.answer.get("x-ratelimit-scope")
 
 
-class Record:
+class RequestLog:
     """All that was seen since it was last reset."""
 
     def __init__(self, *, keeps: bool) -> None:
         self.keeps = keeps
-        self.requests: list[Seen] = []
-        self.refused: list[Seen] = []
+        self.requests: list[LoggedRequest] = []
+        self.refused: list[LoggedRequest] = []
         self.statuses: Counter[int] = Counter()
 
-    def note(self, seen: Seen) -> None:
+    def note(self, seen: LoggedRequest) -> None:
         self.statuses[seen.status] += 1
         if self.keeps:
             self.requests.append(seen)
@@ -62,8 +62,8 @@ class Record:
                 self.refused.append(seen)
 
     def reset(self) -> None:
-        for kept in (self.requests, self.refused, self.statuses):
-            kept.clear()
+        for each in (self.requests, self.refused, self.statuses):
+            each.clear()
 
 
 def json_of(headers: Mapping[str, str], body: bytes) -> Any:

@@ -1,4 +1,4 @@
-"""What the fake API sends: answers, refusals in Discord's words, and those of the machines in front of it."""
+"""The responses of the fake API: successes, errors, refusals, and those of the machines in front of it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from asgi_ratelimit.inbound.headers import RawHeaders, in_milliseconds
 from asgi_ratelimit.limits import Scope
 
-__all__ = ["DROPPED", "Answer", "banned", "broken", "limited", "said", "wrong"]
+__all__ = ["DROPPED", "FakeResponse", "banned", "broken", "error_response", "limited", "success"]
 
 VIA = (b"via", b"1.1 google")
 _JSON = (b"content-type", b"application/json")
@@ -20,7 +20,7 @@ DROPPED = 0  # the status of an answer that never comes: its connection breaks
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class FakeResponse:
     """One response. `bucket` is the hash that it names, `invalid` whether it counts as an invalid request."""
 
     status: int
@@ -30,47 +30,47 @@ class Answer:
     invalid: bool = False
 
 
-def said(status: int, content: Any, limits: RawHeaders, bucket: str | None) -> Answer:
+def success(status: int, content: Any, limits: RawHeaders, bucket: str | None) -> FakeResponse:
     """What the API answers to a request that it has carried out, with the headers of its bucket."""
     if content is None:
-        return Answer(status, [VIA, *limits], b"", bucket)
-    return Answer(status, [_JSON, VIA, *limits], _encoded(content), bucket)
+        return FakeResponse(status, [VIA, *limits], b"", bucket)
+    return FakeResponse(status, [_JSON, VIA, *limits], _encoded(content), bucket)
 
 
-def wrong(
+def error_response(
     status: int, message: str, code: int, limits: Iterable[tuple[bytes, bytes]] = (), bucket: str | None = None
-) -> Answer:
+) -> FakeResponse:
     """An error in Discord's form; 401 and 403 count as invalid requests."""
     body = _encoded({"message": message, "code": code})
-    return Answer(status, [_JSON, VIA, *limits], body, bucket, invalid=status in (401, 403))
+    return FakeResponse(status, [_JSON, VIA, *limits], body, bucket, invalid=status in (401, 403))
 
 
 def limited(
     scope: Scope, wait_us: int, limits: Iterable[tuple[bytes, bytes]] = (), bucket: str | None = None
-) -> Answer:
+) -> FakeResponse:
     """A 429 as the API writes it. A global one names no bucket; one of scope "shared" is not an invalid request."""
-    whose = "The resource is" if scope == "shared" else "You are"
+    subject = "The resource is" if scope == "shared" else "You are"
     seconds = max(0.001, in_milliseconds(wait_us))
-    body = {"message": f"{whose} being rate limited.", "retry_after": seconds, "global": scope == "global"}
+    body = {"message": f"{subject} being rate limited.", "retry_after": seconds, "global": scope == "global"}
     headers = [_JSON, VIA, _retry_after(wait_us), *limits, (b"x-ratelimit-scope", scope.encode("ascii"))]
     if scope == "global":
         headers.append((b"x-ratelimit-global", b"true"))
-    return Answer(429, headers, _encoded(body), bucket, invalid=scope != "shared")
+    return FakeResponse(429, headers, _encoded(body), bucket, invalid=scope != "shared")
 
 
-def banned(wait_us: int) -> Answer:
+def banned(wait_us: int) -> FakeResponse:
     """A 429 by Cloudflare, which stands before the API: HTML, no Via, and nothing of a bucket."""
     body = b"<!DOCTYPE html>\n<html><head><title>Access denied</title></head><body>error code: 1015</body></html>\n"
-    return Answer(429, [_HTML, (b"server", b"cloudflare"), _retry_after(wait_us)], body)
+    return FakeResponse(429, [_HTML, (b"server", b"cloudflare"), _retry_after(wait_us)], body)
 
 
-def broken(status: int, *, html: bool) -> Answer:
+def broken(status: int, *, html: bool) -> FakeResponse:
     """An error that has nothing to do with the request."""
     phrase = f"{status}: {HTTPStatus(status).phrase}" if status in _KNOWN else f"{status}: Error"
     if not html:
-        return wrong(status, phrase, 0)
+        return error_response(status, phrase, 0)
     body = f"<!DOCTYPE html>\n<html><head><title>{phrase}</title></head><body>{phrase}</body></html>\n"
-    return Answer(status, [_HTML, (b"server", b"cloudflare")], body.encode("ascii"), invalid=status in (401, 403))
+    return FakeResponse(status, [_HTML, (b"server", b"cloudflare")], body.encode("ascii"), invalid=status in (401, 403))
 
 
 _KNOWN = frozenset(status.value for status in HTTPStatus)

@@ -1,4 +1,4 @@
-"""Which route of the fake API a request belongs to: templates such as "POST /channels/{channel_id}/messages"."""
+"""The route of a request to the fake API: templates like "POST /channels/{channel_id}/messages"."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Segments = tuple[str, ...]
 _NAME = re.compile(r"([A-Z]+) (/\S*)")
 _PREFIX = re.compile(r"(?:.*/api/v\d+|/api)(?=/|$)", re.DOTALL)
 _ID = re.compile(r"\d{5,}", re.ASCII)
-_TOP_LEVEL = {"channels": 1, "guilds": 1, "webhooks": 2}  # how many parameters say which resource it is
+_TOP_LEVEL = {"channels": 1, "guilds": 1, "webhooks": 2}  # the number of parameters that name the resource
 
 
 def segments_of(path: str) -> Segments:
@@ -23,7 +23,7 @@ def segments_of(path: str) -> Segments:
 
 
 def plain_name(method: str, segments: Segments) -> str:
-    """What a route is called that nobody has described."""
+    """The name of a route that has no template."""
     return f"{method} /" + "/".join("{id}" if _ID.fullmatch(segment) else segment for segment in segments)
 
 
@@ -50,24 +50,24 @@ class Template:
 
     @property
     def openness(self) -> tuple[bool, ...]:
-        """Templates in this order: what is written out goes before what may be anything."""
+        """The order of templates: a written-out segment goes before a parameter."""
         return tuple(varies for _, varies in self._parts)
 
     def match(self, method: str, segments: Segments) -> dict[str, str] | None:
         """The parameters of a request to this route; None if it is to another one."""
         if (method, len(segments)) != self.place:
             return None
-        found = {}
+        parameters = {}
         for (part, varies), segment in zip(self._parts, segments, strict=True):
             if varies and segment:
-                found[part[1:-1]] = segment
+                parameters[part[1:-1]] = segment
             elif part != segment:
                 return None
-        return found
+        return parameters
 
 
 class Routes(Generic[Value]):
-    """Templates, and what belongs to each."""
+    """Templates, each with a value."""
 
     def __init__(self) -> None:
         self._places: dict[tuple[str, int], list[tuple[Template, Value]]] = {}
