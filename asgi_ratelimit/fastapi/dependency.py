@@ -12,7 +12,7 @@ from uuid import UUID
 from fastapi import HTTPException, Response, params
 from fastapi.exception_handlers import http_exception_handler
 from starlette.middleware.exceptions import ExceptionMiddleware
-from starlette.requests import HTTPConnection
+from starlette.requests import HTTPConnection, Request
 
 from asgi_ratelimit.decision import Decision
 from asgi_ratelimit.errors import RateLimited, StoreUnavailable
@@ -20,6 +20,7 @@ from asgi_ratelimit.fastapi.responses import documented_429
 from asgi_ratelimit.fastapi.route_names import route_template
 from asgi_ratelimit.inbound.guard import KEY_FUNCTION, RequestGuard
 from asgi_ratelimit.inbound.headers import HeaderStyle, check_style
+from asgi_ratelimit.inbound.holding import ClientGone, Gone
 from asgi_ratelimit.inbound.keys import by_user_or_ip
 from asgi_ratelimit.inbound.limiter_cache import LimiterCache
 from asgi_ratelimit.inbound.options import CostSource, KeyFunction, LimitSource
@@ -35,6 +36,7 @@ logger = logging.getLogger("asgi_ratelimit")
 
 _STORE = "ratelimit_store"  # its name in `app.state`, in an app without the middleware
 _MOST_ROUTES = 4096
+_BODY_HEADERS = (b"content-length", b"transfer-encoding")
 
 
 class RateLimit:
@@ -91,8 +93,16 @@ class RateLimit:
         limiters = self._limiters_for(conn, state)
         try:
             decision = await self._guard.check(
-                conn.scope, limiters, state, conn=conn, key=key, per=self._resource(conn)
+                conn.scope,
+                limiters,
+                state,
+                conn=conn,
+                key=key,
+                per=self._resource(conn),
+                gone=_watch(conn) if self._guard.may_wait else None,
             )
+        except ClientGone:
+            raise HTTPException(499, "The client has left.") from None  # nginx's status; no client reads it
         except StoreUnavailable as error:
             logger.debug("a request is answered with 503: %s", error)  # the store itself has logged the outage, once
             _use_own_responses(conn, _Unavailable)
@@ -142,6 +152,19 @@ class RateLimit:
                 )
         texts = [_canonical(values.get(name, "")) for name in self._per]
         return texts[0] if len(texts) == 1 and texts[0] else "".join(f"{len(text)}:{text}" for text in texts)
+
+
+def _watch(conn: HTTPConnection) -> Gone | None:
+    """A function that returns when the client has left. None: a body may follow, which the endpoint has to receive."""
+    if not isinstance(conn, Request) or any(name in _BODY_HEADERS for name, _ in conn.scope["headers"]):
+        return None
+
+    async def gone() -> None:
+        await conn.body()  # empty; the request keeps it for the endpoint
+        while (await conn.receive())["type"] != "http.disconnect":
+            pass
+
+    return gone
 
 
 class _Refused(RateLimited, HTTPException):

@@ -6,12 +6,13 @@ from typing import Annotated, Any
 
 import httpx2
 import pytest
-from fastapi import Depends, FastAPI
+from fastapi import Depends, FastAPI, Request
 from starlette.requests import HTTPConnection
 
 from asgi_ratelimit import Decision, LeakyBucket, Limiter, MemoryStore, RateLimitMiddleware, TokenBucket
 from asgi_ratelimit.fastapi import RateLimit
 from asgi_ratelimit.testing import ManualClock
+from tests.support.asgi import GONE, Exchange, body, http
 
 pytestmark = pytest.mark.anyio
 
@@ -50,6 +51,33 @@ async def test_a_request_is_held_until_its_turn(store: MemoryStore, clock: Manua
         assert not held.done()
         clock.advance(0.000_001)
         assert await held == 200
+
+
+async def test_a_client_that_leaves_is_no_longer_waited_for(store: MemoryStore, clock: ManualClock) -> None:
+    app = app_with(RateLimit("1/10s", max_wait=100, store=store))
+    async with client_of(app) as client:
+        assert await get(client) == 200
+    left, patient = (Exchange(app, http("/"), *body(b"")) for _ in range(2))
+    await settled()
+    left.feed(GONE)
+    await left.answer()
+    clock.advance(10)
+    assert (await patient.answer()).status == 200
+
+
+async def test_the_endpoint_reads_its_body_after_a_wait(store: MemoryStore, clock: ManualClock) -> None:
+    app = FastAPI()
+
+    @app.post("/", dependencies=[Depends(RateLimit("1/10s", max_wait=100, store=store))])
+    async def endpoint(request: Request) -> str:
+        return (await request.body()).decode()
+
+    async with client_of(app) as client:
+        for content in ("", "first", "second"):
+            held = asyncio.create_task(client.post("/", content=content))
+            await settled()
+            clock.advance(10)
+            assert (await held).json() == content
 
 
 async def test_a_request_that_would_be_held_too_long_is_refused_at_once(store: MemoryStore) -> None:
