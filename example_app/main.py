@@ -25,7 +25,7 @@ from example_app.worker import NamesItsWorker
 
 __all__ = ["app", "create_app"]
 
-EXEMPT = ("/static/*", "/api/gauges")
+EXEMPT = ("/static/*", "/api/gauges", "/discord/interactions")
 
 
 @asynccontextmanager
