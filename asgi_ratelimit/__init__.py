@@ -12,8 +12,8 @@ The floor plan, from the street down:
     limiter        Limiter: limits + store + name; waiting: first come, first served
     redis/         RedisStore: one limit for every process                    (extra: redis)
     memory         MemoryStore: buckets in this process
-    store          what a store of your own has to offer
-    decision       Decision; limits, rate: what is allowed
+    store          the interface of a store; scripts of a shared one
+    decision       Decision; limits, rate: the kinds of limit
     warnings, call_site, clock, errors
 """
 

@@ -14,16 +14,16 @@ __all__ = ["inside_a_request", "several_workers"]
 
 
 def several_workers() -> bool:
-    """Whether this process is one of several that serve the same app, as far as can be told."""
-    return _asked_for_workers() or any(
+    """Whether this process is one of several that serve the same app, as far as the process can see."""
+    return _workers_option() or any(
         frame.f_globals.get("__name__") == "uvicorn.supervisors.multiprocess" for frame in _main_thread_frames()
     )
 
 
-def _asked_for_workers() -> bool:
+def _workers_option() -> bool:
     arguments = [part for argument in sys.argv for part in argument.split("=", 1)]
-    asked = [after for option, after in itertools.pairwise(arguments) if option in ("--workers", "-w")]
-    return any(number.isdigit() and int(number) > 1 for number in [*asked, os.environ.get("WEB_CONCURRENCY", "")])
+    numbers = [after for option, after in itertools.pairwise(arguments) if option in ("--workers", "-w")]
+    return any(number.isdigit() and int(number) > 1 for number in [*numbers, os.environ.get("WEB_CONCURRENCY", "")])
 
 
 def _main_thread_frames() -> Iterator[FrameType]:

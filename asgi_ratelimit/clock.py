@@ -1,4 +1,4 @@
-"""What time it is, in whole microseconds, and how to wait for a later one."""
+"""Clocks: the time in whole microseconds, and waiting for a later one."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Clock(Protocol):
         return self.now_ns() // 1000
 
     def wall(self) -> float:
-        """Seconds since the Unix epoch, for what is told to others."""
+        """Seconds since the Unix epoch, for headers and events."""
         ...
 
     def call_later(self, seconds: float, callback: Callable[[], object]) -> Timer:

@@ -18,7 +18,7 @@ BucketKey = str | bytes  # bytes where the store had to shorten a key
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Policy:
-    """A limit under the name of its limiter: what the buckets of all keys have in common."""
+    """A limit under the name of its limiter: the part that the buckets of all keys share."""
 
     name: str
     limit: Limit
@@ -39,7 +39,7 @@ class Decision:
     allowed: whether the call may go on
     charge: the store's receipt, by which it finds the charge for a refund; None: nothing was charged
     delay_us: microseconds to wait before going on (shaping)
-    reason: "ok" or "limited" unless given
+    reason: "ok" or "limited" by default
     measure: (remaining, µs until full, µs until allowed) where these do not follow from the state
     bucket_key: the bucket among all of its policy
     parts: one decision per limit, if the limiter has several

@@ -50,7 +50,7 @@ class _Table:
 class MemoryStore:
     """Buckets in this process's memory: thread-safe, bounded, without a timer, thread or task.
 
-    max_keys: the most records that are kept
+    max_keys: the largest number of records
     clock: for tests, instead of the system's clock
 
     Full buckets are dropped in passing. At `max_keys` no bucket that is not full is ever evicted: newcomers share one

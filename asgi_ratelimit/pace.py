@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from asgi_ratelimit.limiter import Limiter
-from asgi_ratelimit.limits import Limit
+from asgi_ratelimit.limits import LimitSpec
 from asgi_ratelimit.store import Store
 
 __all__ = ["Outcome", "pace"]
@@ -19,7 +19,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True)
 class Outcome(Generic[Item, Result]):
-    """What became of one item: a `result`, or the `error` that its operation raised."""
+    """The outcome of one item: a `result`, or the `error` that its operation raised."""
 
     item: Item
     result: Result | None = None
@@ -35,7 +35,7 @@ async def pace(
     items: Iterable[Item] | AsyncIterable[Item],
     operation: Callable[[Item], Awaitable[Result]],
     *,
-    limit: str | Limit | Iterable[str | Limit] | Limiter | None,
+    limit: LimitSpec | Limiter | None,
     concurrency: int = 1,
     progress: bool = False,
     key: str | Callable[[Item], str] = "pace",
@@ -43,13 +43,17 @@ async def pace(
 ) -> AsyncGenerator[Outcome[Item, Result], None]:
     """Run `operation(item)` for every item, no faster than `limit`, up to `concurrency` at a time.
 
-    Yields an Outcome as each item is done; a failing item is an outcome, not the end of the run. Items are
-    taken one by one, so they may be endless. Leaving the loop cancels what is under way. Give a Limiter, or a
-    store and a key, to share the limit with others. `progress=True` draws a tqdm bar (extra: progress).
+    items: taken one by one, so they may be endless
+    operation: any async callable; an item that fails is an outcome, not the end of the run
+    limit: a limit, a list of them, or a Limiter to share; None for an operation that paces itself, e.g. a call of a
+        DiscordClient
+    concurrency: how many items are under way at a time, those that wait for their bucket included
+    progress: True draws a tqdm bar (extra: progress)
+    key: the key of the bucket, or a function of the item, e.g. for a bucket per channel
+    store: a MemoryStore of its own by default
 
-    `key(item)` gives each kind of item a bucket of its own, e.g. each channel; those that wait for theirs are among
-    the `concurrency`. `limit=None` is for an operation that paces itself, e.g. a call of a DiscordClient.
-    ValueError for a concurrency below 1, or a limit that cannot be read.
+    Yields an Outcome as each item is done. Leaving the loop cancels the items under way. Raises ValueError for a
+    concurrency below 1, or a limit that cannot be parsed.
     """
     if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:
         raise ValueError(f"concurrency must be a whole number of at least 1, not {concurrency!r}")
@@ -81,11 +85,11 @@ async def _attempt(
     key: str | Callable[[Item], str],
 ) -> Outcome[Item, Result]:
     try:
-        whose = key(item) if callable(key) else key
+        bucket = key(item) if callable(key) else key
     except Exception as error:
         return Outcome(item, error=error)
     if limiter is not None:
-        await limiter.acquire(whose)  # a store that fails ends the run
+        await limiter.acquire(bucket)  # a store that fails ends the run
     try:
         return Outcome(item, result=await operation(item))
     except Exception as error:

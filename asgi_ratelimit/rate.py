@@ -39,7 +39,7 @@ class Rate:
 
 
 def parse_rate(text: object) -> Rate:
-    """Read a rate; ValueError says what is wrong and shows a right one."""
+    """Parse a rate. Raises ValueError that names the value and shows a right one."""
     if not isinstance(text, str):
         raise ValueError(f"a limit is a string such as {EXAMPLES}, not {text!r}")
     match = _FORM.fullmatch(text)
@@ -53,9 +53,9 @@ def parse_rate(text: object) -> Rate:
     )
 
 
-def _positive(what: str, digits: str, text: str) -> int:
+def _positive(part: str, digits: str, text: str) -> int:
     if int(digits) < 1:
-        raise ValueError(f"the {what} in the limit {text!r} must be at least 1; write {EXAMPLES}")
+        raise ValueError(f"the {part} in the limit {text!r} must be at least 1; write {EXAMPLES}")
     return int(digits)
 
 
