@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 
-from benchmarks import candidates, decisions, discord_report, doors, redis_report, report
+from benchmarks import candidates, decisions, discord_report, http_overhead, redis_report, report
 from benchmarks.memory import memory
 
 
@@ -93,15 +93,15 @@ def _inserts(quick: bool) -> tuple[str, str, str]:
 
 
 def _middlewares(rounds: int, quick: bool) -> tuple[str, str, str]:
-    scores, headers = asyncio.run(doors.middlewares(2 * rounds + 1, 200 if quick else 400))
+    scores, headers = asyncio.run(http_overhead.middlewares(2 * rounds + 1, 200 if quick else 400))
     text = "A Starlette app with one route, called in process as a server would call it; 1 000 clients in turn."
-    return "What a middleware adds", text, report.added(scores, headers, doors.BARE, doors.FLOOR)
+    return "What a middleware adds", text, report.added(scores, headers, http_overhead.BARE, http_overhead.FLOOR)
 
 
 def _dependencies(rounds: int, quick: bool) -> tuple[str, str, str]:
-    scores, headers = asyncio.run(doors.dependencies(2 * rounds + 1, 200 if quick else 400))
+    scores, headers = asyncio.run(http_overhead.dependencies(2 * rounds + 1, 200 if quick else 400))
     text = "The same with a FastAPI app. The bare app's route has one trivial dependency, an async function of nothing."
-    return "What a dependency adds", text, report.added(scores, headers, doors.BARE, doors.FLOOR)
+    return "What a dependency adds", text, report.added(scores, headers, http_overhead.BARE, http_overhead.FLOOR)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
 from benchmarks.candidates import CANDIDATES, FLOOR, OURS, Allowance, BareGCRA, Drive, keys_of
-from benchmarks.contest import Score, Turn, compete, enter, ns_per_call
+from benchmarks.harness import Score, Turn, compete, enter, ns_per_call
 
 __all__ = ["SIZES", "decisions", "growth", "worst_inserts"]
 

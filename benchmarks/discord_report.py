@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from statistics import median
 
-from benchmarks.discord_contest import Candidate, Result, discordjs_modules, play, python_client
+from benchmarks.discord_harness import Candidate, Result, discordjs_modules, play, python_client
 from benchmarks.discord_scenarios import GLOBAL_LIMIT, LATENCY, SCENARIOS, Scenario
 from benchmarks.discord_server import Stage, stage
 from benchmarks.redis_server import PrivateServer, private_server

@@ -1,4 +1,4 @@
-"""The one server of the contest: FakeDiscord under uvicorn in a process of its own, and what it saw of each run."""
+"""The one server of the benchmark: FakeDiscord under uvicorn in a process of its own, and what it saw of each run."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Seen:
 
 
 class Stage:
-    """The server, as the contest holds it in its hands."""
+    """The server, as the benchmark holds it in its hands."""
 
     def __init__(self, address: str, client: httpx.Client) -> None:
         self.address, self._client = address, client

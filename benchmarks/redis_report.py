@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Iterator, Mapping
 from statistics import median
 
-from benchmarks import redis_contest
-from benchmarks.redis_contest import AT_ONCE, IN_A_BURST, Burst, Load, Loads
+from benchmarks import redis_harness
+from benchmarks.redis_harness import AT_ONCE, IN_A_BURST, Burst, Load, Loads
 from benchmarks.redis_server import PrivateServer, private_server
 from benchmarks.report import spaced, table
 from benchmarks.shared import ALONE, FLOOR, OURS, OWN_EVALSHA, PEERS
@@ -25,7 +25,7 @@ def sections(quick: bool) -> Iterator[tuple[str, str, str]]:
 
 
 def _together(server: PrivateServer, quick: bool) -> tuple[str, str, str]:
-    loads = asyncio.run(redis_contest.together(server, 3 if quick else 15, 0.4 if quick else 1.0))
+    loads = asyncio.run(redis_harness.together(server, 3 if quick else 15, 0.4 if quick else 1.0))
     text = (
         f"Redis {server.version} on 127.0.0.1, nothing saved. {AT_ONCE} tasks check without a pause, 10 000 keys, all "
         f"allowed. Time is the wall's, since it is waited for. Peers and redis-py have a BlockingConnectionPool of "
@@ -87,7 +87,7 @@ def _summary(loads: Loads) -> str:
 
 
 def _alone(server: PrivateServer, quick: bool) -> tuple[str, str, str]:
-    loads = asyncio.run(redis_contest.alone(server, 60 if quick else 400, 25))
+    loads = asyncio.run(redis_harness.alone(server, 60 if quick else 400, 25))
     text = (
         "One task; turns of 25 checks, the median of each turn and the median over the turns. Everybody has the "
         "connections of its own default."
@@ -106,7 +106,7 @@ def _lone_cells(loads: Loads, name: str) -> list[str]:
 
 
 def _burst(server: PrivateServer, quick: bool) -> tuple[str, str, str]:
-    found = asyncio.run(redis_contest.burst(server, 2 if quick else 5))
+    found = asyncio.run(redis_harness.burst(server, 2 if quick else 5))
     text = (
         f"{spaced(IN_A_BURST)} checks in one moment, each of another key, by a limiter just built on a server that has "
         "not seen its script; everybody as by default. Medians of the repeats; the worst of them in brackets."
@@ -125,7 +125,7 @@ def _burst_rows(found: Mapping[str, list[Burst] | str]) -> Iterator[list[str]]:
 
 
 def _flood(server: PrivateServer, quick: bool) -> tuple[str, str, str]:
-    loads = asyncio.run(redis_contest.flood(server, 3 if quick else 10, 0.4 if quick else 1.0))
+    loads = asyncio.run(redis_harness.flood(server, 3 if quick else 10, 0.4 if quick else 1.0))
     text = (
         f"{AT_ONCE} tasks check one key that is used up, each check in its own turn of the loop. Commands are those "
         "inside scripts too."
@@ -146,7 +146,7 @@ def _flood_cells(loads: Loads, name: str) -> list[str]:
 
 def _memory(server: PrivateServer, quick: bool) -> tuple[str, str, str]:
     number = 20_000 if quick else 100_000
-    used = asyncio.run(redis_contest.memory(server, number))
+    used = asyncio.run(redis_harness.memory(server, number))
     text = f'"100/day", keys such as user:12345: {spaced(number)} of one check, or {spaced(number / 10)} of ten checks.'
     rows = [[name, size if isinstance(size, str) else f"{size:.0f}"] for name, size in used.items()]
     return "Over Redis: memory per key", text, table(["", "bytes in Redis"], rows)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 
-from benchmarks.contest import Score
+from benchmarks.harness import Score
 
 __all__ = ["added", "growth", "inserts", "page", "per_check", "spaced", "table"]
 

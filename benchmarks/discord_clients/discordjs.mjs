@@ -1,4 +1,4 @@
-// @discordjs/rest: the same errand as errand.py's, in its own language.
+// @discordjs/rest: the same job as job.py's, in its own language.
 
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
@@ -9,12 +9,12 @@ const lines = createInterface({ input: process.stdin });
 const given = lines[Symbol.asyncIterator]();
 
 // Identifiers have more digits than a number of JavaScript's holds: they come as text.
-const errand = JSON.parse((await given.next()).value);
-const load = createRequire(`${errand.modules}/`);
+const job = JSON.parse((await given.next()).value);
+const load = createRequire(`${job.modules}/`);
 const { REST } = load("@discordjs/rest");
-const { version } = JSON.parse(readFileSync(`${errand.modules}/node_modules/@discordjs/rest/package.json`));
+const { version } = JSON.parse(readFileSync(`${job.modules}/node_modules/@discordjs/rest/package.json`));
 
-const options = { version: "10", api: `${errand.address}/api`, globalRequestsPerSecond: errand.global_limit };
+const options = { version: "10", api: `${job.address}/api`, globalRequestsPerSecond: job.global_limit };
 const rest = new REST(options).setToken("a.token.of-nobody");
 const emoji = encodeURIComponent("👍");
 const reaction = (channel, message) => `/channels/${channel}/messages/${message}/reactions/${emoji}/@me`;
@@ -35,10 +35,10 @@ async function one(call) {
   return [outcome, (performance.now() - begun) / 1000];
 }
 
-for (const call of errand.before) await one(call);
+for (const call of job.before) await one(call);
 console.log("ready");
 await given.next();
 lines.close();
-const outcomes = await Promise.all(errand.calls.map(one));
+const outcomes = await Promise.all(job.calls.map(one));
 console.log(JSON.stringify({ version, outcomes }));
 process.exit(0);

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
-from benchmarks.discord_clients.errand import EMOJI, PREFIX, TOKEN, Verb, run
+from benchmarks.discord_clients.job import EMOJI, PREFIX, TOKEN, Verb, run
 
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", category=DeprecationWarning)
@@ -15,8 +15,8 @@ with warnings.catch_warnings():
 
 
 @asynccontextmanager
-async def connect(errand: Mapping[str, Any]) -> AsyncIterator[Mapping[str, Verb]]:
-    discord.http.Route.BASE = f"{errand['address']}{PREFIX}"  # it has no option for it
+async def connect(job: Mapping[str, Any]) -> AsyncIterator[Mapping[str, Verb]]:
+    discord.http.Route.BASE = f"{job['address']}{PREFIX}"  # it has no option for it
     async with discord.Client(intents=discord.Intents.none()) as client:
         await client.login(TOKEN)
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import hikari
 
-from benchmarks.discord_clients.errand import EMOJI, PREFIX, TOKEN, Verb, run
+from benchmarks.discord_clients.job import EMOJI, PREFIX, TOKEN, Verb, run
 
 
 @asynccontextmanager
-async def connect(errand: Mapping[str, Any]) -> AsyncIterator[Mapping[str, Verb]]:
-    app = hikari.RESTApp(url=f"{errand['address']}{PREFIX}")
+async def connect(job: Mapping[str, Any]) -> AsyncIterator[Mapping[str, Verb]]:
+    app = hikari.RESTApp(url=f"{job['address']}{PREFIX}")
     await app.start()
     try:
         async with app.acquire(TOKEN, "Bot") as client:

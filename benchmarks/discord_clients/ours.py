@@ -1,4 +1,4 @@
-"""asgi_ratelimit's DiscordClient: over Redis where the errand names one."""
+"""asgi_ratelimit's DiscordClient: over Redis where the job names one."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from urllib.parse import quote
 from asgi_ratelimit import MemoryStore
 from asgi_ratelimit.discord import DiscordClient
 from asgi_ratelimit.redis import RedisStore
-from benchmarks.discord_clients.errand import EMOJI, PREFIX, TOKEN, Verb, run
+from benchmarks.discord_clients.job import EMOJI, PREFIX, TOKEN, Verb, run
 
 
 @asynccontextmanager
-async def connect(errand: Mapping[str, Any]) -> AsyncIterator[Mapping[str, Verb]]:
-    store = RedisStore(errand["redis"]) if errand["redis"] else MemoryStore()
-    base_url, most = f"{errand['address']}{PREFIX}", errand["global_limit"]
+async def connect(job: Mapping[str, Any]) -> AsyncIterator[Mapping[str, Verb]]:
+    store = RedisStore(job["redis"]) if job["redis"] else MemoryStore()
+    base_url, most = f"{job['address']}{PREFIX}", job["global_limit"]
     async with DiscordClient(TOKEN, base_url=base_url, store=store, global_limit=most) as discord:
 
         async def send(channel: int, name: int) -> None:

@@ -180,7 +180,7 @@ def _user(conn: HTTPConnection) -> str:
 
 
 def _telling_reasons(app: ASGIApp) -> ASGIApp:
-    """An app that says in a header why its doors decided as they did."""
+    """An app that says in a header why its limits decided as they did."""
 
     async def tell(scope: Scope, receive: Receive, send: Send) -> None:
         async def write(message: Message) -> None:

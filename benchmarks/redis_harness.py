@@ -12,7 +12,7 @@ from statistics import median
 from typing import NamedTuple
 
 from benchmarks.candidates import Allowance, keys_of
-from benchmarks.contest import Score, Turn, compete, enter
+from benchmarks.harness import Score, Turn, compete, enter
 from benchmarks.redis_server import PrivateServer, Traffic
 from benchmarks.shared import ALONE, BURST, FLOOD, MEMORY, TOGETHER, Build, Degraded, Entrant
 
@@ -45,7 +45,7 @@ class Load:
 Loads = Mapping[str, tuple[Score, Load]]
 
 
-async def _contest(
+async def _run_rounds(
     builds: Mapping[str, Callable[[], Awaitable[Entrant]]],
     play: Callable[[Entrant, Load], Awaitable[float]],
     rounds: int,
@@ -72,14 +72,14 @@ async def together(server: PrivateServer, rounds: int, seconds: float) -> Loads:
     """250 tasks that check one key after the other, of 10 000 keys; with a connection each, where wanted."""
     server.forget()
     builds = {name: partial(build, server.url, ROOMY, AT_ONCE) for name, build in TOGETHER.items()}
-    return await _contest(builds, partial(_crowd, server, KEYS, seconds, True), rounds)
+    return await _run_rounds(builds, partial(_crowd, server, KEYS, seconds, True), rounds)
 
 
 async def flood(server: PrivateServer, rounds: int, seconds: float) -> Loads:
     """250 tasks that check one key that is used up."""
     server.forget()
     builds = {name: partial(_used_up, build, server.url) for name, build in FLOOD.items()}
-    return await _contest(builds, partial(_crowd, server, KEYS[:1], seconds, False), rounds)
+    return await _run_rounds(builds, partial(_crowd, server, KEYS[:1], seconds, False), rounds)
 
 
 async def _used_up(build: Build, url: str) -> Entrant:
@@ -132,7 +132,7 @@ async def alone(server: PrivateServer, rounds: int, calls: int) -> Loads:
             load.note(times, time.process_time_ns() - cpu_ns, server.since(before))
         return median(await _ask_in_turn(entrant, [KEYS[next(place) % len(KEYS)] for _ in range(calls)])) * 1e9
 
-    return await _contest(builds, play, rounds)
+    return await _run_rounds(builds, play, rounds)
 
 
 async def _ask_in_turn(entrant: Entrant, keys: Sequence[str]) -> list[float]:

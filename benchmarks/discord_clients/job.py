@@ -1,4 +1,4 @@
-"""What every client does: it reads its errand, gets ready, waits for the word, makes its calls and tells of them."""
+"""What every client does: it reads its job, gets ready, waits for the word, makes its calls and tells of them."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ Connect = Callable[[Mapping[str, Any]], AbstractAsyncContextManager[Mapping[str,
 
 def run(package: str, connect: Connect) -> None:
     """Do what the first line says, a JSON object: `address`, `before`, `calls`, and what else `connect` needs."""
-    errand = json.loads(sys.stdin.readline())
-    outcomes = asyncio.run(_all(errand, connect))
+    job = json.loads(sys.stdin.readline())
+    outcomes = asyncio.run(_all(job, connect))
     print(json.dumps({"version": version(package), "outcomes": outcomes}), flush=True)
 
 
-async def _all(errand: Mapping[str, Any], connect: Connect) -> list[tuple[str, float]]:
-    async with connect(errand) as verbs:
-        for call in errand["before"]:
+async def _all(job: Mapping[str, Any], connect: Connect) -> list[tuple[str, float]]:
+    async with connect(job) as verbs:
+        for call in job["before"]:
             await _one(verbs, call)
         print("ready", flush=True)
         await asyncio.to_thread(sys.stdin.readline)
-        return await asyncio.gather(*(_one(verbs, call) for call in errand["calls"]))
+        return await asyncio.gather(*(_one(verbs, call) for call in job["calls"]))
 
 
 async def _one(verbs: Mapping[str, Verb], call: Mapping[str, Any]) -> tuple[str, float]:

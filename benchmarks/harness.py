@@ -1,4 +1,4 @@
-"""A contest: in each round every candidate takes one turn, so that a noisy moment hits them all, and medians count."""
+"""The harness: in each round every candidate takes one turn, so that a noisy moment hits them all. Medians count."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from benchmarks.contest import Score, Turn, compete, enter, ns_per_call
+from benchmarks.harness import Score, Turn, compete, enter, ns_per_call
 
 __all__ = ["BARE", "FLOOR", "OURS", "dependencies", "middlewares"]
 

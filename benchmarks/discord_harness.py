@@ -1,4 +1,4 @@
-"""One run of the contest: a client's processes start, are told to begin at one moment, and end if it takes too long."""
+"""One run of the benchmark: the processes of a client start, begin at one moment, and end if it takes too long."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Candidate:
     command: Sequence[str] = ()
     told: Mapping[str, Any] = field(default_factory=dict)
     missing: str = ""
-    shares: bool = False  # its processes know of each other by the Redis of the contest
+    shares: bool = False  # its processes know of each other by the Redis of the benchmark
     only_shared: bool = False  # of interest in rows of several processes
 
 
@@ -101,12 +101,12 @@ def _troupe(
     try:
         before = [_as_told(WARMING)] if scenario.is_warm else []
         for calls in scenario.calls:
-            errand = json.dumps({**told, "before": before, "calls": [_as_told(call) for call in calls]})
+            job = json.dumps({**told, "before": before, "calls": [_as_told(call) for call in calls]})
             pipe = subprocess.PIPE
             process = subprocess.Popen(candidate.command, cwd=ROOT, text=True, stdin=pipe, stdout=pipe, stderr=said)
             processes.append(process)
             with suppress(BrokenPipeError):  # it has ended; that is noticed when it does not get ready
-                process.stdin.write(errand + "\n")  # type: ignore[union-attr]
+                process.stdin.write(job + "\n")  # type: ignore[union-attr]
                 process.stdin.flush()  # type: ignore[union-attr]
         yield processes
     finally:
