@@ -148,12 +148,12 @@ def test_64_threads_admit_exactly_the_limit() -> None:
     buckets = open_buckets(MemoryStore(clock=ManualClock()), "1000/h")
     barrier = threading.Barrier(64)
 
-    def hammer(_: int) -> int:
+    def acquire_many(_: int) -> int:
         barrier.wait()
         return sum(decided(buckets, "a").allowed for _ in range(100))
 
     with ThreadPoolExecutor(64) as pool:
-        assert sum(pool.map(hammer, range(64))) == 1_000
+        assert sum(pool.map(acquire_many, range(64))) == 1_000
 
 
 def test_a_thousand_tasks_admit_exactly_the_limit() -> None:

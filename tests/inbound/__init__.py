@@ -1,1 +1,1 @@
-"""The way in: keys, headers, ledger, gate, answer, WebSockets, warnings and the middleware."""
+"""The way in: keys, headers, request state, guard, responses, WebSockets, warnings and the middleware."""

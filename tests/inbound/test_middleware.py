@@ -152,21 +152,21 @@ async def test_a_limit_of_none_limits_nothing_and_says_nothing(store: MemoryStor
 
 
 async def test_a_stream_is_started_once_and_arrives_chunk_by_chunk(store: MemoryStore) -> None:
-    gates = [asyncio.Event() for _ in range(5)]
+    events = [asyncio.Event() for _ in range(5)]
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         async def chunks() -> Any:
-            for number, gate in enumerate(gates):
-                await gate.wait()
+            for number, event in enumerate(events):
+                await event.wait()
                 yield f"{number}"
 
         await StreamingResponse(chunks())(scope, receive, send)
 
     exchange = Exchange(door(store, app=app), http(), *body(b""))
-    for number, gate in enumerate(gates):
+    for number, event in enumerate(events):
         await settle()
         assert exchange.types == ["http.response.start"] + ["http.response.body"] * number
-        gate.set()
+        event.set()
     answer = await exchange.answer()
     assert answer.chunks == [b"0", b"1", b"2", b"3", b"4", b""]
     assert answer["x-ratelimit-remaining"] == "1"

@@ -114,7 +114,7 @@ async def test_global_limits_of_two_doors_are_told_apart(store: MemoryStore) -> 
     assert answer["ratelimit-policy"] == '"outer";q=3;w=60, "inner";q=5;w=60'
 
 
-# The ledger itself
+# The state itself
 
 OURS = [b"x-ratelimit-limit", b"x-ratelimit-reset", b"ratelimit", b"ratelimit-policy", b"retry-after"]
 THEIRS = [

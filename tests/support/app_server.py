@@ -185,8 +185,8 @@ def _telling_reasons(app: ASGIApp) -> ASGIApp:
     async def tell(scope: Scope, receive: Receive, send: Send) -> None:
         async def write(message: Message) -> None:
             if message["type"] == "http.response.start":
-                ledger: RequestState = scope[STATE]
-                said = ",".join(decision.reason for decision in ledger.decisions).encode("ascii")
+                state: RequestState = scope[STATE]
+                said = ",".join(decision.reason for decision in state.decisions).encode("ascii")
                 message = {**message, "headers": [*message.get("headers", ()), (b"reasons", said)]}
             await send(message)
 

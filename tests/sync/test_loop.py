@@ -153,12 +153,12 @@ def test_threads_of_one_loop_are_answered_together(server: Server) -> None:
 
     before = calls()
 
-    def hammer(number: int) -> None:
+    def acquire_many(number: int) -> None:
         for _ in range(20):
             limiter.try_acquire(str(number))
 
     began = time.monotonic()
-    for each in [started(hammer, number) for number in range(64)]:
+    for each in [started(acquire_many, number) for number in range(64)]:
         each.result(PATIENCE)
     assert time.monotonic() - began < PATIENCE
     assert calls() - before < 64 * 20 / 2

@@ -80,11 +80,11 @@ def test_sixty_four_threads_are_admitted_exactly_as_often_as_the_limit_allows(an
     limiter = SyncLimiter("500/day", store=any_store)
     start = threading.Barrier(64)
 
-    def hammer() -> int:
+    def acquire_many() -> int:
         start.wait(PATIENCE)
         return sum(limiter.try_acquire("a").allowed for _ in range(20))
 
-    assert sum(each.result(PATIENCE) for each in [started(hammer) for _ in range(64)]) == 500
+    assert sum(each.result(PATIENCE) for each in [started(acquire_many) for _ in range(64)]) == 500
 
 
 def test_errors_are_those_of_the_limiter(any_store: Store) -> None:

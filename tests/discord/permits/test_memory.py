@@ -102,11 +102,11 @@ def test_an_expired_record_counts_as_none_even_if_it_is_still_stored(
 def test_64_threads_get_as_many_permits_as_there_are(permits: MemoryPermits) -> None:
     permits.settle(permit(permits, new_call(per_second=0)), CallReport("answered", "b", 100, 100, 60 * S))
 
-    def hammer(_: int) -> int:
+    def acquire_many(_: int) -> int:
         return sum(isinstance(permits.take(*new_call()), Granted) for _ in range(20))
 
     with ThreadPoolExecutor(64) as pool:
-        assert sum(pool.map(hammer, range(64))) == 50
+        assert sum(pool.map(acquire_many, range(64))) == 50
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")  # it may be
