@@ -12,7 +12,7 @@ The floor plan, from the street down:
     limiter        Limiter: limits + store + name; waiting: first come, first served
     redis/         RedisStore: one limit for every process                    (extra: redis)
     memory         MemoryStore: buckets in this process
-    store          the interface of a store; scripts of a shared one
+    store          the interface of a store; scripts: of one that runs scripts, too
     decision       Decision; limits, rate: the kinds of limit
     warnings, call_site, clock, errors
 """

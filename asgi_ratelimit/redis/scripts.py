@@ -10,7 +10,7 @@ from asgi_ratelimit.limits import Outage
 from asgi_ratelimit.redis.connections import Connections
 from asgi_ratelimit.redis.names import Namer, slot_of, tag_of
 from asgi_ratelimit.redis.wire import Reply, Script, framed, shape
-from asgi_ratelimit.store import ScriptCall
+from asgi_ratelimit.scripts import ScriptCall
 
 __all__ = ["RedisScripts"]
 

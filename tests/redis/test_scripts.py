@@ -10,7 +10,7 @@ import pytest
 
 from asgi_ratelimit import MemoryStore
 from asgi_ratelimit.redis import RedisStore
-from asgi_ratelimit.store import Scripts, ScriptStore
+from asgi_ratelimit.scripts import Scripts, ScriptStore
 from tests.support.servers import Cluster, Server
 from tests.support.stores import PATIENCE, names_of, new_store
 

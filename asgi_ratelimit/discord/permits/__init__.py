@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from asgi_ratelimit.discord.permits.memory import Permits, local_permits
 from asgi_ratelimit.discord.permits.shared import shared_permits
-from asgi_ratelimit.store import ScriptStore, Store
+from asgi_ratelimit.scripts import ScriptStore
+from asgi_ratelimit.store import Store
 
 __all__ = ["permits_of"]
 

@@ -10,7 +10,8 @@ from typing import Any, Final
 from asgi_ratelimit.discord.permits.bucket import CallReport
 from asgi_ratelimit.discord.permits.memory import EXPIRY_US, Granted, MemoryPermits, Permit, Wait, WaitCause
 from asgi_ratelimit.errors import StoreUnavailable
-from asgi_ratelimit.store import PerStore, ScriptKeys, Scripts, ScriptStore
+from asgi_ratelimit.scripts import ScriptKeys, Scripts, ScriptStore
+from asgi_ratelimit.store import PerStore
 
 __all__ = ["SharedPermits", "shared_permits"]
 
