@@ -18,6 +18,8 @@ function onSubmit(form, said, act) {
       button.ariaBusy = "false";
     }
   });
+  // Until now a click would have left the page with the form.
+  button.disabled = "unavailable" in button.dataset;
 }
 
 onSubmit(byId("plan"), byId("burst-said"), send);

@@ -120,7 +120,7 @@ SCENES: dict[str, list[Callable[[MemoryStore], Awaitable[None]]]] = {
     [(code, scene) for code, scenes in SCENES.items() for scene in scenes],
     ids=lambda value: getattr(value, "__name__", value),
 )
-async def test_each_misuse_is_said_once_with_its_code(
+async def test_each_misconfiguration_is_warned_about_once_with_its_code(
     store: MemoryStore, said: Said, code: str, scene: Callable[[MemoryStore], Awaitable[None]]
 ) -> None:
     await scene(store)
@@ -136,7 +136,7 @@ def test_every_code_is_tested() -> None:
 # ARL101, ARL102
 
 
-async def test_doors_of_different_names_or_stores_are_no_misuse(store: MemoryStore, said: Said) -> None:
+async def test_doors_of_different_names_or_stores_are_no_misconfiguration(store: MemoryStore, said: Said) -> None:
     door(store)
     door(store)
     door(store, limit="2/s", name="other")
@@ -144,12 +144,12 @@ async def test_doors_of_different_names_or_stores_are_no_misuse(store: MemorySto
     assert said() == []
 
 
-async def test_nested_doors_of_different_names_are_no_misuse(store: MemoryStore, said: Said) -> None:
+async def test_nested_doors_of_different_names_are_no_misconfiguration(store: MemoryStore, said: Said) -> None:
     assert (await ask(door(store, app=door(store, name="inner")))).status == 200
     assert said() == []
 
 
-async def test_nested_doors_with_different_keys_are_no_misuse(store: MemoryStore, said: Said) -> None:
+async def test_nested_doors_with_different_keys_are_no_misconfiguration(store: MemoryStore, said: Said) -> None:
     app = door(store, app=door(store, key=by_header("x-key")))
     assert (await ask(app, headers=[("x-key", "a")])).status == 200
     assert said() == []
@@ -216,7 +216,7 @@ async def test_workers_from_the_environment_are_noticed_too(
 @pytest.mark.parametrize(
     "command", ["uvicorn app", "uvicorn app --workers 1", "uvicorn app --workers", "x --w 4", "-w x"]
 )
-async def test_a_single_worker_is_no_misuse(
+async def test_a_single_worker_is_no_misconfiguration(
     store: MemoryStore, said: Said, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
     monkeypatch.setattr(sys, "argv", command.split())
@@ -228,7 +228,9 @@ async def test_a_single_worker_is_no_misuse(
 # ARL106
 
 
-async def test_a_mounted_app_that_is_built_at_its_first_request_is_no_misuse(store: MemoryStore, said: Said) -> None:
+async def test_a_mounted_app_that_is_built_at_its_first_request_is_no_misconfiguration(
+    store: MemoryStore, said: Said
+) -> None:
     inner = Starlette(
         routes=[Route("/", lambda request: PlainTextResponse("hello"))],
         middleware=[Middleware(RateLimitMiddleware, limit="5/s", store=store)],
@@ -243,7 +245,7 @@ async def test_a_mounted_app_that_is_built_at_its_first_request_is_no_misuse(sto
 # ARL107, ARL108
 
 
-async def test_a_user_who_comes_in_time_is_no_misuse(store: MemoryStore, said: Said) -> None:
+async def test_a_user_who_comes_in_time_is_no_misconfiguration(store: MemoryStore, said: Said) -> None:
     app = AuthenticationMiddleware(door(store), backend=EverybodyIsAda())
     assert await statuses(app, 1) == [200]
     assert await statuses(app, 1, client=("203.0.113.8", 1)) == [429]
@@ -258,7 +260,7 @@ async def test_a_late_user_matters_only_to_a_door_that_asks_for_one(store: Memor
     assert sorted(said()) == ["ARL103", "ARL107"]
 
 
-async def test_cors_outside_is_no_misuse(store: MemoryStore, said: Said) -> None:
+async def test_cors_outside_is_no_misconfiguration(store: MemoryStore, said: Said) -> None:
     app = Starlette(
         routes=[Route("/", lambda request: PlainTextResponse("hello"))],
         middleware=[

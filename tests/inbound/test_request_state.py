@@ -146,12 +146,12 @@ def test_merging_keeps_what_the_app_repeats_on_purpose() -> None:
     assert merge_headers(cookies, [(b"retry-after", b"1")]) == [*cookies, (b"retry-after", b"1")]
 
 
-def test_a_request_has_one_ledger() -> None:
+def test_a_request_has_one_state() -> None:
     scope = http()
     assert state_of(scope) is state_of(scope) is scope[STATE]
     assert state_of(http()) is not state_of(scope)
 
 
-def test_an_empty_ledger_says_nothing() -> None:
+def test_an_empty_state_writes_no_headers() -> None:
     assert RequestState().headers("both", 0.0) == []
     assert RequestState().shown is None
