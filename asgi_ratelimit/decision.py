@@ -162,6 +162,13 @@ class Decision:
             delay_us=self.delay_us, reason="degraded", measure=self._measure,
         )  # fmt: skip
 
+    def without_charge(self) -> Decision:
+        """The same decision, without anything to give back."""
+        return Decision(
+            self.policy, self.cost, self.state, self.now_us, self.allowed, None, self.bucket_key,
+            delay_us=self.delay_us, reason=self._reason, measure=self._measure,
+        )  # fmt: skip
+
     def as_refusal(self, cost: int, wait_us: int = 0) -> Decision:
         """The refusal of another `cost` right after this decision, for `wait_us` microseconds at least."""
         remaining, reset_us, retry_us = self.measure
@@ -170,7 +177,7 @@ class Decision:
         return Decision(
             self.policy, cost, self.state, self.now_us,
             allowed=False, reason=None if self.reason == "ok" else self.reason, measure=measure,
-            bucket_key=self.bucket_key, parts=self._parts,
+            bucket_key=self.bucket_key, parts=self._parts and tuple(part.without_charge() for part in self._parts),
         )  # fmt: skip
 
     @classmethod

@@ -102,4 +102,11 @@ def test_the_refusal_after_an_allowed_call_is_no_success() -> None:
     decision = Decision(Policy("app", TokenBucket("1/s")), 1, 1_000_000, 0, allowed=True, charge=object())
     refusal = Decision.combine([decision, decision]).as_refusal(1)
     assert (refusal.allowed, refusal.reason, refusal.retry_after) == (False, "limited", 1.0)
-    assert refusal.take_charge() is None
+    assert [part.take_charge() for part in (refusal, *refusal.parts)] == [None] * 3
+
+
+async def test_the_refund_of_a_refusal_gives_back_no_other_call(store: MemoryStore) -> None:
+    limiter = Limiter(["2/h", "9/day"], store=store)
+    charged = await limiter.try_acquire("a")
+    await limiter.refund(charged.as_refusal(1))
+    assert (await limiter.peek("a")).remaining == 1

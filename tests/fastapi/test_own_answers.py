@@ -201,3 +201,4 @@ def test_a_store_that_cannot_answer_is_a_503(monkeypatch: pytest.MonkeyPatch) ->
     app.get("/")(lambda: None)
     answer = TestClient(app).get("/")
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    assert answer.json() == {"message": "The rate limiter cannot answer."}  # the middleware's
