@@ -18,20 +18,43 @@ The floor plan, from the street down:
 """
 
 from asgi_ratelimit.clock import Clock
-from asgi_ratelimit.decision import Charge, Decision, Policy
+from asgi_ratelimit.decision import BucketKey, Charge, Decision, Policy, Reason
 from asgi_ratelimit.errors import RateLimited, RateLimitError, RateLimitWarning, StoreUnavailable
+from asgi_ratelimit.inbound.headers import HeaderStyle
 from asgi_ratelimit.inbound.keys import ClientIP, by_header, by_ip, by_user, by_user_or, by_user_or_ip
 from asgi_ratelimit.inbound.middleware import RateLimitMiddleware
-from asgi_ratelimit.inbound.options import CostSource, ExemptSource, KeyFunction, LimitedHandler, LimitSource
+from asgi_ratelimit.inbound.options import (
+    ASGIApplication,
+    CostSource,
+    ExemptSource,
+    Key,
+    KeyFunction,
+    LimitedHandler,
+    LimitSource,
+)
 from asgi_ratelimit.limiter import Limiter
-from asgi_ratelimit.limits import FixedWindow, LeakyBucket, Limit, LimitSpec, SlidingWindow, TokenBucket
+from asgi_ratelimit.limits import (
+    FixedWindow,
+    LeakyBucket,
+    Limit,
+    LimitSpec,
+    Measure,
+    Outage,
+    Scope,
+    SlidingWindow,
+    State,
+    TokenBucket,
+)
 from asgi_ratelimit.memory import MemoryStore
 from asgi_ratelimit.pace import Outcome, pace
+from asgi_ratelimit.rate import Rate
 from asgi_ratelimit.store import Buckets, Store, bucket_key
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "ASGIApplication",
+    "BucketKey",
     "Buckets",
     "Charge",
     "ClientIP",
@@ -40,6 +63,8 @@ __all__ = [
     "Decision",
     "ExemptSource",
     "FixedWindow",
+    "HeaderStyle",
+    "Key",
     "KeyFunction",
     "LeakyBucket",
     "Limit",
@@ -47,14 +72,20 @@ __all__ = [
     "LimitSpec",
     "LimitedHandler",
     "Limiter",
+    "Measure",
     "MemoryStore",
+    "Outage",
     "Outcome",
     "Policy",
+    "Rate",
     "RateLimitError",
     "RateLimitMiddleware",
     "RateLimitWarning",
     "RateLimited",
+    "Reason",
+    "Scope",
     "SlidingWindow",
+    "State",
     "Store",
     "StoreUnavailable",
     "TokenBucket",

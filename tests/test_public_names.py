@@ -12,6 +12,16 @@ import asgi_ratelimit.testing
 def test_the_front_page_offers_exactly_these_names() -> None:
     assert set(asgi_ratelimit.__all__) == {
         "RateLimitMiddleware",
+        "ASGIApplication",
+        "BucketKey",
+        "HeaderStyle",
+        "Key",
+        "Measure",
+        "Outage",
+        "Rate",
+        "Reason",
+        "Scope",
+        "State",
         "Buckets",
         "CostSource",
         "ExemptSource",

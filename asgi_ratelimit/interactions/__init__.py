@@ -14,5 +14,7 @@ except ImportError as error:
     ) from error
 
 from asgi_ratelimit.interactions.endpoint import InteractionLimit
+from asgi_ratelimit.interactions.keys import Interaction, InteractionKey
+from asgi_ratelimit.interactions.messages import Text, Unavailable
 
-__all__ = ["InteractionLimit"]
+__all__ = ["Interaction", "InteractionKey", "InteractionLimit", "Text", "Unavailable"]

@@ -33,7 +33,7 @@ from asgi_ratelimit.discord import (
     Waiting,
     WebhookGone,
 )
-from asgi_ratelimit.interactions import InteractionLimit
+from asgi_ratelimit.interactions import Interaction, InteractionKey, InteractionLimit, Text, Unavailable
 
 PUBLIC_KEY = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a"
 logger = logging.getLogger(__name__)
@@ -176,3 +176,14 @@ async def clean_up(channel: discord.TextChannel, messages: list[discord.Message]
     failed += [outcome.error async for outcome in pace(messages, delete, limit=DELETE) if not outcome.ok]
     failed += [outcome.error async for outcome in pace(messages, react, limit=REACTIONS) if not outcome.ok]
     return len(failed)
+
+
+def channel_of(interaction: Interaction) -> str | None:
+    return interaction.get("channel_id")
+
+
+def limit_by(key: InteractionKey, text: Text, unavailable: Unavailable) -> InteractionLimit:
+    return InteractionLimit(PUBLIC_KEY, "5/10s", key=key, text=text, unavailable=unavailable)
+
+
+by_channels = limit_by(channel_of, "Again {when}.", {"de": "Gleich wieder.", "default": "Try again shortly."})

@@ -8,17 +8,27 @@ from dataclasses import dataclass
 from starlette.applications import Starlette
 
 from asgi_ratelimit import (
+    ASGIApplication,
+    BucketKey,
     Buckets,
     Charge,
     Clock,
     Decision,
+    HeaderStyle,
+    Key,
     Limit,
     Limiter,
     LimitSpec,
+    Measure,
     MemoryStore,
+    Outage,
     Outcome,
     Policy,
+    Rate,
     RateLimitMiddleware,
+    Reason,
+    Scope,
+    State,
     Store,
     TokenBucket,
     bucket_key,
@@ -136,3 +146,19 @@ def refusal_in_a_test() -> Decision:
 
 def failed(outcomes: list[Outcome[int, str]]) -> dict[int, Exception]:
     return {outcome.item: outcome.error for outcome in outcomes if outcome.error is not None}
+
+
+def describe(decision: Decision) -> tuple[Reason, Scope, Outage | None, Rate, BucketKey]:
+    limit = decision.policy.limit
+    return decision.reason, decision.scope, limit.outage, limit.rate, decision.bucket_key
+
+
+def measure_of(limit: Limit, state: State) -> Measure:
+    return limit.measure(state, 0, 1)
+
+
+def protect(app: ASGIApplication, key: Key, style: HeaderStyle) -> RateLimitMiddleware:
+    return RateLimitMiddleware(app, limit="5/s", key=lambda conn: key, headers=style)
+
+
+odd_rate = TokenBucket(Rate(count=7, period_us=1_500_000, burst=9))
