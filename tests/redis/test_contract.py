@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -10,32 +10,15 @@ from asgi_ratelimit import FixedWindow, LeakyBucket, Limiter, SlidingWindow, Tok
 from asgi_ratelimit.limits import Limit
 from asgi_ratelimit.redis import RedisStore
 from asgi_ratelimit.testing import ManualClock, StoreContract
-from tests.support.servers import KINDS, Sentinels
 from tests.support.stores import PATIENCE, new_store
-
-
-@pytest.fixture(scope="module")
-def steady_sentinels() -> Iterator[Sentinels]:
-    """Sentinels that keep their master."""
-    with Sentinels() as sentinels:
-        yield sentinels
-
-
-@pytest.fixture(params=[*KINDS, "cluster", "sentinel"])
-def url(request: pytest.FixtureRequest) -> str:
-    if request.param == "cluster":
-        return str(request.getfixturevalue("cluster").url)
-    if request.param == "sentinel":
-        return str(request.getfixturevalue("steady_sentinels").url)
-    return str(request.getfixturevalue("fresh_server")(request.param).url)
 
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("deny_cache", [0, 10_000], ids=["asking always", "remembering refusals"])
 class TestRedisStore(StoreContract):
     @pytest.fixture(autouse=True)
-    async def where(self, url: str, deny_cache: int) -> AsyncIterator[None]:
-        self.url, self.deny_cache = url, deny_cache
+    async def where(self, every_url: str, deny_cache: int) -> AsyncIterator[None]:
+        self.url, self.deny_cache = every_url, deny_cache
         self.stores: list[RedisStore] = []
         yield
         for store in self.stores:
@@ -57,8 +40,8 @@ SLOW: tuple[Limit, ...] = (
 
 
 @pytest.fixture
-async def timed(url: str) -> AsyncIterator[RedisStore]:
-    async with new_store(url) as store:
+async def timed(every_url: str) -> AsyncIterator[RedisStore]:
+    async with new_store(every_url) as store:
         yield store
 
 

@@ -81,3 +81,20 @@ def sentinels() -> Iterator[Sentinels]:
     """A master, a replica and three sentinels, for one test only: a failover changes them."""
     with Sentinels() as sentinels:
         yield sentinels
+
+
+@pytest.fixture(scope="module")
+def steady_sentinels() -> Iterator[Sentinels]:
+    """Sentinels that keep their master."""
+    with Sentinels() as sentinels:
+        yield sentinels
+
+
+@pytest.fixture(params=[*KINDS, "cluster", "sentinel"])
+def every_url(request: pytest.FixtureRequest) -> str:
+    """The address of every kind of server that a RedisStore can be given, in turn."""
+    if request.param == "cluster":
+        return str(request.getfixturevalue("cluster").url)
+    if request.param == "sentinel":
+        return str(request.getfixturevalue("steady_sentinels").url)
+    return str(request.getfixturevalue("fresh_server")(request.param).url)

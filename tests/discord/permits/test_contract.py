@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -10,7 +10,6 @@ from asgi_ratelimit import MemoryStore
 from asgi_ratelimit.redis import RedisStore
 from asgi_ratelimit.testing import ManualClock
 from tests.discord.permits.contract import PermitContract
-from tests.support.servers import KINDS, Sentinels
 from tests.support.stores import new_store
 
 
@@ -20,27 +19,11 @@ class TestMemoryPermits(PermitContract):
         return MemoryStore(clock=clock)
 
 
-@pytest.fixture(scope="module")
-def steady_sentinels() -> Iterator[Sentinels]:
-    """Sentinels whose master stays the same."""
-    with Sentinels() as sentinels:
-        yield sentinels
-
-
-@pytest.fixture(params=[*KINDS, "cluster", "sentinel"])
-def url(request: pytest.FixtureRequest) -> str:
-    if request.param == "cluster":
-        return str(request.getfixturevalue("cluster").url)
-    if request.param == "sentinel":
-        return str(request.getfixturevalue("steady_sentinels").url)
-    return str(request.getfixturevalue("fresh_server")(request.param).url)
-
-
 @pytest.mark.anyio
 class TestSharedPermits(PermitContract):
     @pytest.fixture(autouse=True)
-    async def where(self, url: str) -> AsyncIterator[None]:
-        self.url = url
+    async def where(self, every_url: str) -> AsyncIterator[None]:
+        self.url = every_url
         self.stores: list[RedisStore] = []
         yield
         for store in self.stores:
