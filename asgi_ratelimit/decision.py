@@ -202,6 +202,10 @@ class Decision:
             allowed=False, reason="blocked", measure=(0, for_us, for_us), bucket_key=bucket_key or part.bucket_key,
         )  # fmt: skip
 
+    def __getstate__(self) -> tuple[None, dict[str, object]]:
+        """A copy or pickle has no charge: it is given back only once, and its receipt may hold other keys."""
+        return None, {name: getattr(self, name) for name in self.__slots__} | {"_charge": None}
+
     def __eq__(self, other: object) -> bool:
         return _public(self) == _public(other) if isinstance(other, Decision) else NotImplemented
 

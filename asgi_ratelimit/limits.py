@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import gcd
 from struct import unpack
 from typing import Any, ClassVar, Literal
@@ -26,15 +26,15 @@ OUTAGES = ("local", "open", "closed")
 State = Any  # int | tuple[int, ...]: each kind of limit has its own
 
 _EXACT = 2**53  # above it a double, the only number in Lua, cannot tell neighbours apart
+_COMMON = frozenset(("rate", "capacity", "name", "scope", "outage", "ticks", "interval", "depth"))
 _LATEST_US = 4_102_444_800_000_000  # the year 2100, in µs since the epoch
 
 
-# (remaining, µs until the bucket is full, µs until the cost is allowed); the first rounded down, the others up.
-# A plain tuple: one is made for every response, and a NamedTuple takes four times as long to make.
+# (remaining, µs until full, µs until allowed), rounded down, up, up. A NamedTuple takes four times as long to make.
 Measure = tuple[int, int, int]
 
 
-@dataclass(frozen=True, slots=True, init=False, repr=False)
+@dataclass(frozen=True, init=False, repr=False, eq=False)
 class Limit:
     """The base of every kind of limit: a rate, a capacity, and pure functions of a state.
 
@@ -64,7 +64,7 @@ class Limit:
         scope: Scope = "user",
         outage: Outage | None = None,
     ) -> None:
-        rate = _parsed(rate)
+        rate = parse_rate(rate)
         if scope not in ("user", "global", "shared"):
             raise ValueError(f'scope must be "user", "global" or "shared", not {scope!r}')
         if name is not None and (not isinstance(name, str) or not name):
@@ -73,7 +73,8 @@ class Limit:
             raise ValueError(f'outage must be "local", "open", "closed" or None (as the store), not {outage!r}')
         if rate.period_us + _LATEST_US >= _EXACT:
             raise ValueError(f"the period of {rate} is too long to count exactly; use less than 150 years")
-        self._set(rate=rate, capacity=capacity or rate.count, name=name, scope=scope, outage=outage)
+        capacity = rate.count if capacity is None else _at_least("capacity", capacity, 1, "10")
+        self._set(rate=rate, capacity=capacity, name=name, scope=scope, outage=outage)
 
     def _set(self, **values: object) -> None:
         for name, value in values.items():
@@ -82,7 +83,16 @@ class Limit:
     @property
     def identity(self) -> tuple[str | int | None, ...]:
         """The values that make it this limit. A limit with another identity is another bucket."""
-        return (type(self).__name__, self.rate.count, self.rate.period_us, self.capacity, self.name, self.scope)
+        own = tuple(f"{name}={value!r}" for name, value in sorted(vars(self).items()) if name not in _COMMON)
+        return (type(self).__name__, self.rate.count, self.rate.period_us, self.capacity, self.name, self.scope, *own)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Limit):
+            return NotImplemented
+        return self.identity == other.identity and self.outage == other.outage
+
+    def __hash__(self) -> int:
+        return hash(self.identity)
 
     @property
     def count(self) -> int:
@@ -144,7 +154,7 @@ class Limit:
         raise NotImplementedError
 
 
-@dataclass(frozen=True, slots=True, init=False, repr=False)
+@dataclass(frozen=True, init=False, repr=False, eq=False)
 class TokenBucket(Limit):
     """`count` tokens flow in per period, up to `burst` (default: the count). Each call takes some out.
 
@@ -152,9 +162,9 @@ class TokenBucket(Limit):
     two tokens is a whole number of ticks (the generic cell rate algorithm, ITU-T I.371).
     """
 
-    ticks: int = field(compare=False)
-    interval: int = field(compare=False)
-    depth: int = field(compare=False)
+    ticks: int
+    interval: int
+    depth: int
 
     def __init__(
         self,
@@ -165,7 +175,7 @@ class TokenBucket(Limit):
         scope: Scope = "user",
         outage: Outage | None = None,
     ) -> None:
-        rate = _parsed(rate)
+        rate = parse_rate(rate)
         if burst is not None and rate.burst is not None:
             raise ValueError(f'the burst is given twice: in "{rate}" and as burst={burst!r}')
         capacity = (rate.burst or rate.count) if burst is None else _at_least("burst", burst, 1, "100")
@@ -224,7 +234,7 @@ class TokenBucket(Limit):
         return reply[place] * self.ticks + reply[place + 1], place + 2
 
 
-@dataclass(frozen=True, slots=True, init=False, repr=False)
+@dataclass(frozen=True, init=False, repr=False, eq=False)
 class LeakyBucket(TokenBucket):
     """Calls leave evenly spaced, `count` per period. Up to `queue` of them have to wait for their slot.
 
@@ -243,10 +253,10 @@ class LeakyBucket(TokenBucket):
         scope: Scope = "user",
         outage: Outage | None = None,
     ) -> None:
-        rate = _parsed(rate)
+        rate = parse_rate(rate)
         if rate.burst is not None:
             raise ValueError(
-                f'a LeakyBucket has no burst: write LeakyBucket("{_plain(rate)}", queue={rate.burst}) for a queue'
+                f'a LeakyBucket has no burst: write LeakyBucket("{rate.plain}", queue={rate.burst}) for a queue'
             )
         capacity = _at_least("queue", queue, 0, "10") + 1
         Limit.__init__(self, rate, capacity, name=name, scope=scope, outage=outage)
@@ -265,21 +275,21 @@ class LeakyBucket(TokenBucket):
         return ["L", *TokenBucket.encode(self, cost)[1:]]
 
 
-@dataclass(frozen=True, slots=True, init=False, repr=False)
+@dataclass(frozen=True, init=False, repr=False, eq=False)
 class _Window(Limit):
     """The options that both kinds of window have."""
 
     def __init__(
         self, rate: str | Rate, *, name: str | None = None, scope: Scope = "user", outage: Outage | None = None
     ) -> None:
-        rate = _parsed(rate)
+        rate = parse_rate(rate)
         if rate.burst is not None:
             kind = type(self).__name__
-            raise ValueError(f'a {kind} has no burst: write {kind}("{_plain(rate)}") or TokenBucket("{rate}")')
+            raise ValueError(f'a {kind} has no burst: write {kind}("{rate.plain}") or TokenBucket("{rate}")')
         Limit.__init__(self, rate, name=name, scope=scope, outage=outage)
 
 
-@dataclass(frozen=True, slots=True, init=False, repr=False)
+@dataclass(frozen=True, init=False, repr=False, eq=False)
 class FixedWindow(_Window):
     """`count` in a window that opens with its first request: how Discord's own buckets began.
 
@@ -320,7 +330,7 @@ class FixedWindow(_Window):
         return (reply[place], reply[place + 1]), place + 2
 
 
-@dataclass(frozen=True, slots=True, init=False, repr=False)
+@dataclass(frozen=True, init=False, repr=False, eq=False)
 class SlidingWindow(_Window):
     """Exact: never more than `count` in any period. The state holds one number per call that still counts.
 
@@ -382,14 +392,6 @@ def as_limits(value: object) -> tuple[Limit, ...]:
     if len({limit.identity for limit in limits}) < len(limits):
         raise ValueError(f"the same limit stands twice in {list(limits)!r}; name one of them if both are meant")
     return limits
-
-
-def _parsed(rate: str | Rate) -> Rate:
-    return rate if isinstance(rate, Rate) else parse_rate(rate)
-
-
-def _plain(rate: Rate) -> Rate:
-    return Rate(rate.count, rate.period_us)
 
 
 def _at_least(option: str, value: object, least: int, example: str) -> int:

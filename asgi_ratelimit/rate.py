@@ -33,6 +33,11 @@ class Rate:
     period_us: int
     burst: int | None = None
 
+    @property
+    def plain(self) -> Rate:
+        """The rate without a burst."""
+        return Rate(self.count, self.period_us)
+
     def __str__(self) -> str:
         text = f"{self.count}/{_period_text(self.period_us)}"
         return text if self.burst in (None, self.count) else f"{text} burst {self.burst}"
@@ -40,6 +45,8 @@ class Rate:
 
 def parse_rate(text: object) -> Rate:
     """Parse a rate. Raises ValueError that names the value and shows a right one."""
+    if isinstance(text, Rate):
+        return text
     if not isinstance(text, str):
         raise ValueError(f"a limit is a string such as {EXAMPLES}, not {text!r}")
     match = _FORM.fullmatch(text)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import pytest
 
 from asgi_ratelimit import Decision, Limiter, MemoryStore, TokenBucket
@@ -96,6 +99,13 @@ def test_a_charge_is_taken_once() -> None:
     assert decision.take_charge() is receipt
     assert decision.take_charge() is None
     assert not decision.charged_by(receipt)
+
+
+def test_a_copy_has_nothing_to_give_back() -> None:
+    decision = Decision(Policy("app", TokenBucket("5/s")), 1, 0, 0, allowed=True, charge=object())
+    for twin in (copy.copy(decision), copy.deepcopy(decision), pickle.loads(pickle.dumps(decision))):
+        assert twin == decision
+        assert twin.take_charge() is None
 
 
 def test_the_refusal_after_an_allowed_call_is_no_success() -> None:

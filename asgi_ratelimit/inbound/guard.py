@@ -23,7 +23,7 @@ from asgi_ratelimit.inbound.holding import Gone, Holding
 from asgi_ratelimit.inbound.keys import identity_of, key_of_scope
 from asgi_ratelimit.inbound.limiter_cache import LimiterCache
 from asgi_ratelimit.inbound.options import CostSource, KeyFunction, LimitSource
-from asgi_ratelimit.inbound.request_state import RequestState
+from asgi_ratelimit.inbound.request_state import RequestState, give_back
 from asgi_ratelimit.inbound.stagger import Stagger, is_discord_client
 from asgi_ratelimit.limiter import Limiter
 from asgi_ratelimit.limits import Limit, TokenBucket, as_limits
@@ -164,7 +164,7 @@ class RequestGuard:
             decision = await limiter.try_acquire(key, cost, per=per)
             if not decision.delay_us and (decision.allowed or decision.retry_after > self._max_wait):
                 return decision
-            await limiter.refund(decision)
+            await give_back(limiter, decision)
         if self._holding.is_full:
             return (await limiter.peek(key, cost, per=per)).as_refusal(cost)
         try:
@@ -176,13 +176,13 @@ class RequestGuard:
         """The decision after its delay. A delay that is too long is a refusal."""
         excess = decision.delay - self._longest_delay
         if excess > 0 or self._holding.is_full:
-            await limiter.refund(decision)
+            await give_back(limiter, decision)
             wait_us = round(excess * 1e6) if excess > 0 else decision.delay_us
             return decision.as_refusal(decision.cost, wait_us)
         try:
             await self._holding.wait(limiter.store.clock.sleep(decision.delay), gone)
         except BaseException:
-            await limiter.refund(decision)
+            await give_back(limiter, decision)
             raise
         return decision
 

@@ -25,7 +25,7 @@ from asgi_ratelimit.inbound.options import (
     LimitedHandler,
     LimitSource,
 )
-from asgi_ratelimit.inbound.request_state import STATE, RequestState, merge_headers
+from asgi_ratelimit.inbound.request_state import STATE, RequestState, app_path, give_back, merge_headers
 from asgi_ratelimit.inbound.responses import LimitedResponse, UnavailableResponse, can_only_close
 from asgi_ratelimit.inbound.websocket import LimitedSocket
 from asgi_ratelimit.limiter import Limiter
@@ -120,6 +120,7 @@ class RateLimitMiddleware:
             logger.debug("a request is answered with 503: %s", error)  # the store itself has logged the outage, once
             await UnavailableResponse()(scope, receive, send)
             return
+        state.middleware_count = len(state.decisions)
         if ahead is not None:
             receive = ahead.receive
         if decision is not None and not decision.allowed and self._guard.enforce:
@@ -192,14 +193,14 @@ class RateLimitMiddleware:
         async def send_and_refund(message: Message) -> None:
             nonlocal status
             if not status and (status := _status(message)) and refund(status):
-                await limiter.refund(decision)
+                await give_back(limiter, decision)
             await send(message)
 
         try:
             await self.app(scope, receive, send_and_refund)
         except Exception:
             if not status and refund(500):
-                await limiter.refund(decision)
+                await give_back(limiter, decision)
             raise
 
     async def _refuse(self, decision: Decision, scope: Scope, receive: Receive, send: Send) -> None:
@@ -225,7 +226,7 @@ class RateLimitMiddleware:
         if callable(self._exempt):
             exempt = self._exempt(HTTPConnection(scope))
             return bool(await exempt if isawaitable(exempt) else exempt)
-        return self._exempt is not None and self._exempt.fullmatch(_app_path(scope)) is not None
+        return self._exempt is not None and self._exempt.fullmatch(app_path(scope)) is not None
 
 
 def _is_preflight(scope: Scope) -> bool:
@@ -252,9 +253,3 @@ def _path_pattern(paths: Iterable[str]) -> re.Pattern[str] | None:
         if not isinstance(path, str) or not path.startswith(("/", "*")):
             raise ValueError(f'an exempt path looks like "/health" or "/static/*", not {path!r}')
     return re.compile("|".join(re.escape(path).replace(r"\*", ".*") for path in paths), re.DOTALL) if paths else None
-
-
-def _app_path(scope: Scope) -> str:
-    """The path as the app's routes see it, without the prefix of a server or a mount."""
-    path, root = str(scope.get("path", "")), str(scope.get("root_path", "")).rstrip("/")
-    return path[len(root) :] if root and path.startswith(f"{root}/") else path

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, MutableMapping
 from typing import Any
 
+from starlette.types import Scope
+
 from asgi_ratelimit.decision import Decision
+from asgi_ratelimit.errors import StoreUnavailable
 from asgi_ratelimit.inbound.headers import (
     HeaderStyle,
     RawHeaders,
@@ -16,7 +20,9 @@ from asgi_ratelimit.inbound.headers import (
 from asgi_ratelimit.limiter import Limiter
 from asgi_ratelimit.store import Store
 
-__all__ = ["STATE", "RequestState", "merge_headers", "state_of"]
+__all__ = ["STATE", "RequestState", "app_path", "give_back", "merge_headers", "state_of"]
+
+logger = logging.getLogger("asgi_ratelimit")
 
 STATE = "asgi_ratelimit"  # its key in the scope
 
@@ -24,13 +30,14 @@ STATE = "asgi_ratelimit"  # its key in the scope
 class RequestState:
     """The decisions about one request, and the style in which its response reports them."""
 
-    __slots__ = ("decisions", "limiters", "refused_by", "store", "style")
+    __slots__ = ("decisions", "limiters", "middleware_count", "refused_by", "store", "style")
 
     def __init__(self, store: Store | None = None) -> None:
         self.store = store  # of the innermost middleware; its routes use it too
         self.style: HeaderStyle | None = None  # of the outermost middleware that writes headers
         self.decisions: list[Decision] = []
         self.limiters: list[Limiter] = []  # of these decisions, in the same order
+        self.middleware_count = 0  # the first decisions, which are those of middleware
         self.refused_by: Decision | None = None
 
     def add(self, limiter: Limiter, decision: Decision, *, enforced: bool) -> bool:
@@ -46,13 +53,13 @@ class RequestState:
         earlier = {(part.bucket, part.bucket_key) for d in self.decisions[:-1] for part in d.parts}
         return earlier.isdisjoint((part.bucket, part.bucket_key) for part in decision.parts)
 
-    async def refund_all(self) -> None:
-        """Give back the charge of every decision so far. The response does not report them any more."""
-        charges = list(zip(self.limiters, self.decisions, strict=True))
-        self.limiters.clear()
-        self.decisions.clear()
+    async def refund_middleware(self) -> None:
+        """Give back the charges of all middleware. The response does not report them any more."""
+        count, self.middleware_count = self.middleware_count, 0
+        charges = list(zip(self.limiters[:count], self.decisions[:count], strict=True))
+        del self.limiters[:count], self.decisions[:count]
         for limiter, decision in charges:
-            await limiter.refund(decision)
+            await give_back(limiter, decision)
 
     @property
     def shown(self) -> Decision | None:
@@ -77,6 +84,20 @@ class RequestState:
         if refused:
             headers.append(retry_after_header(shown))
         return headers
+
+
+async def give_back(limiter: Limiter, decision: Decision) -> None:
+    """Refund a decision. During an outage the refund is lost: no request fails for it."""
+    try:
+        await limiter.refund(decision)
+    except StoreUnavailable as error:
+        logger.debug("a refund is lost: %s", error)
+
+
+def app_path(scope: Scope, root: str | None = None) -> str:
+    """The path as the app's routes see it, without the prefix of a server or a mount (`root`: another prefix)."""
+    path, root = str(scope.get("path", "")), str(scope.get("root_path", "") if root is None else root).rstrip("/")
+    return path[len(root) :] if root and path.startswith(f"{root}/") else path
 
 
 def state_of(scope: MutableMapping[str, Any]) -> RequestState:

@@ -20,7 +20,7 @@ from asgi_ratelimit.inbound.guard import RequestGuard
 from asgi_ratelimit.inbound.holding import ClientGone
 from asgi_ratelimit.inbound.limiter_cache import LimiterCache
 from asgi_ratelimit.inbound.options import ASGIApplication
-from asgi_ratelimit.inbound.request_state import STATE, RequestState
+from asgi_ratelimit.inbound.request_state import STATE, RequestState, app_path
 from asgi_ratelimit.interactions.keys import KEYS, Interaction, InteractionKey
 from asgi_ratelimit.interactions.messages import Messages, Text, Unavailable, check_text
 from asgi_ratelimit.interactions.signature import ReplayCache, SignatureVerifier, Signed
@@ -158,13 +158,13 @@ class InteractionLimit:
     async def _uncount(self, scope: Scope) -> None:
         """Give back the charge of an outer middleware: all interactions come from Discord's own addresses."""
         state = scope.get(STATE)
-        if isinstance(state, RequestState) and state.decisions:
-            path = scope.get("path", "/interactions")
+        if isinstance(state, RequestState) and state.middleware_count:
+            path = app_path(scope, scope.get("app_root_path"))  # the path that the middleware compares
             self._diagnostics.warn(
                 "ARL111",
                 f"all of them come from Discord and share a bucket; add exempt=({path!r},) to the middleware",
             )
-            await state.refund_all()
+            await state.refund_middleware()
 
     async def _read_body(self, request: Request) -> bytes:
         if _content_length(request.scope["headers"]) > self._max_body:

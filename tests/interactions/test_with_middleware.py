@@ -13,8 +13,17 @@ from starlette.middleware import Middleware
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 
-from asgi_ratelimit import LeakyBucket, MemoryStore, RateLimitMiddleware, RateLimitWarning
+from asgi_ratelimit import (
+    Decision,
+    LeakyBucket,
+    MemoryStore,
+    RateLimitMiddleware,
+    RateLimitWarning,
+    StoreUnavailable,
+)
+from asgi_ratelimit.fastapi import RateLimit
 from asgi_ratelimit.interactions.endpoint import InteractionLimit
+from asgi_ratelimit.memory import MemoryBuckets
 from asgi_ratelimit.testing import ManualClock
 from tests.interactions.endpoints import REACHED, limited, reached, refusals
 from tests.support.signing import PING, PONG, PUBLIC_KEY, URL, Discord, command, content, encoded, now, signature_of
@@ -107,6 +116,44 @@ async def test_without_exempt_it_warns_once_and_shares_a_bucket_with_other_visit
         assert (await discord.post(PING)).json() == PONG
     await visits(discord, times=1)
     assert (await discord.post(PING)).status_code == 429
+
+
+async def test_another_limit_of_the_route_stays_charged_and_nothing_is_warned_about(
+    store: MemoryStore, clock: ManualClock
+) -> None:
+    app = FastAPI()
+    dependencies = [Depends(RateLimit("2/10s", store=store)), Depends(limited(store, "50/10s"))]
+    app.add_api_route(URL, lambda: REACHED, methods=["POST"], dependencies=dependencies)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        answers = [await Discord(app, clock).post(command(str(user))) for user in range(4)]
+    assert [answer.status_code for answer in answers] == [200, 200, 429, 429]
+
+
+async def test_the_warning_names_the_path_as_exempt_compares_it(store: MemoryStore, clock: ManualClock) -> None:
+    app = site(store)
+
+    async def below_a_root(scope: Any, receive: Any, send: Any) -> None:
+        await app({**scope, "path": f"/api{scope['path']}", "root_path": "/api"}, receive, send)
+
+    with pytest.warns(RateLimitWarning, match=r"exempt=\('/interactions',\)"):
+        assert (await Discord(below_a_root, clock).post(PING)).json() == PONG
+    outer = Starlette(routes=[Mount("/bots", site(store, None))])
+    outer.add_middleware(RateLimitMiddleware, limit="9/s", store=store, name="outer")
+    with pytest.warns(RateLimitWarning, match=r"exempt=\('/bots/interactions',\)"):
+        assert (await Discord(outer, clock, url=f"/bots{URL}").post(PING)).json() == PONG
+
+
+async def test_a_refund_that_fails_is_no_error(
+    store: MemoryStore, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refund(self: MemoryBuckets, decision: Decision) -> None:
+        raise StoreUnavailable("gone")
+
+    monkeypatch.setattr(MemoryBuckets, "refund", refund)
+    app = site(store, refund=lambda status: True)
+    assert (await Discord(app, clock).post(PING)).json() == PONG
+    assert await visits(Discord(app, clock), times=1) == [200]
 
 
 async def test_with_exempt_or_no_limit_outside_there_is_no_warning(store: MemoryStore, clock: ManualClock) -> None:
