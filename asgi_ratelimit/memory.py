@@ -178,18 +178,9 @@ class MemoryBuckets:
     """The buckets of one limiter in a MemoryStore."""
 
     __slots__ = (
-        "_blocks",
-        "_limit",
-        "_lock",
-        "_mask",
-        "_now_ns",
-        "_now_us",
-        "_policies",
-        "_policy",
-        "_shards",
-        "_store",
-        "_tables",
-    )
+        "_blocks", "_depth", "_interval", "_is_plain", "_lock", "_mask", "_now_ns", "_now_us", "_policies", "_policy",
+        "_shards", "_store", "_tables", "_ticks",
+    )  # fmt: skip
 
     def __init__(
         self, store: MemoryStore, policies: Sequence[Policy], tables: Sequence[_Table], blocks: _Table
@@ -198,12 +189,13 @@ class MemoryBuckets:
         self._now_us, self._now_ns = store.clock.now_us, store.clock.now_ns
         self._policies, self._tables, self._blocks = tuple(policies), tuple(tables), blocks
         limit = policies[0].limit
-        self._limit = limit if type(limit) is TokenBucket and len(policies) == 1 and limit.scope == "user" else None
+        self._is_plain = type(limit) is TokenBucket and len(policies) == 1 and limit.scope == "user"
+        if isinstance(limit, TokenBucket):
+            self._ticks, self._depth, self._interval = limit.ticks, limit.depth, limit.interval
         self._policy, self._shards = policies[0], tables[0].shards
 
     def decide(self, key: str, cost: int, per: str, waiting: bool = False) -> Decision:
-        limit = self._limit
-        if limit is None or per or self._blocks.shards:
+        if not self._is_plain or per or self._blocks.shards:
             return self._decide(key, cost, per, charge=True)
         # One token bucket per user is by far the most common case. It takes a shorter way to the same decision.
         stored: BucketKey = key
@@ -215,9 +207,9 @@ class MemoryBuckets:
             except (KeyError, TypeError):
                 shard, stored, state = self._store.locate(self._tables[0], key, now_us)
             # TokenBucket.take, without the call.
-            now = now_us * limit.ticks
-            latest = now + limit.depth
-            after = (now if state is None or state < now or state > latest else state) + cost * limit.interval
+            now = now_us * self._ticks
+            latest = now + self._depth
+            after = (now if state is None or state < now or state > latest else state) + cost * self._interval
             if after > latest:
                 return Decision(self._policy, cost, state, now_us, False, None, stored)
             if state is None:
