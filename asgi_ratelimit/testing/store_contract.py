@@ -1,4 +1,4 @@
-"""The behaviour that every store must show, as tests that anybody may run against a store of their own."""
+"""The behaviour of every store, as tests to run against a store of your own."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ KINDS: tuple[Limit, ...] = (
 
 
 class StoreContract:
-    """The tests of every store. Subclass it, define `make_store`, and let pytest collect its async tests:
+    """The tests that every store has to pass. Subclass it and define `make_store`. Pytest collects the async tests:
 
     @pytest.mark.anyio
     class TestMyStore(StoreContract):
@@ -28,7 +28,7 @@ class StoreContract:
     """
 
     def make_store(self, clock: ManualClock) -> Store:
-        """An empty store with this clock."""
+        """Return a new, empty store that reads its time from this clock."""
         raise NotImplementedError
 
     async def test_a_full_bucket_allows_its_capacity_and_no_more(self) -> None:
@@ -42,7 +42,7 @@ class StoreContract:
             assert answers[5].reason == "limited"
             assert answers[6].reason in ("limited", "cached")  # a store may remember a refusal
 
-    async def test_a_refused_call_is_allowed_at_the_moment_it_was_told_and_no_microsecond_earlier(self) -> None:
+    async def test_a_refused_call_is_allowed_after_retry_after_and_no_microsecond_earlier(self) -> None:
         for limit in KINDS:
             clock = ManualClock()
             limiter = Limiter(limit, store=self.make_store(clock))
@@ -54,7 +54,7 @@ class StoreContract:
             clock.advance(1e-6)
             assert (await limiter.try_acquire("a")).allowed, limit
 
-    async def test_a_bucket_is_full_again_when_it_said(self) -> None:
+    async def test_a_bucket_is_full_again_after_reset_after(self) -> None:
         for limit in KINDS:
             clock = ManualClock()
             limiter = Limiter(limit, store=self.make_store(clock))
@@ -77,7 +77,7 @@ class StoreContract:
         assert not (await Limiter("1/s", store=store, name="x").try_acquire("a")).allowed
         assert (await Limiter("2/s", store=store, name="x").try_acquire("a")).allowed
 
-    async def test_a_cost_is_charged_whole_or_not_at_all(self) -> None:
+    async def test_a_cost_is_charged_in_full_or_not_at_all(self) -> None:
         for limit in KINDS:
             limiter = Limiter(limit, store=self.make_store(ManualClock()))
             assert (await limiter.try_acquire("a", cost=4)).remaining == 1, limit
@@ -101,7 +101,7 @@ class StoreContract:
         assert (await limiter.try_acquire("a")).limit == 2
         assert (await limiter.try_acquire("a", cost=2)).limit == 3
 
-    async def test_global_and_shared_limits_have_one_bucket_whoever_asks(self) -> None:
+    async def test_global_and_shared_limits_have_one_bucket_for_all_keys(self) -> None:
         store = self.make_store(ManualClock())
         everyone = Limiter(TokenBucket("1/s", scope="global"), store=store)
         assert (await everyone.try_acquire("a", per="x")).allowed
@@ -121,7 +121,7 @@ class StoreContract:
             await limiter.try_acquire("a")
             assert [(await limiter.peek("a")).remaining for _ in range(9)] == [4] * 9, limit
 
-    async def test_a_refund_gives_back_once_what_was_charged(self) -> None:
+    async def test_a_refund_returns_a_charge_only_once(self) -> None:
         for limit in KINDS:
             limiter = Limiter(limit, store=self.make_store(ManualClock()))
             await limiter.try_acquire("a")
@@ -138,7 +138,7 @@ class StoreContract:
             await limiter.refund(await limiter.try_acquire("a"))
             assert (await limiter.peek("a")).remaining == 0, limit
 
-    async def test_a_refund_of_what_has_flowed_back_by_itself_gives_nothing(self) -> None:
+    async def test_a_refund_returns_nothing_once_the_bucket_has_refilled(self) -> None:
         for limit in KINDS:
             clock = ManualClock()
             limiter = Limiter(limit, store=self.make_store(clock))
@@ -148,7 +148,7 @@ class StoreContract:
             await limiter.refund(old)
             assert (await limiter.peek("a")).remaining == 0, limit
 
-    async def test_a_block_refuses_whatever_the_bucket_holds_until_it_ends(self) -> None:
+    async def test_a_block_refuses_a_key_with_a_full_bucket_until_it_ends(self) -> None:
         clock = ManualClock()
         limiter = Limiter(["5/s", SlidingWindow("9/h")], store=self.make_store(clock))
         await limiter.block("a", 60)
@@ -161,13 +161,13 @@ class StoreContract:
         clock.advance(0.000001)
         assert (await limiter.try_acquire("a")).allowed
 
-    async def test_a_block_of_no_seconds_lifts_it(self) -> None:
+    async def test_a_block_of_zero_seconds_lifts_a_block(self) -> None:
         limiter = Limiter("5/s", store=self.make_store(ManualClock()))
         await limiter.block("a", 60)
         await limiter.block("a", 0)
         assert (await limiter.try_acquire("a")).allowed
 
-    async def test_reset_makes_full_and_lifts_a_block(self) -> None:
+    async def test_reset_fills_the_bucket_and_lifts_a_block(self) -> None:
         for limit in KINDS:
             limiter = Limiter(limit, store=self.make_store(ManualClock()))
             await limiter.try_acquire("a", cost=5)
@@ -177,7 +177,7 @@ class StoreContract:
             assert (await limiter.peek("a")).remaining == 5, limit
             assert (await limiter.peek("b")).remaining == 0, limit
 
-    async def test_a_clock_that_went_back_locks_nobody_out(self) -> None:
+    async def test_a_clock_that_goes_back_locks_no_key_out(self) -> None:
         for limit in KINDS:
             clock = ManualClock()
             limiter = Limiter(limit, store=self.make_store(clock))
@@ -186,7 +186,7 @@ class StoreContract:
             assert (await limiter.try_acquire("a", cost=5)).allowed, limit
             assert not (await limiter.try_acquire("a")).allowed, limit
 
-    async def test_a_leaky_bucket_tells_each_call_when_to_go(self) -> None:
+    async def test_a_leaky_bucket_gives_each_call_its_delay(self) -> None:
         limiter = Limiter(LeakyBucket("4/s", queue=3), store=self.make_store(ManualClock()))
         answers = [await limiter.try_acquire("a") for _ in range(5)]
         assert [d.delay for d in answers] == [0.0, 0.25, 0.5, 0.75, 0.0]
