@@ -27,7 +27,7 @@ def main() -> None:
     output = options.output and options.output.absolute()
     if output is None and options.only is None:
         output = Path(__file__).with_name("RESULTS.md")
-    command = " ".join(["python -m benchmarks", *_given(options)])
+    command = " ".join(["python -m benchmarks", *_arguments(options)])
     warnings.simplefilter("ignore", DeprecationWarning)  # the peers'
     os.chdir(Path(__file__).parent)  # some peers read ./.env
     parts = [PARTS[options.only]] if options.only else PARTS.values()
@@ -37,7 +37,7 @@ def main() -> None:
     print(page)
 
 
-def _given(options: argparse.Namespace) -> Iterator[str]:
+def _arguments(options: argparse.Namespace) -> Iterator[str]:
     if options.only:
         yield f"--only {options.only}"
     if options.quick:

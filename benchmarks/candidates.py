@@ -1,4 +1,4 @@
-"""Who is compared in memory: for each candidate a loop that asks about many keys in its own API."""
+"""The candidates in memory. Each is a loop that checks many keys through its own API."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one decision in memory costs, and how that grows with the number of keys."""
+"""The cost of one decision in memory, and its growth with the number of keys."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["SIZES", "decisions", "growth", "worst_inserts"]
 
 KEYS = 100_000
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
-CASES = {  # name: what is allowed, how many checks of every key come first, whether the last one is then allowed
+CASES = {  # name: the limit, the checks of every key that come first, whether the last check is then allowed
     "spread": (Allowance(100, 60), 1, True),
     "hot": (Allowance(60_000_000, 60), 1, True),
     "refused": (Allowance(1, 3600), 1, False),
@@ -23,7 +23,7 @@ CASES = {  # name: what is allowed, how many checks of every key come first, whe
 
 
 async def decisions(rounds: int, calls: int) -> dict[str, dict[str, Score]]:
-    """For each case, what every candidate needs per check, with 100 000 keys in its store."""
+    """The time per check of every candidate in each case, with 100 000 keys in its store."""
     return {case: await _decisions(case, rounds, calls) for case in CASES}
 
 
@@ -37,9 +37,9 @@ async def _decisions(case: str, rounds: int, calls: int) -> dict[str, Score]:
             await drive(keys)
 
         async def turn() -> float:
-            asked = [keys[0]] * calls if case == "hot" else dice.choices(keys, k=calls)
-            needed = await ns_per_call(drive(asked), calls)
-            if await drive(asked[-1:]) is not allowed:
+            checked = [keys[0]] * calls if case == "hot" else dice.choices(keys, k=calls)
+            needed = await ns_per_call(drive(checked), calls)
+            if await drive(checked[-1:]) is not allowed:
                 raise RuntimeError(f"the last check was {'refused' if allowed else 'allowed'}")
             return needed
 
@@ -49,7 +49,7 @@ async def _decisions(case: str, rounds: int, calls: int) -> dict[str, Score]:
 
 
 async def growth(rounds: int, calls: int, sizes: Sequence[int]) -> dict[str, dict[int, Score]]:
-    """What a check needs with so many keys in the store: ours and the bare dict, all sizes in turn."""
+    """The time of a check by the number of keys in the store: ours and the bare dict, all sizes in turn."""
     keys, dice = keys_of(max(sizes)), random.Random(2)
 
     async def build(name: str, size: int) -> Turn:
@@ -68,7 +68,7 @@ async def growth(rounds: int, calls: int, sizes: Sequence[int]) -> dict[str, dic
 
 
 def worst_inserts(number: int, fills: int) -> dict[tuple[str, bool], float]:
-    """The slowest of `number` first checks in a row, in ms, by (who, whether the collector is on).
+    """The slowest of `number` first checks in a row, in ms, by (candidate, whether the collector is on).
 
     Time is this thread's own, so that other programs do not count; the best of several fills, for the same reason.
     """

@@ -27,11 +27,11 @@ PATIENCE = 60.0  # seconds for a client to log in
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Candidate:
-    """A column: the command of one process, and what it is told besides its calls. `missing` is why it is left out."""
+    """A column: the command of one process, and its options besides its calls. `missing` is why it is left out."""
 
     name: str
     command: Sequence[str] = ()
-    told: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
     missing: str = ""
     shares: bool = False  # its processes know of each other by the Redis of the benchmark
     only_shared: bool = False  # of interest in rows of several processes
@@ -39,7 +39,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What came of one run; `failure` is why there is none."""
+    """The result of one run. `failure` is why there is none."""
 
     refused: int = 0
     lost: int = 0
@@ -75,10 +75,10 @@ def discordjs_modules() -> Iterator[Candidate]:
 
 
 def play(scenario: Scenario, candidate: Candidate, stage: Stage, redis: str | None) -> Result:
-    """One run on a server that knows nobody. `redis`: for those who share, an empty one."""
+    """One run on a new server. `redis` is an empty one, for candidates that share."""
     stage.open(scenario)
-    told = {"address": stage.address, "redis": redis, "global_limit": scenario.global_limit, **candidate.told}
-    with tempfile.TemporaryFile() as said, _troupe(scenario, candidate, told, said) as processes:
+    options = {"address": stage.address, "redis": redis, "global_limit": scenario.global_limit, **candidate.options}
+    with tempfile.TemporaryFile() as errors, _troupe(scenario, candidate, options, errors) as processes:
         try:
             for process in processes:
                 _await_ready(process)
@@ -86,24 +86,24 @@ def play(scenario: Scenario, candidate: Candidate, stage: Stage, redis: str | No
             outputs = _perform(processes, scenario.bound)
             seen = stage.seen()
         except (OSError, RuntimeError) as error:
-            return Result(failure=f"{error} {_last_line(said)}".strip())
+            return Result(failure=f"{error} {_last_line(errors)}".strip())
         if any(output == "" for output in outputs):
-            return Result(failure=_last_line(said) or "it ended without a word")
+            return Result(failure=_last_line(errors) or "it ended without a word")
     reports = [None if output is None else json.loads(output) for output in outputs]
     return _judged(scenario, reports, seen)
 
 
 @contextmanager
 def _troupe(
-    scenario: Scenario, candidate: Candidate, told: Mapping[str, Any], said: IO[bytes]
+    scenario: Scenario, candidate: Candidate, options: Mapping[str, Any], errors: IO[bytes]
 ) -> Iterator[list[subprocess.Popen[str]]]:
     processes: list[subprocess.Popen[str]] = []
     try:
-        before = [_as_told(WARMING)] if scenario.is_warm else []
+        before = [_as_json(WARMING)] if scenario.is_warm else []
         for calls in scenario.calls:
-            job = json.dumps({**told, "before": before, "calls": [_as_told(call) for call in calls]})
+            job = json.dumps({**options, "before": before, "calls": [_as_json(call) for call in calls]})
             pipe = subprocess.PIPE
-            process = subprocess.Popen(candidate.command, cwd=ROOT, text=True, stdin=pipe, stdout=pipe, stderr=said)
+            process = subprocess.Popen(candidate.command, cwd=ROOT, text=True, stdin=pipe, stdout=pipe, stderr=errors)
             processes.append(process)
             with suppress(BrokenPipeError):  # it has ended; that is noticed when it does not get ready
                 process.stdin.write(job + "\n")  # type: ignore[union-attr]
@@ -115,7 +115,7 @@ def _troupe(
             process.communicate()
 
 
-def _as_told(call: Call) -> dict[str, Any]:
+def _as_json(call: Call) -> dict[str, Any]:
     """Identifiers as text: a number of JavaScript's does not hold them."""
     return {**asdict(call), "channel": str(call.channel), "name": str(call.name)}
 
@@ -130,7 +130,7 @@ def _await_ready(process: subprocess.Popen[str]) -> None:
 
 
 def _perform(processes: Sequence[subprocess.Popen[str]], seconds: float) -> list[str | None]:
-    """What each process tells at its end; None where it has to be ended."""
+    """The report of each process at its end. None if it had to be ended."""
     until, outputs = time.monotonic() + seconds, list[str | None]()
     for process in processes:
         process.stdin.write("go\n")  # type: ignore[union-attr]
@@ -143,9 +143,9 @@ def _perform(processes: Sequence[subprocess.Popen[str]], seconds: float) -> list
     return outputs
 
 
-def _last_line(said: IO[bytes]) -> str:
-    said.seek(0)
-    lines = said.read().decode(errors="replace").strip().splitlines()
+def _last_line(errors: IO[bytes]) -> str:
+    errors.seek(0)
+    lines = errors.read().decode(errors="replace").strip().splitlines()
     return lines[-1][:120] if lines else ""
 
 
@@ -154,8 +154,8 @@ def _judged(scenario: Scenario, reports: Sequence[Mapping[str, Any] | None], see
     for part, report in zip(scenario.calls, reports, strict=True):
         outcomes += report["outcomes"] if report is not None else [None] * len(part)
     calls = chain.from_iterable(scenario.calls)
-    told = {call.identity: outcome for call, outcome in zip(calls, outcomes, strict=True)}
-    lost = [call for call in scenario.awaited if not _came_through(told[call.identity], seen, call)]
+    outcome_of = {call.identity: outcome for call, outcome in zip(calls, outcomes, strict=True)}
+    lost = [call for call in scenario.awaited if not _came_through(outcome_of[call.identity], seen, call)]
     finished = None not in reports
     return Result(
         refused=seen.refused,
@@ -170,5 +170,5 @@ def _judged(scenario: Scenario, reports: Sequence[Mapping[str, Any] | None], see
 
 
 def _came_through(outcome: tuple[str, float] | None, seen: Seen, call: Call) -> bool:
-    """Carried out, and the caller was told so, as far as it still tells anything."""
+    """Whether the call was carried out and succeeded for the caller, if the caller still reports."""
     return call.identity in seen.carried_out and (outcome is None or outcome[0] == "ok")

@@ -18,7 +18,7 @@ OURS = python_client("**asgi_ratelimit**", "ours", shares=True)
 OURS_ALONE = python_client("the same without Redis", "ours", only_shared=True)
 PEERS = (python_client("discord.py", "discordpy"), python_client("hikari", "hikari"))
 
-Found = Mapping[Scenario, Mapping[Candidate, Sequence[Result]]]
+Results = Mapping[Scenario, Mapping[Candidate, Sequence[Result]]]
 
 
 def sections(quick: bool) -> Iterator[tuple[str, str, str]]:
@@ -27,20 +27,22 @@ def sections(quick: bool) -> Iterator[tuple[str, str, str]]:
     with ExitStack() as stack:
         server, scene = stack.enter_context(private_server()), stack.enter_context(stage())
         candidates = [OURS, OURS_ALONE, *PEERS, stack.enter_context(discordjs_modules())]
-        found = {scenario: dict[Candidate, list[Result]]() for scenario in scenarios}
+        outcomes = {scenario: dict[Candidate, list[Result]]() for scenario in scenarios}
         for number in range(rounds):
             for scenario in scenarios:
                 for candidate in _in_turn(candidates, number):
                     if _takes_part(candidate, scenario):
                         result = _play(scenario, candidate, scene, server)
-                        found[scenario].setdefault(candidate, []).append(result)
-    rows = [[_head(scenario), *(_cell(scenario, found[scenario].get(c), c) for c in candidates)] for scenario in found]
-    head = ["429s, makespan by the ideal, calls lost", *(_title(candidate, found) for candidate in candidates)]
+                        outcomes[scenario].setdefault(candidate, []).append(result)
+    rows = [
+        [_head(scenario), *(_cell(scenario, outcomes[scenario].get(c), c) for c in candidates)] for scenario in outcomes
+    ]
+    head = ["429s, makespan by the ideal, calls lost", *(_title(candidate, outcomes) for candidate in candidates)]
     yield "Calls to Discord", _text(rounds), table(head, rows)
 
 
 def _in_turn(candidates: Sequence[Candidate], number: int) -> list[Candidate]:
-    """Each round is begun by another one."""
+    """Each round starts with another candidate."""
     start = number % len(candidates)
     return [*candidates[start:], *candidates[:start]]
 
@@ -69,8 +71,8 @@ def _text(rounds: int) -> str:
     )
 
 
-def _title(candidate: Candidate, found: Found) -> str:
-    results = (result for runs in found.values() for result in runs.get(candidate, ()))
+def _title(candidate: Candidate, outcomes: Results) -> str:
+    results = (result for runs in outcomes.values() for result in runs.get(candidate, ()))
     version = next((result.version for result in results if result.version), "")
     return f"{candidate.name} {version}".strip()
 
@@ -98,8 +100,8 @@ def _pace(scenario: Scenario, results: Sequence[Result]) -> str:
     late = [result for result in results if not result.finished]
     if not late:
         return f"{median(result.ratio for result in results):.2f}"
-    told = "**deadlock**" if all(result.still for result in late) else f"not done in {scenario.bound:.0f} s"
-    return told if len(late) == len(results) else f"{told} {len(late)} times of {len(results)}"
+    outcome = "**deadlock**" if all(result.still for result in late) else f"not done in {scenario.bound:.0f} s"
+    return outcome if len(late) == len(results) else f"{outcome} {len(late)} times of {len(results)}"
 
 
 def _range(numbers: Sequence[int]) -> str:

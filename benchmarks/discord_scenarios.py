@@ -1,4 +1,4 @@
-"""What the clients of Discord have to do in each row, what limits them there, and how soon it could be done."""
+"""The rows of the Discord benchmark: the calls of each client, their limits, and the ideal time."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ SHARED_HASH = "5bd19d4baa1f9a4a9d4a3e1e8b0c2f61"
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call of a client: `name` is the message it is about, of "send" what it says.
+    """One call of a client. `name` is the message it is about. For "send" it is the content.
 
-    It starts so many seconds after the word is given, and is given up so many seconds after its start.
+    `start`: seconds from the start of the run. `cancel`: seconds from the start of the call to its cancellation.
     """
 
     verb: Literal["send", "react"]
@@ -41,7 +41,7 @@ class Call:
 
 
 def identity(method: str, name: object) -> str:
-    """What tells one call from every other on the server's side."""
+    """The identity of a call on the server's side."""
     return f"{method} {name}"
 
 
@@ -50,7 +50,7 @@ class Scenario:
     """One row: `calls` by process, `limited` the seconds that the limits make the last call wait at the least.
 
     `stop`: seconds from the first request to a global 429 for everything, and for how long. `global_limit`: where
-    Discord has raised it, clients that know one are told. `measure`: "extra" shows
+    Discord has raised it, clients with an option for it receive it. `measure`: "extra" shows
     by how much the last call was longer than the longest way there and back.
     """
 
@@ -66,7 +66,7 @@ class Scenario:
 
     @property
     def ideal(self) -> float:
-        """Seconds from the first request's arrival to the last answer, for one who knows every limit beforehand."""
+        """Seconds from the first arrival to the last answer, for a client that knows every limit beforehand."""
         return self.limited + sum(LATENCY) / 2
 
     @property
@@ -76,7 +76,7 @@ class Scenario:
 
     @property
     def awaited(self) -> list[Call]:
-        """The calls that nobody gives up."""
+        """The calls that are not cancelled."""
         return [call for calls in self.calls for call in calls if call.cancel is None]
 
 
@@ -144,7 +144,7 @@ SCENARIOS = (
         "cancelled during a global 429: the call that drew it, and one of 6 that wait",
         (
             (
-                Call("send", FIRST, FIRST),  # after which the bucket is known
+                Call("send", FIRST, FIRST),  # after it the client has the bucket
                 Call("send", FIRST, FIRST + 1, start=0.3, cancel=0.5),
                 Call("send", FIRST, FIRST + 2, start=0.6, cancel=0.2),
                 *(Call("send", FIRST, FIRST + i, start=0.6) for i in range(3, 8)),

@@ -1,4 +1,4 @@
-"""The one server of the benchmark: FakeDiscord under uvicorn in a process of its own, and what it saw of each run."""
+"""The one server of the benchmark: FakeDiscord under uvicorn in a process of its own, and its record of each run."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SEED = 7
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What the server saw of a run."""
+    """The server's record of a run."""
 
     refused: int
     carried_out: dict[str, int]  # by identity: more than once is one time too many
@@ -48,19 +48,19 @@ class Stage:
         self.address, self._client = address, client
 
     def open(self, scenario: Scenario) -> None:
-        """A FakeDiscord that nobody has talked to."""
-        self._ask("open", {"number": SCENARIOS.index(scenario)})
+        """Open a new FakeDiscord."""
+        self._post("open", {"number": SCENARIOS.index(scenario)})
 
     def start(self) -> None:
         """Count from here, from the beginning of one of the server's seconds; both of us see the same clock."""
-        second = int(time.monotonic()) + 2  # the last one in which somebody logged in is over
+        second = int(time.monotonic()) + 2  # the second of the last login is over
         time.sleep(second - time.monotonic())
-        self._ask("start", {})
+        self._post("start", {})
 
     def seen(self) -> Seen:
-        return Seen(**self._ask("seen", {}))
+        return Seen(**self._post("seen", {}))
 
-    def _ask(self, verb: str, content: dict[str, int]) -> Any:
+    def _post(self, verb: str, content: dict[str, int]) -> Any:
         response = self._client.post(f"{self.address}/control/{verb}", json=content)
         return response.raise_for_status().json()
 
@@ -88,13 +88,13 @@ class _Theatre:
         self._forget()
 
     def _forget(self) -> None:
-        self._first = self._last_asked = self._last_answered = 0.0
+        self._first = self._last_request = self._last_answered = 0.0
         self._is_on = False  # before, clients only log in
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self._last_asked = time.monotonic()
+        self._last_request = time.monotonic()
         if not self._first:
-            self._begin(self._last_asked)
+            self._begin(self._last_request)
         await self._fake(scope, receive, send)
         self._last_answered = time.monotonic()
 
@@ -123,9 +123,9 @@ class _Theatre:
             for seen in self._fake.requests
             if 200 <= seen.status < 300
         )
-        told = {"refused": self._fake.count(429), "carried_out": dict(done)}
-        seconds, idle = self._last_answered - self._first, time.monotonic() - self._last_asked
-        return JSONResponse({**told, "seconds": seconds, "idle": idle})
+        counts = {"refused": self._fake.count(429), "carried_out": dict(done)}
+        seconds, idle = self._last_answered - self._first, time.monotonic() - self._last_request
+        return JSONResponse({**counts, "seconds": seconds, "idle": idle})
 
 
 def _serve() -> None:

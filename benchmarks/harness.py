@@ -15,7 +15,7 @@ Turn = Callable[[], Awaitable[float]]  # plays once and returns ns per operation
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What one candidate needed in each round, in ns per operation; none, and the reason, if it did not run."""
+    """The times of one candidate, in ns per operation and round. `failure` is why there are none."""
 
     name: str
     rounds: tuple[float, ...] = ()
@@ -46,7 +46,7 @@ async def enter(builders: Mapping[str, Callable[[], Awaitable[Turn]]]) -> dict[s
 
 
 async def compete(entered: Mapping[str, Turn | str], rounds: int) -> dict[str, Score]:
-    """Play the rounds, each begun by another candidate. What stood in memory before is kept out of the collector."""
+    """Play the rounds. Each starts with another candidate. Older objects are hidden from the collector."""
     results: dict[str, list[float]] = {name: [] for name in entered}
     failures = {name: turn for name, turn in entered.items() if isinstance(turn, str)}
     gc.collect()
@@ -68,7 +68,7 @@ async def compete(entered: Mapping[str, Turn | str], rounds: int) -> dict[str, S
 
 
 async def ns_per_call(play: Awaitable[object], calls: int) -> float:
-    """What `calls` calls, made by awaiting `play` once, needed each, in processor time: other programs do not count."""
+    """The processor time per call, where awaiting `play` once makes `calls` calls. Other programs do not count."""
     gc.collect(0)
     started = time.process_time_ns()
     await play

@@ -1,4 +1,4 @@
-"""What a limit adds to a request: the app is called in process, as a server would call it, without sockets."""
+"""The overhead of a limit per request. The app is called in process, as a server calls it, without sockets."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ HEADERS = [
 
 
 async def middlewares(rounds: int, calls: int) -> tuple[dict[str, Score], dict[str, int]]:
-    """What a middleware adds to a Starlette app with one route."""
+    """The overhead of a middleware in a Starlette app with one route."""
     return await _compare(MIDDLEWARES, rounds, calls)
 
 
 async def dependencies(rounds: int, calls: int) -> tuple[dict[str, Score], dict[str, int]]:
-    """What a dependency or a decorator adds to a FastAPI route with one trivial dependency."""
+    """The overhead of a dependency or decorator on a FastAPI route with one trivial dependency."""
     return await _compare(DEPENDENCIES, rounds, calls)
 
 

@@ -1,4 +1,4 @@
-"""What a check over Redis costs: many at once, one alone, 5 000 in one moment, a flood of refusals, and its memory."""
+"""The cost of a check over Redis: many at once, one alone, 5 000 in one moment, a flood of refusals, and memory."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ __all__ = ["AT_ONCE", "IN_A_BURST", "Burst", "Load", "Loads", "alone", "burst", 
 AT_ONCE = 250
 IN_A_BURST = 5_000
 KEYS = keys_of(10_000)
-ROOMY = Allowance(1_000, 60)  # nobody is ever refused
+ROOMY = Allowance(1_000, 60)  # no check is ever refused
 SCANTY = Allowance(5, 86_400)
 
 
 @dataclass
 class Load:
-    """What one candidate did in each round, beside its score in ns per check."""
+    """The measurements of one candidate by round, beside its score in ns per check."""
 
     p50_ms: list[float] = field(default_factory=list)
     p99_ms: list[float] = field(default_factory=list)
@@ -88,7 +88,7 @@ async def _used_up(build: Build, url: str) -> Entrant:
         pass
 
     async def check(key: str) -> bool:
-        await asyncio.sleep(0)  # as between requests: one who is refused at once must not keep the loop for himself
+        await asyncio.sleep(0)  # as between requests: a task that is refused at once must not block the loop
         return await entrant.check(key)
 
     return entrant._replace(check=check)
@@ -97,20 +97,20 @@ async def _used_up(build: Build, url: str) -> Entrant:
 async def _crowd(
     server: PrivateServer, keys: Sequence[str], seconds: float, expected: bool, entrant: Entrant, load: Load
 ) -> float:
-    """Have everybody ask for so long; the wall's ns per check."""
+    """Run all tasks for `seconds`. Returns wall-clock ns per check."""
     times, check, clock = list[float](), entrant.check, time.perf_counter
 
-    async def ask(place: int) -> None:
+    async def check_until_the_end(place: int) -> None:
         while (started := clock()) < until:
             place = (place + 1) % len(keys)
             if await check(keys[place]) is not expected:
                 raise RuntimeError(f"a check was {'refused' if expected else 'allowed'}")
             times.append(clock() - started)
 
-    before, cpu_ns, begun = server.traffic(), time.process_time_ns(), clock()
-    until = begun + seconds
-    await asyncio.gather(*(ask(number * len(keys) // AT_ONCE) for number in range(AT_ONCE)))
-    needed, cpu_ns = clock() - begun, time.process_time_ns() - cpu_ns
+    before, cpu_ns, started_at = server.traffic(), time.process_time_ns(), clock()
+    until = started_at + seconds
+    await asyncio.gather(*(check_until_the_end(number * len(keys) // AT_ONCE) for number in range(AT_ONCE)))
+    needed, cpu_ns = clock() - started_at, time.process_time_ns() - cpu_ns
     load.note(times, cpu_ns, server.since(before))
     return needed / len(times) * 1e9
 
@@ -126,16 +126,16 @@ async def alone(server: PrivateServer, rounds: int, calls: int) -> Loads:
 
     async def play(entrant: Entrant, load: Load) -> float:
         if not load.traffic:  # the round that warms up
-            await _ask_in_turn(entrant, KEYS[:500])
+            await _check_in_turn(entrant, KEYS[:500])
             before, cpu_ns = server.traffic(), time.process_time_ns()
-            times = await _ask_in_turn(entrant, KEYS[:1_000])
+            times = await _check_in_turn(entrant, KEYS[:1_000])
             load.note(times, time.process_time_ns() - cpu_ns, server.since(before))
-        return median(await _ask_in_turn(entrant, [KEYS[next(place) % len(KEYS)] for _ in range(calls)])) * 1e9
+        return median(await _check_in_turn(entrant, [KEYS[next(place) % len(KEYS)] for _ in range(calls)])) * 1e9
 
     return await _run_rounds(builds, play, rounds)
 
 
-async def _ask_in_turn(entrant: Entrant, keys: Sequence[str]) -> list[float]:
+async def _check_in_turn(entrant: Entrant, keys: Sequence[str]) -> list[float]:
     times, check, clock = list[float](), entrant.check, time.perf_counter
     for key in keys:
         started = clock()
@@ -156,22 +156,22 @@ class Burst(NamedTuple):
 
 async def burst(server: PrivateServer, repeats: int) -> dict[str, list[Burst] | str]:
     """5 000 checks in one moment: each candidate new, as its defaults have it, on a server that does not know it."""
-    found: dict[str, list[Burst] | str] = {}
+    results: dict[str, list[Burst] | str] = {}
     for name, build in BURST.items():
         try:
-            found[name] = [await _burst(server, build) for _ in range(repeats)]
+            results[name] = [await _burst(server, build) for _ in range(repeats)]
         except Exception as error:
-            found[name] = f"{type(error).__name__}: {error}"
-    return found
+            results[name] = f"{type(error).__name__}: {error}"
+    return results
 
 
 async def _burst(server: PrivateServer, build: Build) -> Burst:
     server.forget()
     before = server.connections()
     entrant = await build(server.url, ROOMY, None)
-    begun = time.perf_counter()
+    started_at = time.perf_counter()
     answers = await asyncio.gather(*map(entrant.check, keys_of(IN_A_BURST)), return_exceptions=True)
-    ms = (time.perf_counter() - begun) * 1e3
+    ms = (time.perf_counter() - started_at) * 1e3
     connections = server.connections() - before
     await entrant.close()
     degraded = sum(isinstance(answer, Degraded) for answer in answers)
@@ -183,13 +183,13 @@ async def _burst(server: PrivateServer, build: Build) -> Burst:
 
 async def memory(server: PrivateServer, number: int) -> dict[str, float | str]:
     """Bytes of the server's memory per key, of "100/day", after so many checks in all."""
-    found: dict[str, float | str] = {}
+    results: dict[str, float | str] = {}
     for name, (build, times) in MEMORY.items():
         try:
-            found[name] = await _bytes_per_key(server, build, number, times)
+            results[name] = await _bytes_per_key(server, build, number, times)
         except Exception as error:
-            found[name] = f"{type(error).__name__}: {error}"
-    return found
+            results[name] = f"{type(error).__name__}: {error}"
+    return results
 
 
 async def _bytes_per_key(server: PrivateServer, build: Build, number: int, times: int) -> float:
@@ -207,10 +207,10 @@ async def _bytes_per_key(server: PrivateServer, build: Build, number: int, times
 async def _fill(entrant: Entrant, keys: Sequence[str], times: int) -> None:
     waiting = iter(keys)
 
-    async def ask() -> None:
+    async def fill() -> None:
         for key in waiting:
             for _ in range(times):
                 if not await entrant.check(key):
                     raise RuntimeError("a check was refused")
 
-    await asyncio.gather(*(ask() for _ in range(50)))
+    await asyncio.gather(*(fill() for _ in range(50)))

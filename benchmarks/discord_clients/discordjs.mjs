@@ -25,14 +25,14 @@ const verbs = {
 
 async function one(call) {
   await sleep(call.start * 1000);
-  const begun = performance.now();
+  const startedAt = performance.now();
   const patience = new AbortController();
   if (call.cancel !== null) setTimeout(() => patience.abort(), call.cancel * 1000);
   const outcome = await verbs[call.verb](call.channel, call.name, patience.signal).then(
     () => "ok",
     (error) => (patience.signal.aborted ? "cancelled" : `${error.name}: ${error.message}`),
   );
-  return [outcome, (performance.now() - begun) / 1000];
+  return [outcome, (performance.now() - startedAt) / 1000];
 }
 
 for (const call of job.before) await one(call);

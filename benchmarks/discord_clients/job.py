@@ -1,4 +1,4 @@
-"""What every client does: it reads its job, gets ready, waits for the word, makes its calls and tells of them."""
+"""The job of every client: read it, get ready, wait for the start, make the calls and report them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Connect = Callable[[Mapping[str, Any]], AbstractAsyncContextManager[Mapping[str,
 
 
 def run(package: str, connect: Connect) -> None:
-    """Do what the first line says, a JSON object: `address`, `before`, `calls`, and what else `connect` needs."""
+    """Run the job of the first line, a JSON object: `address`, `before`, `calls`, and the options of `connect`."""
     job = json.loads(sys.stdin.readline())
     outcomes = asyncio.run(_all(job, connect))
     print(json.dumps({"version": version(package), "outcomes": outcomes}), flush=True)
@@ -40,12 +40,12 @@ async def _all(job: Mapping[str, Any], connect: Connect) -> list[tuple[str, floa
 async def _one(verbs: Mapping[str, Verb], call: Mapping[str, Any]) -> tuple[str, float]:
     """How it ended, and after how many seconds."""
     await asyncio.sleep(call["start"])
-    begun = time.perf_counter()
+    started = time.perf_counter()
     task = asyncio.ensure_future(verbs[call["verb"]](int(call["channel"]), int(call["name"])))
     if call["cancel"] is not None:
         asyncio.get_running_loop().call_later(call["cancel"], task.cancel)
     await asyncio.wait([task])
-    seconds = time.perf_counter() - begun
+    seconds = time.perf_counter() - started
     if task.cancelled():
         return "cancelled", seconds
     error = task.exception()
