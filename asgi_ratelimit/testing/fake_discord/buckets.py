@@ -90,7 +90,7 @@ class Refusal:
 
 @dataclass(slots=True)
 class _Bucket:
-    """What routes with one hash share."""
+    """The limiter that routes with one hash share."""
 
     hash: str
     limiter: Limiter

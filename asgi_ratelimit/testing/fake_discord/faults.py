@@ -25,7 +25,7 @@ _RESET = struct.pack("ii", 1, 0)  # a socket that lingers for no seconds is clos
 
 @dataclass(slots=True)
 class Fault(Generic[Effect]):
-    """What takes the place of the right answer: before the request was carried out, or after."""
+    """An effect that replaces the right response, before the request is carried out or after."""
 
     effect: Effect
     left: int
@@ -40,7 +40,7 @@ class Fault(Generic[Effect]):
 
 
 def next_of(faults: list[Fault[Effect]], when: When, method: str, segments: Segments) -> Effect | None:
-    """What the first fault that concerns the request has in store for it; None: nothing."""
+    """The effect of the first fault that matches the request. None if there is none."""
     for fault in faults:
         if fault.when == when and (fault.template is None or fault.template.match(method, segments) is not None):
             fault.left -= 1

@@ -41,7 +41,7 @@ class LoggedRequest:
 
     @property
     def scope(self) -> str | None:
-        """Whose limit refused it: "user", "shared" or "global"; None if none did, or if it was Cloudflare."""
+        """The scope of the limit that refused it: "user", "shared" or "global". None if none did, or Cloudflare."""
         return self.answer.get("x-ratelimit-scope")
 
 

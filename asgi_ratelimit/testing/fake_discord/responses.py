@@ -31,7 +31,7 @@ class FakeResponse:
 
 
 def success(status: int, content: Any, limits: RawHeaders, bucket: str | None) -> FakeResponse:
-    """What the API answers to a request that it has carried out, with the headers of its bucket."""
+    """The response to a request that was carried out, with the headers of its bucket."""
     if content is None:
         return FakeResponse(status, [VIA, *limits], b"", bucket)
     return FakeResponse(status, [_JSON, VIA, *limits], _encoded(content), bucket)
@@ -66,14 +66,14 @@ def banned(wait_us: int) -> FakeResponse:
 
 def broken(status: int, *, html: bool) -> FakeResponse:
     """An error that has nothing to do with the request."""
-    phrase = f"{status}: {HTTPStatus(status).phrase}" if status in _KNOWN else f"{status}: Error"
+    phrase = f"{status}: {HTTPStatus(status).phrase}" if status in _STATUSES else f"{status}: Error"
     if not html:
         return error_response(status, phrase, 0)
     body = f"<!DOCTYPE html>\n<html><head><title>{phrase}</title></head><body>{phrase}</body></html>\n"
     return FakeResponse(status, [_HTML, (b"server", b"cloudflare")], body.encode("ascii"), invalid=status in (401, 403))
 
 
-_KNOWN = frozenset(status.value for status in HTTPStatus)
+_STATUSES = frozenset(status.value for status in HTTPStatus)
 
 
 def _retry_after(wait_us: int) -> tuple[bytes, bytes]:
