@@ -20,10 +20,10 @@ __all__ = ["LIMIT", "Bot", "Bots", "Window", "ideal", "open_bots", "real_channel
 
 Window = Literal["fixed", "sliding"]
 Listener = Callable[[DiscordEvent], object]
-Told = Callable[[httpx.Response | None], object]
+Watcher = Callable[[httpx.Response | None], object]
 
 ROUTE = "POST /channels/{channel_id}/messages"
-COUNT, PERIOD = 5, 2.0  # what the fake Discord allows in each channel, in seconds
+COUNT, PERIOD = 5, 2.0  # the fake Discord's limit in each channel; the period is in seconds
 LIMIT = f"{COUNT}/{PERIOD:g}s"
 LATENCY = (0.04, 0.12)  # s, so that there is something to see
 
@@ -36,30 +36,30 @@ class Bot:
     def __init__(self, token: str, inner: httpx.AsyncBaseTransport, store: Store, fake: FakeDiscord | None) -> None:
         self._listeners: set[Listener] = set()
         self.fake, self.clock = fake, store.clock
-        self.client = DiscordClient(token, store=store, transport=_Witness(inner), on_event=self._tell)
+        self.client = DiscordClient(token, store=store, transport=_Witness(inner), on_event=self._emit)
 
     @contextmanager
-    def heard_by(self, listener: Listener) -> Iterator[None]:
-        """What the client tells is told to the listener, too."""
+    def listen(self, listener: Listener) -> Iterator[None]:
+        """Pass the client's events to the listener, too."""
         self._listeners.add(listener)
         try:
             yield
         finally:
             self._listeners.discard(listener)
 
-    async def post(self, channel: str, content: str, told: Told) -> httpx.Response:
-        """A message. `told` is called with None each time that it leaves, and with each answer to it."""
+    async def post(self, channel: str, content: str, watcher: Watcher) -> httpx.Response:
+        """Send a message. `watcher` is called with None each time that it leaves, and with each answer to it."""
         path = f"/channels/{channel}/messages"
-        return await self.client.post(path, json={"content": content}, extensions={"witness": told})
+        return await self.client.post(path, json={"content": content}, extensions={"witness": watcher})
 
-    def _tell(self, event: DiscordEvent) -> None:
+    def _emit(self, event: DiscordEvent) -> None:
         for listener in tuple(self._listeners):
             listener(event)
 
 
 @dataclass(frozen=True, slots=True)
 class Bots:
-    """Which bot sends what: one for each kind of window, or a real one for both."""
+    """The bots by kind of window, or a real one for both."""
 
     by_window: Mapping[Window, Bot]
     real_channel: str | None = None
@@ -91,7 +91,7 @@ async def open_bots(store: Store) -> AsyncIterator[Bots]:
 
 
 def ideal(messages: int, channels: int, window: Window) -> float:
-    """Seconds that the limits alone ask for: answers that took no time at all would not be faster."""
+    """Seconds that the limits alone require. Answers that took no time would not be faster."""
     most = -(-messages // channels)  # in one channel
     if window == "fixed":
         return (most - 1) // COUNT * PERIOD
@@ -111,10 +111,10 @@ class _Witness(httpx.AsyncBaseTransport):
         self._inner = inner
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        told: Told = request.extensions.get("witness", lambda answer: None)
-        told(None)
+        watcher: Watcher = request.extensions.get("witness", lambda answer: None)
+        watcher(None)
         response = await self._inner.handle_async_request(request)
-        told(response)
+        watcher(response)
         return response
 
     async def aclose(self) -> None:

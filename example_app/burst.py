@@ -1,4 +1,4 @@
-"""A burst of messages to Discord, and the account of it that is given while it lasts."""
+"""A burst of messages to Discord, and the report of it while it lasts."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _CHANNEL = re.compile(r"\[channels/(\d+)\]")
 
 
 class Plan(BaseModel):
-    """What a visitor has chosen."""
+    """The choices of a visitor."""
 
     messages: int = Field(20, ge=1, le=MESSAGES[-1])
     channels: int = Field(2, ge=1, le=CHANNELS[-1])
@@ -42,19 +42,19 @@ class Plan(BaseModel):
     confirmed: bool = False  # where people read them
 
     def for_real(self) -> Plan:
-        """What of it is fit for a Discord with people in it."""
+        """The part of the plan that suits a Discord with people in it."""
         return self.model_copy(update={"messages": min(self.messages, REAL_MOST), "channels": 1, "trouble": "none"})
 
 
 class Burst:
-    """All messages of a plan, handed to the client at once; whoever reads `lines` sees what becomes of them."""
+    """All messages of a plan, handed to the client at once. `lines` reports on them."""
 
     def __init__(self, bots: Bots, plan: Plan) -> None:
         self._plan = plan if bots.real_channel is None else plan.for_real()
         self._bot: Bot = bots.by_window[plan.window]
         self._channels = bots.channels(self._plan.channels)
         self._is_real = bots.real_channel is not None
-        self._told: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
+        self._reports: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
         self._statuses: Counter[int] = Counter()
         self._outcomes: Counter[str] = Counter()
         self._trouble_at = self._plan.messages // 2  # the number of the message that meets it
@@ -63,11 +63,11 @@ class Burst:
     async def lines(self) -> AsyncIterator[str]:
         """One JSON object a line: begin, then sent, answered, event, queue, trouble and lost as they come, and end.
 
-        `at` is in seconds since the beginning. Who stops reading calls off what has not been sent yet.
+        `at` is in seconds since the beginning. A reader that stops cancels all messages that have not been sent yet.
         """
         running = asyncio.create_task(self._run())
         try:
-            while (line := await self._told.get()) is not None:
+            while (line := await self._reports.get()) is not None:
                 yield json.dumps(line) + "\n"
             await running
         finally:
@@ -76,15 +76,15 @@ class Burst:
     async def _run(self) -> None:
         self._began_us = self._bot.clock.now_us()
         try:
-            with self._bot.heard_by(self._note_event):
-                self._tell_begin()
+            with self._bot.listen(self._note_event):
+                self._emit_begin()
                 async with asyncio.TaskGroup() as group:
                     for number in range(self._plan.messages):
                         group.create_task(self._send(number))
                     group.create_task(self._look())
-                self._tell_end()
+                self._emit_end()
         finally:
-            self._told.put_nowait(None)
+            self._reports.put_nowait(None)
 
     async def _send(self, number: int) -> None:
         channel = self._channels[number % len(self._channels)]
@@ -92,30 +92,30 @@ class Burst:
         try:
             answer = await self._bot.post(channel, content, partial(self._note_trip, number))
         except (DiscordError, httpx.HTTPError) as error:
-            self._tell_lost(number, str(error))
+            self._emit_lost(number, str(error))
         else:
             self._outcomes["delivered"] += answer.is_success
             if not answer.is_success:
-                self._tell_lost(number, f"Discord has answered {answer.status_code}")
+                self._emit_lost(number, f"Discord has answered {answer.status_code}")
 
     async def _look(self) -> None:
-        """The queue as the client shows it, again and again until nobody is left in it."""
+        """The queue as the client shows it, again and again until it is empty."""
         while self._outcomes.total() < self._plan.messages:
             lines = [
                 {"channel": place, "calls": line.calls, "cause": line.cause, "seconds": line.seconds}
                 for line in self._bot.client.waiting
                 if (place := self._place(line.route)) is not None
             ]
-            self._tell("queue", lines=lines)
+            self._emit("queue", lines=lines)
             await self._bot.clock.sleep(LOOK_S)
 
-    # What is told
+    # The report
 
-    def _tell(self, kind: str, **more: object) -> None:
+    def _emit(self, kind: str, **more: object) -> None:
         at = (self._bot.clock.now_us() - self._began_us) / 1e6
-        self._told.put_nowait({"kind": kind, "at": round(at, 4), **more})
+        self._reports.put_nowait({"kind": kind, "at": round(at, 4), **more})
 
-    def _tell_begin(self) -> None:
+    def _emit_begin(self) -> None:
         plan = self._plan
         share, rest = divmod(plan.messages, len(self._channels))
         channels = [
@@ -123,10 +123,10 @@ class Burst:
             for place in range(len(self._channels))
         ]
         best = None if self._is_real else ideal(plan.messages, plan.channels, plan.window)
-        self._tell("begin", channels=channels, messages=plan.messages, ideal=best)
+        self._emit("begin", channels=channels, messages=plan.messages, ideal=best)
 
-    def _tell_end(self) -> None:
-        self._tell(
+    def _emit_end(self) -> None:
+        self._emit(
             "end",
             delivered=self._outcomes["delivered"],
             lost=self._outcomes["lost"],
@@ -134,34 +134,34 @@ class Burst:
             failed=sum(count for status, count in self._statuses.items() if status >= 500),
         )
 
-    def _tell_lost(self, number: int, why: str) -> None:
+    def _emit_lost(self, number: int, why: str) -> None:
         self._outcomes["lost"] += 1
-        self._tell("lost", number=number, why=why)
+        self._emit("lost", number=number, why=why)
 
     def _note_trip(self, number: int, answer: httpx.Response | None) -> None:
         """A message leaves, or its answer is here."""
         place = number % len(self._channels)
         if answer is None:
-            self._tell("sent", number=number, channel=place)
+            self._emit("sent", number=number, channel=place)
             if number == self._trouble_at:
                 self._trouble_at = -1
                 self._make_trouble(place)
             return
         self._statuses[answer.status_code] += 1
-        told = {name: answer.headers.get(f"x-ratelimit-{name}") for name in ("bucket", "limit", "remaining")}
-        self._tell("answered", number=number, channel=place, status=answer.status_code, **told)
+        limits = {name: answer.headers.get(f"x-ratelimit-{name}") for name in ("bucket", "limit", "remaining")}
+        self._emit("answered", number=number, channel=place, status=answer.status_code, **limits)
 
     def _note_event(self, event: DiscordEvent) -> None:
         place = self._place(event.route)
         if place is not None:
-            self._tell(
+            self._emit(
                 "event", what=event.kind, channel=place, cause=event.cause, seconds=event.seconds, status=event.status
             )
 
     def _place(self, route: str) -> int | None:
         """Which of the burst's channels a route of the client's is about."""
-        found = _CHANNEL.search(route)
-        return self._channels.index(found[1]) if found is not None and found[1] in self._channels else None
+        match = _CHANNEL.search(route)
+        return self._channels.index(match[1]) if match is not None and match[1] in self._channels else None
 
     def _make_trouble(self, place: int) -> None:
         """For the message that is just leaving, or from now on."""
@@ -174,4 +174,4 @@ class Burst:
             fake.change_hash(ROUTE, secrets.token_hex(16))
         else:
             fake.fail(503, route=here)
-        self._tell("trouble", what=self._plan.trouble, channel=place)
+        self._emit("trouble", what=self._plan.trouble, channel=place)

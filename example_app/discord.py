@@ -30,7 +30,7 @@ def guard_interactions(app: FastAPI) -> None:
 
 
 async def verified(request: Request) -> dict[str, Any]:
-    """What the app's InteractionLimit lets in. Which key it verifies with is only known once there is an app."""
+    """The interaction, if the app's InteractionLimit lets it in. Its public key is set when the app is made."""
     limit: InteractionLimit = request.app.state.interaction_limit
     return await limit(request)
 
@@ -40,7 +40,7 @@ async def verified(request: Request) -> dict[str, Any]:
 
 @router.post("/bursts", dependencies=[Depends(RateLimit(BURSTS))])
 async def send_burst(request: Request, plan: Plan) -> StreamingResponse:
-    """Sends a burst, and tells of it in the same answer: so it comes from the worker that sends it."""
+    """Send a burst and report on it in the same response, which so comes from the worker that sends it."""
     bots: Bots = request.state.bots
     if bots.real_channel is not None and not plan.confirmed:
         raise HTTPException(409, "These messages would go to a real channel: that has to be confirmed.")
@@ -53,12 +53,12 @@ async def send_burst(request: Request, plan: Plan) -> StreamingResponse:
 
 @router.post("/interactions")
 async def interact(interaction: Annotated[dict[str, Any], Depends(verified)]) -> dict[str, Any]:
-    """Discord posts here. PING, what is not signed and who is too fast have been answered before."""
+    """Discord posts here. The limit has already answered PINGs, unsigned requests and users that are too fast."""
     if interaction["type"] == 4:
         ports = [{"name": port, "value": port} for port in ("Bergen", "Brest", "Bristol")]
         return {"type": 8, "data": {"choices": ports}}
-    said = "Refreshed: the tide is still rising." if interaction["type"] == 3 else "The tide is rising."
-    return {"type": 4, "data": {"content": said}}
+    reply = "Refreshed: the tide is still rising." if interaction["type"] == 3 else "The tide is rising."
+    return {"type": 4, "data": {"content": reply}}
 
 
 class Wanted(BaseModel):

@@ -34,7 +34,7 @@ class Reading(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Gauge:
-    """Where a bucket is found: a route's limiter is named after its path template, the middleware's is "app"."""
+    """The place of a bucket. A route's limiter is named after its path template, the middleware's is "app"."""
 
     name: str
     limit: Limit | Callable[[Request], Limit]
@@ -61,7 +61,7 @@ router = APIRouter(prefix="/api")
 
 @router.get("/gauges")
 async def gauges(request: Request, response: Response) -> dict[str, Reading]:
-    """Every bucket of whoever asks. It is exempt from the app's limit: being polled, it would use it up."""
+    """Every bucket of the visitor. It is exempt from the app's limit: being polled, it would use it up."""
     response.headers["Cache-Control"] = "no-store"
     return {name: await gauge.read(request) for name, gauge in GAUGES.items()}
 

@@ -1,4 +1,4 @@
-"""Every limit of the app, in one place: what a tier may do, and what a single route allows."""
+"""Every limit of the app in one place: those of the tiers and those of single routes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ BY_TIER: dict[Tier, Limit] = {
 }
 EVERYBODY = TokenBucket("900/minute", scope="global")  # all visitors together
 
-SEARCH = TokenBucket("5/5s")  # what the ready-made `rate_limit` allows
+SEARCH = TokenBucket("5/5s")  # the limit of the ready-made `rate_limit`
 MESSAGES = FixedWindow("4/6s")
 PICTURES = LeakyBucket("2/s", queue=4)
 REPORTS_BY_TIER: dict[Tier, Limit] = {
@@ -37,13 +37,13 @@ REPORTS_BY_TIER: dict[Tier, Limit] = {
     "free": SlidingWindow("6/20s"),
     "pro": SlidingWindow("12/20s"),
 }
-FRAMES = "12/10s"  # what one WebSocket may send
+FRAMES = "12/10s"  # the limit of one WebSocket's messages
 BURSTS = TokenBucket("3/10s")  # of messages to Discord
 INTERACTIONS = TokenBucket("5/10s")  # of one user of Discord
 
 
 def app_limit(conn: HTTPConnection) -> list[Limit]:
-    """What the whole app allows: so much to each visitor by tier, and so much to all of them together."""
+    """The limits of the whole app: one for each visitor by tier, and one for all visitors together."""
     return [BY_TIER[tier_of(conn)], EVERYBODY]
 
 

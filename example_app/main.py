@@ -1,4 +1,4 @@
-"""The app, put together: its routes, and who stands outside whom."""
+"""The app, put together: its routes, and the order of its middleware."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ def create_app(store: Store | None = None) -> FastAPI:
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"))
     document_limits(app)
 
-    # What is added last stands outside and runs first: session, then who it is, then what they may do.
+    # The middleware added last is outermost and runs first: session, then user, then limits.
     app.add_middleware(RateLimitMiddleware, limit=app_limit, store=app.state.store, exempt=EXEMPT, messages=FRAMES)
     app.add_middleware(AuthenticationMiddleware, backend=SessionBackend())
-    # Without a secret of its own, each start forgets who was logged in; workers have to share one.
+    # Without a secret of its own, each start logs all users out. Workers have to share one.
     secret = os.environ.get("SESSION_SECRET") or secrets.token_urlsafe(32)
     app.add_middleware(SessionMiddleware, secret_key=secret, same_site="lax")
     if is_shared(app.state.store):

@@ -84,8 +84,8 @@ async def log_out(request: Request) -> Response:
 
 
 def _words(limit: str) -> str:
-    """ "5/20s" as one would say it: 5 per 20 s."""
-    return re.sub(r"/(\d*)", lambda found: f" per {found[1]} " if found[1] else " per ", limit)
+    """ "5/20s" in words: 5 per 20 s."""
+    return re.sub(r"/(\d*)", lambda match: f" per {match[1]} " if match[1] else " per ", limit)
 
 
 def _page(request: Request, template: str, **context: object) -> Response:

@@ -19,7 +19,7 @@ router = APIRouter(prefix="/api")
 
 @router.get("/search")
 async def search(quota: Annotated[Decision, Depends(rate_limit)]) -> dict[str, object]:
-    """The ready-made limit; the endpoint is told what is left."""
+    """The ready-made limit. The endpoint receives the remaining calls."""
     return {"found": ["bucket", "drip", "tide"], "left": quota.remaining}
 
 

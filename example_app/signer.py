@@ -27,10 +27,10 @@ CASES: dict[Case, str] = {
     "replay": "Replay",
 }
 USERS: dict[User, str] = {"ada": "101", "grace": "102", "alan": "103"}  # their ids on Discord
-STALE_S = 600  # twice what the endpoint bears
+STALE_S = 600  # twice the age that the endpoint accepts
 
 _PING: dict[str, Any] = {"type": 1}
-_ASKED: dict[str, dict[str, Any]] = {
+_INTERACTIONS: dict[str, dict[str, Any]] = {
     "component": {"type": 3, "data": {"custom_id": "refresh", "component_type": 2}},
     "autocomplete": {"type": 4, "data": {"name": "tide", "options": [{"name": "port", "value": "b", "focused": True}]}},
     "command": {"type": 2, "data": {"name": "tide"}},
@@ -40,7 +40,7 @@ _ids = itertools.count(1)
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A request as it was sent, and what the endpoint answered."""
+    """A request as it was sent, and the endpoint's response."""
 
     headers: dict[str, str]
     body: dict[str, Any]
@@ -48,14 +48,14 @@ class Delivery:
 
 
 class Signer:
-    """Holds a private key of its own, and another one that the endpoint has never heard of."""
+    """Holds a private key of its own, and another one that the endpoint does not accept."""
 
     def __init__(self) -> None:
         self._secret, self._forger = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
 
     @property
     def public_key(self) -> str:
-        """What the endpoint is given to verify with: 64 hex characters."""
+        """The key that the endpoint verifies with: 64 hex characters."""
         return self._secret.public_key().public_bytes_raw().hex()
 
     async def deliver(self, app: ASGIApp, path: str, case: Case, user: User, wall: float) -> Delivery:
@@ -70,20 +70,26 @@ class Signer:
             "X-Signature-Timestamp": timestamp,
         }
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://bot") as discord:
-            if case == "replay":  # somebody has recorded it
+            if case == "replay":  # the same request was sent before
                 await discord.post(path, content=body, headers=headers)
             answer = await discord.post(path, content=body, headers=headers)
         return Delivery(headers, interaction, answer)
 
 
 def public_key_for(signer: Signer) -> tuple[str, bool]:
-    """The key that interactions are verified with, and whether it is the signer's: not if Discord has given us one."""
-    given = os.environ.get("DISCORD_PUBLIC_KEY")
-    return (given, False) if given else (signer.public_key, True)
+    """The key that interactions are verified with, and whether it is the signer's: not if DISCORD_PUBLIC_KEY is set."""
+    configured = os.environ.get("DISCORD_PUBLIC_KEY")
+
+    return (configured, False) if configured else (signer.public_key, True)
 
 
 def _interaction(case: Case, user: User) -> dict[str, Any]:
     if case == "ping":
         return _PING
-    who = {"user": {"id": USERS[user], "username": user}}
-    return {"id": str(next(_ids)), **_ASKED.get(case, _ASKED["command"]), "guild_id": "7", "member": who}
+    member = {"user": {"id": USERS[user], "username": user}}
+    return {
+        "id": str(next(_ids)),
+        **_INTERACTIONS.get(case, _INTERACTIONS["command"]),
+        "guild_id": "7",
+        "member": member,
+    }

@@ -15,7 +15,7 @@ def open_store() -> Store:
     url = os.environ.get("RATELIMIT_REDIS_URL")
     if not url:
         return MemoryStore()
-    from asgi_ratelimit.redis import RedisStore  # an extra: nobody needs it for a store in memory
+    from asgi_ratelimit.redis import RedisStore  # an extra: a store in memory works without it
 
     return RedisStore(url, prefix="example_app")
 
@@ -26,8 +26,8 @@ def is_shared(store: Store) -> bool:
 
 
 def described(store: Store) -> str:
-    """Where it is and who shares it, as the page's badge says it."""
+    """The place of the store and the workers that share it, as the page's badge shows them."""
     if not is_shared(store):
         return "in memory, 1 process"
-    workers = os.environ.get("WEB_CONCURRENCY", "")  # what uvicorn itself takes for the number of its workers
+    workers = os.environ.get("WEB_CONCURRENCY", "")  # uvicorn, too, reads the number of its workers here
     return f"Redis, shared by {workers} workers" if workers.isdigit() else "Redis, shared"

@@ -1,4 +1,4 @@
-"""The two people who may log in, what tier they are on, and how a session is read."""
+"""The two users that may log in, their tiers, and how a session is read."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SESSION_KEY = "member"
 
 
 class Member(SimpleUser):
-    """Somebody with an account; `identity` is what the limiter keys them by."""
+    """A user with an account. `identity` is their key in the limiter."""
 
     def __init__(self, name: str, tier: Tier) -> None:
         super().__init__(name)
@@ -30,7 +30,7 @@ MEMBERS = {member.identity: member for member in (Member("Ada", "free"), Member(
 
 
 class SessionBackend(AuthenticationBackend):
-    """Reads from the signed session cookie who is asking; nobody in it leaves the visitor anonymous."""
+    """Reads the user from the signed session cookie. Without one in it, the visitor stays anonymous."""
 
     async def authenticate(self, conn: HTTPConnection) -> tuple[AuthCredentials, Member] | None:
         member = MEMBERS.get(conn.session.get(SESSION_KEY, ""))
@@ -38,5 +38,5 @@ class SessionBackend(AuthenticationBackend):
 
 
 def tier_of(conn: HTTPConnection) -> Tier:
-    """The tier of whoever is asking."""
+    """The tier of the visitor."""
     return conn.user.tier if isinstance(conn.user, Member) else "anonymous"

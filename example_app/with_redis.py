@@ -46,7 +46,7 @@ def private_redis() -> Iterator[str]:
     """The URL of a Redis of one's own, which keeps nothing on disk and ends with the block."""
     port = _free_port()
     options = f"--port {port} --bind 127.0.0.1 --appendonly no --loglevel warning --save".split()
-    # In a session of its own it does not hear the terminal's Ctrl-C: the workers leave first.
+    # In a session of its own it does not receive the terminal's Ctrl-C: the workers leave first.
     redis = subprocess.Popen([_redis_server(), *options, ""], stdout=subprocess.DEVNULL, start_new_session=True)
     try:
         _wait_for(redis, port)
@@ -77,7 +77,7 @@ def _serve(port: int, url: str) -> None:
 
 
 def _place(url: str) -> str:
-    """What may be shown of a URL: no password."""
+    """A URL without its password."""
     parts = urlsplit(url)
     return parts.netloc.rpartition("@")[2] + parts.path
 
@@ -89,10 +89,10 @@ def _redis_server() -> str:
         for folder in (spec and spec.submodule_search_locations) or ():
             if Path(folder, inside).exists():
                 return str(Path(folder, inside))
-    found = shutil.which("redis-server")
-    if found is None:
+    path = shutil.which("redis-server")
+    if path is None:
         sys.exit("There is no redis-server here. Install one, or set RATELIMIT_REDIS_URL to a Redis that runs.")
-    return found
+    return path
 
 
 def _free_port() -> int:

@@ -1,4 +1,4 @@
-"""Which of the app's processes has answered: said on every response, and open to change with the next one."""
+"""The worker process that has answered, in a header of every response. The next response may come from another."""
 
 from __future__ import annotations
 
