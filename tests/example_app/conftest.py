@@ -20,7 +20,7 @@ from asgi_ratelimit.testing import ManualClock
 from example_app.main import create_app
 
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome")
-# As root there is no sandbox, and a browser in a test has nobody to call home to.
+# As root there is no sandbox, and a browser in a test has no server to call home to.
 CHROMIUM_OPTIONS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -52,7 +52,7 @@ def client(app: FastAPI) -> Iterator[TestClient]:
 @pytest.fixture
 def address() -> Iterator[str]:
     """Where the app, with a store of its own, is served."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:  # whoever comes early waits in its backlog
+    with socket.create_server(("127.0.0.1", 0)) as listening:  # early requests wait in its backlog
         server = uvicorn.Server(uvicorn.Config(create_app(), log_level="warning", timeout_graceful_shutdown=1))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
@@ -99,11 +99,11 @@ def page(browser: Browser, address: str) -> Iterator[Page]:
 
 @pytest.fixture
 def shoot(page: Page, tmp_path: Path) -> Callable[[str], None]:
-    """Takes a screenshot of the whole page; SCREENSHOTS names the folder in which it is kept."""
+    """Takes a screenshot of the whole page; SCREENSHOTS names the folder for it."""
     folder = Path(os.environ.get("SCREENSHOTS") or tmp_path)
 
     def take(name: str) -> None:
-        page.evaluate("scrollTo(0, 0)")  # else what is sticky stands in the middle
+        page.evaluate("scrollTo(0, 0)")  # else sticky elements stand in the middle
         page.screenshot(path=folder / f"{name}.png", full_page=True, animations="disabled")
 
     return take

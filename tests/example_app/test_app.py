@@ -1,4 +1,4 @@
-"""The example app over plain HTTP, on a clock that stands still: who is limited by what, and what is free."""
+"""The example app over plain HTTP, on a clock that stands still: the limits of each visitor, and the free pages."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def read(client: TestClient, gauge: str) -> dict[str, Any]:
     return readings[gauge]
 
 
-# Who is asking
+# Visitors and users
 
 
 def test_a_stranger_is_limited_by_address(client: TestClient) -> None:
@@ -71,7 +71,7 @@ def test_logging_out_makes_one_a_stranger_again(client: TestClient) -> None:
     assert read(client, "app")["limit"] == 60
 
 
-def test_nobody_else_can_log_in(client: TestClient) -> None:
+def test_no_other_user_can_log_in(client: TestClient) -> None:
     assert client.post("/login", data={"member": "mallory"}).status_code == 404
     assert client.post("/login").status_code == 422
     assert read(client, "app")["limit"] == 60
@@ -95,7 +95,7 @@ def test_the_cookie_stays_on_this_site_and_away_from_scripts(client: TestClient)
     assert "httponly" in flags
 
 
-# What is free
+# Free pages
 
 
 def test_looking_at_the_gauges_charges_nothing(client: TestClient) -> None:
@@ -112,7 +112,7 @@ def test_static_files_are_free(client: TestClient) -> None:
     assert read(client, "app")["remaining"] == 60
 
 
-# What a gauge shows is what the route charges
+# A gauge shows the bucket that the route charges
 
 
 @pytest.mark.parametrize("gauge", CALLS)
@@ -127,7 +127,7 @@ def test_a_call_moves_its_own_gauge_and_no_other_routes(client: TestClient, gaug
     assert {name for name in before if before[name] != after[name]} == {gauge, "app", "everybody"}
 
 
-def test_a_gauge_tells_when_the_next_call_is_allowed(client: TestClient, clock: ManualClock) -> None:
+def test_a_gauge_shows_when_the_next_call_is_allowed(client: TestClient, clock: ManualClock) -> None:
     assert [client.get("/api/search").status_code for _ in range(5)] == [200] * 5
     assert read(client, "search")["retry_after"] == 1.0
     refusal = client.get("/api/search")
@@ -168,7 +168,7 @@ def test_a_socket_is_closed_for_one_frame_too_many(client: TestClient) -> None:
     assert read(client, "app")["remaining"] == 59
 
 
-# What is told
+# Headers and messages
 
 
 def test_pages_load_nothing_from_elsewhere(client: TestClient) -> None:

@@ -1,4 +1,4 @@
-"""The dashboard in a real browser: what a visitor sees before, while and after being limited."""
+"""The dashboard in a real browser: its view before, while and after being limited."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_the_countdown_ends_when_the_next_call_is_allowed(page: Page) -> None:
     expect(answers(page, 429)).to_have_count(0)
 
 
-def test_a_gauge_refills_without_being_told(page: Page) -> None:
+def test_a_gauge_refills_without_a_request(page: Page) -> None:
     log_in(page)
     meter = page.get_by_test_id("gauge-search").get_by_role("meter")
     expect(meter).to_have_attribute("aria-valuenow", "5")

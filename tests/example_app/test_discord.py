@@ -1,4 +1,4 @@
-"""The bot's page: bursts that draw no 429, what each interaction is answered, and how a browser shows both."""
+"""The bot's page: bursts that draw no 429, the response to each interaction, and how a browser shows both."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from example_app.burst import REAL_MOST, Burst, Plan
 from example_app.main import create_app
 from example_app.signer import CASES
 
-Told = list[dict[str, Any]]
+Lines = list[dict[str, Any]]
 PUBLIC_KEY = "3b6a27bcceb6a42d62a3a8d02a6f0d73653215771de243a63ac048a18b59da29"  # of RFC 8032's first test
 
 
 # Out
 
 
-async def account_of(burst: Burst, clock: ManualClock) -> Told:
-    """Everything that a burst tells, while time flies."""
-    lines: Told = []
+async def account_of(burst: Burst, clock: ManualClock) -> Lines:
+    """Every line of a burst, while time flies."""
+    lines: Lines = []
 
     async def read() -> None:
         lines.extend([json.loads(line) async for line in burst.lines()])
@@ -46,33 +46,33 @@ async def account_of(burst: Burst, clock: ManualClock) -> Told:
     return lines
 
 
-async def sent(plan: Plan) -> Told:
+async def sent(plan: Plan) -> Lines:
     clock = ManualClock()
     async with open_bots(MemoryStore(clock=clock)) as bots:
         return await account_of(Burst(bots, plan), clock)
 
 
-def of(kind: str, told: Told) -> Told:
-    return [line for line in told if line["kind"] == kind]
+def of(kind: str, lines: Lines) -> Lines:
+    return [line for line in lines if line["kind"] == kind]
 
 
-def statuses(told: Told) -> Counter[int]:
-    return Counter(line["status"] for line in of("answered", told))
+def statuses(lines: Lines) -> Counter[int]:
+    return Counter(line["status"] for line in of("answered", lines))
 
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("window", ["fixed", "sliding"])
 async def test_a_burst_is_sent_in_almost_ideal_time_without_a_429(window: Any) -> None:
-    told = await sent(Plan(messages=24, channels=2, window=window))
-    begin, end = told[0], told[-1]
+    lines = await sent(Plan(messages=24, channels=2, window=window))
+    begin, end = lines[0], lines[-1]
     assert begin["channels"] == [{"name": "general", "messages": 12}, {"name": "random", "messages": 12}]
-    assert statuses(told) == {200: 24}
+    assert statuses(lines) == {200: 24}
     assert (end["kind"], end["delivered"], end["refused"], end["lost"]) == ("end", 24, 0, 0)
     assert begin["ideal"] == pytest.approx(ideal(24, 2, window))
     assert begin["ideal"] < end["at"] < begin["ideal"] + 1.0
 
 
-def test_the_ideal_is_what_the_windows_ask_for() -> None:
+def test_the_ideal_is_the_time_that_the_windows_require() -> None:
     assert LIMIT == "5/2s"
     assert [ideal(count, 1, "fixed") for count in (5, 6, 10, 11)] == [0.0, 2.0, 2.0, 4.0]
     assert [ideal(count, 1, "sliding") for count in (5, 6, 10)] == pytest.approx([0.0, 0.4, 2.0])
@@ -81,11 +81,11 @@ def test_the_ideal_is_what_the_windows_ask_for() -> None:
 
 @pytest.mark.anyio
 async def test_the_queue_empties_while_one_looks_at_it() -> None:
-    told = await sent(Plan(messages=12, channels=1))
-    calls = [line["lines"][0]["calls"] for line in of("queue", told) if line["lines"]]
+    lines = await sent(Plan(messages=12, channels=1))
+    calls = [line["lines"][0]["calls"] for line in of("queue", lines) if line["lines"]]
     assert calls == sorted(calls, reverse=True)
     assert {7, 2} <= set(calls)  # after the first window and after the second
-    held = [line for look in of("queue", told) for line in look["lines"] if line["cause"] == "bucket"]
+    held = [line for look in of("queue", lines) for line in look["lines"] if line["cause"] == "bucket"]
     assert all(0 < line["seconds"] <= 2.1 and line["channel"] == 0 for line in held)
 
 
@@ -95,17 +95,17 @@ async def test_the_queue_empties_while_one_looks_at_it() -> None:
     [("none", {200: 12}), ("refusal", {200: 12, 429: 1}), ("hash", {200: 12}), ("failure", {200: 12, 503: 1})],
 )
 async def test_trouble_halfway_loses_nothing(trouble: Any, answers: dict[int, int]) -> None:
-    told = await sent(Plan(messages=12, channels=2, trouble=trouble))
-    assert statuses(told) == answers
-    assert (told[-1]["delivered"], told[-1]["lost"]) == (12, 0)
-    assert [line["what"] for line in of("trouble", told)] == ([] if trouble == "none" else [trouble])
-    kinds = {line["what"] for line in of("event", told)}
+    lines = await sent(Plan(messages=12, channels=2, trouble=trouble))
+    assert statuses(lines) == answers
+    assert (lines[-1]["delivered"], lines[-1]["lost"]) == (12, 0)
+    assert [line["what"] for line in of("trouble", lines)] == ([] if trouble == "none" else [trouble])
+    kinds = {line["what"] for line in of("event", lines)}
     assert kinds == {"wait"} | {"refusal": {"limited"}, "failure": {"retry"}}.get(trouble, set())
-    assert len({line["bucket"] for line in of("answered", told) if line["status"] == 200}) == 1 + (trouble == "hash")
+    assert len({line["bucket"] for line in of("answered", lines) if line["status"] == 200}) == 1 + (trouble == "hash")
 
 
 @pytest.mark.anyio
-async def test_who_leaves_calls_off_what_was_not_sent() -> None:
+async def test_a_reader_that_leaves_cancels_unsent_messages() -> None:
     clock = ManualClock()
     async with open_bots(MemoryStore(clock=clock)) as bots:
         lines = Burst(bots, Plan(messages=40, channels=1)).lines()
@@ -120,7 +120,7 @@ async def test_who_leaves_calls_off_what_was_not_sent() -> None:
 
 
 @pytest.mark.anyio
-async def test_bursts_at_the_same_time_tell_each_of_its_own() -> None:
+async def test_bursts_at_the_same_time_report_only_their_own_calls() -> None:
     clock = ManualClock()
     async with open_bots(MemoryStore(clock=clock)) as bots:
         bursts = [Burst(bots, Plan(messages=7, channels=1)), Burst(bots, Plan(messages=14, channels=2))]
@@ -138,30 +138,30 @@ async def test_few_go_to_a_real_channel_and_no_trouble_is_made_there() -> None:
     bot = Bot("token", httpx.ASGITransport(fake), MemoryStore(clock=clock), None)
     async with bot.client:
         plan = Plan(messages=60, channels=6, trouble="failure")
-        told = await account_of(Burst(Bots({"fixed": bot}, "4711"), plan), clock)
+        lines = await account_of(Burst(Bots({"fixed": bot}, "4711"), plan), clock)
     assert Counter(seen.path for seen in fake.requests) == {"/channels/4711/messages": REAL_MOST}
-    assert (told[0]["ideal"], told[0]["channels"]) == (None, [{"name": "4711", "messages": REAL_MOST}])
-    assert statuses(told) == {200: REAL_MOST}
+    assert (lines[0]["ideal"], lines[0]["channels"]) == (None, [{"name": "4711", "messages": REAL_MOST}])
+    assert statuses(lines) == {200: REAL_MOST}
 
 
 @pytest.mark.anyio
-async def test_what_discord_will_not_have_is_lost_with_a_reason() -> None:
+async def test_a_message_that_discord_rejects_is_lost_with_a_reason() -> None:
     clock = ManualClock()
     bot = Bot("token", httpx.ASGITransport(FakeDiscord(token="another", clock=clock)), MemoryStore(clock=clock), None)
     async with bot.client:
-        told = await account_of(Burst(Bots({"fixed": bot}, "4711"), Plan.model_validate({"messages": 3})), clock)
-    reasons = [line["why"] for line in of("lost", told)]
-    assert len(reasons) == told[-1]["lost"] == 3
+        lines = await account_of(Burst(Bots({"fixed": bot}, "4711"), Plan.model_validate({"messages": 3})), clock)
+    reasons = [line["why"] for line in of("lost", lines)]
+    assert len(reasons) == lines[-1]["lost"] == 3
     assert "Discord has answered 401" in reasons
     assert all("Bot token" not in reason for reason in reasons)
 
 
-def test_a_burst_is_told_line_by_line() -> None:
+def test_a_burst_is_reported_line_by_line() -> None:
     with TestClient(create_app(MemoryStore())) as client:
         answer = client.post("/discord/bursts", json={"messages": 10, "channels": 2})
     assert answer.headers["content-type"] == "application/x-ndjson"
-    told = [json.loads(line) for line in answer.text.splitlines()]
-    assert (told[0]["kind"], told[-1]["kind"], told[-1]["delivered"]) == ("begin", "end", 10)
+    lines = [json.loads(line) for line in answer.text.splitlines()]
+    assert (lines[0]["kind"], lines[-1]["kind"], lines[-1]["delivered"]) == ("begin", "end", 10)
 
 
 def test_bursts_are_limited_themselves(client: TestClient) -> None:
@@ -193,8 +193,8 @@ def test_without_a_token_and_a_channel_nothing_real_is_sent(monkeypatch: pytest.
 def interact(client: TestClient, case: str, user: str = "ada") -> dict[str, Any]:
     answer = client.post("/discord/tests", json={"case": case, "user": user})
     assert answer.status_code == 200
-    told: dict[str, Any] = answer.json()
-    return told
+    result: dict[str, Any] = answer.json()
+    return result
 
 
 @pytest.mark.parametrize(
@@ -211,19 +211,19 @@ def interact(client: TestClient, case: str, user: str = "ada") -> dict[str, Any]
 def test_each_kind_of_interaction_gets_its_answer(
     client: TestClient, case: str, status: int, answer: dict[str, Any], charged: int
 ) -> None:
-    told = interact(client, case)
-    assert told["answer"] == {"status": status, "body": answer}
-    assert (told["left"]["remaining"], told["left"]["limit"]) == (5 - charged, 5)
+    result = interact(client, case)
+    assert result["answer"] == {"status": status, "body": answer}
+    assert (result["left"]["remaining"], result["left"]["limit"]) == (5 - charged, 5)
 
 
 def test_an_autocomplete_gets_choices_and_charges_no_command(client: TestClient) -> None:
-    told = interact(client, "autocomplete")
-    assert told["answer"]["body"]["type"] == 8
-    assert len(told["answer"]["body"]["data"]["choices"]) == 3
-    assert told["left"]["remaining"] == 5
+    result = interact(client, "autocomplete")
+    assert result["answer"]["body"]["type"] == 8
+    assert len(result["answer"]["body"]["data"]["choices"]) == 3
+    assert result["left"]["remaining"] == 5
 
 
-def test_a_limited_user_is_told_in_private_until_when(client: TestClient, clock: ManualClock) -> None:
+def test_a_limited_user_reads_in_private_until_when(client: TestClient, clock: ManualClock) -> None:
     for _ in range(5):
         assert "flags" not in interact(client, "command")["answer"]["body"]["data"]
     refused = interact(client, "component")["answer"]
@@ -260,16 +260,16 @@ def test_the_page_loads_nothing_from_elsewhere(client: TestClient) -> None:
 
 @pytest.fixture
 def complaints(page: Page) -> Iterator[list[str]]:
-    """What the browser's console complains about, e.g. the content security policy."""
-    found: list[str] = []
+    """The complaints of the browser's console, e.g. the content security policy."""
+    complaints: list[str] = []
 
     def note(message: ConsoleMessage) -> None:
         if message.type in ("error", "warning"):
-            found.append(message.text)
+            complaints.append(message.text)
 
     page.on("console", note)
-    yield found
-    assert found == []
+    yield complaints
+    assert complaints == []
 
 
 def choose(page: Page, test_id: str) -> None:
@@ -303,8 +303,8 @@ def test_a_burst_can_be_watched_and_ends_without_a_429(page: Page, shoot: Callab
     expect(waiting).to_have_text("0")
     expect(page.get_by_test_id("refused")).to_have_text("0")
     expect(bars(page, "ok")).to_have_count(20)
-    said = page.get_by_test_id("burst-said")
-    expect(said).to_have_text(
+    summary = page.get_by_test_id("burst-said")
+    expect(summary).to_have_text(
         re.compile(r"^20 of 20 delivered with no 429 in [\d.]+ s; the limits alone ask for 2\.0 s\.$")
     )
     expect(page.get_by_test_id("send")).to_have_attribute("aria-busy", "false")

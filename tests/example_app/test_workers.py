@@ -62,9 +62,9 @@ def started(**environment: str) -> Iterator[Demo]:
     ) as starter:
         try:
             assert starter.stdout is not None
-            found = re.search(r"(http:\S+\d),.* Redis at (\S+)", starter.stdout.readline())
-            assert found is not None
-            demo = Demo(starter, found[1], f"redis://{found[2]}")
+            match = re.search(r"(http:\S+\d),.* Redis at (\S+)", starter.stdout.readline())
+            assert match is not None
+            demo = Demo(starter, match[1], f"redis://{match[2]}")
             wait_until(demo.answers, "the demo answers", seconds=PATIENCE)
             yield demo
         finally:
@@ -84,7 +84,7 @@ def demo() -> Iterator[Demo]:
 
 @pytest.fixture
 def address(demo: Demo) -> str:
-    """What the page of this module's tests looks at."""
+    """The app that the page of this module's tests shows."""
     return demo.address
 
 
@@ -93,7 +93,7 @@ def log_in(client: httpx.Client, member: str) -> None:
 
 
 def burst(client: httpx.Client, path: str) -> list[httpx.Response]:
-    """As many answers as there are connections, asked for at once."""
+    """One response per connection, all requested at once."""
     with ThreadPoolExecutor(AT_ONCE) as callers:
         return list(callers.map(client.get, [path] * AT_ONCE))
 
@@ -128,15 +128,15 @@ def is_alive(process: int) -> bool:
 def test_several_workers_let_in_exactly_the_limit_together(demo: Demo) -> None:
     with demo.client() as client:
         log_in(client, "grace")
-        begun = time.monotonic()
+        started = time.monotonic()
         answers = [answer for _ in range(5) for answer in burst(client, "/api/reports")]
-        refilled = int((time.monotonic() - begun) / 5)  # 12 a minute; on a busy machine this takes its time
+        refilled = int((time.monotonic() - started) / 5)  # 12 a minute; on a busy machine this takes its time
     assert len({worker(answer) for answer in answers}) > 1
     assert {answer.headers["connection"] for answer in answers} == {"close"}  # the next may be another worker's
     assert {answer.status_code for answer in answers} == {200, 429}
     left = [int(answer.headers["x-ratelimit-remaining"]) for answer in answers if answer.status_code == 200]
     assert 12 <= len(left) <= 12 + refilled
-    assert set(left) == set(range(12))  # each call was charged to what the others had left
+    assert set(left) == set(range(12))  # each call was charged to the bucket that all share
 
 
 def test_a_log_in_holds_in_every_worker(demo: Demo) -> None:
@@ -144,11 +144,11 @@ def test_a_log_in_holds_in_every_worker(demo: Demo) -> None:
     with demo.client() as client:
         log_in(client, "ada")
 
-        def all_are_met() -> bool:
+        def all_have_answered() -> bool:
             limits.update({worker(answer): answer.json()["app"]["limit"] for answer in burst(client, "/api/gauges")})
             return len(limits) == 4
 
-        wait_until(all_are_met, "four workers have answered", seconds=PATIENCE)
+        wait_until(all_have_answered, "four workers have answered", seconds=PATIENCE)
     assert set(limits.values()) == {120}
 
 
@@ -198,19 +198,19 @@ def test_a_burst_names_its_workers_and_sums_up(page: Page, width: int, shoot: Ca
     page.goto("/")
     expect(page.get_by_test_id("kept")).to_have_text("Redis, shared by 4 workers")
     total = let_in_together(page, "burst-messages-general")
-    said = re.search(r"#general (\d) of 6 let in, by ([234]) workers together", total.inner_text())
-    assert said is not None
+    match = re.search(r"#general (\d) of 6 let in, by ([234]) workers together", total.inner_text())
+    assert match is not None
 
     shares = [re.findall(r"\d+", tag.inner_text()) for tag in total.get_by_test_id("worker").all()]
-    assert len(shares) == int(said[2])
-    assert sum(int(allowed) for _, allowed, _ in shares) == int(said[1]) <= 4
+    assert len(shares) == int(match[2])
+    assert sum(int(allowed) for _, allowed, _ in shares) == int(match[1]) <= 4
     assert sum(int(calls) for _, _, calls in shares) == 6
     hues = [tag.get_attribute("data-hue") for tag in total.get_by_test_id("worker").all()]
     assert len(set(hues)) == len(hues)
 
     tags = page.locator(".answer").get_by_test_id("worker")
     assert {tag.inner_text().split()[-1] for tag in tags.all()} >= {name for name, _, _ in shares}
-    expect(page.get_by_role("status")).to_contain_text(f"refused, by {said[2]} workers together.")
+    expect(page.get_by_role("status")).to_contain_text(f"refused, by {match[2]} workers together.")
     shoot(f"workers-{width}")
     assert page.evaluate("document.documentElement.scrollWidth") == width
     assert page.get_by_test_id("answers").evaluate("list => list.scrollWidth - list.clientWidth") == 0
@@ -218,13 +218,13 @@ def test_a_burst_names_its_workers_and_sums_up(page: Page, width: int, shoot: Ca
 
 def test_the_page_says_when_redis_is_away_and_when_it_is_back(page: Page, demo: Demo) -> None:
     page.goto("/")
-    kept = page.get_by_test_id("kept")
+    badge = page.get_by_test_id("kept")
     server = server_of(demo.redis)
     os.kill(server, signal.SIGSTOP)
     try:
-        expect(kept).to_have_text("Redis is away, each worker counts alone", timeout=10_000)
+        expect(badge).to_have_text("Redis is away, each worker counts alone", timeout=10_000)
         page.get_by_test_id("call-search").click()
         expect(page.get_by_test_id("tally")).to_contain_text("1 allowed")
     finally:
         os.kill(server, signal.SIGCONT)
-    expect(kept).to_have_text("Redis, shared by 4 workers", timeout=20_000)
+    expect(badge).to_have_text("Redis, shared by 4 workers", timeout=20_000)

@@ -1,4 +1,4 @@
-"""The few routes of Discord's API that the bots need, limited at one door, and a record of what was asked of them."""
+"""The few routes of Discord's API that the bots need, limited in one place, and a record of the requests."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Door = Literal["middleware", "dependency"]
 
 
 def limited_api(door: Door, scope: BucketScope) -> FastAPI:
-    """Discord's routes behind a limit of 5 per second: on the whole app, or on the one route that tells of a user."""
+    """Discord's routes behind a limit of 5 per second: on the whole app, or on the one route of users."""
     app = FastAPI()
     limit = TokenBucket(f"{PER_SECOND}/s", scope=scope)
     if door == "middleware":
@@ -40,8 +40,8 @@ def limited_api(door: Door, scope: BucketScope) -> FastAPI:
 
     @app.get(f"{PREFIX}/oauth2/applications/@me")
     async def its_application() -> dict[str, Any]:
-        told = {"id": "1", "name": "bot", "description": "", "icon": None, "verify_key": "", "owner": _user(2)}
-        return {**told, "bot_public": True, "bot_require_code_grant": False}
+        application = {"id": "1", "name": "bot", "description": "", "icon": None, "verify_key": "", "owner": _user(2)}
+        return {**application, "bot_public": True, "bot_require_code_grant": False}
 
     @app.get(f"{PREFIX}/users/{{user_id}}", dependencies=[Depends(RateLimit(limit))] if door == "dependency" else [])
     async def anybody(user_id: int) -> dict[str, Any]:
@@ -59,7 +59,7 @@ class Exchange:
     """One request as the server saw it; its moments are seconds of time.monotonic."""
 
     path: str
-    asked: float
+    started: float
     answered: float = 0.0
     status: int = 0
     headers: dict[str, str] = field(default_factory=dict)
@@ -67,7 +67,7 @@ class Exchange:
 
     @property
     def user(self) -> str:
-        """Whom it asked for: a number, or what a bot asks for while it logs in."""
+        """The last part of the path: the number of a user, or "@me" while a bot logs in."""
         return self.path.rpartition("/")[2]
 
     @property
@@ -103,7 +103,7 @@ class Recorded:
 
 
 class Drained:
-    """An app whose bucket somebody else empties just before the first request gets there."""
+    """An app whose bucket another client empties just before the first request gets there."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -1,4 +1,4 @@
-"""Many bots at once, each with an app and a bucket of its own, and what came of it."""
+"""Many bots at once, each with an app and a bucket of its own, and the results."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from starlette.types import ASGIApp
 
 from asgi_ratelimit.limits import Scope
-from tests.real_clients.bots import Ask, discord_py, discord_py_led_to, hikari_rest
+from tests.real_clients.bots import Fetch, discord_py, discord_py_led_to, hikari_rest
 from tests.real_clients.discord_api import ByToken, Door, Drained, Exchange, Recorded, limited_api, served
 
 CALLS, AT_A_TIME = 40, 4
@@ -21,7 +21,7 @@ BOTS = {"discord.py": discord_py, "hikari": hikari_rest}
 
 @dataclass(frozen=True)
 class Case:
-    """One bot at one door. `drained`: somebody else empties the bucket just before its first call."""
+    """One bot at one door. `drained`: another client empties the bucket just before its first call."""
 
     bot: str
     door: Door
@@ -34,7 +34,7 @@ class Case:
 
 @dataclass
 class Run:
-    """What a bot was given for its calls, and what the server saw of it."""
+    """The results of a bot's calls, and the server's record of them."""
 
     exchanges: list[Exchange]
     answers: dict[int, int | Exception] = field(default_factory=dict)
@@ -56,7 +56,7 @@ class Run:
     def seconds(self) -> float:
         """From the first call's first try to the last answer."""
         tries = [exchange for tries in self.calls.values() for exchange in tries]
-        return max(exchange.answered for exchange in tries) - min(exchange.asked for exchange in tries)
+        return max(exchange.answered for exchange in tries) - min(exchange.started for exchange in tries)
 
     def __str__(self) -> str:
         answered = sum(answer == number for number, answer in self.answers.items())
@@ -86,18 +86,18 @@ async def _run_together(runs: Mapping[Case, Run], address: str) -> None:
 
 
 async def _run(case: Case, run: Run, address: str) -> None:
-    async with BOTS[case.bot](str(case), address) as ask:
+    async with BOTS[case.bot](str(case), address) as fetch:
         numbers = iter(range(1, CALLS + 1))
         _, late = await asyncio.wait(
-            [asyncio.ensure_future(_work(ask, numbers, run.answers)) for _ in range(AT_A_TIME)], timeout=LONGEST
+            [asyncio.ensure_future(_work(fetch, numbers, run.answers)) for _ in range(AT_A_TIME)], timeout=LONGEST
         )
         for worker in late:
             worker.cancel()
 
 
-async def _work(ask: Ask, numbers: Iterator[int], answers: dict[int, int | Exception]) -> None:
+async def _work(fetch: Fetch, numbers: Iterator[int], answers: dict[int, int | Exception]) -> None:
     for number in numbers:
         try:
-            answers[number] = await ask(number)
+            answers[number] = await fetch(number)
         except Exception as error:
             answers[number] = error

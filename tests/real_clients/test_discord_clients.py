@@ -1,4 +1,4 @@
-"""discord.py and hikari finish their calls against an app limited at either door, and wait as they are told to."""
+"""discord.py and hikari finish their calls against an app with a limit, and wait as long as a 429 requires."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FULL = [Case(bot, door, scope) for bot in BOTS for door in DOORS for scope in SC
 DRAINED = [Case("hikari", door, scope, drained=True) for door in DOORS for scope in SCOPES]
 
 WINDOWS = CALLS // CAPACITY
-SHORTEST = (CALLS - CAPACITY) / PER_SECOND  # seconds: what the first burst leaves comes in at the rate
+SHORTEST = (CALLS - CAPACITY) / PER_SECOND  # seconds: the calls after the first burst come in at the rate
 CLOCK = 0.002  # seconds by which a sleep may end early
 
 BUCKET = {f"x-ratelimit-{name}" for name in ("limit", "remaining", "reset", "reset-after", "bucket")}
@@ -52,7 +52,7 @@ def test_discord_py_waits_as_long_as_each_refusal_says(runs: Mapping[Case, Run],
     assert 0 < len(run.refusals) <= 2 * AT_A_TIME * WINDOWS, str(run)
     for tries in run.calls.values():
         for refused, retried in pairwise(tries):
-            assert retried.asked - refused.answered >= refused.refusal["retry_after"] - CLOCK
+            assert retried.started - refused.answered >= refused.refusal["retry_after"] - CLOCK
 
 
 @of_hikari

@@ -1,4 +1,4 @@
-"""How the tests ask a FakeDiscord: an httpx client that sends each request once, and obeys nothing."""
+"""Clients of a FakeDiscord: an httpx client that sends each request once, and obeys no limit."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SEND = "/channels/1001/messages"
 SECONDS = 10.0
 
 
-def asking(fake: FakeDiscord, token: str | None = "test", address: str = "127.0.0.1") -> httpx.AsyncClient:
+def client_of(fake: FakeDiscord, token: str | None = "test", address: str = "127.0.0.1") -> httpx.AsyncClient:
     """A client that talks to the fake without a network."""
     transport = httpx.ASGITransport(app=fake, client=(address, 123))
     headers = {} if token is None else {"Authorization": f"Bot {token}"}
@@ -29,6 +29,6 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 def limits(response: httpx.Response) -> dict[str, str]:
-    """What a response says of limits, without the prefix."""
-    found = {n.removeprefix("x-ratelimit-"): v for n, v in response.headers.items() if n.startswith("x-ratelimit-")}
-    return found | ({"retry-after": after} if (after := response.headers.get("retry-after")) else {})
+    """The rate limit headers of a response, without the prefix."""
+    headers = {n.removeprefix("x-ratelimit-"): v for n, v in response.headers.items() if n.startswith("x-ratelimit-")}
+    return headers | ({"retry-after": after} if (after := response.headers.get("retry-after")) else {})

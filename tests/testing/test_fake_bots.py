@@ -1,4 +1,4 @@
-"""Real bot libraries log in to a FakeDiscord over REST, send messages, and wait as its limits say."""
+"""Real bot libraries log in to a FakeDiscord over REST, send messages, and wait as its limits require."""
 
 from __future__ import annotations
 

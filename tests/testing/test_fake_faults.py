@@ -1,4 +1,4 @@
-"""What can be done to a FakeDiscord at any time: stop it, break it, hold its answers, change its mind."""
+"""The faults of a FakeDiscord: stop it, break it, hold its answers, change its buckets."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from asgi_ratelimit.testing import FakeBucket, FakeDiscord, ManualClock
 from tests.real_clients.discord_api import served
-from tests.support.fake_discord import MESSAGES, SECONDS, SEND, asking, limits, until
+from tests.support.fake_discord import MESSAGES, SECONDS, SEND, client_of, limits, until
 
 pytestmark = pytest.mark.anyio
 
@@ -22,8 +22,8 @@ def fake(clock: ManualClock) -> FakeDiscord:
     return FakeDiscord({MESSAGES: "5/5s", CHANNEL: FakeBucket("3/3s", hash="other")}, clock=clock)
 
 
-async def test_it_stops_globally_for_as_long_as_it_is_told(fake: FakeDiscord, clock: ManualClock) -> None:
-    async with asking(fake) as client:
+async def test_it_stops_globally_for_the_ordered_time(fake: FakeDiscord, clock: ManualClock) -> None:
+    async with client_of(fake) as client:
         fake.stop(3.5)
         refusal = await client.post(SEND, json={})
         assert limits(refusal) == {"global": "true", "scope": "global", "retry-after": "4"}
@@ -39,7 +39,7 @@ async def test_it_stops_globally_for_as_long_as_it_is_told(fake: FakeDiscord, cl
 
 
 async def test_a_ban_is_cloudflares_word_and_not_the_apis(fake: FakeDiscord, clock: ManualClock) -> None:
-    async with asking(fake) as client:
+    async with client_of(fake) as client:
         fake.ban(30)
         ban = await client.post("/interactions/7/token/callback", json={})
         assert (ban.status_code, limits(ban)) == (429, {"retry-after": "30"})
@@ -55,7 +55,7 @@ async def test_a_ban_is_cloudflares_word_and_not_the_apis(fake: FakeDiscord, clo
 async def test_a_failure_loses_the_answer_and_afterwards_the_message_is_there(
     fake: FakeDiscord, when: Any, created: int
 ) -> None:
-    async with asking(fake) as client:
+    async with client_of(fake) as client:
         fake.fail(502, when=when)
         failed = await client.post(SEND, json={"content": "once", "nonce": "n", "enforce_nonce": True})
         assert (failed.status_code, fake.created, limits(failed)) == (502, created, {})
@@ -68,7 +68,7 @@ async def test_a_failure_loses_the_answer_and_afterwards_the_message_is_there(
 async def test_failures_are_as_many_as_ordered_of_the_route_that_was_named(fake: FakeDiscord) -> None:
     fake.fail(503, times=2, html=True, route=CHANNEL)
     fake.fail(403, route="DELETE /guilds/{guild_id}")
-    async with asking(fake) as client:
+    async with client_of(fake) as client:
         assert (await client.post(SEND, json={})).status_code == 200
         answers = [await client.get("/channels/1001") for _ in range(3)]
         assert [answer.status_code for answer in answers] == [503, 503, 200]
@@ -78,17 +78,17 @@ async def test_failures_are_as_many_as_ordered_of_the_route_that_was_named(fake:
         assert (await client.delete("/guilds/1")).status_code == 204
 
 
-async def test_what_a_limit_refuses_does_not_use_up_a_failure_that_comes_after(fake: FakeDiscord) -> None:
+async def test_a_request_that_a_limit_refuses_does_not_use_up_a_later_failure(fake: FakeDiscord) -> None:
     fake.refuse(MESSAGES, 1.0)
     fake.fail(500, when="after")
-    async with asking(fake) as client:
+    async with client_of(fake) as client:
         assert [(await client.post(SEND, json={})).status_code for _ in range(3)] == [429, 500, 200]
 
 
 @pytest.mark.parametrize(("when", "created"), [("before", 0), ("after", 1)])
 async def test_a_dropped_connection_raises_without_a_network(fake: FakeDiscord, when: Any, created: int) -> None:
     fake.drop(when=when)
-    async with asking(fake) as client:
+    async with client_of(fake) as client:
         with pytest.raises(ConnectionResetError):
             await client.post(SEND, json={})
         assert (fake.count(0), fake.created) == (1, created)
@@ -108,21 +108,21 @@ async def test_a_dropped_connection_is_a_reset_under_uvicorn(when: Any) -> None:
     assert fake.count(0) == 2
 
 
-async def test_an_ordered_refusal_comes_once_and_says_what_it_was_told_to(fake: FakeDiscord) -> None:
-    async with asking(fake) as client:
+async def test_an_ordered_refusal_comes_once_with_the_ordered_values(fake: FakeDiscord) -> None:
+    async with client_of(fake) as client:
         fake.refuse(MESSAGES, 7.2)
         assert (await client.get("/channels/1001")).status_code == 200
         refusal = await client.post(SEND, json={})
-        said = limits(refusal)
+        headers = limits(refusal)
         assert (refusal.status_code, refusal.json()["retry_after"]) == (429, 7.2)
-        assert (said["limit"], said["remaining"], said["reset-after"]) == ("5", "0", "7.200")
-        assert (said["retry-after"], said["scope"]) == ("8", "user")
+        assert (headers["limit"], headers["remaining"], headers["reset-after"]) == ("5", "0", "7.200")
+        assert (headers["retry-after"], headers["scope"]) == ("8", "user")
         after = limits(await client.post(SEND, json={}))
-        assert (after["remaining"], after["bucket"]) == ("4", said["bucket"])
+        assert (after["remaining"], after["bucket"]) == ("4", headers["bucket"])
 
 
 async def test_an_ordered_refusal_may_be_shared_or_global_or_name_another_bucket(fake: FakeDiscord) -> None:
-    async with asking(fake) as client:
+    async with client_of(fake) as client:
         fake.refuse(MESSAGES, 7.2, scope="shared")
         shared = await client.post(SEND, json={})
         assert shared.json()["message"] == "The resource is being rate limited."
@@ -143,14 +143,14 @@ async def test_an_ordered_refusal_may_be_shared_or_global_or_name_another_bucket
 async def test_answers_are_held_until_they_are_released_in_another_order(fake: FakeDiscord) -> None:
     finished: list[int] = []
 
-    async def ask(number: int) -> None:
+    async def post(number: int) -> None:
         await client.post(SEND, json={"content": str(number)})
         finished.append(number)
 
-    async with asking(fake) as client, asyncio.TaskGroup() as tasks:
+    async with client_of(fake) as client, asyncio.TaskGroup() as tasks:
         with fake.hold(order="reverse"):
             for number in range(4):
-                tasks.create_task(ask(number))
+                tasks.create_task(post(number))
                 await until(lambda: fake.held == len(fake.requests) == len(tasks._tasks))
             assert (fake.created, finished) == (4, [])
             fake.release(1, order="arrival")
@@ -160,33 +160,35 @@ async def test_answers_are_held_until_they_are_released_in_another_order(fake: F
 
 
 async def test_answers_can_be_held_without_a_block(fake: FakeDiscord) -> None:
-    async with asyncio.timeout(SECONDS), asking(fake) as client, asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(SECONDS), client_of(fake) as client, asyncio.TaskGroup() as tasks:
         fake.hold()
-        asked = tasks.create_task(client.post(SEND, json={}))
+        posting = tasks.create_task(client.post(SEND, json={}))
         await until(lambda: fake.held)
         fake.release()
-        assert (await asked).status_code == 200
+        assert (await posting).status_code == 200
         assert (await client.post(SEND, json={})).status_code == 200, "and are held no more"
 
 
-async def test_a_new_hash_keeps_what_is_used_unless_it_is_another_bucket(fake: FakeDiscord, clock: ManualClock) -> None:
-    async with asking(fake) as client:
+async def test_a_new_hash_keeps_the_used_calls_unless_it_is_another_bucket(
+    fake: FakeDiscord, clock: ManualClock
+) -> None:
+    async with client_of(fake) as client:
         await client.post(SEND, json={})
         fake.change_hash(MESSAGES, "new")
-        said = limits(await client.post(SEND, json={}))
-        assert (said["bucket"], said["remaining"]) == ("new", "3")
+        headers = limits(await client.post(SEND, json={}))
+        assert (headers["bucket"], headers["remaining"]) == ("new", "3")
         fake.change_hash(CHANNEL, "new")
-        said = limits(await client.get("/channels/1001"))
-        assert (said["bucket"], said["limit"], said["remaining"]) == ("new", "5", "2")
+        headers = limits(await client.get("/channels/1001"))
+        assert (headers["bucket"], headers["limit"], headers["remaining"]) == ("new", "5", "2")
         fake.change_hash(CHANNEL, "alone")
-        said = limits(await client.get("/channels/1001"))
-        assert (said["bucket"], said["limit"], said["remaining"]) == ("alone", "3", "2")
+        headers = limits(await client.get("/channels/1001"))
+        assert (headers["bucket"], headers["limit"], headers["remaining"]) == ("alone", "3", "2")
 
 
 async def test_a_message_with_a_nonce_is_not_created_twice_for_some_minutes(
     fake: FakeDiscord, clock: ManualClock
 ) -> None:
-    async with asking(fake, "a") as client, asking(fake, "b") as other:
+    async with client_of(fake, "a") as client, client_of(fake, "b") as other:
         body = {"content": "x", "nonce": "n", "enforce_nonce": True}
         ids = [(await asker.post(SEND, json=body)).json()["id"] for asker in (client, client, other)]
         assert ids[0] == ids[1] != ids[2]
@@ -200,7 +202,7 @@ async def test_a_message_with_a_nonce_is_not_created_twice_for_some_minutes(
 
 
 async def test_a_message_sent_with_a_file_is_read_too(fake: FakeDiscord) -> None:
-    async with asking(fake) as client:
+    async with client_of(fake) as client:
         files = {"files[0]": ("a.bin", b"\r\n--\x00\xff")}
         await client.post(SEND, data={"payload_json": '{"content": "with a file"}'}, files=files)
         await client.post(SEND, content=b"{not json")
@@ -208,7 +210,7 @@ async def test_a_message_sent_with_a_file_is_read_too(fake: FakeDiscord) -> None
 
 
 async def test_a_webhook_works_until_it_is_killed_or_deleted(fake: FakeDiscord) -> None:
-    async with asking(fake) as client:
+    async with client_of(fake) as client:
         made = (await client.post("/channels/1001/webhooks", json={"name": "x"})).json()
         path = f"/webhooks/{made['id']}/{made['token']}"
         assert fake.webhooks == {made["id"]: made["token"]}
@@ -242,7 +244,7 @@ async def test_every_route_answers_something_below_any_prefix(
     fake: FakeDiscord, path: str, status: int, prefix: str
 ) -> None:
     method, path = path.split()
-    async with asking(fake) as client:
+    async with client_of(fake) as client:
         answer = await client.request(method, prefix + path)
     assert (answer.status_code, bool(answer.content), fake.requests[0].path) == (status, status == 200, path)
 
