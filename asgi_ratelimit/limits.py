@@ -29,7 +29,6 @@ _EXACT = 2**53  # above it a double, the only number in Lua, cannot tell neighbo
 _COMMON = frozenset(("rate", "capacity", "name", "scope", "outage", "ticks", "interval", "depth"))
 _LATEST_US = 4_102_444_800_000_000  # the year 2100, in µs since the epoch
 
-
 # (remaining, µs until full, µs until allowed), rounded down, up, up. A NamedTuple takes four times as long to make.
 Measure = tuple[int, int, int]
 
@@ -82,9 +81,12 @@ class Limit:
 
     @property
     def identity(self) -> tuple[str | int | None, ...]:
-        """The values that make it this limit. A limit with another identity is another bucket."""
-        own = tuple(f"{name}={value!r}" for name, value in sorted(vars(self).items()) if name not in _COMMON)
-        return (type(self).__name__, self.rate.count, self.rate.period_us, self.capacity, self.name, self.scope, *own)
+        """The values that make it this limit, a subclass's own fields included. Another identity is another bucket."""
+        kind, rate = type(self), self.rate
+        common = (kind.__name__, rate.count, rate.period_us, self.capacity, self.name, self.scope)
+        if kind in _KINDS:  # it has no fields of its own, and it is read for each request with a limit function
+            return common
+        return *common, *(f"{name}={vars(self)[name]!r}" for name in sorted(vars(self).keys() - _COMMON))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Limit):
@@ -117,7 +119,7 @@ class Limit:
         extra = "".join(f", {option}={value!r}" for option, value in options if value not in (None, "user"))
         return f'{type(self).__name__}("{self}"{extra})'
 
-    # A new kind of limit defines these four
+    # A new kind of limit defines the first four of these, and may define the others
 
     def take(self, state: State, now_us: int, cost: int) -> State:
         """The state after `cost` was charged, or None if the cost is refused."""
@@ -134,8 +136,6 @@ class Limit:
     def is_full(self, state: State, now_us: int) -> bool:
         """Whether the state may be dropped."""
         raise NotImplementedError
-
-    # A new kind of limit may define these
 
     def delay_us(self, after: State, now_us: int, cost: int) -> int:
         """Microseconds, rounded up, that an admitted call has to wait; `after` is the state with its charge."""
@@ -179,7 +179,8 @@ class TokenBucket(Limit):
         if burst is not None and rate.burst is not None:
             raise ValueError(f'the burst is given twice: in "{rate}" and as burst={burst!r}')
         capacity = (rate.burst or rate.count) if burst is None else _at_least("burst", burst, 1, "100")
-        rate = Rate(rate.count, rate.period_us, None if capacity == rate.count else capacity)
+        burst = None if capacity == rate.count else capacity
+        rate = rate if rate.burst == burst else Rate(rate.count, rate.period_us, burst)
         Limit.__init__(self, rate, capacity, name=name, scope=scope, outage=outage)
         self._set_ticks()
 
@@ -255,9 +256,7 @@ class LeakyBucket(TokenBucket):
     ) -> None:
         rate = parse_rate(rate)
         if rate.burst is not None:
-            raise ValueError(
-                f'a LeakyBucket has no burst: write LeakyBucket("{rate.plain}", queue={rate.burst}) for a queue'
-            )
+            raise ValueError(f'a LeakyBucket has no burst: write LeakyBucket("{rate.plain}", queue={rate.burst})')
         capacity = _at_least("queue", queue, 0, "10") + 1
         Limit.__init__(self, rate, capacity, name=name, scope=scope, outage=outage)
         self._set_ticks()
@@ -375,6 +374,7 @@ class SlidingWindow(_Window):
         return unpack(f"<{len(calls) // 8}q", calls) or None, place + 1
 
 
+_KINDS = frozenset((TokenBucket, LeakyBucket, FixedWindow, SlidingWindow))
 LimitSpec = str | Limit | Iterable[str | Limit]  # one limit or several; a string is a TokenBucket
 
 

@@ -6,27 +6,10 @@ from typing import Any
 
 import pytest
 
-from asgi_ratelimit import Limit, Limiter, MemoryStore
+from asgi_ratelimit import Limiter, MemoryStore
 from asgi_ratelimit.redis import RedisStore
 from asgi_ratelimit.testing import ManualClock
-
-
-class Cooldown(Limit):
-    """One call of any cost, then none for a period. The state is the end of the pause."""
-
-    def take(self, state: int | None, now_us: int, cost: int) -> int | None:
-        return now_us + self.rate.period_us if state is None or self.is_full(state, now_us) else None
-
-    def give_back(self, state: int | None, now_us: int, cost: int, charged: int, charged_at: int) -> int | None:
-        return None if state == charged else state
-
-    def measure(self, state: int | None, now_us: int, cost: int) -> tuple[int, int, int]:
-        if state is None or self.is_full(state, now_us):
-            return self.capacity, 0, 0
-        return 0, state - now_us, state - now_us
-
-    def is_full(self, state: int, now_us: int) -> bool:
-        return state <= now_us
+from tests.typing.user_code.extensions import Cooldown
 
 
 @pytest.mark.anyio

@@ -52,17 +52,17 @@ class HttpxOptions(TypedDict, total=False):
 class DiscordClient(httpx.AsyncClient):
     """An httpx.AsyncClient for a bot: its paths are Discord's, its requests are paced, its token stays with Discord.
 
-    token           the bot's, or "Bearer ..." for a user's; it is sent to the origin of `base_url` only
-    base_url        where Discord is; requests to other origins go out as they are
-    store           where buckets are stored: a RedisStore for several processes; a MemoryStore by default
-    global_limit    requests of the token in any second
-    max_wait        seconds that a request may wait for limits; None: any time
-    max_retries     how often a request is sent again after a failure that is no 429
-    retry_unsafe    False: a POST or PATCH that may have arrived is not sent again
-    application_id  separates an interaction's follow-ups from ordinary webhooks
-    egress          the name of the address that requests come from
-    on_event        called with each DiscordEvent
-    httpx_options   those of httpx.AsyncClient: `transport` is the inner one; `limits` also bounds the calls in flight
+    token: the bot's, or "Bearer ..." for a user's; it is sent to the origin of `base_url` only
+    base_url: where Discord is; requests to other origins go out as they are
+    store: where buckets are stored: a RedisStore for several processes; a MemoryStore by default
+    global_limit: requests of the token in any second
+    max_wait: seconds that a request may wait for limits; None: any time
+    max_retries: how often a request is sent again after a failure that is no 429
+    retry_unsafe: False: a POST or PATCH that may have arrived is not sent again
+    application_id: separates an interaction's follow-ups from ordinary webhooks
+    egress: the name of the address that requests come from
+    on_event: called with each DiscordEvent
+    httpx_options: those of httpx.AsyncClient: `transport` is the inner one; `limits` also bounds the calls in flight
 
     DiscordTransport describes these options in full. Raises ValueError for one that cannot be used.
     """

@@ -27,24 +27,24 @@ _PORTS: Final = {"http": 80, "https": 443}
 class DiscordTransport(httpx.AsyncBaseTransport):
     """Sends requests to Discord when their limits allow, through an inner transport.
 
-    inner           the transport that sends; httpx's own by default
-    store           where buckets are stored: a RedisStore for several processes; a MemoryStore by default
-    global_limit    requests of one token in any second
-    max_wait        seconds that a request may wait for limits; None: any time
-    max_retries     how often a request is sent again, with back-off, after a 500, 502, 503, 504, 524 or a lost
-                    connection; 429s are waited out besides, unless it is 0
-    retry_unsafe    False: a POST or PATCH that may have arrived is not sent again
-    application_id  separates an interaction's follow-ups from ordinary webhooks
-    egress          the name of the address that requests come from: all processes with one name share its budget of
-                    invalid requests
-    max_in_flight   calls of one token without a response at a time, each over a connection of its own
-    on_event        called with each DiscordEvent
+    inner: the transport that sends; httpx's own by default
+    store: where buckets are stored: a RedisStore for several processes; a MemoryStore by default
+    global_limit: requests of one token in any second
+    max_wait: seconds that a request may wait for limits; None: any time
+    max_retries: how often a request is sent again, with back-off, after a 500, 502, 503, 504, 524 or a lost
+        connection; 429s are waited out besides, unless it is 0
+    retry_unsafe: False: a POST or PATCH that may have arrived is not sent again
+    application_id: separates an interaction's follow-ups from ordinary webhooks
+    egress: the name of the address that requests come from: all processes with one name share its budget of
+        invalid requests
+    max_in_flight: calls of one token without a response at a time, each over a connection of its own
+    on_event: called with each DiscordEvent
 
     A request's own `extensions`:
 
-    deadline        seconds from now, after which the request is of no use
-    priority        a whole number; higher ones go first
-    reason          for the audit log
+    deadline: seconds from now, after which the request is of no use
+    priority: a whole number; higher ones go first
+    reason: for the audit log
 
     Raises ValueError for an option that cannot be used.
     """

@@ -1,7 +1,7 @@
 """The FastAPI door: a dependency that limits the routes it stands on.
 
 dependency   RateLimit and rate_limit
-openapi      the 429 in the OpenAPI document
+openapi      the 429 in the OpenAPI document; responses: that 429
 route_names  the path template of the matched route
 """
 
