@@ -184,7 +184,7 @@ async def a_hidden_bucket_that_refills_one_by_one(fakes: Town, profile: str) -> 
 
 @scenario
 async def a_sub_limit_holds_only_its_kind_of_call(fakes: Town, profile: str) -> None:
-    fake = await fakes.open({RENAME: ["10/1s", fixed("2/6s", only_if="renames")]}, profile=profile)
+    fake = await fakes.open({RENAME: ["20/1s", fixed("2/6s", only_if="renames")]}, profile=profile)
     path = f"/channels/{CHANNEL}"
     async with new_client(fake) as discord, watched():
         renames = [discord.patch(path, json={"name": f"n{i}"}) for i in range(4)]
