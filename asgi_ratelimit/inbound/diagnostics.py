@@ -63,12 +63,14 @@ class Diagnostics:
                 "or the server's own option (uvicorn --proxy-headers --forwarded-allow-ips).",
             )
 
-    def warn_of_late_user(self) -> None:
-        self.warn(
-            "ARL107",
-            "it saw no user, so every key was an address. Add AuthenticationMiddleware after "
-            "RateLimitMiddleware: the last one added stands outside and runs first.",
-        )
+    def look_for_late_user(self) -> None:
+        """Warn if the key function awaits a user, who has come after it has run."""
+        if self.awaits_user:
+            self.warn(
+                "ARL107",
+                "it saw no user, so every key was an address. Add AuthenticationMiddleware after "
+                "RateLimitMiddleware: the last one added stands outside and runs first.",
+            )
 
     def warn_of_second_pass(self, limiter: Limiter) -> None:
         self.warn("ARL102", f"{limiter!r} has been passed twice; give one of the doors another name")

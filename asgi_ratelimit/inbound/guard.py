@@ -72,18 +72,15 @@ class RequestGuard:
         self.fixed = None if callable(limit) or limit is None else as_limits(limit)
         self.diagnostics = Diagnostics(warn_once, key)
         self._limit_function = limit if callable(limit) else None
-        self._key, self._key_of_scope = key, key_of_scope(key)
+        self._key, self.key_of_scope = key, key_of_scope(key)
         self._cost_function = cost if callable(cost) else None
         self._cost = 1 if callable(cost) else _static_cost(cost, self.fixed)
+        shapes = self.fixed is None or any(limit.shapes for limit in self.fixed)
+        self.may_wait = max_wait > 0 or shapes  # whether a request may be held here
         self._max_wait, self._store_timeout, self._longest_delay = max_wait, store_timeout, longest_delay
         self._holding = Holding()
         self._stagger = Stagger()
         self._would_refuse = self._next_tally_us = 0
-
-    @property
-    def may_wait(self) -> bool:
-        """Whether a request may be held here."""
-        return self._max_wait > 0 or self.fixed is None or any(limit.shapes for limit in self.fixed)
 
     async def check(
         self,
@@ -98,6 +95,7 @@ class RequestGuard:
     ) -> Decision | None:
         """Charge the buckets of a request, and note the decision in its state; None: nothing limits it.
 
+        A refusal gives back the charges of the limits that were asked before it: all of them are charged, or none.
         Waits for `max_wait` and for a delay. `conn` is the argument of the user's functions, an HTTPConnection
         unless the door has a better one. Raises StoreUnavailable during an outage that fails closed, and ClientGone
         if `gone` returns while the request is held.
@@ -106,7 +104,7 @@ class RequestGuard:
         if limiter is None:
             return None
         if key is KEY_FUNCTION:
-            key = self._key_of_scope(scope) if self._key_of_scope else self._key(conn or HTTPConnection(scope))
+            key = self.key_of_scope(scope) if self.key_of_scope else self._key(conn or HTTPConnection(scope))
         if type(key) is not str or not key:
             key = self.as_key(await key if isawaitable(key) else key)
         if self.diagnostics.proxy_trials:
@@ -127,6 +125,8 @@ class RequestGuard:
                 decision = await self._delayed(decision, limiter, gone)
         if not decision.allowed:
             decision = self._refused(decision, limiter, scope)
+            if self.enforce and state.decisions:
+                await state.undo()
         if not state.add(limiter, decision, enforced=self.enforce):
             self.diagnostics.warn_of_second_pass(limiter)
         return decision
