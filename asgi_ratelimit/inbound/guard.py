@@ -116,13 +116,13 @@ class RequestGuard:
                 return None
         if cost > limiter.capacity:
             cost = self._whole_capacity(limiter)
-        if self._max_wait and (not self._holding.is_full or limiter.has_line(key, per=per)):
+        if self._max_wait and (not self._holding.is_full(key) or limiter.has_line(key, per=per)):
             decision = await self._acquired(limiter, key, cost, per, gone)
         else:
             pending = limiter.decide(key, cost, per)
             decision = pending if isinstance(pending, Decision) else await self.in_time(pending)
             if decision.delay_us:
-                decision = await self._delayed(decision, limiter, gone)
+                decision = await self._delayed(decision, limiter, key, gone)
         if not decision.allowed:
             decision = self._refused(decision, limiter, scope)
             if self.enforce and state.decisions:
@@ -165,22 +165,22 @@ class RequestGuard:
             if not decision.delay_us and (decision.allowed or decision.retry_after > self._max_wait):
                 return decision
             await give_back(limiter, decision)
-        if self._holding.is_full:
+        if self._holding.is_full(key):
             return (await limiter.peek(key, cost, per=per)).as_refusal(cost)
         try:
-            return await self._holding.wait(limiter.acquire(key, cost, timeout=self._max_wait, per=per), gone)
+            return await self._holding.wait(key, limiter.acquire(key, cost, timeout=self._max_wait, per=per), gone)
         except RateLimited as refused:
             return refused.decision
 
-    async def _delayed(self, decision: Decision, limiter: Limiter, gone: Gone | None) -> Decision:
+    async def _delayed(self, decision: Decision, limiter: Limiter, key: str, gone: Gone | None) -> Decision:
         """The decision after its delay. A delay that is too long is a refusal."""
         excess = decision.delay - self._longest_delay
-        if excess > 0 or self._holding.is_full:
+        if excess > 0 or self._holding.is_full(key):
             await give_back(limiter, decision)
             wait_us = round(excess * 1e6) if excess > 0 else decision.delay_us
             return decision.as_refusal(decision.cost, wait_us)
         try:
-            await self._holding.wait(limiter.store.clock.sleep(decision.delay), gone)
+            await self._holding.wait(key, limiter.store.clock.sleep(decision.delay), gone)
         except BaseException:
             await give_back(limiter, decision)
             raise

@@ -69,4 +69,4 @@ if __name__ == "__main__":
         client = TestClient(TOOLS[sys.argv[1]](owned))
         client.get("/")
         refused = client.get("/")
-        print(json.dumps([refused.status_code, refused.text, dict(refused.headers)]))
+        sys.stdout.write(json.dumps([refused.status_code, refused.text, dict(refused.headers)]) + "\n")
