@@ -18,6 +18,7 @@ from asgi_ratelimit.decision import Decision
 from asgi_ratelimit.errors import RateLimited, StoreUnavailable
 from asgi_ratelimit.fastapi.responses import documented_429
 from asgi_ratelimit.fastapi.route_names import route_template
+from asgi_ratelimit.inbound.client_ip import by_ip
 from asgi_ratelimit.inbound.guard import KEY_FUNCTION, RequestGuard
 from asgi_ratelimit.inbound.headers import HeaderStyle, check_style
 from asgi_ratelimit.inbound.holding import ClientGone, Gone
@@ -78,7 +79,15 @@ class RateLimit:
         depends = key if isinstance(key, params.Depends) else None
         key_function = by_user_or_ip if isinstance(key, params.Depends) else key
         self._warn_once = WarnOnce()
-        self._guard = RequestGuard(limit, key_function, cost, self._warn_once, max_wait=max_wait, enforce=enforce)
+        self._guard = RequestGuard(
+            limit,
+            key_function,
+            cost,
+            self._warn_once,
+            max_wait=max_wait,
+            enforce=enforce,
+            visitors=by_ip.of if depends else None,
+        )
         self._per, self._name, self._own_store = tuple(per), name, store
         self._style = check_style(headers)
         self._limiters: OrderedDict[tuple[int, str], LimiterCache] = OrderedDict()

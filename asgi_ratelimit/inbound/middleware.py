@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-import re
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from inspect import isawaitable
+from typing import Any
 
-from starlette.requests import HTTPConnection
 from starlette.types import Message, Receive, Scope, Send
 
 from asgi_ratelimit.decision import Decision
@@ -24,8 +23,10 @@ from asgi_ratelimit.inbound.options import (
     KeyFunction,
     LimitedHandler,
     LimitSource,
+    connection,
 )
-from asgi_ratelimit.inbound.request_state import STATE, RequestState, app_path, give_back, merge_headers
+from asgi_ratelimit.inbound.path_patterns import PathPredicate, app_path, exempting, limiting
+from asgi_ratelimit.inbound.request_state import STATE, RequestState, give_back, merge_headers
 from asgi_ratelimit.inbound.responses import LimitedResponse, UnavailableResponse, can_only_close
 from asgi_ratelimit.inbound.websocket import LimitedSocket
 from asgi_ratelimit.limiter import Limiter
@@ -48,7 +49,9 @@ class RateLimitMiddleware:
     cost: a whole number, or a function of the connection; a cost of 0 is not counted
     store: a MemoryStore of its own by default; the app's routes use it too
     name: the name of its buckets, "app"
-    exempt: paths of the app in which `*` stands for any text, or a function of the connection
+    exempt: paths of the app that are not counted, or a function of the connection. `*` is one segment, `**` any number
+        of them, and a `*` at the end is all below it
+    only: the only paths that are counted, or a function; `exempt` makes exceptions from them
     refund: a function of the response's status; the charge is given back if it returns true
     enforce: False is shadow mode: requests are counted and reported, but never refused
     max_wait: seconds for which a request may be held instead of refused
@@ -70,6 +73,7 @@ class RateLimitMiddleware:
         store: Store | None = None,
         name: str = "app",
         exempt: ExemptSource = (),
+        only: ExemptSource | None = None,
         refund: Callable[[int], bool] | None = None,
         enforce: bool = True,
         max_wait: float = 0.0,
@@ -88,7 +92,9 @@ class RateLimitMiddleware:
         self._limiters.introduce(warn_once)
         self._diagnostics = self._guard.diagnostics
         self._may_wait = self._guard.may_wait
-        self._exempt = exempt if callable(exempt) else _path_pattern(exempt)
+        self._exempt = None if exempt in ((), []) else _selection(exempt, exempting)
+        self._only = None if only is None else _selection(only, limiting)
+        self._selects_paths = self._exempt is not None or self._only is not None
         self._refund, self._style, self._on_limited = refund, check_style(headers), on_limited
         self._messages = None if messages is None else as_limits(messages)
         self._has_started = False
@@ -106,7 +112,7 @@ class RateLimitMiddleware:
             await self.app(scope, receive, send)
             return
         state, receive, send = self._channels(scope, receive, send)
-        may_be_exempt = self._exempt is not None or scope.get("method") == "OPTIONS"
+        may_be_exempt = self._selects_paths or scope.get("method") == "OPTIONS"
         if self._guard.unlimited or (may_be_exempt and await self._is_exempt(scope)):
             await self.app(scope, receive, send)
             return
@@ -206,7 +212,7 @@ class RateLimitMiddleware:
     async def _refuse(self, decision: Decision, scope: Scope, receive: Receive, send: Send) -> None:
         response: object = None
         if self._on_limited is not None and not can_only_close(scope):
-            response = self._on_limited(HTTPConnection(scope), decision)
+            response = self._on_limited(connection(scope), decision)
             if isawaitable(response):
                 response = await response
             if not callable(response):
@@ -223,10 +229,9 @@ class RateLimitMiddleware:
     async def _is_exempt(self, scope: Scope) -> bool:
         if scope.get("method") == "OPTIONS" and _is_preflight(scope):
             return True
-        if callable(self._exempt):
-            exempt = self._exempt(HTTPConnection(scope))
-            return bool(await exempt if isawaitable(exempt) else exempt)
-        return self._exempt is not None and self._exempt.fullmatch(app_path(scope)) is not None
+        if self._only is not None and not await _is_in(self._only, scope):
+            return True
+        return self._exempt is not None and await _is_in(self._exempt, scope)
 
 
 def _is_preflight(scope: Scope) -> bool:
@@ -247,9 +252,18 @@ def _status(message: Message) -> int:
     return int(message["status"]) if message["type"] in _STARTS else 0
 
 
-def _path_pattern(paths: Iterable[str]) -> re.Pattern[str] | None:
-    paths = tuple(paths) if not isinstance(paths, str) else (paths,)
-    for path in paths:
-        if not isinstance(path, str) or not path.startswith(("/", "*")):
-            raise ValueError(f'an exempt path looks like "/health" or "/static/*", not {path!r}')
-    return re.compile("|".join(re.escape(path).replace(r"\*", ".*") for path in paths), re.DOTALL) if paths else None
+Selection = Callable[[Any], bool | Awaitable[bool]]
+
+
+def _selection(paths: ExemptSource, predicate: Callable[[Iterable[str]], PathPredicate]) -> Selection:
+    """The function of the scope that is true for these paths, or of the connection if it is the user's own."""
+    if callable(paths):
+        choose = paths
+        return lambda scope: choose(connection(scope))
+    is_listed = predicate(paths)
+    return lambda scope: is_listed(app_path(scope))
+
+
+async def _is_in(selection: Selection, scope: Scope) -> bool:
+    chosen = selection(scope)
+    return bool(await chosen if isawaitable(chosen) else chosen)
