@@ -31,7 +31,8 @@ def exempting(paths: Iterable[str]) -> PathPredicate:
     patterns = [_Pattern(path, "an exempt path") for path in _listed(paths)]
 
     def is_exempt(path: str) -> bool:
-        segments = path.split("/")[1:] if len(path) <= _LONGEST else []
+        # A router's `.*` does not match a newline, and the next route may get the request.
+        segments = path.split("/")[1:] if len(path) <= _LONGEST and "\n" not in path else []
         if not segments or "" in segments[:-1] or not set(segments).isdisjoint(_DOTS):
             return False
         return any(pattern.matches(segments) for pattern in patterns)
@@ -41,7 +42,7 @@ def exempting(paths: Iterable[str]) -> PathPredicate:
 
 def limiting(paths: Iterable[str]) -> PathPredicate:
     """The predicate for the only paths that are counted. Each path that some server reads as one of them is one."""
-    patterns = [_Pattern(path, "a limited path", any_case=True) for path in _listed(paths)]
+    patterns = [_Pattern(path, "a limited path", loose=True) for path in _listed(paths)]
     if not patterns:
         raise ValueError('only= names the paths that are limited, such as only=("/login",); without one nothing is')
 
@@ -58,13 +59,16 @@ class _Pattern:
 
     __slots__ = ("_runs",)
 
-    def __init__(self, path: object, kind: str, *, any_case: bool = False) -> None:
+    def __init__(self, path: object, kind: str, *, loose: bool = False) -> None:
+        segments = _segments_of(path, kind)
+        if loose and len(segments) > 1 and segments[-1] == "":
+            segments.pop()  # routers that redirect or ignore a slash at the end
         self._runs: list[list[str]] = [[]]
-        for segment in _segments_of(path, kind):
+        for segment in segments:
             if segment == _ANYTHING:
                 self._runs.append([])
             else:
-                self._runs[-1].append(segment.lower() if any_case else segment)
+                self._runs[-1].append(segment.lower() if loose else segment)
 
     def matches(self, segments: Sequence[str]) -> bool:
         """Whether the runs follow each other in these segments, the first at the start and the last at the end."""

@@ -80,7 +80,7 @@ def _are_equal(address: str, used: str | None) -> bool:
 
 
 def _advice(header: str) -> str:
-    name = "-".join(part.upper() if part == "ip" else part.capitalize() for part in header.split("-"))
+    name = "-".join(part.upper() if part in ("cf", "ip") else part.capitalize() for part in header.split("-"))
     remedy = f'ClientIP(trusted_proxies=[...], header="{header}")'
     if header == "x-forwarded-for":
         remedy = (

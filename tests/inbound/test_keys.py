@@ -107,7 +107,7 @@ class Titled(BaseUser):
         ("", None),
         (True, None),
     ],
-    ids=repr,
+    ids=lambda value: type(value).__name__,
 )
 def test_a_user_of_any_kind_is_known_by_what_it_has(user: object, key: str | None) -> None:
     assert by_user(as_user(user)) == key

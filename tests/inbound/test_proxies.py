@@ -1,0 +1,265 @@
+"""Wrong addresses are noticed: of a proxy that is not trusted, or invented by a client that the server believes."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPConnection as Client
+from typing import Any
+
+import pytest
+import uvicorn
+from starlette.middleware.base import BaseHTTPMiddleware
+
+from asgi_ratelimit import ClientIP, MemoryStore, RateLimitMiddleware, RateLimitWarning, by_header, by_ip, by_user_or_ip
+from asgi_ratelimit.inbound.forwarded import SINGLE_HEADERS
+from asgi_ratelimit.inbound.proxies import ProxyWatch
+from tests.inbound.conftest import Said
+from tests.support.asgi import ask, hello, http, statuses
+from tests.support.servers.server import free_port, wait_until
+
+pytestmark = pytest.mark.anyio
+
+PROXIED = [("x-forwarded-for", "198.51.100.1")]
+INVENTED = [("x-forwarded-for", "1.1.1.1, 198.51.100.1")]
+
+
+def door(store: MemoryStore, **options: Any) -> RateLimitMiddleware:
+    return RateLimitMiddleware(options.pop("app", hello), **{"limit": "1/60s", "store": store, **options})
+
+
+# ARL104: a proxy that is not trusted
+
+
+async def test_a_proxy_whose_word_is_taken_is_not_forgotten(store: MemoryStore, said: Said) -> None:
+    await ask(door(store, key=ClientIP(trusted_proxies=["203.0.113.0/24"])), headers=PROXIED)
+    await ask(door(store, key=by_header("x-key")), headers=[*PROXIED, ("x-key", "a")])
+    assert said() == []
+
+
+async def test_a_server_that_has_read_the_header_itself_is_no_forgotten_proxy(store: MemoryStore, said: Said) -> None:
+    await ask(door(store), headers=PROXIED, client=("198.51.100.1", 0))
+    assert said() == []
+
+
+@pytest.mark.parametrize("key", [by_ip, by_user_or_ip, ClientIP(ipv6_prefix=56)], ids=["ip", "user", "56"])
+async def test_a_forgotten_proxy_is_noticed_by_whatever_reads_the_address(
+    store: MemoryStore, said: Said, key: Any
+) -> None:
+    await ask(door(store, key=key))
+    await ask(door(store, key=key), headers=PROXIED)
+    assert said() == ["ARL104"]
+
+
+@pytest.mark.parametrize("header", [*SINGLE_HEADERS, "forwarded"])
+async def test_a_forgotten_proxy_is_noticed_by_the_usual_headers(store: MemoryStore, said: Said, header: str) -> None:
+    value = "for=198.51.100.1" if header == "forwarded" else "198.51.100.1"
+    await ask(door(store), headers=[(header, value)])
+    assert said() == ["ARL104"]
+
+
+async def test_the_advice_for_a_forgotten_proxy_can_be_copied(store: MemoryStore) -> None:
+    with pytest.warns(RateLimitWarning, match=r'CF-Connecting-IP is not read.*, header="cf-connecting-ip"\)'):
+        await ask(door(store), headers=[("cf-connecting-ip", "198.51.100.1")])
+
+
+async def test_a_trusted_proxy_with_another_header_is_noticed(store: MemoryStore, said: Said) -> None:
+    key = ClientIP(trusted_proxies=["203.0.113.0/24"])
+    await ask(door(store, key=key), headers=[("x-real-ip", "198.51.100.1")])
+    assert said() == ["ARL104"]
+
+
+async def test_a_server_that_stops_at_the_proxy_of_a_network_is_noticed(store: MemoryStore, said: Said) -> None:
+    """nginx has added the address of a content network, and uvicorn believes nginx only."""
+    chain = [("x-forwarded-for", "198.51.100.1, 192.0.2.5"), ("cf-connecting-ip", "198.51.100.1")]
+    await ask(door(store), headers=chain, client=("192.0.2.5", 0))
+    assert said() == ["ARL104"]
+
+
+@pytest.mark.parametrize(
+    ("options", "headers"),
+    [
+        ({"trusted_proxies": ["203.0.113.0/24"], "header": "x-real-ip"}, [("x-real-ip", "198.51.100.1")]),
+        ({"trusted_proxies": ["203.0.113.0/24"]}, [*PROXIED, ("x-real-ip", "192.0.2.1")]),
+        ({"trusted_proxies": ["10.0.0.0/8"]}, [*PROXIED, ("x-real-ip", "198.51.100.1")]),
+        ({"hops": 1}, PROXIED),
+        ({"hops": 1, "header": "forwarded"}, [("forwarded", "for=198.51.100.1")]),
+        ({}, [("x-real-ip", "203.0.113.7")]),
+        ({}, [("x-real-ip", "garbage")]),
+    ],
+    ids=str,
+)
+async def test_a_header_that_is_read_or_means_nothing_is_no_misconfiguration(
+    store: MemoryStore, said: Said, options: Any, headers: Any
+) -> None:
+    await ask(door(store, key=ClientIP(**options)), headers=headers)
+    assert said() == []
+
+
+# ARL112: a server that believes everyone
+
+
+@pytest.mark.parametrize("key", [by_ip, by_user_or_ip, ClientIP(trusted_proxies=["10.0.0.0/8"])])
+@pytest.mark.parametrize(
+    ("chain", "client"),
+    [
+        ("1.1.1.1, 198.51.100.1", ("1.1.1.1", 0)),
+        ("1.1.1.1:99, 198.51.100.1", ("1.1.1.1", 99)),
+        ("[2001:db8::1]:99, 198.51.100.1", ("2001:db8::1", 99)),
+        ("user:ada, 198.51.100.1", ["user:ada", 0]),
+    ],
+)
+async def test_an_address_of_the_clients_choice_is_noticed(
+    store: MemoryStore, said: Said, key: Any, chain: str, client: Any
+) -> None:
+    await ask(door(store, key=key), headers=[("x-forwarded-for", chain)], client=client)
+    assert said() == ["ARL112"]
+
+
+@pytest.mark.parametrize(
+    ("key", "chain", "client"),
+    [
+        (by_ip, "1.1.1.1, 198.51.100.1", ("198.51.100.1", 0)),
+        (by_ip, "198.51.100.1", ("198.51.100.1", 0)),
+        (by_ip, "198.51.100.1, 1.1.1.1", ("198.51.100.1", 4711)),
+        (ClientIP(hops=1), "1.1.1.1, 198.51.100.1", ("1.1.1.1", 0)),
+        (ClientIP(trusted_proxies=["10.0.0.0/8"]), "198.51.100.1, 10.0.0.5", ("198.51.100.1", 0)),
+        (by_header("x-key"), "1.1.1.1, 198.51.100.1", ("1.1.1.1", 0)),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:ARL103")
+async def test_an_address_that_a_proxy_has_written_is_no_misconfiguration(
+    store: MemoryStore, said: Said, key: Any, chain: str, client: Any
+) -> None:
+    await ask(door(store, key=key), headers=[("x-forwarded-for", chain), ("x-key", "a")], client=client)
+    assert said() == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "expected"),
+    [
+        ("uvicorn app --forwarded-allow-ips 10.0.0.0/8", {}, []),
+        ("uvicorn app --forwarded-allow-ips=*", {}, ["ARL112"]),
+        ("uvicorn app", {"FORWARDED_ALLOW_IPS": "10.0.0.1"}, []),
+        ("uvicorn app", {"FORWARDED_ALLOW_IPS": "*"}, ["ARL112"]),
+        ("gunicorn app", {"GUNICORN_CMD_ARGS": "--forwarded-allow-ips='*' -w 2"}, ["ARL112"]),
+        ("gunicorn app --forwarded-allow-ips", {}, ["ARL112"]),
+    ],
+)
+async def test_the_options_of_the_server_decide_where_the_address_could_be_right(
+    store: MemoryStore,
+    said: Said,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: str,
+    variables: dict[str, str],
+    expected: list[str],
+) -> None:
+    monkeypatch.setattr(sys, "argv", arguments.split())
+    for name in ("FORWARDED_ALLOW_IPS", "GUNICORN_CMD_ARGS"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    await ask(door(store), headers=INVENTED, client=("1.1.1.1", 0))
+    assert said() == expected
+
+
+async def test_an_invented_address_is_noticed_late_too(store: MemoryStore, said: Said) -> None:
+    app = door(store, limit="1000/s")
+    await statuses(app, 300, headers=PROXIED, client=("198.51.100.1", 0))
+    assert said() == []
+    await ask(app, headers=INVENTED, client=("1.1.1.1", 0))
+    assert said() == ["ARL112"]
+
+
+@pytest.mark.parametrize(("client", "looks"), [(("203.0.113.7", 4711), 100), (("203.0.113.7", 0), 10_000)])
+def test_the_look_at_addresses_ends(client: Any, looks: int) -> None:
+    watch = ProxyWatch(lambda code, text: None, by_ip)
+    for _ in range(looks):
+        assert watch.trials > 0
+        watch.look_at(http(client=client))
+    assert watch.trials == 0
+    assert ProxyWatch(lambda code, text: None, by_header("x-key")).trials == 0
+
+
+# With uvicorn itself
+
+
+@contextmanager
+def served(app: Any, monkeypatch: pytest.MonkeyPatch, allowed: str | None, variable: str | None) -> Iterator[int]:
+    """The port on which uvicorn serves the app, with that option or environment variable."""
+    if variable is not None:
+        monkeypatch.setenv("FORWARDED_ALLOW_IPS", variable)
+    port = free_port()
+    config = uvicorn.Config(app, "127.0.0.1", port, forwarded_allow_ips=allowed, log_level="critical", ws="none")
+    server = uvicorn.Server(config)
+    monkeypatch.delenv("FORWARDED_ALLOW_IPS", raising=False)  # uvicorn has read it
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        wait_until(lambda: server.started or not thread.is_alive(), "uvicorn has started")
+        yield port
+    finally:
+        server.should_exit = True
+        thread.join(10)
+
+
+def answers(port: int, chains: list[str]) -> list[int]:
+    client = Client("127.0.0.1", port, timeout=10)
+    found = []
+    for chain in chains:
+        client.request("GET", "/", headers={"X-Forwarded-For": chain})
+        response = client.getresponse()
+        response.read()
+        found.append(response.status)
+    client.close()
+    return found
+
+
+EVERYONE = pytest.mark.parametrize(("allowed", "variable"), [("*", None), (None, "*")], ids=["option", "variable"])
+FORTY = [f"198.51.100.{number}, 203.0.113.7" for number in range(40)]
+
+
+@EVERYONE
+def test_uvicorn_that_believes_everyone_is_noticed(
+    store: MemoryStore, said: Said, monkeypatch: pytest.MonkeyPatch, allowed: str | None, variable: str | None
+) -> None:
+    with served(door(store, limit="10/hour"), monkeypatch, allowed, variable) as port:
+        assert answers(port, FORTY) == [200] * 40
+    assert said() == ["ARL112"]
+
+
+@EVERYONE
+@pytest.mark.parametrize("options", [{"hops": 1}, {"trusted_proxies": ["127.0.0.0/8"]}], ids=str)
+@pytest.mark.filterwarnings("ignore:ARL112")
+def test_invented_hops_do_not_pass_a_limit_behind_uvicorn_that_believes_everyone(
+    store: MemoryStore, monkeypatch: pytest.MonkeyPatch, allowed: str | None, variable: str | None, options: Any
+) -> None:
+    app = door(store, limit="10/hour", key=ClientIP(**options))
+    with served(app, monkeypatch, allowed, variable) as port:
+        assert answers(port, FORTY) == [200] * 10 + [429] * 30
+
+
+async def _pass_on(request: Any, call_next: Any) -> Any:
+    return await call_next(request)
+
+
+@pytest.mark.parametrize("is_hidden", [False, True], ids=["seen", "hidden"])
+def test_uvicorn_that_believes_two_proxies_is_no_misconfiguration(
+    store: MemoryStore, said: Said, monkeypatch: pytest.MonkeyPatch, is_hidden: bool
+) -> None:
+    app: Any = door(store, key=ClientIP(trusted_proxies=["127.0.0.0/8", "10.0.0.0/8"]))
+    if is_hidden:  # another task runs the app, so that the server's middleware cannot be seen from it
+        app = BaseHTTPMiddleware(app, dispatch=_pass_on)
+    with served(app, monkeypatch, "127.0.0.1,10.0.0.5", None) as port:
+        assert answers(port, ["203.0.113.7, 10.0.0.5"]) == [200]
+    assert said() == []
+
+
+def test_uvicorn_that_believes_its_own_proxies_is_no_misconfiguration(
+    store: MemoryStore, said: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with served(door(store, limit="10/hour"), monkeypatch, "127.0.0.1,10.0.0.5", None) as port:
+        assert answers(port, ["203.0.113.7, 10.0.0.5", *FORTY]) == [200] * 10 + [429] * 31
+    assert said() == []
