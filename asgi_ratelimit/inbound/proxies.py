@@ -84,8 +84,8 @@ def _advice(header: str) -> str:
     remedy = f'ClientIP(trusted_proxies=[...], header="{header}")'
     if header == "x-forwarded-for":
         remedy = (
-            "ClientIP(trusted_proxies=[...]), or the server's own option (uvicorn --proxy-headers "
-            "--forwarded-allow-ips)"
+            "ClientIP(trusted_proxies=[...]), or the server's own option with the proxy's address, never with * "
+            "(uvicorn --proxy-headers --forwarded-allow-ips=10.0.0.1)"
         )
     return f"{name} is not read. If that is your own proxy, all of its users share one bucket: use {remedy}."
 
