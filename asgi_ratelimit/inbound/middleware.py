@@ -229,9 +229,14 @@ class RateLimitMiddleware:
     async def _is_exempt(self, scope: Scope) -> bool:
         if scope.get("method") == "OPTIONS" and _is_preflight(scope):
             return True
-        if self._only is not None and not await _is_in(self._only, scope):
-            return True
-        return self._exempt is not None and await _is_in(self._exempt, scope)
+        if self._only is not None:
+            chosen = self._only(scope)
+            if not (chosen if isinstance(chosen, bool) else await _truth(chosen)):
+                return True
+        if self._exempt is None:
+            return False
+        chosen = self._exempt(scope)
+        return chosen if isinstance(chosen, bool) else await _truth(chosen)
 
 
 def _is_preflight(scope: Scope) -> bool:
@@ -264,6 +269,5 @@ def _selection(paths: ExemptSource, predicate: Callable[[Iterable[str]], PathPre
     return lambda scope: is_listed(app_path(scope))
 
 
-async def _is_in(selection: Selection, scope: Scope) -> bool:
-    chosen = selection(scope)
-    return bool(await chosen if isawaitable(chosen) else chosen)
+async def _truth(value: Any) -> bool:
+    return bool(await value if isawaitable(value) else value)

@@ -22,17 +22,22 @@ _DOTS = (".", "..")
 
 def app_path(scope: Scope, root_path: str | None = None) -> str:
     """The path as the app's routes see it, without the prefix of a server or a mount (`root_path`: another prefix)."""
-    prefix = scope.get("root_path") if root_path is None else root_path
-    return get_route_path({"path": str(scope.get("path", "")), "root_path": prefix or ""})
+    path, prefix = str(scope.get("path", "")), scope.get("root_path") if root_path is None else root_path
+    return get_route_path({"path": path, "root_path": prefix}) if prefix else path
 
 
 def exempting(paths: Iterable[str]) -> PathPredicate:
     """The predicate for paths that are not counted. A path that some server reads as another one is not among them."""
     patterns = [_Pattern(path, "an exempt path") for path in _listed(paths)]
+    exact, starts = _shortcuts(patterns)
 
     def is_exempt(path: str) -> bool:
+        if path in exact:
+            return True
         # A router's `.*` does not match a newline, and the next route may get the request.
-        segments = path.split("/")[1:] if len(path) <= _LONGEST and "\n" not in path else []
+        if not path.startswith(starts) or len(path) > _LONGEST or "\n" in path:
+            return False
+        segments = path.split("/")[1:]
         if not segments or "" in segments[:-1] or not set(segments).isdisjoint(_DOTS):
             return False
         return any(pattern.matches(segments) for pattern in patterns)
@@ -45,30 +50,38 @@ def limiting(paths: Iterable[str]) -> PathPredicate:
     patterns = [_Pattern(path, "a limited path", loose=True) for path in _listed(paths)]
     if not patterns:
         raise ValueError('only= names the paths that are limited, such as only=("/login",); without one nothing is')
+    exact, starts = _shortcuts(patterns)
 
     def is_limited(path: str) -> bool:
-        if len(path) > _LONGEST:
+        path = path.lower()
+        if path in exact or len(path) > _LONGEST:
             return True
-        return any(pattern.matches(segments) for segments in _readings(path) for pattern in patterns)
+        if path.startswith(starts) or "//" in path or "/." in path or not path or path[-1] in "/\n":
+            return any(pattern.matches(segments) for segments in _readings(path) for pattern in patterns)
+        return False
 
     return is_limited
 
 
 class _Pattern:
-    """The segments of a pattern, in runs between which there may be any others."""
+    """The segments of a pattern, in runs between which there may be any others. `start`: its text without a star."""
 
-    __slots__ = ("_runs",)
+    __slots__ = ("_runs", "is_exact", "start")
 
     def __init__(self, path: object, kind: str, *, loose: bool = False) -> None:
         segments = _segments_of(path, kind)
-        if loose and len(segments) > 1 and segments[-1] == "":
-            segments.pop()  # routers that redirect or ignore a slash at the end
+        if loose:
+            segments = [segment.lower() for segment in segments]
+            if len(segments) > 1 and segments[-1] == "":
+                segments.pop()  # routers redirect from a slash at the end, or ignore it
+        self.start, star, _ = f"/{'/'.join(segments)}".partition("*")
+        self.is_exact = not star
         self._runs: list[list[str]] = [[]]
         for segment in segments:
             if segment == _ANYTHING:
                 self._runs.append([])
             else:
-                self._runs[-1].append(segment.lower() if loose else segment)
+                self._runs[-1].append(segment)
 
     def matches(self, segments: Sequence[str]) -> bool:
         """Whether the runs follow each other in these segments, the first at the start and the last at the end."""
@@ -135,12 +148,18 @@ def _is_like(pattern: str, segment: str) -> bool:
     return True
 
 
+def _shortcuts(patterns: Iterable[_Pattern]) -> tuple[frozenset[str], tuple[str, ...]]:
+    """The paths without a star, and the texts with which the others begin."""
+    exact = frozenset(pattern.start for pattern in patterns if pattern.is_exact)
+    return exact, tuple(pattern.start for pattern in patterns if not pattern.is_exact)
+
+
 def _readings(path: str) -> Iterator[list[str]]:
-    """The segments of a path: as they are, without empty ones, and without dots, always in lower case.
+    """The segments of a path: as they are, without empty ones, and without dots.
 
     A newline at its end is no part of it: `$` in the expressions of routers matches before one.
     """
-    segments = path.lower().removesuffix("\n").split("/")[1:] or [""]
+    segments = path.removesuffix("\n").split("/")[1:] or [""]
     yield segments
     if "" in segments or not set(segments).isdisjoint(_DOTS):
         full = [segment for segment in segments if segment]
