@@ -45,12 +45,16 @@ def user_of(user: Any) -> Any:
         return None if isinstance(user, bool) else user
     for name in _NAMES:
         value = user.get(name) if isinstance(user, Mapping) else _attribute(user, name)
-        # An authenticated user may have an identity of any type. Other objects may have an `id` that is none.
-        if isinstance(value, _PLAIN) and not isinstance(value, bool):
-            return value
-        if name == "identity" and value is not None and isinstance(user, BaseUser):
+        if _is_identity(value):
             return value
     return _attribute(user, "display_name") if isinstance(user, BaseUser) else None
+
+
+def _is_identity(value: object) -> bool:
+    """Whether a value has one text: a number, or a type that says what its text is, as the ids of databases do."""
+    if value is None or isinstance(value, bool):
+        return False
+    return isinstance(value, _PLAIN) or type(value).__str__ is not object.__str__
 
 
 def _attribute(user: object, name: str) -> Any:

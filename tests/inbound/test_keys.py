@@ -82,9 +82,28 @@ class Titled(BaseUser):
         self.id = number
 
 
+class ObjectId:
+    """The id of a database that has a type of its own."""
+
+    def __str__(self) -> str:
+        return "65f0c0ffee"
+
+
+class WithMethod:
+    """An object with a function where others have a value. Its text is another one for each object."""
+
+    def identity(self) -> str:
+        return "ada"
+
+
 @pytest.mark.parametrize(
     ("user", "key"),
     [
+        (Account(ObjectId()), "user:65f0c0ffee"),
+        (SimpleNamespace(identity=ObjectId(), is_authenticated=True), "user:65f0c0ffee"),
+        (WithMethod(), None),
+        (Account(1.5), None),
+        (Account(["7"]), None),
         (Account("7"), "user:7"),
         (Account(7), "user:7"),
         (Account(0), "user:0"),

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.client import HTTPConnection as Client
 from typing import Any
 
 import pytest
-import uvicorn
+from starlette.authentication import SimpleUser
 from starlette.middleware.base import BaseHTTPMiddleware
 
 from asgi_ratelimit import ClientIP, MemoryStore, RateLimitMiddleware, RateLimitWarning, by_header, by_ip, by_user_or_ip
@@ -18,7 +14,7 @@ from asgi_ratelimit.inbound.forwarded import SINGLE_HEADERS
 from asgi_ratelimit.inbound.proxies import ProxyWatch
 from tests.inbound.conftest import Said
 from tests.support.asgi import ask, hello, http, statuses
-from tests.support.servers.server import free_port, wait_until
+from tests.support.local_server import get_all, served
 
 pytestmark = pytest.mark.anyio
 
@@ -186,35 +182,15 @@ def test_the_look_at_addresses_ends(client: Any, looks: int) -> None:
 # With uvicorn itself
 
 
-@contextmanager
-def served(app: Any, monkeypatch: pytest.MonkeyPatch, allowed: str | None, variable: str | None) -> Iterator[int]:
-    """The port on which uvicorn serves the app, with that option or environment variable."""
+def answers(
+    app: Any, chains: list[str], monkeypatch: pytest.MonkeyPatch, allowed: str | None, variable: str | None = None
+) -> list[int]:
+    """The statuses of requests with these chains, with that option of uvicorn or with its environment variable."""
     if variable is not None:
         monkeypatch.setenv("FORWARDED_ALLOW_IPS", variable)
-    port = free_port()
-    config = uvicorn.Config(app, "127.0.0.1", port, forwarded_allow_ips=allowed, log_level="critical", ws="none")
-    server = uvicorn.Server(config)
-    monkeypatch.delenv("FORWARDED_ALLOW_IPS", raising=False)  # uvicorn has read it
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        wait_until(lambda: server.started or not thread.is_alive(), "uvicorn has started")
-        yield port
-    finally:
-        server.should_exit = True
-        thread.join(10)
-
-
-def answers(port: int, chains: list[str]) -> list[int]:
-    client = Client("127.0.0.1", port, timeout=10)
-    found = []
-    for chain in chains:
-        client.request("GET", "/", headers={"X-Forwarded-For": chain})
-        response = client.getresponse()
-        response.read()
-        found.append(response.status)
-    client.close()
-    return found
+    with served(app, forwarded_allow_ips=allowed) as port:
+        monkeypatch.delenv("FORWARDED_ALLOW_IPS", raising=False)  # uvicorn has read it
+        return get_all(port, [("/", {"X-Forwarded-For": chain}) for chain in chains])
 
 
 EVERYONE = pytest.mark.parametrize(("allowed", "variable"), [("*", None), (None, "*")], ids=["option", "variable"])
@@ -225,8 +201,7 @@ FORTY = [f"198.51.100.{number}, 203.0.113.7" for number in range(40)]
 def test_uvicorn_that_believes_everyone_is_noticed(
     store: MemoryStore, said: Said, monkeypatch: pytest.MonkeyPatch, allowed: str | None, variable: str | None
 ) -> None:
-    with served(door(store, limit="10/hour"), monkeypatch, allowed, variable) as port:
-        assert answers(port, FORTY) == [200] * 40
+    assert answers(door(store, limit="10/hour"), FORTY, monkeypatch, allowed, variable) == [200] * 40
     assert said() == ["ARL112"]
 
 
@@ -237,8 +212,7 @@ def test_invented_hops_do_not_pass_a_limit_behind_uvicorn_that_believes_everyone
     store: MemoryStore, monkeypatch: pytest.MonkeyPatch, allowed: str | None, variable: str | None, options: Any
 ) -> None:
     app = door(store, limit="10/hour", key=ClientIP(**options))
-    with served(app, monkeypatch, allowed, variable) as port:
-        assert answers(port, FORTY) == [200] * 10 + [429] * 30
+    assert answers(app, FORTY, monkeypatch, allowed, variable) == [200] * 10 + [429] * 30
 
 
 async def _pass_on(request: Any, call_next: Any) -> Any:
@@ -252,14 +226,30 @@ def test_uvicorn_that_believes_two_proxies_is_no_misconfiguration(
     app: Any = door(store, key=ClientIP(trusted_proxies=["127.0.0.0/8", "10.0.0.0/8"]))
     if is_hidden:  # another task runs the app, so that the server's middleware cannot be seen from it
         app = BaseHTTPMiddleware(app, dispatch=_pass_on)
-    with served(app, monkeypatch, "127.0.0.1,10.0.0.5", None) as port:
-        assert answers(port, ["203.0.113.7, 10.0.0.5"]) == [200]
+    assert answers(app, ["203.0.113.7, 10.0.0.5"], monkeypatch, "127.0.0.1,10.0.0.5") == [200]
     assert said() == []
 
 
 def test_uvicorn_that_believes_its_own_proxies_is_no_misconfiguration(
     store: MemoryStore, said: Said, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with served(door(store, limit="10/hour"), monkeypatch, "127.0.0.1,10.0.0.5", None) as port:
-        assert answers(port, ["203.0.113.7, 10.0.0.5", *FORTY]) == [200] * 10 + [429] * 31
+    chains = ["203.0.113.7, 10.0.0.5", *FORTY]
+    assert answers(door(store, limit="10/hour"), chains, monkeypatch, "127.0.0.1,10.0.0.5") == [200] * 10 + [429] * 31
     assert said() == []
+
+
+@EVERYONE
+@pytest.mark.filterwarnings("ignore:ARL")
+def test_no_visitor_uses_up_the_bucket_of_a_user_through_uvicorn_that_believes_everyone(
+    store: MemoryStore, monkeypatch: pytest.MonkeyPatch, allowed: str | None, variable: str | None
+) -> None:
+    limited = door(store, limit="1/hour")
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http" and any(name == b"x-user" for name, _ in scope["headers"]):
+            scope["user"] = SimpleUser("ada")
+        await limited(scope, receive, send)
+
+    assert answers(app, ["user:ada"] * 2, monkeypatch, allowed, variable) == [200, 429]
+    with served(app) as port:
+        assert get_all(port, [("/", {"x-user": "ada"})] * 2) == [200, 429]
