@@ -340,56 +340,6 @@ def test_a_peer_with_a_port_is_no_text_of_the_client() -> None:
     assert behind_a_proxy(conn) == "203.0.113.7"
 
 
-# Headers with one address
-
-
-by_cdn = ClientIP(trusted_proxies=["10.0.0.0/8"], header="CF-Connecting-IP")
-
-
-def reported(*values: str, by: object = PROXY) -> HTTPConnection:
-    return peer(by, headers=[("cf-connecting-ip", value) for value in values])
-
-
-@pytest.mark.parametrize(
-    ("value", "key"),
-    [
-        ("203.0.113.7", "203.0.113.7"),
-        (" 203.0.113.7:443 ", "203.0.113.7"),
-        ("::ffff:203.0.113.7", "203.0.113.7"),
-        ("2001:DB8::1", "2001:db8::/64"),
-        ("[2001:db8::1]:443", "2001:db8::/64"),
-    ],
-)
-def test_a_header_with_one_address_names_the_client(value: str, key: str) -> None:
-    assert by_cdn(reported(value)) == key
-    assert ClientIP(hops=1, header="cf-connecting-ip")(reported(value, by="203.0.113.9")) == key
-
-
-def test_a_header_with_one_address_is_believed_from_a_trusted_peer_only() -> None:
-    assert by_cdn(reported("1.1.1.1", by="203.0.113.7")) == "203.0.113.7"
-    assert by_cdn(forwarded("1.1.1.1")) == PROXY
-
-
-@pytest.mark.parametrize(
-    "values", [("1.1.1.1, 2.2.2.2",), ("1.1.1.1", "2.2.2.2"), ("unknown",), ("",), ("user:ada",), ("9" * 100_000,)]
-)
-def test_a_header_without_one_address_names_nobody(values: tuple[str, ...]) -> None:
-    assert by_cdn(reported(*values)) == PROXY
-
-
-def test_a_header_that_would_never_be_read_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"trusted_proxies=\[\.\.\.\] or hops=1"):
-        ClientIP(header="x-real-ip")
-    with pytest.raises(ValueError, match="hops must be 1"):
-        ClientIP(hops=2, header="x-real-ip")
-
-
-@pytest.mark.parametrize("header", ["", "x real ip", "x-real-ip:", "clé", None, 7], ids=repr)
-def test_a_header_that_has_no_name_is_refused_with_a_right_one(header: Any) -> None:
-    with pytest.raises(ValueError, match="cf-connecting-ip"):
-        ClientIP(hops=1, header=header)
-
-
 # Networks of clients
 
 
