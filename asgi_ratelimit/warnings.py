@@ -15,7 +15,7 @@ CODES = {
     "ARL101": "two doors share a name but not their limits",
     "ARL102": "the same bucket is charged twice in one request",
     "ARL103": "a request without any identity",
-    "ARL104": "a forwarding header from a peer that is not trusted",
+    "ARL104": "the header of a proxy that is not read",
     "ARL105": "an in-memory store under several workers",
     "ARL106": "a limiter made anew for each request",
     "ARL107": "the user is known only after the limiter has run",

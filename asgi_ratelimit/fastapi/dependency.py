@@ -45,7 +45,7 @@ class RateLimit:
 
     limit: as for RateLimitMiddleware; "5/5s" by default
     key: a function of the connection, or another dependency (`key=Depends(current_user)`) that returns a str, int or
-        UUID, or an object or dict with one of these as `identity`, `id` or `sub`
+        UUID, or an object or dict with one of these as `identity`, `id` or `sub`; None counts a visitor by address
     cost: a whole number, or a function of the connection
     per: path parameters that have buckets of their own, as Discord's major parameters do
     name: routes with the same name share their buckets; the path template by default
