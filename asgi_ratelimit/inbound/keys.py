@@ -6,6 +6,7 @@ Keys of different kinds never meet. An address has no prefix, a user has `user:`
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from inspect import isawaitable
 from typing import Any
 
 from starlette.requests import HTTPConnection
@@ -36,7 +37,19 @@ class by_user_or:  # noqa: N801 - one of the key functions, called like one
 
     def __call__(self, conn: HTTPConnection) -> Key | Awaitable[Key]:
         key = user_key(conn.scope)
-        return self.fallback(conn) if key is None else key
+        if key is not None:
+            return key
+        other = self.fallback(conn)
+        return _later(other) if isawaitable(other) else _apart(other)
+
+
+def _apart(key: Key) -> Key:
+    """The key of a visitor, which may be a text of the visitor's own: never that of a user."""
+    return f"key:{key}" if isinstance(key, str) and key.startswith("user:") else key
+
+
+async def _later(key: Awaitable[Key]) -> Key:
+    return _apart(await key)
 
 
 def key_of_scope(key: object) -> Callable[[Scope], Key] | None:

@@ -177,6 +177,20 @@ async def test_the_fallback_may_be_async_and_is_asked_only_when_needed() -> None
     assert await answer == "nobody"
 
 
+async def test_no_visitor_has_the_key_of_a_user_through_a_fallback_of_ones_own() -> None:
+    def named(conn: HTTPConnection) -> str:
+        return conn.headers["x-name"]
+
+    async def named_later(conn: HTTPConnection) -> str:
+        return named(conn)
+
+    visitor = peer("203.0.113.7", headers=[("x-name", "user:ada")])
+    key, later = by_user_or(named)(visitor), by_user_or(named_later)(visitor)
+    assert isinstance(key, str)
+    assert not isinstance(later, str | None)
+    assert key == await later != by_user(as_user(SimpleUser("ada")))
+
+
 def test_a_fallback_that_is_no_function_is_refused() -> None:
     with pytest.raises(ValueError, match="by_ip"):
         by_user_or("ip")  # type: ignore[arg-type]
