@@ -18,7 +18,16 @@ from asgi_ratelimit.inbound.forwarded import header_name
 from asgi_ratelimit.inbound.options import Key, KeyFunction
 from asgi_ratelimit.inbound.users import LONGEST_TEXT, user_key
 
-__all__ = ["address_reader", "by_header", "by_user", "by_user_or", "by_user_or_ip", "check_key", "key_of_scope"]
+__all__ = [
+    "address_reader",
+    "by_header",
+    "by_user",
+    "by_user_or",
+    "by_user_or_ip",
+    "check_key",
+    "is_shipped",
+    "key_of_scope",
+]
 
 _CREDENTIALS = (b"authorization", b"proxy-authorization")
 _BLANKS = b" \t"  # RFC 9110 §5.6.3
@@ -68,6 +77,13 @@ def address_reader(key: object) -> ClientIP | None:
     if isinstance(key, by_user_or):
         key = key.fallback
     return key if isinstance(key, ClientIP) else None
+
+
+def is_shipped(key: object) -> bool:
+    """Whether a key function is the package's own."""
+    if isinstance(key, by_user_or):
+        key = key.fallback
+    return str(getattr(key, "__module__", "")).startswith("asgi_ratelimit.")
 
 
 def check_key(key: Any, place: str = "key must be") -> Any:

@@ -12,9 +12,9 @@ from typing import Any, Final
 from starlette.types import Scope
 
 from asgi_ratelimit.inbound.addresses import address_bytes, strip_port
-from asgi_ratelimit.inbound.client_ip import ClientIP, peer_host
+from asgi_ratelimit.inbound.client_ip import ClientIP, by_ip, peer_host
 from asgi_ratelimit.inbound.forwarded import SINGLE_HEADERS, chain_reader, forwarded_for, only_address
-from asgi_ratelimit.inbound.keys import address_reader
+from asgi_ratelimit.inbound.keys import address_reader, is_shipped
 
 __all__ = ["ProxyWatch"]
 
@@ -29,7 +29,10 @@ class ProxyWatch:
     """Looks for a wrong address in the first requests. `trials` is positive as long as it does."""
 
     def __init__(self, warn: Callable[[str, str], None], key: object) -> None:
-        self._warn, self._reader = warn, address_reader(key)
+        self._warn, reader = warn, address_reader(key)
+        self._is_ours = reader is not None
+        # A function of the user's own may read the address that the server has put into the scope.
+        self._reader = by_ip if reader is None and not is_shipped(key) else reader
         self.trials = 0 if self._reader is None else _TRIALS
 
     def look_at(self, scope: Scope) -> None:
@@ -47,7 +50,7 @@ class ProxyWatch:
                 "each invented address is a fresh bucket. Give the server the addresses of your proxies in place of * "
                 "(uvicorn --forwarded-allow-ips, FORWARDED_ALLOW_IPS), or count them: ClientIP(hops=1).",
             )
-        elif not reader.reads_header or is_rewritten or reader.believes(scope, peer_host(scope)):
+        elif self._is_ours and (not reader.reads_header or is_rewritten or reader.believes(scope, peer_host(scope))):
             header = _unread_header(scope, reader, present)
             if header is not None:
                 self._warn("ARL104", _advice(header))

@@ -13,9 +13,18 @@ from hypothesis import strategies as st
 from starlette.authentication import BaseUser, SimpleUser, UnauthenticatedUser
 from starlette.requests import HTTPConnection
 
-from asgi_ratelimit import ClientIP, RateLimitMiddleware, by_header, by_ip, by_user, by_user_or, by_user_or_ip
+from asgi_ratelimit import (
+    ClientIP,
+    MemoryStore,
+    RateLimitMiddleware,
+    by_header,
+    by_ip,
+    by_user,
+    by_user_or,
+    by_user_or_ip,
+)
 from asgi_ratelimit.fastapi import RateLimit
-from tests.support.asgi import hello, http
+from tests.support.asgi import hello, http, statuses
 
 pytestmark = pytest.mark.anyio
 
@@ -131,6 +140,13 @@ class WithMethod:
 def test_a_user_of_any_kind_is_known_by_what_it_has(user: object, key: str | None) -> None:
     assert by_user(as_user(user)) == key
     assert by_user_or_ip(as_user(user)) == (key or "203.0.113.7")
+
+
+async def test_two_users_of_one_address_have_two_buckets_whatever_they_are(store: MemoryStore) -> None:
+    app = RateLimitMiddleware(hello, limit="1/day", store=store)
+    for user in (Account(1), {"sub": "2"}, SimpleUser("ada"), SimpleNamespace(id=3, is_authenticated=False)):
+        assert await statuses(app, 2, user=user) == [200, 429]
+    assert await statuses(app, 1, user=None) == [429]
 
 
 def test_a_long_identity_is_cut_to_a_digest() -> None:

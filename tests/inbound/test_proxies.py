@@ -8,8 +8,19 @@ from typing import Any
 import pytest
 from starlette.authentication import SimpleUser
 from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.requests import HTTPConnection
 
-from asgi_ratelimit import ClientIP, MemoryStore, RateLimitMiddleware, RateLimitWarning, by_header, by_ip, by_user_or_ip
+from asgi_ratelimit import (
+    ClientIP,
+    MemoryStore,
+    RateLimitMiddleware,
+    RateLimitWarning,
+    by_header,
+    by_ip,
+    by_user,
+    by_user_or,
+    by_user_or_ip,
+)
 from asgi_ratelimit.inbound.forwarded import SINGLE_HEADERS
 from asgi_ratelimit.inbound.proxies import ProxyWatch
 from tests.inbound.conftest import Said
@@ -97,7 +108,15 @@ async def test_a_header_that_is_read_or_means_nothing_is_no_misconfiguration(
 # ARL112: a server that believes everyone
 
 
-@pytest.mark.parametrize("key", [by_ip, by_user_or_ip, ClientIP(trusted_proxies=["10.0.0.0/8"])])
+def host_of(conn: HTTPConnection) -> str:
+    """What the apps of other limiters have."""
+    return conn.client.host if conn.client else ""
+
+
+READERS = [by_ip, by_user_or_ip, ClientIP(trusted_proxies=["10.0.0.0/8"]), host_of, by_user_or(host_of)]
+
+
+@pytest.mark.parametrize("key", READERS, ids=["ip", "user or ip", "networks", "own", "user or own"])
 @pytest.mark.parametrize(
     ("chain", "client"),
     [
@@ -176,7 +195,16 @@ def test_the_look_at_addresses_ends(client: Any, looks: int) -> None:
         assert watch.trials > 0
         watch.look_at(http(client=client))
     assert watch.trials == 0
-    assert ProxyWatch(lambda code, text: None, by_header("x-key")).trials == 0
+
+
+@pytest.mark.parametrize("key", [by_header("x-key"), by_user, by_user_or(by_header("x-key"))])
+def test_nothing_is_looked_for_where_no_address_is_the_key(key: Any) -> None:
+    assert ProxyWatch(lambda code, text: None, key).trials == 0
+
+
+async def test_a_function_of_ones_own_may_read_any_header(store: MemoryStore, said: Said) -> None:
+    await ask(door(store, key=host_of), headers=[*PROXIED, ("x-real-ip", "198.51.100.1")])
+    assert said() == []
 
 
 # With uvicorn itself
