@@ -16,6 +16,7 @@ __all__ = ["PathPredicate", "app_path", "exempting", "limiting"]
 PathPredicate = Callable[[str], bool]
 
 _LONGEST: Final = 4096  # characters of a path that is compared
+_MOST_SEGMENTS: Final = 128
 _ANYTHING = "**"
 _DOTS = (".", "..")
 
@@ -35,7 +36,7 @@ def exempting(paths: Iterable[str]) -> PathPredicate:
         if path in exact:
             return True
         # A router's `.*` does not match a newline, and the next route may get the request.
-        if not path.startswith(starts) or len(path) > _LONGEST or "\n" in path:
+        if not path.startswith(starts) or _is_too_long(path) or "\n" in path:
             return False
         segments = path.split("/")[1:]
         if not segments or "" in segments[:-1] or not set(segments).isdisjoint(_DOTS):
@@ -54,7 +55,7 @@ def limiting(paths: Iterable[str]) -> PathPredicate:
 
     def is_limited(path: str) -> bool:
         path = path.lower()
-        if path in exact or len(path) > _LONGEST:
+        if path in exact or _is_too_long(path):
             return True
         if path.startswith(starts) or "//" in path or "/." in path or not path or path[-1] in "/\n":
             return any(pattern.matches(segments) for segments in _readings(path) for pattern in patterns)
@@ -146,6 +147,10 @@ def _is_like(pattern: str, segment: str) -> bool:
             return False
         position += len(piece)
     return True
+
+
+def _is_too_long(path: str) -> bool:
+    return len(path) > _LONGEST or path.count("/") > _MOST_SEGMENTS
 
 
 def _shortcuts(patterns: Iterable[_Pattern]) -> tuple[frozenset[str], tuple[str, ...]]:

@@ -145,11 +145,19 @@ def test_a_path_that_a_server_may_read_as_another_one_is_not_exempt(path: str) -
 # What it costs
 
 
-STARS = ["/" + "*a" * 20 + "b", "/**/a" * 20 + "/b", "/**/a/a/a/a/a/b/**/c", "/" + "a*" * 20 + "/**/" + "*b" * 20]
+STARS = [
+    "/" + "*a" * 20 + "b",
+    "/**/a" * 20 + "/b",
+    "/**/a/a/a/a/a/b/**/c",
+    "/**" + "/a" * 30 + "/b/**/c",
+    "/" + "a*" * 20 + "/**/" + "*b" * 20,
+]
 
 
 @pytest.mark.parametrize("pattern", STARS)
-@pytest.mark.parametrize("path", ["/" + "a" * 4_000, "/a" * 2_000, "/" + "a" * 60_000, "/a" * 30_000, "/" * 4_000])
+@pytest.mark.parametrize(
+    "path", ["/" + "a" * 4_000, "/a" * 2_000, "/" + "a" * 60_000, "/a" * 30_000, "/" * 4_000, "/a" * 127 + "/c"]
+)
 def test_a_long_path_costs_a_bounded_number_of_steps(pattern: str, path: str) -> None:
     steps = 0
 
@@ -165,11 +173,11 @@ def test_a_long_path_costs_a_bounded_number_of_steps(pattern: str, path: str) ->
         is_limited(path)
     finally:
         sys.setprofile(former)
-    assert steps < 40 * 4_096
+    assert steps < 50_000
 
 
-def test_a_path_of_any_length_is_counted() -> None:
-    long = "/login/" + "a" * 100_000
+@pytest.mark.parametrize("long", ["/login/" + "a" * 100_000, "/login" + "/a" * 128])
+def test_a_path_of_any_length_is_counted(long: str) -> None:
     assert limiting(["/login"])(long)
     assert not exempting(["/login/*"])(long)
 
