@@ -19,6 +19,7 @@ from asgi_ratelimit.fastapi.resources import PerSource, per_functions, resource_
 from asgi_ratelimit.fastapi.responses import documented_429
 from asgi_ratelimit.fastapi.route_names import route_template
 from asgi_ratelimit.fastapi.wrapped import WrappedApp
+from asgi_ratelimit.inbound.client_ip import by_ip
 from asgi_ratelimit.inbound.guard import KEY_FUNCTION, RequestGuard
 from asgi_ratelimit.inbound.headers import HeaderStyle, check_style
 from asgi_ratelimit.inbound.holding import ClientGone, Gone
@@ -52,13 +53,14 @@ class RateLimit:
 
     limit: as for RateLimitMiddleware; "5/5s" by default
     key: a function of the connection, or another dependency (`key=Depends(current_user)`) that returns a str, int or
-        UUID, or an object or dict with one of these as `identity`, `id` or `sub`
+        UUID, or an object or dict with one of these as `identity`, `id` or `sub`; None counts a visitor by address
     cost: a whole number, or a function of the connection
     per: path parameters that have buckets of their own, as Discord's major parameters do. There is one bucket per value
         that the endpoint gets. A dict of functions gives several values one bucket: `per={"email": str.casefold}`
     name: routes with the same name share their buckets; the path template by default
     store: its own, else the middleware's, else one in `app.state`
     exempt: paths of the app that are not counted, or a function of the connection
+    only: the only paths that are counted, or a function
     methods: the HTTP methods that are counted, e.g. ("POST",); all by default
     refund: a function of the response's status; the charge is given back if it returns true. It needs a
         RateLimitMiddleware in the app, which sees the responses (`limit=None` will do)
@@ -82,6 +84,7 @@ class RateLimit:
         name: str | None = None,
         store: Store | None = None,
         exempt: ExemptSource = (),
+        only: ExemptSource | None = None,
         methods: Iterable[str] = (),
         refund: Callable[[int], bool] | None = None,
         enforce: bool = True,
@@ -97,9 +100,17 @@ class RateLimit:
         depends = key if isinstance(key, params.Depends) else None
         key_function = by_user_or_ip if isinstance(key, params.Depends) else key
         self._warn_once = WarnOnce()
-        self._guard = RequestGuard(limit, key_function, cost, self._warn_once, max_wait=max_wait, enforce=enforce)
+        self._guard = RequestGuard(
+            limit,
+            key_function,
+            cost,
+            self._warn_once,
+            max_wait=max_wait,
+            enforce=enforce,
+            visitors=by_ip.of if depends else None,
+        )
         self._per, self._name, self._own_store = per_functions(per), name, store
-        self._filter = request_filter(exempt, methods)
+        self._filter = request_filter(exempt, only, methods)
         self._refund, self._style, self._on_limited = refund, check_style(headers), on_limited
         self._limiters: OrderedDict[tuple[int, str], LimiterCache] = OrderedDict()
         self.__signature__ = _signature(depends)

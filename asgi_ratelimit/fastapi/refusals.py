@@ -14,7 +14,7 @@ from starlette.requests import HTTPConnection
 from asgi_ratelimit.decision import Decision
 from asgi_ratelimit.errors import RateLimited, StoreUnavailable
 from asgi_ratelimit.inbound.headers import RawHeaders
-from asgi_ratelimit.inbound.options import LimitedHandler
+from asgi_ratelimit.inbound.options import Connection, LimitedHandler
 from asgi_ratelimit.inbound.request_state import merge_headers, state_of
 from asgi_ratelimit.inbound.responses import VIA, LimitedResponse, UnavailableResponse, can_only_close
 
@@ -55,7 +55,7 @@ class _RefusedOnce(RateLimited):
         super().__init__(decision)
         self.raw_headers, self.on_limited = headers, on_limited
 
-    async def respond(self, conn: HTTPConnection) -> Response:
+    async def respond(self, conn: Connection) -> Response:
         response: Any = None
         if not can_only_close(conn.scope):
             response = self.on_limited(conn, self.decision)

@@ -7,7 +7,6 @@ import logging
 from collections.abc import Callable
 from inspect import isawaitable
 
-from starlette.requests import HTTPConnection
 from starlette.types import Message, Receive, Scope, Send
 
 from asgi_ratelimit.decision import Decision
@@ -16,7 +15,7 @@ from asgi_ratelimit.inbound.guard import RequestGuard
 from asgi_ratelimit.inbound.headers import HeaderStyle, check_style
 from asgi_ratelimit.inbound.holding import ClientGone, ReadAhead
 from asgi_ratelimit.inbound.limiter_cache import LimiterCache
-from asgi_ratelimit.inbound.options import ASGIApplication, LimitedHandler
+from asgi_ratelimit.inbound.options import ASGIApplication, LimitedHandler, connection
 from asgi_ratelimit.inbound.preflight import check_preflight, is_preflight, refunding
 from asgi_ratelimit.inbound.request_filter import RequestFilter
 from asgi_ratelimit.inbound.request_state import STATE, RefundRule, RequestState, merge_headers
@@ -183,7 +182,7 @@ class LimitedApp:
     async def _refuse(self, decision: Decision, scope: Scope, receive: Receive, send: Send) -> None:
         response: object = None
         if self._on_limited is not None and not can_only_close(scope):
-            response = self._on_limited(HTTPConnection(scope), decision)
+            response = self._on_limited(connection(scope), decision)
             if isawaitable(response):
                 response = await response
             if not callable(response):

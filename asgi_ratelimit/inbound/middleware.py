@@ -39,7 +39,9 @@ class RateLimitMiddleware(LimitedApp):
     cost: a whole number, or a function of the connection; a cost of 0 is not counted
     store: a MemoryStore of its own by default; the app's routes use it too
     name: the name of its buckets, "app"
-    exempt: paths of the app in which `*` stands for any text, or a function of the connection
+    exempt: paths of the app that are not counted, or a function of the connection. `*` is one segment, `**` any number
+        of them, and a `*` at the end is all below it
+    only: the only paths that are counted, or a function; `exempt` makes exceptions from them
     methods: the HTTP methods that are counted, e.g. ("POST",); all by default
     default: whether a route with a RateLimit of its own, or `Depends(exempt)`, is left to that
     refund: a function of the response's status; the charge is given back if it returns true. It sees 500 for an
@@ -66,6 +68,7 @@ class RateLimitMiddleware(LimitedApp):
         store: Store | None = None,
         name: str = "app",
         exempt: ExemptSource = (),
+        only: ExemptSource | None = None,
         methods: Iterable[str] = (),
         default: bool = False,
         refund: Callable[[int], bool] | None = None,
@@ -81,7 +84,7 @@ class RateLimitMiddleware(LimitedApp):
             app,
             guard,
             store=MemoryStore() if store is None else store,
-            request_filter=request_filter(exempt, methods, default=default),
+            request_filter=request_filter(exempt, only, methods, default=default),
             refund=refund,
             style=headers,
             on_limited=on_limited,

@@ -11,8 +11,8 @@ from typing import Final
 from starlette.types import Message, Scope, Send
 
 from asgi_ratelimit.decision import Decision
+from asgi_ratelimit.inbound.client_ip import by_ip
 from asgi_ratelimit.inbound.guard import RequestGuard
-from asgi_ratelimit.inbound.keys import by_ip
 from asgi_ratelimit.inbound.limiter_cache import LimiterCache
 from asgi_ratelimit.inbound.request_state import give_back
 from asgi_ratelimit.limiter import Limiter

@@ -2,43 +2,48 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from inspect import isawaitable
+from typing import Any
 
-from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
-from asgi_ratelimit.inbound.options import ExemptSource
+from asgi_ratelimit.inbound.options import ExemptSource, connection
 from asgi_ratelimit.inbound.own_limit import has_own_limit
-from asgi_ratelimit.inbound.request_state import app_path
+from asgi_ratelimit.inbound.path_patterns import PathPredicate, app_path, exempting, limiting
 
 __all__ = ["RequestFilter", "request_filter"]
+
+Selection = Callable[[Any], bool | Awaitable[bool]]
 
 
 class RequestFilter:
     """The requests that are counted.
 
     exempt: paths that are not counted, or a function of the connection
+    only: the only paths that are counted, or a function; `exempt` makes exceptions from them
     methods: the methods that are counted; empty: all. A WebSocket has none, and is counted
     default: whether a route with a limit of its own is left to that
     """
 
-    def __init__(self, exempt: ExemptSource, methods: Iterable[str], default: bool) -> None:
-        self._exempt = exempt if callable(exempt) else _path_pattern(exempt)
+    def __init__(
+        self, exempt: ExemptSource, only: ExemptSource | None, methods: Iterable[str], *, default: bool
+    ) -> None:
+        self._exempt = _selection(exempt, exempting)
+        self._only = None if only is None else _selection(only, limiting)
         self._methods = _checked_methods(methods)
         self._default = default
 
     async def counts(self, scope: Scope) -> bool:
         """Whether a request is counted."""
-        if not self.counts_method(scope):
+        if not self.counts_method(scope) or (self._default and has_own_limit(scope)):
             return False
-        if self._default and has_own_limit(scope):
-            return False
-        if callable(self._exempt):
-            exempt = self._exempt(HTTPConnection(scope))
-            return not (await exempt if isawaitable(exempt) else exempt)
-        return self._exempt is None or self._exempt.fullmatch(app_path(scope)) is None
+        for select, selected in ((self._only, False), (self._exempt, True)):
+            if select is not None:
+                chosen = select(scope)
+                if (chosen if isinstance(chosen, bool) else await _truth(chosen)) is selected:
+                    return False
+        return True
 
     def counts_method(self, scope: Scope) -> bool:
         """Whether requests of this method are counted."""
@@ -46,23 +51,29 @@ class RequestFilter:
 
 
 def request_filter(
-    exempt: ExemptSource = (), methods: Iterable[str] = (), *, default: bool = False
+    exempt: ExemptSource = (), only: ExemptSource | None = None, methods: Iterable[str] = (), *, default: bool = False
 ) -> RequestFilter | None:
     """The filter of these options; None: every request is counted. Raises ValueError if one is out of range."""
-    made = RequestFilter(exempt, methods, default)
-    return None if not exempt and not methods and not default else made
+    if exempt in ((), []) and only is None and methods in ((), []) and not default:
+        return None
+    return RequestFilter(exempt, only, methods, default=default)
 
 
 def _checked_methods(methods: Iterable[str]) -> frozenset[str]:
-    if isinstance(methods, str) or not all(isinstance(method, str) and method.isalpha() for method in methods):
+    names = () if isinstance(methods, str) else tuple(methods)
+    if isinstance(methods, str) or not all(isinstance(name, str) and name.isalpha() for name in names):
         raise ValueError(f'methods is a list of HTTP methods such as ("POST", "PUT"), not {methods!r}')
-    names = frozenset(method.upper() for method in methods)
-    return names | {""} if names else names
+    return frozenset((*(name.upper() for name in names), "")) if names else frozenset()
 
 
-def _path_pattern(paths: Iterable[str]) -> re.Pattern[str] | None:
-    paths = tuple(paths) if not isinstance(paths, str) else (paths,)
-    for path in paths:
-        if not isinstance(path, str) or not path.startswith(("/", "*")):
-            raise ValueError(f'an exempt path looks like "/health" or "/static/*", not {path!r}')
-    return re.compile("|".join(re.escape(path).replace(r"\*", ".*") for path in paths), re.DOTALL) if paths else None
+def _selection(paths: ExemptSource, predicate: Callable[[Iterable[str]], PathPredicate]) -> Selection:
+    """The function of the scope that is true for these paths, or of the connection if it is the user's own."""
+    if callable(paths):
+        choose = paths
+        return lambda scope: choose(connection(scope))
+    is_listed = predicate(paths)
+    return lambda scope: is_listed(app_path(scope))
+
+
+async def _truth(value: Any) -> bool:
+    return bool(await value if isawaitable(value) else value)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, MutableMapping
 from typing import Any
 
 import anyio
-from starlette.types import Scope
 
 from asgi_ratelimit.decision import Decision
 from asgi_ratelimit.errors import StoreUnavailable
@@ -21,7 +20,7 @@ from asgi_ratelimit.inbound.headers import (
 from asgi_ratelimit.limiter import Limiter
 from asgi_ratelimit.store import Store
 
-__all__ = ["STATE", "RefundRule", "RequestState", "app_path", "give_back", "merge_headers", "state_of"]
+__all__ = ["STATE", "RefundRule", "RequestState", "give_back", "merge_headers", "state_of"]
 
 logger = logging.getLogger("asgi_ratelimit")
 
@@ -122,12 +121,6 @@ async def give_back(limiter: Limiter, decision: Decision) -> None:
             await limiter.refund(decision)
     except StoreUnavailable as error:
         logger.debug("a refund is lost: %s", error)
-
-
-def app_path(scope: Scope, root: str | None = None) -> str:
-    """The path as the app's routes see it, without the prefix of a server or a mount (`root`: another prefix)."""
-    path, root = str(scope.get("path", "")), str(scope.get("root_path", "") if root is None else root).rstrip("/")
-    return path[len(root) :] if root and path.startswith(f"{root}/") else path
 
 
 def state_of(scope: MutableMapping[str, Any]) -> RequestState:
