@@ -8,6 +8,7 @@ from inspect import isawaitable
 
 from asgi_ratelimit.call_site import inside_a_request
 from asgi_ratelimit.decision import Decision, Policy
+from asgi_ratelimit.errors import RateLimited
 from asgi_ratelimit.limits import LimitSpec, as_limits
 from asgi_ratelimit.memory import MemoryStore
 from asgi_ratelimit.store import Store
@@ -73,9 +74,12 @@ class Limiter:
     async def acquire(self, key: str, cost: int = 1, *, timeout: float | None = None, per: str = "") -> Decision:
         """Wait until the call is allowed, first come, first served, and then for the decision's `delay`.
 
-        Raises RateLimited as soon as it is sure to take more than `timeout` seconds (None: wait for ever). Then nothing
-        is charged. The callers of one key wait in one queue in this process; only its head checks with the store.
+        Raises RateLimited as soon as it is sure to take more than `timeout` seconds (None: wait for ever), and at once
+        for a limit of zero. Then nothing is charged. The callers of one key wait in one queue in this process; only its
+        head checks with the store.
         """
+        if not self.capacity:  # a wait would be in vain
+            return await self._refusal(key, cost, per)
         if cost is not _ONE:
             self._check_cost(cost)
         if timeout is not None and not timeout >= 0:
@@ -108,9 +112,16 @@ class Limiter:
         await _done(self._buckets.block(key, seconds))
 
     def _check_cost(self, cost: object) -> None:
-        if type(cost) is int and 0 < cost <= self.capacity:
+        if type(cost) is int and 0 < cost <= (self.capacity or cost):
             return
-        raise ValueError(f"a cost must be a whole number from 1 to {self.capacity}, the capacity, not {cost!r}")
+        upper = f" to {self.capacity}, the capacity" if self.capacity else ""
+        raise ValueError(f"a cost must be a whole number from 1{upper}, not {cost!r}")
+
+    async def _refusal(self, key: str, cost: int, per: str) -> Decision:
+        decision = await self.try_acquire(key, cost, per=per)
+        if not decision.allowed:
+            raise RateLimited(decision)
+        return decision
 
 
 async def _done(pending: Awaitable[None] | None) -> None:

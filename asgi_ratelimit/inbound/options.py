@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any
+from typing import Any, Literal
 
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
@@ -16,7 +16,8 @@ __all__ = ["ASGIApplication", "CostSource", "ExemptSource", "Key", "KeyFunction"
 ASGIApplication = Callable[[Any, Any, Any], Awaitable[None]]  # frameworks type scope, receive and send differently
 Key = str | None
 KeyFunction = Callable[[HTTPConnection], Key | Awaitable[Key]]
-LimitSource = LimitSpec | Callable[[HTTPConnection], LimitSpec | Awaitable[LimitSpec | None] | None] | None
+ChosenLimit = LimitSpec | Literal[0, False] | None  # 0 and False allow nothing, None anything
+LimitSource = LimitSpec | Callable[[HTTPConnection], ChosenLimit | Awaitable[ChosenLimit]] | None
 CostSource = int | Callable[[HTTPConnection], int | Awaitable[int]]
 ExemptSource = Iterable[str] | Callable[[HTTPConnection], bool | Awaitable[bool]]
 LimitedHandler = Callable[[HTTPConnection, Decision], Response | Awaitable[Response]]

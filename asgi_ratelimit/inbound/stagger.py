@@ -31,9 +31,9 @@ class Stagger:
 
     def next(self, refusal: Decision, now_us: int) -> Decision:
         """The refusal with the first moment that is still free, never later than the bucket is full."""
-        if refusal.reason != "limited":
-            return refusal
         limit = refusal.policy.limit
+        if refusal.reason != "limited" or not limit.capacity:
+            return refusal
         place = (refusal.bucket, refusal.bucket_key)
         free_us = self._last_us.pop(place, 0) + -(-limit.window_us * refusal.cost // limit.capacity)
         latest_us = now_us + max(refusal.retry_us, refusal.reset_us)

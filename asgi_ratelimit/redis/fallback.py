@@ -119,5 +119,6 @@ class Fallback:
 
 
 def _open(policy: Policy, cost: int, parts: tuple[Decision, ...] | None = None) -> Decision:
-    """Fail open: the call may go on, and is counted nowhere."""
-    return Decision(policy, cost, None, 0, True, reason="degraded", parts=parts)
+    """Fail open: the call may go on, and is counted nowhere. A limit of zero stays one."""
+    allowed = policy.limit.capacity > 0 or parts is not None
+    return Decision(policy, cost, None, 0, allowed, reason="degraded", parts=parts)

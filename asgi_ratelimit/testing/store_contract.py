@@ -95,6 +95,18 @@ class StoreContract:
         assert answer.limit == 2
         assert [part.remaining for part in answer.parts] == [0, 7, 7, 7]
 
+    async def test_a_limit_of_zero_refuses_everybody_and_charges_nothing(self) -> None:
+        clock = ManualClock()
+        store = self.make_store(clock)
+        for limit in (TokenBucket("0/2s"), LeakyBucket("0/2s"), FixedWindow("0/2s"), SlidingWindow("0/2s")):
+            limiter = Limiter([limit, "5/s"], store=store)
+            for _ in range(2):
+                answer = await limiter.try_acquire("a", cost=2)
+                assert not answer.allowed, limit
+                assert (answer.limit, answer.remaining, answer.retry_after) == (0, 0, 2.0), limit
+                assert (await limiter.peek("a")).parts[1].remaining == 5, limit
+                clock.advance(2)
+
     async def test_the_longest_wait_is_reported_and_otherwise_the_fewest_remaining(self) -> None:
         limiter = Limiter(["2/s", "3/h"], store=self.make_store(ManualClock()))
         assert (await limiter.try_acquire("a")).limit == 2

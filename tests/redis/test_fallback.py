@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from asgi_ratelimit import FixedWindow, LeakyBucket, Limiter, SlidingWindow, StoreUnavailable, TokenBucket
-from asgi_ratelimit.limits import Limit
+from asgi_ratelimit.limits import Limit, Outage
 from asgi_ratelimit.redis import RedisStore
 from asgi_ratelimit.testing import ManualClock
 from tests.support.servers import Server
@@ -165,3 +165,12 @@ async def test_a_reset_is_not_undone_by_an_outage(mortal: Server) -> None:
         await limiter.reset("a")
         mortal.kill()
         assert (await limiter.try_acquire("a", 5)).allowed
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("outage", ["local", "open"])
+async def test_a_limit_of_zero_refuses_in_an_outage_too(nowhere: str, clock: ManualClock, outage: Outage) -> None:
+    async with new_store(nowhere, outage=outage, clock=clock) as store:
+        for limit in (TokenBucket("0/day"), SlidingWindow("0/day", outage="open")):
+            refused = await Limiter(["5/s", limit], store=store).try_acquire("a")
+            assert (refused.allowed, refused.reason, refused.retry_after) == (False, "degraded", 86400.0)
