@@ -2,7 +2,7 @@
 
 The floor plan, from the street down:
 
-    testing/       for users' own tests: ManualClock, StoreContract, FakeDiscord
+    testing/       for users' own tests: ManualClock, unlimited, StoreContract, FakeDiscord
     discord/       the way out: calls to Discord                              (extra: discord)
     interactions/  the endpoint to which Discord posts a bot's interactions   (extra: interactions)
     fastapi/       the FastAPI dependency                                     (extra: fastapi)
@@ -14,7 +14,7 @@ The floor plan, from the street down:
     memory         MemoryStore: buckets in this process
     store          the interface of a store; scripts: of one that runs scripts, too
     decision       Decision; limits, rate: the kinds of limit
-    warnings, call_site, clock, errors
+    warnings, call_site, clock, errors, off_switch
 """
 
 from asgi_ratelimit.clock import Clock

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Generator, Sequence
 from hashlib import blake2b
 from typing import Final
 from weakref import WeakSet, WeakValueDictionary
@@ -84,6 +84,15 @@ class MemoryStore:
         with self.lock:
             tables = [self._table(policy.bucket, policy) for policy in policies]
             return MemoryBuckets(self, policies, tables, self._table(f"block:{name}", None))
+
+    def clear(self) -> Awaitable[None]:
+        """Drop every bucket and block. For tests. It is done when this returns; it may be awaited, as other stores'."""
+        with self.lock:
+            for shard in self._shards:
+                del shard.table.shards[shard.place]
+            self._shards.clear()
+            self._count = 0
+        return _DONE
 
     async def start(self) -> None:
         """Nothing has to be started."""
@@ -301,6 +310,15 @@ def _part(
         bucket_key=stored,
     )
 
+
+class _Done:
+    """An awaitable of something that is done. Unlike a coroutine, it need not be awaited."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        yield from ()
+
+
+_DONE: Final = _Done()
 
 _stores: WeakSet[MemoryStore] = WeakSet()
 

@@ -53,6 +53,10 @@ class Store(Protocol):
         """The buckets of the limiter called `name`. Opened twice, they are the same buckets."""
         ...
 
+    def clear(self) -> Awaitable[None]:
+        """Drop every bucket and block, so that all buckets are full. For tests: it is no tool for production."""
+        ...
+
     async def start(self) -> None:
         """Connect, when the app starts. Raises StoreUnavailable if that is impossible for good."""
         ...

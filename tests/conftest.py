@@ -36,6 +36,7 @@ SLOW = (
     "tests/sync/test_processes.py",
     "tests/test_store.py::test_a_flood_of_a_million_keys",
     "tests/testing/test_fake_bots.py",
+    "tests/testing/test_unlimited.py::test_the_conftest_of_the_guide",
 )
 
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])

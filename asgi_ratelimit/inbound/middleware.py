@@ -31,6 +31,7 @@ from asgi_ratelimit.inbound.websocket import LimitedSocket
 from asgi_ratelimit.limiter import Limiter
 from asgi_ratelimit.limits import LimitSpec, as_limits
 from asgi_ratelimit.memory import MemoryStore
+from asgi_ratelimit.off_switch import OFF_SWITCH
 from asgi_ratelimit.store import Store
 from asgi_ratelimit.warnings import WarnOnce
 
@@ -216,6 +217,8 @@ class RateLimitMiddleware:
         await (response if callable(response) else LimitedResponse(decision))(scope, receive, send)
 
     def _too_many_frames(self) -> bool:
+        if OFF_SWITCH.is_off:
+            return False
         if not self._guard.enforce:
             self._guard.tally(f"messages={self._messages}", self.store.clock)
         return self._guard.enforce

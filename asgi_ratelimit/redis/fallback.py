@@ -47,6 +47,9 @@ class LastKnown:
         if len(self.blocks) > _GENERATION:
             self.blocks.clear()
 
+    def clear(self) -> None:
+        self.blocks, self._young, self._old = {}, {}, {}
+
     def take(self, name: str) -> State:
         """The last state, once: its reader goes on from it. None: there is none."""
         older = self._old.pop(name, None)

@@ -16,6 +16,7 @@ from asgi_ratelimit.memory import MemoryStore
 from asgi_ratelimit.redis.address import Where, locate
 from asgi_ratelimit.redis.breaker import EventHook
 from asgi_ratelimit.redis.buckets import RedisBuckets
+from asgi_ratelimit.redis.clearing import delete_records
 from asgi_ratelimit.redis.cluster import Cluster
 from asgi_ratelimit.redis.connections import Connections, SessionFactory
 from asgi_ratelimit.redis.cross_slot import CrossSlotBuckets
@@ -98,6 +99,23 @@ class RedisStore:
         if self.timeout < patience:
             connections = self._patient.setdefault(patience, Connections(self._factory, patience))
         return RedisScripts(connections, self.namer, source, self._local.clock, self.outage)
+
+    async def clear(self) -> None:
+        """Delete every record that begins with `prefix`, on every server, and all that this process remembers of them.
+
+        It is a tool for tests: it walks through all names in Redis. Other processes may remember a refusal for another
+        second. Raises StoreUnavailable if a server does not answer.
+        """
+        try:
+            await delete_records(self._location, self._prefix)
+        except (RedisError, OSError, TimeoutError) as error:
+            raise StoreUnavailable(
+                f"{self._location.name} cannot be cleared: {error or type(error).__name__}"
+            ) from error
+        finally:
+            self.deny.refusals.clear()
+            self.last_states.clear()
+            self._local.clear()
 
     async def start(self) -> None:
         """Connect. Raises StoreUnavailable if the server refuses the credentials, not if it is down."""

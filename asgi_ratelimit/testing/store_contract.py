@@ -189,6 +189,20 @@ class StoreContract:
             assert (await limiter.peek("a")).remaining == 5, limit
             assert (await limiter.peek("b")).remaining == 0, limit
 
+    async def test_clear_fills_every_bucket_and_lifts_every_block(self) -> None:
+        store = self.make_store(ManualClock())
+        limiters = [Limiter([limit, TokenBucket("9/h", scope="global")], store=store) for limit in KINDS]
+        charged = [await limiter.try_acquire("a", cost=5, per=per) for limiter in limiters for per in ("", "x")]
+        await limiters[0].block("b", 60)
+        await store.clear()
+        assert [(await limiter.peek("a", per="x")).remaining for limiter in limiters] == [5] * len(KINDS)
+        assert (await limiters[0].peek("b")).allowed
+        await limiters[0].refund(charged[0])  # of a bucket that is not there any more
+        assert (await limiters[0].try_acquire("a", cost=5)).allowed
+        assert not (await limiters[0].try_acquire("a")).allowed
+        await store.clear()  # a store that remembers refusals has forgotten this one
+        assert (await limiters[0].try_acquire("a")).allowed
+
     async def test_a_clock_that_goes_back_locks_no_key_out(self) -> None:
         for limit in KINDS:
             clock = ManualClock()
