@@ -11,7 +11,7 @@ A bad limit, cost or option is a plain ValueError, raised where it is written do
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from asgi_ratelimit.decision import Decision
@@ -20,7 +20,17 @@ __all__ = ["RateLimitError", "RateLimitWarning", "RateLimited", "StoreUnavailabl
 
 
 class RateLimitError(Exception):
-    """The base of every error that this package raises."""
+    """The base of every error that this package raises. Each can be pickled, as a process pool does."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (type(self), self.args, vars(self))
+
+
+def _restored(kind: type[RateLimitError], args: tuple[object, ...], attributes: dict[str, object]) -> RateLimitError:
+    """An error as it was. `__init__` is left out: its parameters are not the `args` of the exception."""
+    error = kind.__new__(kind, *args)
+    vars(error).update(attributes)
+    return error
 
 
 class RateLimited(RateLimitError):
