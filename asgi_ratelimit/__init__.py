@@ -14,7 +14,7 @@ The floor plan, from the street down:
     memory         MemoryStore: buckets in this process
     store          the interface of a store; scripts: of one that runs scripts, too
     decision       Decision; limits, rate: the kinds of limit
-    warnings, call_site, clock, errors, off_switch
+    warnings, call_site, clock, errors, off_switch, store_events
 """
 
 from asgi_ratelimit.clock import Clock
@@ -49,6 +49,7 @@ from asgi_ratelimit.memory import MemoryStore
 from asgi_ratelimit.pace import Outcome, pace
 from asgi_ratelimit.rate import Rate
 from asgi_ratelimit.store import Buckets, Store, bucket_key
+from asgi_ratelimit.store_events import StoreEvent
 
 __version__ = "0.1.0"
 
@@ -87,6 +88,7 @@ __all__ = [
     "SlidingWindow",
     "State",
     "Store",
+    "StoreEvent",
     "StoreUnavailable",
     "TokenBucket",
     "bucket_key",

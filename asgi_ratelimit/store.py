@@ -67,9 +67,9 @@ class Store(Protocol):
 
 
 def bucket_key(scope: Scope, key: str, per: str) -> str:
-    """The bucket that a call is charged to, among all buckets of a policy."""
-    if scope == "user":
-        return f"{len(key)}:{key}{per}" if per else key
+    """The bucket that a call is charged to, among all buckets of a policy. No two keys and resources share one."""
+    if scope == "user":  # a key that begins like one with a resource is written like one
+        return f"{len(key)}:{key}{per}" if per or key[:1].isdigit() else key
     return per if scope == "shared" else ""
 
 

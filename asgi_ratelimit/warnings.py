@@ -23,6 +23,7 @@ CODES = {
     "ARL109": "per= names a path parameter that the route does not have",
     "ARL110": "a Redis that may forget buckets",
     "ARL111": "a middleware around an interactions endpoint counts it",
+    "ARL113": "a full store in memory",
     "ARL201": "a key function returned a value that is no key",
     "ARL202": "a limit function returned a value that is no limit",
     "ARL203": "a cost function returned a value that is no cost",

@@ -35,6 +35,7 @@ def test_the_front_page_offers_exactly_these_names() -> None:
         "LimitSpec",
         "Outcome",
         "Store",
+        "StoreEvent",
         "bucket_key",
         "Limiter",
         "Decision",

@@ -12,7 +12,6 @@ from asgi_ratelimit.clock import Clock, SystemClock
 from asgi_ratelimit.decision import Policy
 from asgi_ratelimit.errors import StoreUnavailable
 from asgi_ratelimit.limits import OUTAGES, Outage
-from asgi_ratelimit.memory import MemoryStore
 from asgi_ratelimit.redis.address import Where, locate
 from asgi_ratelimit.redis.breaker import EventHook
 from asgi_ratelimit.redis.buckets import RedisBuckets
@@ -21,7 +20,7 @@ from asgi_ratelimit.redis.cluster import Cluster
 from asgi_ratelimit.redis.connections import Connections, SessionFactory
 from asgi_ratelimit.redis.cross_slot import CrossSlotBuckets
 from asgi_ratelimit.redis.deny_cache import DenyCache
-from asgi_ratelimit.redis.fallback import Fallback, LastKnown, ServerClock
+from asgi_ratelimit.redis.fallback import Fallback, LastKnown, OutageStore, ServerClock
 from asgi_ratelimit.redis.names import Namer
 from asgi_ratelimit.redis.node import Node
 from asgi_ratelimit.redis.scripts import RedisScripts
@@ -29,7 +28,6 @@ from asgi_ratelimit.store import Buckets
 
 __all__ = ["RedisStore"]
 
-_LOCAL_KEYS = 100_000  # recorded in this process, for an outage
 _SCOPES = ("user", "shared", "global")  # the most specific first
 
 
@@ -47,7 +45,8 @@ class RedisStore:
         is raised.
     deny_cache: the number of refusals that are cached, each for a second at most; 0 for none
     clock: a clock for tests, used instead of the server's
-    on_event: called with a StoreEvent when a server goes down, and when it is back
+    on_event: called with a StoreEvent when a server goes down, when it is back, and when an outage has brought more
+        users than this process counts one by one
     """
 
     shared: bool = True
@@ -75,7 +74,7 @@ class RedisStore:
         self.outage: Outage = outage
         self._prefix = prefix
         server_clock = ServerClock()
-        self._local = MemoryStore(max_keys=_LOCAL_KEYS, clock=clock or server_clock)
+        self._local = OutageStore(self._location.name, clock or server_clock, on_event)
         self._factory = SessionFactory(self._location, prefix, clock, server_clock.set, on_event)
         self._connections = Connections(self._factory, timeout)
         self._patient: dict[float, Connections] = {}
