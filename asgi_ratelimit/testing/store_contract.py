@@ -127,6 +127,14 @@ class StoreContract:
         assert (await own.try_acquire("a", per="y")).allowed
         assert not (await own.try_acquire("a", per="x")).allowed
 
+    async def test_a_key_and_its_resource_are_no_other_key(self) -> None:
+        resource = TokenBucket("9/h", scope="shared")
+        for limits in (["1/h"], ["1/h", resource]):
+            limiter = Limiter(limits, store=self.make_store(ManualClock()))
+            for key, per in (("ada", "7"), ("3:ada7", ""), ("ada7", ""), ("ad", "a7"), ("", "3:ada7"), ("3:ada", "7")):
+                assert (await limiter.try_acquire(key, per=per)).allowed, (key, per)
+                assert not (await limiter.try_acquire(key, per=per)).allowed, (key, per)
+
     async def test_peek_charges_nothing(self) -> None:
         for limit in KINDS:
             limiter = Limiter(limit, store=self.make_store(ManualClock()))
