@@ -10,10 +10,11 @@ from asgi_ratelimit.call_site import inside_a_request
 from asgi_ratelimit.clock import Clock
 from asgi_ratelimit.decision import Decision, Policy
 from asgi_ratelimit.errors import RateLimited
+from asgi_ratelimit.foreign_options import explains_foreign_options
 from asgi_ratelimit.limits import LimitSpec, as_limits
 from asgi_ratelimit.memory import MemoryStore
 from asgi_ratelimit.off_switch import OFF_SWITCH
-from asgi_ratelimit.store import Buckets, Store, bucket_key
+from asgi_ratelimit.store import Buckets, Store, bucket_key, check_store
 from asgi_ratelimit.waiting import WaitersByKey
 from asgi_ratelimit.warnings import WarnOnce
 
@@ -34,6 +35,7 @@ class Limiter:
     Raises ValueError if a limit cannot be parsed or the name is empty.
     """
 
+    @explains_foreign_options
     def __init__(
         self,
         limit: LimitSpec,
@@ -44,6 +46,7 @@ class Limiter:
     ) -> None:
         if not isinstance(name, str) or not name:
             raise ValueError(f'the name of a limiter is a string such as "search", not {name!r}')
+        check_store(store)
         self.name = name
         self.limits = as_limits(limit)
         self.capacity = min(limit.capacity for limit in self.limits)

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
 
-__all__ = ["Rate", "parse_rate"]
+__all__ = ["Rate", "parse_rate", "suggestion"]
 
 EXAMPLES = '"5/5s", "100/minute", "10 per second", "200/500ms" or "50/s burst 100"'
 _LONGEST = 100  # characters
@@ -62,7 +62,7 @@ def parse_rate(text: object) -> Rate:
         raise ValueError(f"a limit is a string such as {EXAMPLES}, not {text!r:.80}{_instead(text)}")
     match = _FORM.fullmatch(text) if len(text) <= _LONGEST else None
     if match is None:
-        raise ValueError(f"cannot read the limit {text[:80]!r}; write {_suggestion(text) or EXAMPLES}")
+        raise ValueError(f"cannot read the limit {text[:80]!r}; write {suggestion(text)}")
     count, amount, unit, burst = match.groups()
     return Rate(
         int(count), _period_us(amount or "1", unit.lower(), text), None if burst is None else _burst(burst, text)
@@ -99,14 +99,12 @@ def _period_text(period_us: int) -> str:
 # The spelling here of what other libraries write
 
 
-def _suggestion(text: str) -> str:
-    """How this text is written here, "" if that cannot be guessed."""
-    if len(text) > _LONGEST:
-        return ""
-    parts = [_one(part) for part in _JOINTS.split(text) if part.strip()]
+def suggestion(text: str) -> str:
+    """How a text is written here, in quotes or as a list; the usual forms if that cannot be guessed."""
+    parts = [_one(part) for part in _JOINTS.split(text) if part.strip()] if len(text) <= _LONGEST else []
     if not parts or "" in parts:
-        return ""
-    return parts[0] if len(parts) == 1 else f"a list: [{', '.join(parts)}]"
+        return EXAMPLES
+    return parts[0] if len(parts) == 1 else f"[{', '.join(parts)}]"
 
 
 def _one(text: str) -> str:

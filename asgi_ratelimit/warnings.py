@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
 
 from asgi_ratelimit.errors import RateLimitWarning
@@ -44,6 +45,14 @@ class WarnOnce:
         self._issued.add(code)
         message = f"{code} {CODES[code]}: {text}"
         try:
-            warnings.warn(message, RateLimitWarning, stacklevel=4)
+            warnings.warn(message, RateLimitWarning, stacklevel=_levels_of_package())
         except RateLimitWarning:
             logger.warning(message)
+
+
+def _levels_of_package() -> int:
+    """The stack level, for a call of `warn` above, of the first caller outside this package."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and str(frame.f_globals.get("__name__")).startswith("asgi_ratelimit."):
+        level, frame = level + 1, frame.f_back
+    return level

@@ -47,7 +47,7 @@ def test_every_documented_form_is_read(text: str, rate: Rate) -> None:
 )  # fmt: skip
 def test_what_is_no_rate_is_refused_with_the_value_and_a_right_one(text: str) -> None:
     with pytest.raises(
-        ValueError, match=r"(?s)(write \"5/|write a list|use ms, s, minute|whole number of microseconds)"
+        ValueError, match=r"(?s)(write \[?\"5/|use ms, s, minute|whole number of microseconds)"
     ) as raised:
         parse_rate(text)
     assert repr(text)[1:20].rstrip("'") in str(raised.value)

@@ -18,16 +18,18 @@ from asgi_ratelimit.decision import Decision
 from asgi_ratelimit.errors import RateLimited, StoreUnavailable
 from asgi_ratelimit.fastapi.responses import documented_429
 from asgi_ratelimit.fastapi.route_names import route_template
+from asgi_ratelimit.foreign_options import explains_foreign_options
 from asgi_ratelimit.inbound.guard import KEY_FUNCTION, RequestGuard
 from asgi_ratelimit.inbound.headers import HeaderStyle, check_style
 from asgi_ratelimit.inbound.holding import ClientGone, Gone
 from asgi_ratelimit.inbound.keys import by_user_or_ip
 from asgi_ratelimit.inbound.limiter_cache import LimiterCache
 from asgi_ratelimit.inbound.options import CostSource, KeyFunction, LimitSource
+from asgi_ratelimit.inbound.plain_default import NoPlainDefault
 from asgi_ratelimit.inbound.request_state import RequestState, merge_headers, state_of
 from asgi_ratelimit.inbound.responses import VIA, LimitedResponse, UnavailableResponse
 from asgi_ratelimit.memory import MemoryStore
-from asgi_ratelimit.store import Store
+from asgi_ratelimit.store import Store, check_store
 from asgi_ratelimit.warnings import WarnOnce
 
 __all__ = ["RateLimit", "rate_limit"]
@@ -39,7 +41,7 @@ _MOST_ROUTES = 4096
 _BODY_HEADERS = (b"content-length", b"transfer-encoding")
 
 
-class RateLimit:
+class RateLimit(NoPlainDefault):
     """A dependency: `dependencies=[Depends(RateLimit("5/5s"))]`, or `Annotated[Decision, Depends(...)]`.
 
     limit: as for RateLimitMiddleware; "5/5s" by default
@@ -58,6 +60,7 @@ class RateLimit:
     of range.
     """
 
+    @explains_foreign_options
     def __init__(
         self,
         limit: LimitSource = "5/5s",
@@ -75,6 +78,7 @@ class RateLimit:
             raise ValueError(f'per is a list of path parameters such as ("channel_id",), not the string {per!r}')
         if name is not None and (not isinstance(name, str) or not name):
             raise ValueError(f'the name of a limit is a string such as "search", not {name!r}')
+        check_store(store)
         depends = key if isinstance(key, params.Depends) else None
         key_function = by_user_or_ip if isinstance(key, params.Depends) else key
         self._warn_once = WarnOnce()

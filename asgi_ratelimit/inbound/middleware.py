@@ -12,6 +12,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from asgi_ratelimit.decision import Decision
 from asgi_ratelimit.errors import StoreUnavailable
+from asgi_ratelimit.foreign_options import explains_foreign_options
 from asgi_ratelimit.inbound.guard import RequestGuard
 from asgi_ratelimit.inbound.headers import HeaderStyle, check_style
 from asgi_ratelimit.inbound.holding import ClientGone, ReadAhead
@@ -32,7 +33,7 @@ from asgi_ratelimit.limiter import Limiter
 from asgi_ratelimit.limits import LimitSpec, as_limits
 from asgi_ratelimit.memory import MemoryStore
 from asgi_ratelimit.off_switch import OFF_SWITCH
-from asgi_ratelimit.store import Store
+from asgi_ratelimit.store import Store, check_store
 from asgi_ratelimit.warnings import WarnOnce
 
 __all__ = ["RateLimitMiddleware"]
@@ -61,6 +62,7 @@ class RateLimitMiddleware:
     Raises ValueError if an option is out of range.
     """
 
+    @explains_foreign_options
     def __init__(
         self,
         app: ASGIApplication,
@@ -81,6 +83,7 @@ class RateLimitMiddleware:
         for option, function in (("refund", refund), ("on_limited", on_limited)):
             if function is not None and not callable(function):
                 raise ValueError(f"{option} must be a function or None, not {function!r}")
+        check_store(store)
         self.app = app
         self.store: Store = MemoryStore() if store is None else store
         warn_once = WarnOnce()
@@ -230,6 +233,10 @@ class RateLimitMiddleware:
             exempt = self._exempt(HTTPConnection(scope))
             return bool(await exempt if isawaitable(exempt) else exempt)
         return self._exempt is not None and self._exempt.fullmatch(app_path(scope)) is not None
+
+
+# An instance that was passed to add_middleware is called with the app alone. Python's TypeError says so by this name.
+RateLimitMiddleware.__call__.__qualname__ = "RateLimitMiddleware (write add_middleware(RateLimitMiddleware, limit=...))"
 
 
 def _is_preflight(scope: Scope) -> bool:

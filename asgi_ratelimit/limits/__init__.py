@@ -27,7 +27,7 @@ def as_limits(value: object) -> tuple[Limit, ...]:
     if isinstance(value, str):
         return (TokenBucket(value),)
     if not isinstance(value, Iterable) or isinstance(value, (bytes, dict)):
-        raise ValueError(f'a limit is a string such as "5/5s", a limit, or a list of them, not {value!r}')
+        raise ValueError(f'a limit is a string such as "5/5s", a limit, or a list of them, not {value!r:.80}')
     limits = tuple(limit for item in value for limit in as_limits(item))
     if not limits:
         raise ValueError('an empty list limits nothing; give at least one limit such as "5/5s"')
