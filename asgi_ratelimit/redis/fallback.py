@@ -27,13 +27,13 @@ class ServerClock(SystemClock):
     """An estimate of the server's clock: this machine's, moved to the server's last reply."""
 
     def __init__(self) -> None:
-        self._ahead_ns = time.time_ns() - time.monotonic_ns()
+        self._ahead_ns = time.time_ns() - SystemClock.now_ns()
 
     def now_ns(self) -> int:
-        return time.monotonic_ns() + self._ahead_ns
+        return SystemClock.now_ns() + self._ahead_ns
 
     def set(self, now_us: int) -> None:
-        self._ahead_ns = now_us * 1000 - time.monotonic_ns()
+        self._ahead_ns = now_us * 1000 - SystemClock.now_ns()
 
 
 class OutageStore(MemoryStore):
