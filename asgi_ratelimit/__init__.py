@@ -13,8 +13,9 @@ The floor plan, from the street down:
     redis/         RedisStore: one limit for every process                    (extra: redis)
     memory         MemoryStore: buckets in this process
     store          the interface of a store; scripts: of one that runs scripts, too
-    decision       Decision; limits, rate: the kinds of limit
-    warnings, call_site, clock, errors, off_switch, store_events
+    warnings, errors, refusal_headers
+    decision       Decision; limits, rate: the kinds of limit; foreign_options
+    store_events, off_switch, call_site, clock
 """
 
 from asgi_ratelimit.clock import Clock

@@ -7,8 +7,11 @@ import importlib
 import multiprocessing
 import pickle
 import pkgutil
+import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
+from math import ceil
 from typing import Any
 
 import pytest
@@ -144,3 +147,47 @@ async def test_a_pickled_decision_refunds_nothing(store: MemoryStore) -> None:
     assert (await limiter.peek("ada")).remaining == 4
     await limiter.refund(decision)
     assert (await limiter.peek("ada")).remaining == 5
+
+
+STARTED = time.time()
+
+
+# The headers for a response of one's own
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("limit", ["2/minute", "0/day", ["9/s", "2/minute"]], ids=str)
+async def test_a_refusal_carries_the_headers_of_its_response(limit: Any) -> None:
+    limiter = Limiter(limit, store=MemoryStore())
+    with suppress(RateLimited):
+        for _ in range(2):
+            await limiter.acquire("ada", timeout=0)
+    with pytest.raises(RateLimited) as raised:
+        await limiter.acquire("ada", timeout=0)
+    refused = raised.value
+    headers = refused.headers
+    wait = ceil(refused.retry_after)
+    assert headers["retry-after"] == str(wait)
+    assert headers["via"] == "1.1 asgi_ratelimit"
+    assert headers["x-ratelimit-limit"] == str(refused.decision.limit)
+    assert headers["x-ratelimit-remaining"] == "0"
+    assert headers["x-ratelimit-bucket"] == refused.decision.bucket
+    assert headers["x-ratelimit-scope"] == "user"
+    assert float(headers["x-ratelimit-reset-after"]) >= refused.retry_after
+    assert 0 <= float(headers["x-ratelimit-reset"]) - float(headers["x-ratelimit-reset-after"]) - STARTED <= 600
+    assert refused.headers is headers
+
+
+def test_a_global_refusal_names_no_bucket() -> None:
+    policy = Policy("app", TokenBucket("1/minute", scope="global"))
+    headers = RateLimited(Decision(policy, 1, 60_000_000, 0, False)).headers
+    assert headers == {
+        "via": "1.1 asgi_ratelimit",
+        "x-ratelimit-global": "true",
+        "x-ratelimit-scope": "global",
+        "retry-after": "60",
+    }
+
+
+def test_the_dependency_s_own_refusal_has_those_of_its_response() -> None:
+    assert _Refused(refusal(), {"retry-after": "60"}).headers == {"retry-after": "60"}

@@ -174,6 +174,8 @@ def _watch(conn: HTTPConnection) -> Gone | None:
 class _Refused(RateLimited, HTTPException):
     """A refusal. It is both, so that a handler for either of them, or for 429, gets it."""
 
+    headers: dict[str, str]
+
     def __init__(self, decision: Decision, headers: dict[str, str]) -> None:
         HTTPException.__init__(self, 429, detail="You are being rate limited.", headers=headers)
         RateLimited.__init__(self, decision)
