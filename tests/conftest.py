@@ -36,7 +36,9 @@ SLOW = (
     "tests/support/",
     "tests/sync/test_processes.py",
     "tests/test_store.py::test_a_flood_of_a_million_keys",
+    "tests/test_errors.py::test_errors_come_out_of_a_process_pool",
     "tests/testing/test_fake_bots.py",
+    "tests/testing/test_unlimited.py::test_the_conftest_of_the_guide",
 )
 
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])

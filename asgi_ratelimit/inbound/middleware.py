@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from starlette.types import Message, Receive, Scope, Send
 
 from asgi_ratelimit.errors import StoreUnavailable
+from asgi_ratelimit.foreign_options import explains_foreign_options
 from asgi_ratelimit.inbound.guard import RequestGuard
 from asgi_ratelimit.inbound.headers import HeaderStyle
 from asgi_ratelimit.inbound.keys import by_user_or_ip
@@ -24,7 +25,8 @@ from asgi_ratelimit.inbound.request_filter import request_filter
 from asgi_ratelimit.inbound.websocket import LimitedSocket
 from asgi_ratelimit.limits import LimitSpec, as_limits
 from asgi_ratelimit.memory import MemoryStore
-from asgi_ratelimit.store import Store
+from asgi_ratelimit.off_switch import OFF_SWITCH
+from asgi_ratelimit.store import Store, check_store
 from asgi_ratelimit.warnings import WarnOnce
 
 __all__ = ["RateLimitMiddleware"]
@@ -58,6 +60,7 @@ class RateLimitMiddleware(LimitedApp):
 
     store: Store
 
+    @explains_foreign_options
     def __init__(
         self,
         app: ASGIApplication,
@@ -78,6 +81,7 @@ class RateLimitMiddleware(LimitedApp):
         on_limited: LimitedHandler | None = None,
         messages: LimitSpec | None = None,
     ) -> None:
+        check_store(store)
         warn_once = WarnOnce()
         guard = RequestGuard(limit, key, cost, warn_once, max_wait=max_wait, enforce=enforce)
         super().__init__(
@@ -131,6 +135,12 @@ class RateLimitMiddleware(LimitedApp):
         return receive_after_start, send_after_close
 
     def _too_many_frames(self) -> bool:
+        if OFF_SWITCH.is_off:
+            return False
         if not self._guard.enforce:
             self._guard.tally(f"messages={self._messages}", self.store.clock)
         return self._guard.enforce
+
+
+# An instance that was passed to add_middleware is called with the app alone. Python's TypeError says so by this name.
+LimitedApp.__call__.__qualname__ = "RateLimitMiddleware (write add_middleware(RateLimitMiddleware, limit=...))"
