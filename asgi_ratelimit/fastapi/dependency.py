@@ -19,6 +19,7 @@ from asgi_ratelimit.fastapi.resources import PerSource, per_functions, resource_
 from asgi_ratelimit.fastapi.responses import documented_429
 from asgi_ratelimit.fastapi.route_names import route_template
 from asgi_ratelimit.fastapi.wrapped import WrappedApp
+from asgi_ratelimit.inbound.default_store import store_of_app
 from asgi_ratelimit.inbound.guard import KEY_FUNCTION, RequestGuard
 from asgi_ratelimit.inbound.headers import HeaderStyle, check_style
 from asgi_ratelimit.inbound.holding import ClientGone, Gone
@@ -42,7 +43,6 @@ __all__ = ["RateLimit", "rate_limit"]
 
 logger = logging.getLogger("asgi_ratelimit")
 
-_STORE = "ratelimit_store"  # its name in `app.state`, in an app without the middleware
 _MOST_ROUTES = 4096
 _BODY_HEADERS = (b"content-length", b"transfer-encoding")
 
@@ -99,6 +99,7 @@ class RateLimit:
         self._warn_once = WarnOnce()
         self._guard = RequestGuard(limit, key_function, cost, self._warn_once, max_wait=max_wait, enforce=enforce)
         self._per, self._name, self._own_store = per_functions(per), name, store
+        self._spare_store: Store | None = None
         self._filter = request_filter(exempt, methods)
         self._refund, self._style, self._on_limited = refund, check_style(headers), on_limited
         self._limiters: OrderedDict[tuple[int, str], LimiterCache] = OrderedDict()
@@ -190,11 +191,11 @@ class RateLimit:
 
     def _store_of_app(self, scope: Scope) -> Store:
         """The store that the app keeps. Without any app in the scope, a wrapped one keeps it for itself."""
-        state = getattr(scope.get("app"), "state", self)
-        store: Store | None = getattr(state, _STORE, None)
+        store = store_of_app(scope)
         if store is None:
-            store = MemoryStore()
-            setattr(state, _STORE, store)
+            if self._spare_store is None:
+                self._spare_store = MemoryStore()
+            return self._spare_store
         return store
 
     def _resource(self, scope: Scope) -> str:

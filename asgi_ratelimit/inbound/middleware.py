@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from starlette.types import Message, Receive, Scope, Send
 
 from asgi_ratelimit.errors import StoreUnavailable
+from asgi_ratelimit.inbound.default_store import store_of_app
 from asgi_ratelimit.inbound.guard import RequestGuard
 from asgi_ratelimit.inbound.headers import HeaderStyle
 from asgi_ratelimit.inbound.keys import by_user_or_ip
@@ -37,7 +38,7 @@ class RateLimitMiddleware(LimitedApp):
         these, or None for no limit
     key: a function of the connection that returns the key of a request
     cost: a whole number, or a function of the connection; a cost of 0 is not counted
-    store: a MemoryStore of its own by default; the app's routes use it too
+    store: by default the MemoryStore of the app that it is part of; the app's routes use it too
     name: the name of its buckets, "app"
     exempt: paths of the app in which `*` stands for any text, or a function of the connection
     methods: the HTTP methods that are counted, e.g. ("POST",); all by default
@@ -86,14 +87,20 @@ class RateLimitMiddleware(LimitedApp):
             style=headers,
             on_limited=on_limited,
         )
-        self._limiters = LimiterCache(self.store, name, guard.fixed)
+        self._has_own_store = store is not None
+        self._name, self._limiters = name, LimiterCache(self.store, name, guard.fixed)
         self._limiters.introduce(warn_once)
         self._messages = None if messages is None else as_limits(messages)
         guard.diagnostics.check_call_site("its buckets are new each time and limit nothing; make it once, with the app")
         if limit is not None:
             guard.diagnostics.check_cors(app)
 
-    def begin(self) -> None:
+    def begin(self, scope: Scope) -> None:
+        """Use the store of the app, unless there is another. A framework may build one middleware for each route."""
+        shared = None if self._has_own_store else store_of_app(scope, lambda: self.store)
+        if shared is not None and shared is not self.store:
+            self.store = shared
+            self._limiters = LimiterCache(shared, self._name, self._guard.fixed)
         self._guard.diagnostics.check_workers(self.store)
 
     async def pass_other(self, scope: Scope, receive: Receive, send: Send) -> None:
