@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
-from asgi_ratelimit.errors import StoreUnavailable
 from asgi_ratelimit.inbound.default_store import store_of_app
 from asgi_ratelimit.inbound.guard import RequestGuard
 from asgi_ratelimit.inbound.headers import HeaderStyle
 from asgi_ratelimit.inbound.keys import by_user_or_ip
+from asgi_ratelimit.inbound.lifespan import run_lifespan
 from asgi_ratelimit.inbound.limited_app import LimitedApp
 from asgi_ratelimit.inbound.limiter_cache import LimiterCache
 from asgi_ratelimit.inbound.options import (
@@ -104,35 +104,16 @@ class RateLimitMiddleware(LimitedApp):
         self._guard.diagnostics.check_workers(self.store)
 
     async def pass_other(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan" and not isinstance(self.store, MemoryStore):
-            receive, send = self._lifespan_channels(receive, send)
-        await self.app(scope, receive, send)
+        if scope["type"] == "lifespan" and type(self.store) is not MemoryStore:
+            await run_lifespan(self.app, self.store, scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
 
     def watch_frames(self, receive: Receive, send: Send) -> tuple[Receive, Send]:
         if self._messages is None:
             return receive, send
         socket = LimitedSocket(self._messages, self.store.clock, receive, send, self._too_many_frames)
         return socket.receive, socket.send
-
-    def _lifespan_channels(self, receive: Receive, send: Send) -> tuple[Receive, Send]:
-        """The channels of the app's lifespan. The store starts before the app does, and closes after it."""
-
-        async def receive_after_start() -> Message:
-            message = await receive()
-            if message["type"] == "lifespan.startup":
-                try:
-                    await self.store.start()
-                except StoreUnavailable as error:
-                    await send({"type": "lifespan.startup.failed", "message": str(error)})
-                    raise
-            return message
-
-        async def send_after_close(message: Message) -> None:
-            if message["type"] != "lifespan.startup.complete":
-                await self.store.aclose()
-            await send(message)
-
-        return receive_after_start, send_after_close
 
     def _too_many_frames(self) -> bool:
         if not self._guard.enforce:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.asgi_servers import served, wait_for
+from tests.support.asgi_servers import SECONDS, served, wait_for
+from tests.support.servers.server import wait_until
 
 APP = "tests.frameworks.served:app"
 COMMANDS = {
@@ -38,3 +39,27 @@ def test_the_refusal_reaches_a_client_and_the_lifespan_runs(server: str, tmp_pat
         assert "1.1 asgi_ratelimit" in refused.headers["via"]
         process.terminate()
     assert events.read_text().splitlines() == ["store started", "app started", "app stopped", "store closed"]
+
+
+@pytest.mark.parametrize("server", COMMANDS)
+def test_an_app_is_not_served_without_its_own_start_if_the_store_does_not_start(server: str, tmp_path: Path) -> None:
+    events = tmp_path / "events"
+    environment = {"EVENTS": str(events), "FAILS": "start"}
+    with served(COMMANDS[server], tmp_path / "log", environment=environment) as process:
+        wait_until(lambda: "no credentials today" in process.output, f"{server} logs the reason", seconds=SECONDS)
+        wait_until(lambda: process.has_ended or process.answers, f"{server} ends", seconds=SECONDS)
+        assert not process.answers
+    assert events.read_text().splitlines() == ["store closed"]
+
+
+@pytest.mark.parametrize("server", COMMANDS)
+def test_a_store_that_cannot_be_closed_does_not_disturb_the_end_of_the_app(server: str, tmp_path: Path) -> None:
+    events = tmp_path / "events"
+    environment = {"EVENTS": str(events), "FAILS": "aclose"}
+    with served(COMMANDS[server], tmp_path / "log", environment=environment) as process:
+        wait_for(process)
+        assert process.get()[0].status == 200
+        process.terminate()
+    assert events.read_text().splitlines() == ["store started", "app started", "app stopped", "store closed"]
+    assert "no good-bye today" in process.output
+    assert "shutdown failed" not in process.output
