@@ -38,8 +38,13 @@ class ServerProcess:
         return self.process.poll() is not None
 
     def get(self, path: str = "/", headers: Mapping[str, str] | None = None) -> tuple[HTTPResponse, bytes]:
+        return self.request("GET", path, headers=headers)
+
+    def request(
+        self, method: str, path: str, *, headers: Mapping[str, str] | None = None, body: bytes | None = None
+    ) -> tuple[HTTPResponse, bytes]:
         with closing(HTTPConnection("127.0.0.1", self.port, timeout=SECONDS)) as connection:
-            connection.request("GET", path, headers=headers or {})
+            connection.request(method, path, body=body, headers=headers or {})
             response = connection.getresponse()
             return response, response.read()
 
