@@ -71,10 +71,11 @@ async def test_a_mount_shares_the_bucket_of_its_app_and_a_mounted_app_has_its_ow
     assert await allowed(app, "/app/") == 3
 
 
-async def test_a_mounted_app_is_charged_once_by_each_of_two_equal_middlewares() -> None:
+async def test_a_mounted_app_is_charged_once_by_each_of_two_equal_middlewares(said: Said) -> None:
     mounted = Starlette(routes=[Route("/", endpoint)], middleware=[limited()])
     app = Starlette(routes=[Mount("/app", mounted)], middleware=[limited()])
     assert await allowed(app, "/app/", rounds=5) == 3
+    assert said() == []
 
 
 async def test_different_limits_of_one_app_are_held_side_by_side(said: Said) -> None:
