@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from http.client import HTTPConnection
+from pathlib import Path
 
 import pytest
 from websockets.exceptions import InvalidStatus
@@ -97,3 +98,13 @@ def test_a_websocket_is_counted_and_refused_before_it_opens(running: Running) ->
         with pytest.raises(InvalidStatus) as refused:
             connect(address, additional_headers=of(6), proxy=None)
         assert refused.value.response.status_code in (403, 429)
+
+
+@pytest.mark.parametrize("name", ["granian", "uvicorn"])
+def test_the_middleware_that_litestar_builds_for_each_route_shares_one_bucket(name: str, tmp_path: Path) -> None:
+    environment = {"FRAMEWORK": "litestar's own middleware"}
+    with served(SERVERS[name], tmp_path / "log", environment=environment) as server:
+        wait_for(server)
+        paths = [("/", "GET"), ("/echo", "POST"), ("/release", "GET")] * 2
+        statuses = [server.request(method, path, headers=of(1))[0].status for path, method in paths]
+    assert statuses == [200] * 5 + [429]
