@@ -21,6 +21,7 @@ from asgi_ratelimit.fastapi.route_names import route_template
 from asgi_ratelimit.fastapi.wrapped import WrappedApp
 from asgi_ratelimit.foreign_options import explains_foreign_options
 from asgi_ratelimit.inbound.client_ip import by_ip
+from asgi_ratelimit.inbound.default_store import store_of_app
 from asgi_ratelimit.inbound.guard import KEY_FUNCTION, RequestGuard
 from asgi_ratelimit.inbound.headers import HeaderStyle, check_style
 from asgi_ratelimit.inbound.holding import ClientGone, Gone
@@ -45,7 +46,6 @@ __all__ = ["RateLimit", "rate_limit"]
 
 logger = logging.getLogger("asgi_ratelimit")
 
-_STORE = "ratelimit_store"  # its name in `app.state`, in an app without the middleware
 _MOST_ROUTES = 4096
 _BODY_HEADERS = (b"content-length", b"transfer-encoding")
 
@@ -114,6 +114,7 @@ class RateLimit(NoPlainDefault):
             visitors=by_ip.of if depends else None,
         )
         self._per, self._name, self._own_store = per_functions(per), name, store
+        self._spare_store: Store | None = None
         self._filter = request_filter(exempt, only, methods)
         self._refund, self._style, self._on_limited = refund, check_style(headers), on_limited
         self._limiters: OrderedDict[tuple[int, str], LimiterCache] = OrderedDict()
@@ -205,11 +206,11 @@ class RateLimit(NoPlainDefault):
 
     def _store_of_app(self, scope: Scope) -> Store:
         """The store that the app keeps. Without any app in the scope, a wrapped one keeps it for itself."""
-        state = getattr(scope.get("app"), "state", self)
-        store: Store | None = getattr(state, _STORE, None)
+        store = store_of_app(scope)
         if store is None:
-            store = MemoryStore()
-            setattr(state, _STORE, store)
+            if self._spare_store is None:
+                self._spare_store = MemoryStore()
+            return self._spare_store
         return store
 
     def _resource(self, scope: Scope) -> str:
