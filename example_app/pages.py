@@ -30,7 +30,7 @@ from example_app.users import MEMBERS, SESSION_KEY, tier_of
 
 __all__ = ["router"]
 
-HEADERS = {"Cache-Control": "no-store", "Content-Security-Policy": "default-src 'self'"}
+HEADERS = {"Cache-Control": "no-store"}
 
 router = APIRouter(include_in_schema=False)
 templates = Jinja2Templates(Path(__file__).parent / "templates")
