@@ -165,23 +165,23 @@ class InteractionLimit:
         try:
             signed, interaction = await self._read(request, limiters.store.clock)
         except EarlyResponse as failure:
-            raise await self._failures.count(failure, request, limiters.failures) from None
+            raise await self._failures.count(failure, request, limiters.store) from None
         verified = _Verified(self._verifier.raw, interaction)
         is_new = self._replays.add(signed, limiters.store.clock.wall())
         if interaction["type"] == PING:
             raise await self._pong(verified, is_new, request, limiters)
         if not is_new or not await self._within(verified, _is_new_elsewhere(signed, limiters)):
             replayed = error(401, "this interaction has been here before")
-            raise await self._failures.count(replayed, request, limiters.failures)
+            raise await self._failures.count(replayed, request, limiters.store)
         await self._within(verified, self._uncount(request.scope))
         return verified
 
     async def _read(self, request: Request, clock: Clock) -> tuple[Signed, Interaction]:
         """The signed message. The headers are enough to refuse most others: then the body is not read."""
-        self._bodies.check_announced(request)
         headers = SignatureHeaders.of(request.scope["headers"])
         if headers is None:
             raise error(401, "invalid request signature", closing(request.scope))
+        self._bodies.check_announced(request)
         body = await self._bodies.read(request)
         signed = self._verifier.verify(headers, body)
         if signed is None:
@@ -201,12 +201,12 @@ class InteractionLimit:
         """The answer to a PING. Discord may repeat one. A client that goes on repeating it is none of Discord's."""
         answer = pong()
         if not is_new:
-            answer = await self._failures.count_here(answer, request, limiters.failures)
+            answer = await self._failures.count_here(answer, request, limiters.store)
         if answer.response.status_code == 200:
             try:
                 await verified.within(self._uncount(request.scope))
-            except StoreUnavailable as error:
-                logger.debug("a refund is lost: %s", error)
+            except StoreUnavailable as outage:
+                logger.debug("a refund is lost: %s", outage)
         return answer
 
     async def _uncount(self, scope: Scope) -> None:
@@ -259,9 +259,9 @@ class InteractionLimit:
         """The result, if there is one in time; else the user is put off."""
         try:
             return await verified.within(pending)
-        except StoreUnavailable as error:
-            logger.debug("an interaction is put off: %s", error)  # the store itself has logged the outage, once
-            raise reply(verified.interaction, self._messages.unavailable(verified.interaction)) from error
+        except StoreUnavailable as outage:
+            logger.debug("an interaction is put off: %s", outage)  # the store itself has logged the outage, once
+            raise reply(verified.interaction, self._messages.unavailable(verified.interaction)) from outage
 
     def _limiters_for(self, scope: Scope) -> _Limiters:
         state = scope.get(STATE)
@@ -274,8 +274,7 @@ class InteractionLimit:
         return self._limiters
 
     def _open(self, store: Store) -> _Limiters:
-        failures = self._failures.open(store.clock)
-        return _Limiters(store, self._name, self._commands, self._autocompletes, self._tolerance, failures)
+        return _Limiters(store, self._name, self._commands, self._autocompletes, self._tolerance)
 
 
 def _guard(limit: tuple[Limit, ...], warn_once: WarnOnce) -> RequestGuard:
@@ -304,10 +303,10 @@ class _Verified:
         try:
             async with deadline:
                 return await pending
-        except TimeoutError as error:
+        except TimeoutError as late:
             if not deadline.expired():
                 raise
-            raise StoreUnavailable(f"an interaction was not decided within {MOST_SECONDS} s") from error
+            raise StoreUnavailable(f"an interaction was not decided within {MOST_SECONDS} s") from late
         finally:
             self._left -= loop.time() - started
 
@@ -322,9 +321,8 @@ class _Limiters:
         commands: RequestGuard,
         autocompletes: RequestGuard,
         tolerance: float,
-        failures: LimiterCache,
     ) -> None:
-        self.store, self.failures = store, failures
+        self.store = store
         self.commands = LimiterCache(store, name, commands.fixed)
         self.autocompletes = LimiterCache(store, f"{name}:autocomplete", autocompletes.fixed)
         self.replays: Limiter | None = None

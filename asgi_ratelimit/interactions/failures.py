@@ -16,6 +16,7 @@ from asgi_ratelimit.inbound.request_state import STATE, RequestState
 from asgi_ratelimit.interactions.responses import EarlyResponse, error
 from asgi_ratelimit.limits import Limit
 from asgi_ratelimit.memory import MemoryStore
+from asgi_ratelimit.store import PerStore, Store
 from asgi_ratelimit.warnings import WarnOnce
 
 __all__ = ["FailureLimit", "Tally"]
@@ -36,27 +37,29 @@ class FailureLimit:
     def __init__(self, limit: tuple[Limit, ...] | None, client: KeyFunction, name: str, warn_once: WarnOnce) -> None:
         self._guard = RequestGuard(limit, client, 1, warn_once)
         self._name, self._tally = f"{name}:failures", Tally()
+        self._limiters = PerStore(self._open)
 
-    def open(self, clock: Clock) -> LimiterCache:
-        """Its buckets, by the clock of the endpoint's store."""
-        return LimiterCache(MemoryStore(max_keys=_MOST_CLIENTS, clock=clock), self._name, self._guard.fixed)
+    def _open(self, store: Store) -> LimiterCache:
+        memory = MemoryStore(max_keys=_MOST_CLIENTS, clock=store.clock)
+        return LimiterCache(memory, self._name, self._guard.fixed)
 
-    async def count(self, failure: EarlyResponse, request: Request, limiters: LimiterCache) -> EarlyResponse:
+    async def count(self, failure: EarlyResponse, request: Request, store: Store) -> EarlyResponse:
         """The response to a request that failed: the 401, say, or a 429 once its client has failed too often.
 
-        An outer middleware that has counted the request needs no help.
+        An outer middleware that has counted the request needs no help. `store`: the endpoint's, for its clock.
         """
         state = request.scope.get(STATE)
         if isinstance(state, RequestState) and state.middleware_count:
             return failure
-        return await self.count_here(failure, request, limiters)
+        return await self.count_here(failure, request, store)
 
-    async def count_here(self, failure: EarlyResponse, request: Request, limiters: LimiterCache) -> EarlyResponse:
+    async def count_here(self, failure: EarlyResponse, request: Request, store: Store) -> EarlyResponse:
         """The same, whether or not a middleware has counted it."""
+        limiters = self._limiters.of(store)
         decision = await self._guard.check(request.scope, limiters, RequestState(), conn=request)
         if decision is None or decision.allowed:
             return failure
-        self._tally.warn(limiters.store.clock, "%d requests without a valid signature of Discord were refused (429)")
+        self._tally.warn(store.clock, "%d requests without a valid signature of Discord were refused (429)")
         kept = [header for header in failure.response.raw_headers if header[0] == b"connection"]
         return error(429, "too many requests without a valid signature", [retry_after_header(decision), *kept])
 

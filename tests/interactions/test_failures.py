@@ -11,9 +11,10 @@ import pytest
 
 from asgi_ratelimit import ClientIP, MemoryStore, RateLimitMiddleware
 from asgi_ratelimit.inbound.options import ASGIApplication
+from asgi_ratelimit.interactions.endpoint import InteractionLimit
 from asgi_ratelimit.testing import ManualClock
 from tests.interactions.endpoints import BUILDS, MOUNTED, as_dependency, limited, reached
-from tests.support.signing import PING, PONG, URL, Discord, command, encoded, now, signature_of
+from tests.support.signing import PING, PONG, PUBLIC_KEY, URL, Discord, command, encoded, now, signature_of
 
 pytestmark = pytest.mark.anyio
 
@@ -91,6 +92,14 @@ async def test_a_verified_interaction_never_fails_for_the_failures_of_its_addres
     await forged(discord, 5)
     assert reached(await discord.post(command()))
     assert (await discord.post(PING)).json() == PONG
+
+
+async def test_one_limit_in_two_apps_counts_for_each_of_their_stores(clock: ManualClock) -> None:
+    limit = InteractionLimit(PUBLIC_KEY, failures="2/hour")
+    inner = as_dependency(limit)
+    apps = [RateLimitMiddleware(inner, limit=None, store=MemoryStore(clock=clock)) for _ in range(2)]
+    answers = [await forged(Discord(app, clock), 1) for _ in range(3) for app in apps]
+    assert answers == [{401: 1}] * 4 + [{429: 1}] * 2
 
 
 async def test_each_client_has_a_bucket_and_their_number_is_bounded(
