@@ -20,7 +20,7 @@ from asgi_ratelimit.inbound.holding import ClientGone
 from asgi_ratelimit.inbound.keys import by_ip
 from asgi_ratelimit.inbound.limiter_cache import LimiterCache
 from asgi_ratelimit.inbound.options import ASGIApplication, KeyFunction
-from asgi_ratelimit.inbound.request_state import STATE, RequestState, app_path
+from asgi_ratelimit.inbound.request_state import STATE, RequestState, app_path, state_of
 from asgi_ratelimit.interactions.body import BodyReader, parse
 from asgi_ratelimit.interactions.failures import FailureLimit, Tally
 from asgi_ratelimit.interactions.keys import KEYS, Interaction, InteractionKey
@@ -170,10 +170,13 @@ class InteractionLimit:
         is_new = self._replays.add(signed, limiters.store.clock.wall())
         if interaction["type"] == PING:
             raise await self._pong(verified, is_new, request, limiters)
-        if not is_new or not await self._within(verified, _is_new_elsewhere(signed, limiters)):
+        if is_new and limiters.replays is not None:
+            is_new = (await self._within(verified, limiters.replays.try_acquire(signed.digest))).allowed
+        if not is_new:
             replayed = error(401, "this interaction has been here before")
             raise await self._failures.count(replayed, request, limiters.store)
-        await self._within(verified, self._uncount(request.scope))
+        if _is_counted(request.scope):
+            await self._within(verified, self._uncount(request.scope))
         return verified
 
     async def _read(self, request: Request, clock: Clock) -> tuple[Signed, Interaction]:
@@ -202,7 +205,7 @@ class InteractionLimit:
         answer = pong()
         if not is_new:
             answer = await self._failures.count_here(answer, request, limiters.store)
-        if answer.response.status_code == 200:
+        if answer.response.status_code == 200 and _is_counted(request.scope):
             try:
                 await verified.within(self._uncount(request.scope))
             except StoreUnavailable as outage:
@@ -211,14 +214,12 @@ class InteractionLimit:
 
     async def _uncount(self, scope: Scope) -> None:
         """Give back the charge of an outer middleware: all interactions come from Discord's own addresses."""
-        state = scope.get(STATE)
-        if isinstance(state, RequestState) and state.middleware_count:
-            path = app_path(scope, scope.get("app_root_path"))  # the path that the middleware compares
-            self._diagnostics.warn(
-                "ARL111",
-                f"all of them come from Discord and share a bucket; add exempt=({path!r},) to the middleware",
-            )
-            await state.refund_middleware()
+        path = app_path(scope, scope.get("app_root_path"))  # the path that the middleware compares
+        self._diagnostics.warn(
+            "ARL111",
+            f"all of them come from Discord and share a bucket; add exempt=({path!r},) to the middleware",
+        )
+        await state_of(scope).refund_middleware()
 
     # The limit
 
@@ -281,6 +282,12 @@ def _guard(limit: tuple[Limit, ...], warn_once: WarnOnce) -> RequestGuard:
     return RequestGuard(limit, _no_key, 1, warn_once, longest_delay=_LONGEST_DELAY)
 
 
+def _is_counted(scope: Scope) -> bool:
+    """Whether a middleware has charged the request."""
+    state = scope.get(STATE)
+    return isinstance(state, RequestState) and state.middleware_count > 0
+
+
 def _no_key(conn: HTTPConnection) -> None:
     """The key comes from the interaction, not from the connection."""
 
@@ -329,11 +336,6 @@ class _Limiters:
         if store.shared:  # this process has a record of its own; the shared one is for the other processes
             once = FixedWindow(f"1/{2 * math.ceil(tolerance) + 1}s", outage="open")
             self.replays = Limiter(once, store=store, name=f"{name}:replays")
-
-
-async def _is_new_elsewhere(signed: Signed, limiters: _Limiters) -> bool:
-    """Whether no other process has seen it."""
-    return limiters.replays is None or (await limiters.replays.try_acquire(signed.digest)).allowed
 
 
 class _GuardedApp:
