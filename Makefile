@@ -43,7 +43,7 @@ bench: $(VENV)/bench  ## Us, the floors and the peers in one run; writes benchma
 audit: $(VENV)/test $(VENV)/audit  ## Look up known vulnerabilities of everything that is installed, and of the minimum versions
 	$(BIN)/python -m pip_audit --skip-editable --progress-spinner off
 	$(BIN)/python -m tests.packaging.minimums > $(VENV)/minimums.txt
-	$(BIN)/python -m pip_audit --no-deps --disable-pip --progress-spinner off -r $(VENV)/minimums.txt
+	$(BIN)/python -m pip_audit --strict --no-deps --disable-pip --progress-spinner off -r $(VENV)/minimums.txt
 
 # mkdocs-material prints a banner about the next version of MkDocs unless it is silenced.
 docs: $(VENV)/docs  ## Build the documentation into site/
