@@ -34,7 +34,8 @@ HEADERS = {"Cache-Control": "no-store"}
 
 router = APIRouter(include_in_schema=False)
 templates = Jinja2Templates(Path(__file__).parent / "templates")
-templates.env.filters |= {"class_name": lambda thing: type(thing).__name__, "described": described, "words": in_words}
+templates.env.filters |= {"class_name": lambda thing: type(thing).__name__, "described": described}
+templates.env.filters["words"] = in_words
 templates.env.tests["shared"] = is_shared
 templates.env.globals |= {
     "bursts": BURSTS,
