@@ -109,7 +109,7 @@ class LimitedApp:
                     if self._refund is not None and decision.allowed:
                         state.refunds += ((decision, self._refund),)
             await self.app(scope, receive, send)
-        except BaseException as error:
+        except (Exception, asyncio.CancelledError) as error:
             if not await self._answer(error, state, scope, receive, send):
                 raise
         if not had_user and decision is not None and "user" in scope:
