@@ -143,8 +143,16 @@ class _FullBuckets:
     """Buckets that are always full, over those of a limiter that is turned off."""
 
     def __init__(self, policies: Sequence[Policy], clock: Clock, own: Buckets) -> None:
-        self._policies, self._clock = policies, clock
-        self.refund, self.reset, self.block = own.refund, own.reset, own.block
+        self._policies, self._clock, self._own = policies, clock, own
+
+    def refund(self, decision: Decision) -> Awaitable[None] | None:
+        return self._own.refund(decision)
+
+    def reset(self, key: str, per: str) -> Awaitable[None] | None:
+        return self._own.reset(key, per)
+
+    def block(self, key: str, seconds: float) -> Awaitable[None] | None:
+        return self._own.block(key, seconds)
 
     def decide(self, key: str, cost: int, per: str, waiting: bool = False) -> Decision:
         return self.peek(key, cost, per)

@@ -40,7 +40,10 @@ class _ClosingResponse(Response):
         if can_only_close(scope):
             await send({"type": "websocket.close", "code": self.close_code, "reason": self.close_reason})
         else:
-            await super().__call__(scope, receive, send)
+            kind = "websocket.http.response" if scope["type"] == "websocket" else "http.response"
+            await send({"type": f"{kind}.start", "status": self.status_code, "headers": self.raw_headers})
+            # Starlette leaves `more_body` out, as it may, but the test client of Quart 0.23 wants it.
+            await send({"type": f"{kind}.body", "body": self.body, "more_body": False})
 
 
 class LimitedResponse(_ClosingResponse):
