@@ -10,22 +10,13 @@
 -- its end and its length.
 --
 -- A record is not believed if other software wrote it, or if the clock has gone back since. It is cut to what its limit
--- allows, and a record of a wrong type is written over.
+-- allows.
 
 local CENTURY = 3155760000000000
-local doubt = false
 
 local function append_both(one, other)
   reply[size + 1], reply[size + 2] = one, other
   size = size + 2
-end
-
-local function read(key)
-  local value = redis.pcall('GET', key)
-  if type(value) ~= 'table' then return value end
-  if not string.find(value.err, 'WRONGTYPE', 1, true) then error(value) end
-  doubt = true
-  return false
 end
 
 local function is_exact(number)
@@ -207,7 +198,7 @@ local function keep_block(key, length)
 end
 
 local function block(key) -- µs until it ends; 0 if there is none
-  local value = read(key)
+  local value = run('GET', key)
   local until_us, length = pair(value)
   local left = math.max(0, until_us - now)
   local longest = length > 0 and length or CENTURY -- blocks once had no length
@@ -228,7 +219,7 @@ end
 
 local function decide_one(limit, first, charge) -- the usual case, without a table
   local blocked, key, kind = block(KEYS[first]), KEYS[first + 1], kind_of(limit)
-  local a, b, after_a, after_b = kind.take(limit, read(key))
+  local a, b, after_a, after_b = kind.take(limit, run('GET', key))
   if charge and after_a and blocked <= 0 then
     kind.store(limit, key, after_a, after_b)
     say(outcome(true, 0))
@@ -243,7 +234,7 @@ local function decide_all(shape, first, charge)
   local blocked, states = block(KEYS[first]), {}
   local allowed = charge and blocked <= 0
   for i = 3, #shape do
-    local state = {kind_of(shape[i]).take(shape[i], read(KEYS[first + i - 2]))}
+    local state = {kind_of(shape[i]).take(shape[i], run('GET', KEYS[first + i - 2]))}
     states[i] = state
     allowed = allowed and state[3]
   end
@@ -262,7 +253,7 @@ end
 local function refund(shape, first)
   for i = 3, #shape do
     local key, kind = KEYS[first + i - 3], kind_of(shape[i])
-    local value, a, b = read(key), nil, nil
+    local value, a, b = run('GET', key), nil, nil
     if value then a, b = kind.give_back(shape[i], value) end
     if a then kind.store(shape[i], key, a, b) else call('DEL', key) end
   end
@@ -270,7 +261,6 @@ end
 
 function answer(shape, first)
   local verb = shape[1]
-  doubt = false
   if verb == 'decide' or verb == 'peek' then
     if #shape == 3 then return decide_one(shape[3], first, verb == 'decide') end
     return decide_all(shape, first, verb == 'decide')
@@ -282,7 +272,7 @@ function answer(shape, first)
   elseif verb == 'block' then -- [verb, 1, µs]
     keep_block(KEYS[first], shape[3])
   elseif verb == 'probe' then
-    read(KEYS[first])
+    run('GET', KEYS[first])
     call('SET', KEYS[first], 1, 'PX', 1000)
   end
   say(1)
