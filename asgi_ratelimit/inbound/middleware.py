@@ -13,7 +13,7 @@ from starlette.types import Message, Receive, Scope, Send
 from asgi_ratelimit.decision import Decision
 from asgi_ratelimit.errors import StoreUnavailable
 from asgi_ratelimit.inbound.guard import RequestGuard
-from asgi_ratelimit.inbound.headers import HeaderStyle, check_style
+from asgi_ratelimit.inbound.headers import HeaderStyle, check_style, retry_after_header
 from asgi_ratelimit.inbound.holding import ClientGone, ReadAhead
 from asgi_ratelimit.inbound.keys import by_user_or_ip
 from asgi_ratelimit.inbound.limiter_cache import LimiterCache
@@ -25,7 +25,7 @@ from asgi_ratelimit.inbound.options import (
     LimitedHandler,
     LimitSource,
 )
-from asgi_ratelimit.inbound.request_state import STATE, RequestState, app_path, give_back, merge_headers
+from asgi_ratelimit.inbound.request_state import STATE, RequestState, app_path, give_back, merge_headers, state_of
 from asgi_ratelimit.inbound.responses import LimitedResponse, UnavailableResponse, can_only_close
 from asgi_ratelimit.inbound.websocket import LimitedSocket
 from asgi_ratelimit.limiter import Limiter
@@ -204,6 +204,8 @@ class RateLimitMiddleware:
             raise
 
     async def _refuse(self, decision: Decision, scope: Scope, receive: Receive, send: Send) -> None:
+        if state_of(scope).style is None:
+            send = _with_retry_after(decision, send)
         response: object = None
         if self._on_limited is not None and not can_only_close(scope):
             response = self._on_limited(HTTPConnection(scope), decision)
@@ -233,6 +235,18 @@ def _is_preflight(scope: Scope) -> bool:
     """A browser's question before a cross-origin request (Fetch standard, CORS-preflight request)."""
     names = {name for name, _ in scope.get("headers", ())}
     return b"origin" in names and b"access-control-request-method" in names
+
+
+def _with_retry_after(decision: Decision, send: Send) -> Send:
+    """The channel of a refusal, if no middleware writes headers: a client has to know when to come back."""
+
+    async def write(message: Message) -> None:
+        if message["type"] in _STARTS:
+            headers = merge_headers(message.get("headers") or (), [retry_after_header(decision)])
+            message = {**message, "headers": headers}
+        await send(message)
+
+    return write
 
 
 _STARTS = frozenset(("http.response.start", "websocket.accept", "websocket.http.response.start"))

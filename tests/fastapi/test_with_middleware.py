@@ -111,7 +111,7 @@ def test_the_ietf_headers_name_every_limit_of_both(store: MemoryStore) -> None:
     refused = client.get("/")
     assert refused.status_code == 429
     assert repeated(refused) == []
-    assert refused.headers["ratelimit"].startswith('"app";r=6;t=1200, "strict";r=0;t=')
+    assert refused.headers["ratelimit"].startswith('"app";r=6;t=400, "strict";r=0;t=1800')
     assert limit_names(refused.headers) == DISCORD_ON_REFUSAL | {"ratelimit", "ratelimit-policy"}
 
 
