@@ -224,7 +224,7 @@ _NAMES = ("allowed", "limit", "remaining", "reset_after", "retry_after", "delay"
 
 def _wait_us(part: Decision, cost: int) -> int:
     limit = part.policy.limit
-    fillings, rest = divmod(cost - 1, limit.capacity)
+    fillings, rest = divmod(cost - 1, limit.capacity or 1)
     return limit.measure(part.state, part.now_us, rest + 1)[2] + fillings * limit.window_us
 
 

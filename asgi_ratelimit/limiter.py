@@ -55,6 +55,8 @@ class Limiter:
         self.store: Store = MemoryStore() if store is None else store
         self._buckets = self.store.open(name, self.policies)
         self.decide = self._buckets.decide  # no check of the cost, and no coroutine where the store needs none
+        # For a caller that has waited for the store's server before, in vain: the same, without the server.
+        self.decide_without_server = getattr(self._buckets, "decide_without_server", self.decide)
         self._waiting = WaitersByKey(self.store.clock, self._buckets)
 
     def __repr__(self) -> str:

@@ -76,14 +76,21 @@ class RedisBuckets:
 
     # The verbs
 
-    def decide(self, key: str, cost: int, per: str, waiting: bool = False) -> Decision | Awaitable[Decision]:
+    def decide(
+        self, key: str, cost: int, per: str, waiting: bool = False, due: float | None = None
+    ) -> Decision | Awaitable[Decision]:
+        """`due`: the moment by the event loop's clock at which it is answered without the server."""
         names = self._names(key, per)
         if not waiting and self.server.deny.refusals:
             refusal = self.server.deny.find(names, cost, self.server.clock.now_us())
             if refusal is not None:
                 return refusal
-        decision = self._query("decide", names, key, cost, per, waiting)
+        decision = self._query("decide", names, key, cost, per, waiting, due)
         return self._read_or_refund(decision) if waiting else decision
+
+    def decide_without_server(self, key: str, cost: int, per: str) -> Decision:
+        """The decision about a caller that has waited for the server before, in vain."""
+        return self.fallback.decide(self._names(key, per), key, cost, per, "it did not answer in time")
 
     def peek(self, key: str, cost: int, per: str) -> Awaitable[Decision]:
         return self._query("peek", self._names(key, per), key, cost, per, False)
@@ -114,12 +121,12 @@ class RedisBuckets:
     # Checks
 
     def _query(
-        self, verb: Verb, names: list[str], key: str, cost: int, per: str, waiting: bool
+        self, verb: Verb, names: list[str], key: str, cost: int, per: str, waiting: bool, due: float | None = None
     ) -> asyncio.Future[Decision]:
         check = Query(names, self._shapes.get((verb, cost)) or self._shape(verb, cost))
         check.buckets, check.key, check.cost, check.per = self, key, cost, per
         check.charge, check.waiting = verb == "decide", waiting
-        return check.put(self.server)
+        return check.put(self.server, due)
 
     async def _read_or_refund(self, decision: asyncio.Future[Decision]) -> Decision:
         """The decision. It is refunded if the caller is cancelled after its arrival and before reading it."""
@@ -237,14 +244,18 @@ class Pending:
         self.keys, self.shape = names, text
         self.asking, self.hops, self.slot = False, 0, 0
 
-    def put(self: Any, server: Server) -> asyncio.Future[Any]:
+    def put(self: Any, server: Server, due: float | None = None) -> asyncio.Future[Any]:
         session = server.session()
         if server.is_cluster:
             self.slot = slot_of(tag_of(self.keys[0]))
-        self.due = session.loop.time() + server.timeout
+        now = session.loop.time()
+        self.due = now + server.timeout if due is None else due
         future: asyncio.Future[Any] = session.loop.create_future()
         self.future = future
-        session.put(self)
+        if now < self.due:
+            session.put(self)
+        else:
+            self.fail(TimeoutError("no time is left"))
         return future
 
 

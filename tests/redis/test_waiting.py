@@ -25,7 +25,7 @@ from asgi_ratelimit import (
 from asgi_ratelimit.limits import Limit
 from asgi_ratelimit.redis import RedisStore
 from asgi_ratelimit.testing import ManualClock
-from tests.support.servers import Server
+from tests.support.servers import Proxy, Server
 from tests.support.stores import new_store
 
 pytestmark = pytest.mark.anyio
@@ -72,6 +72,17 @@ async def test_callers_behind_a_costly_one_are_refused_with_a_wait_that_is_not_o
             await limiter.acquire("a", cost=cost, timeout=0.001)
         assert raised.value.retry_after > 40_000
     first.cancel()
+
+
+async def test_a_wait_that_is_shorter_than_the_timeout_is_no_reason_to_fail_closed(proxy: Proxy) -> None:
+    async with new_store(proxy.url, outage="local", timeout=0.4) as store:
+        limiter = Limiter("10/day", store=store)
+        await limiter.peek("a")
+        proxy.silence()
+        answers = await at_once(limiter, 20, 0.01)
+        proxy.pass_through()
+    assert {type(answer) for answer in answers} == {Decision, RateLimited}
+    assert sum(isinstance(answer, Decision) for answer in answers) == 10
 
 
 # In memory and in Redis the same callers are served
