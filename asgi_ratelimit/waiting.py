@@ -112,6 +112,12 @@ class WaitQueue(Generic[Reply]):
         before = self._behind[: max(0, self.position(waiter) - 1)]
         return sum((each.cost for each in before), 0 if self._head is None else self._head.cost)
 
+    def is_too_late(self, waiter: Waiter) -> bool:
+        """Whether its turn is sure to come after its deadline, by the last reply."""
+        if waiter.deadline_us is None:
+            return False
+        return self.earliest_us(self.position(waiter), waiter.deadline_us) > waiter.deadline_us
+
     def earliest_us(self, ahead: int, now_us: int) -> int:
         """When a waiter with so many before it can go at the earliest, by the last reply."""
         if self.last is None or self._estimate is None:
@@ -162,11 +168,13 @@ class WaitersByKey:
         self, arrival: int, key: str, cost: int, per: str, deadline_us: int | None, refusal: Decision | None
     ) -> Decision:
         place = (id(asyncio.get_running_loop()), key, per)
-        queue = self._queues.setdefault(place, WaitQueue(self._clock))
+        queue = self._queues.setdefault(place, WaitQueue(self._clock, _least_wait_us))
         waiter = queue.enter((0, arrival), deadline_us, cost)
         if refusal is not None:
             queue.note(refusal, self._clock.now_us())
         try:
+            if queue.is_too_late(waiter):
+                self._refuse_if_used_up(queue, waiter)
             if not (waiter.turn.done() or await queue.wait_turn(waiter)):
                 self._refuse_if_used_up(queue, waiter)
                 decision = await self._check(key, cost, per)
@@ -219,13 +227,18 @@ class WaitersByKey:
             raise RateLimited(last.as_refusal(waiter.cost, wait_us, passed_us=now_us - queue.last_us))
 
 
+def _least_wait_us(reply: Decision, ahead: int) -> int:
+    """Microseconds from a refusal until a caller with so many before it can be served at the earliest."""
+    return 0 if reply.allowed else _wait_us(reply, ahead + 1)
+
+
 def _due_us(queue: WaitQueue[Decision], cost: int, now_us: int) -> int:
     """When so much is allowed at the earliest, by the last reply."""
-    last = queue.last
-    if last is None:
-        return now_us
-    wait_us = max(last.wait_us(cost), last.retry_us if last.reason == "blocked" else 0)
-    return queue.last_us + wait_us
+    return now_us if queue.last is None else queue.last_us + _wait_us(queue.last, cost)
+
+
+def _wait_us(reply: Decision, cost: int) -> int:
+    return max(reply.wait_us(cost), reply.retry_us if reply.reason == "blocked" else 0)
 
 
 def _give_up(waiter: Waiter) -> None:

@@ -29,6 +29,7 @@ SLOW = (
     "tests/docs/test_site.py",
     "tests/docs/test_types.py",
     "tests/example_app/",
+    "tests/fastapi/test_tracing_tools.py",
     "tests/frameworks/test_servers.py",
     "tests/interactions/test_shared.py",
     "tests/real_clients/",

@@ -20,7 +20,8 @@ from asgi_ratelimit.inbound.guard import RequestGuard
 from asgi_ratelimit.inbound.holding import ClientGone
 from asgi_ratelimit.inbound.limiter_cache import LimiterCache
 from asgi_ratelimit.inbound.options import ASGIApplication
-from asgi_ratelimit.inbound.request_state import STATE, RequestState, app_path
+from asgi_ratelimit.inbound.path_patterns import app_path
+from asgi_ratelimit.inbound.request_state import STATE, RequestState
 from asgi_ratelimit.interactions.keys import KEYS, Interaction, InteractionKey
 from asgi_ratelimit.interactions.messages import Messages, Text, Unavailable, check_text
 from asgi_ratelimit.interactions.signature import ReplayCache, SignatureVerifier, Signed

@@ -36,6 +36,10 @@ def limit_of(conn: HTTPConnection) -> str | TokenBucket | None:
     return TokenBucket("5/5s") if conn.cookies else "1/s"
 
 
+def by_method(request: Request) -> str:
+    return request.method
+
+
 every_option = RateLimit(
     ["5/5s", TokenBucket("100/minute")],
     key=Depends(current_user),
@@ -50,6 +54,7 @@ every_option = RateLimit(
 by_default = RateLimit()
 by_address = RateLimit(limit="5/5s", key=by_ip, cost=2, per=["channel_id"], headers=None)
 by_function = RateLimit(limit_of, key=by_cookie)
+by_request = RateLimit("5/5s", key=by_method)
 by_account = RateLimit(TokenBucket("5/5s"), key=Depends(current_account))
 
 
