@@ -219,6 +219,8 @@ class RedisBuckets:
     def _drop(self, parts: Sequence[Decision]) -> None:
         self.server.doubts.report(self.reported_policy.name)
         names = [str(part.bucket_key) for part in parts]
+        for name in names:
+            self.server.last_states.take(name)
         if names:
             self._update(names, shape("reset", len(names)), lenient=True)
 

@@ -118,7 +118,7 @@ def test_whatever_is_in_a_bucket_its_limit_holds_and_the_answers_are_plausible(a
         write(any_redis, name, command)
         await flood(limiter, clock)
 
-    @settings(max_examples=120)
+    @settings(max_examples=60)
     @given(POISON)
     @example(("SET", b"1700000000000000:99999999999"))
     @example(("SET", pack("<5q", *(START_US + n for n in (9, 8, -1, -2, -3)))))
@@ -131,6 +131,34 @@ def test_whatever_is_in_a_bucket_its_limit_holds_and_the_answers_are_plausible(a
 
     with asyncio.Runner() as runner:
         the_limit_holds()
+        runner.run(store.aclose())
+
+
+def test_whatever_is_in_one_of_several_buckets_the_strictest_limit_holds(any_redis: Server) -> None:
+    clock = ManualClock(START_US / 1e6)
+    store = new_store(any_redis.url, clock=clock, deny_cache=0)
+    strict = min(limit.capacity for limit in KINDS)
+
+    async def poison_and_flood(number: int, command: Command) -> None:
+        limiter = Limiter(KINDS, store=store)
+        await limiter.try_acquire("a")
+        write(any_redis, names_of(any_redis)[number], command)
+        for _ in range(2):
+            answers = await asyncio.gather(*(limiter.try_acquire("a") for _ in range(strict + 3)))
+            for answer in answers:
+                assert_plausible(answer)
+            assert sum(answer.allowed for answer in answers) <= strict
+            clock.advance(70)
+
+    @settings(max_examples=60)
+    @given(st.integers(0, len(KINDS) - 1), POISON)
+    def the_limits_hold(number: int, command: Command) -> None:
+        any_redis.command("FLUSHALL")
+        clock.advance(START_US / 1e6 - clock.wall())
+        runner.run(poison_and_flood(number, command))
+
+    with asyncio.Runner() as runner:
+        the_limits_hold()
         runner.run(store.aclose())
 
 
@@ -151,7 +179,7 @@ def test_whatever_is_in_place_of_a_block_the_key_is_limited_or_blocked_for_a_whi
         await limiter.reset("a")
         assert (await limiter.try_acquire("a")).remaining == 4
 
-    @settings(max_examples=120)
+    @settings(max_examples=60)
     @given(POISON)
     def it_is_limited_or_blocked(command: Command) -> None:
         runner.run(poison_and_flood(command))
