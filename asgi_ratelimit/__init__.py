@@ -2,7 +2,7 @@
 
 The floor plan, from the street down:
 
-    testing/       for users' own tests: ManualClock, StoreContract, FakeDiscord
+    testing/       for users' own tests: ManualClock, unlimited, StoreContract, FakeDiscord
     discord/       the way out: calls to Discord                              (extra: discord)
     interactions/  the endpoint to which Discord posts a bot's interactions   (extra: interactions)
     fastapi/       the FastAPI dependency                                     (extra: fastapi)
@@ -13,8 +13,9 @@ The floor plan, from the street down:
     redis/         RedisStore: one limit for every process                    (extra: redis)
     memory         MemoryStore: buckets in this process
     store          the interface of a store; scripts: of one that runs scripts, too
-    decision       Decision; limits, rate: the kinds of limit
-    warnings, call_site, clock, errors
+    warnings, errors, refusal_headers
+    decision       Decision; limits, rate: the kinds of limit; foreign_options
+    store_events, off_switch, call_site, clock
 """
 
 from asgi_ratelimit.clock import Clock
@@ -50,6 +51,7 @@ from asgi_ratelimit.memory import MemoryStore
 from asgi_ratelimit.pace import Outcome, pace
 from asgi_ratelimit.rate import Rate
 from asgi_ratelimit.store import Buckets, Store, bucket_key
+from asgi_ratelimit.store_events import StoreEvent
 
 __version__ = "0.1.0"
 
@@ -88,6 +90,7 @@ __all__ = [
     "SlidingWindow",
     "State",
     "Store",
+    "StoreEvent",
     "StoreUnavailable",
     "TokenBucket",
     "bucket_key",

@@ -7,9 +7,13 @@ import heapq
 import itertools
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from typing import Protocol
 
 __all__ = ["Clock", "ManualClock", "SystemClock", "Timer"]
+
+_LONGEST_SLEEP = 10.0  # seconds of the event loop's clock
 
 
 class Timer(Protocol):
@@ -42,20 +46,31 @@ class Clock(Protocol):
         ...
 
 
-class SystemClock(Clock):
-    """The machine's monotonic clock: it neither jumps nor goes back."""
+def _steady_clock() -> Callable[[], int]:
+    """The clock that goes on while the machine is suspended, where there is one. Linux's monotonic clock does not."""
+    boottime = getattr(time, "CLOCK_BOOTTIME", None)
+    if boottime is not None:
+        with suppress(OSError):  # the system has the name only
+            time.clock_gettime_ns(boottime)
+            return partial(time.clock_gettime_ns, boottime)
+    return time.monotonic_ns
 
-    now_ns = staticmethod(time.monotonic_ns)
+
+class SystemClock(Clock):
+    """The machine's steady clock: it neither jumps nor goes back, and goes on while the machine is suspended."""
+
+    now_ns = staticmethod(_steady_clock())
     wall = staticmethod(time.time)
 
     def call_later(self, seconds: float, callback: Callable[[], object]) -> Timer:
         return asyncio.get_running_loop().call_later(seconds, callback)
 
     async def sleep(self, seconds: float) -> None:
-        # The loop's own clock may be up to its resolution early; the store's must not be.
+        # The loop's own clock may be up to its resolution early; the store's must not be. It may also stand still while
+        # the machine is suspended, so a long sleep looks up now and then.
         until = self.now_us() + round(seconds * 1e6)
         while (left := until - self.now_us()) > 0:
-            await asyncio.sleep(left / 1e6)
+            await asyncio.sleep(min(left / 1e6, _LONGEST_SLEEP))
 
 
 class ManualClock(Clock):

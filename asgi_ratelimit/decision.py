@@ -13,7 +13,7 @@ __all__ = ["BucketKey", "Charge", "Decision", "Policy", "Reason"]
 
 Reason = Literal["ok", "limited", "blocked", "cached", "degraded"]
 Charge = object  # the receipt of the store that decided; opaque to every other reader
-BucketKey = str | bytes  # bytes where the store had to shorten a key
+BucketKey = str | bytes | tuple[str, str]  # a pair with a resource; bytes where the store had to shorten a key
 
 
 @dataclass(frozen=True, slots=True, eq=False)

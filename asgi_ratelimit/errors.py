@@ -11,20 +11,34 @@ A bad limit, cost or option is a plain ValueError, raised where it is written do
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import Any
 
-if TYPE_CHECKING:
-    from asgi_ratelimit.decision import Decision
+from asgi_ratelimit.decision import Decision
+from asgi_ratelimit.refusal_headers import refusal_headers
 
 __all__ = ["RateLimitError", "RateLimitWarning", "RateLimited", "StoreUnavailable"]
 
 
 class RateLimitError(Exception):
-    """The base of every error that this package raises."""
+    """The base of every error that this package raises. Each can be pickled, as a process pool does."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (type(self), self.args, vars(self))
+
+
+def _restored(kind: type[RateLimitError], args: tuple[object, ...], attributes: dict[str, object]) -> RateLimitError:
+    """An error as it was. `__init__` is left out: its parameters are not the `args` of the exception."""
+    error = kind.__new__(kind, *args)
+    vars(error).update(attributes)
+    return error
 
 
 class RateLimited(RateLimitError):
-    """A call was refused. `decision` says by which limit, `retry_after` for how many seconds."""
+    """A call was refused. `decision` says by which limit, `retry_after` for how many seconds.
+
+    `headers` has what a response of your own needs.
+    """
 
     def __init__(self, decision: Decision) -> None:
         Exception.__init__(self, decision)  # not super(): the FastAPI door makes an HTTPException of it
@@ -34,6 +48,11 @@ class RateLimited(RateLimitError):
     def retry_after(self) -> float:
         """Seconds until the same call would be allowed."""
         return self.decision.retry_after
+
+    @cached_property
+    def headers(self) -> dict[str, str]:
+        """The headers for a response of your own: Retry-After, `Via` and Discord's X-RateLimit headers."""
+        return refusal_headers(self.decision)
 
     def __str__(self) -> str:
         d = self.decision

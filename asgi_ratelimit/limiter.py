@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from inspect import isawaitable
 
 from asgi_ratelimit.call_site import inside_a_request
+from asgi_ratelimit.clock import Clock
 from asgi_ratelimit.decision import Decision, Policy
+from asgi_ratelimit.errors import RateLimited
+from asgi_ratelimit.foreign_options import explains_foreign_options
 from asgi_ratelimit.limits import LimitSpec, as_limits
 from asgi_ratelimit.memory import MemoryStore
-from asgi_ratelimit.store import Store
+from asgi_ratelimit.off_switch import OFF_SWITCH
+from asgi_ratelimit.store import Buckets, Store, bucket_key, check_store
 from asgi_ratelimit.waiting import WaitersByKey
 from asgi_ratelimit.warnings import WarnOnce
 
@@ -32,6 +36,7 @@ class Limiter:
     Raises ValueError if a limit cannot be parsed or the name is empty.
     """
 
+    @explains_foreign_options
     def __init__(
         self,
         limit: LimitSpec,
@@ -42,6 +47,7 @@ class Limiter:
     ) -> None:
         if not isinstance(name, str) or not name:
             raise ValueError(f'the name of a limiter is a string such as "search", not {name!r}')
+        check_store(store)
         self.name = name
         self.limits = as_limits(limit)
         self.capacity = min(limit.capacity for limit in self.limits)
@@ -53,11 +59,9 @@ class Limiter:
                 "ARL106", f"{self!r} has a store of its own, so it limits nothing; make it once, with the app"
             )
         self.store: Store = MemoryStore() if store is None else store
-        self._buckets = self.store.open(name, self.policies)
-        self.decide = self._buckets.decide  # no check of the cost, and no coroutine where the store needs none
-        # For a caller that has waited for the store's server before, in vain: the same, without the server.
-        self.decide_without_server = getattr(self._buckets, "decide_without_server", self.decide)
-        self._waiting = WaitersByKey(self.store.clock, self._buckets)
+        self._own_buckets = self.store.open(name, self.policies)
+        self._use(self._own_buckets)
+        OFF_SWITCH.register(self)
 
     def __repr__(self) -> str:
         return f"Limiter({[str(limit) for limit in self.limits]}, name={self.name!r})"
@@ -76,9 +80,12 @@ class Limiter:
     async def acquire(self, key: str, cost: int = 1, *, timeout: float | None = None, per: str = "") -> Decision:
         """Wait until the call is allowed, first come, first served, and then for the decision's `delay`.
 
-        Raises RateLimited as soon as it is sure to take more than `timeout` seconds (None: wait for ever). Then nothing
-        is charged. Refused callers of one key wait in one queue in this process; only its head checks with the store.
+        Raises RateLimited as soon as it is sure to take more than `timeout` seconds (None: wait for ever), and at once
+        for a limit of zero. Then nothing is charged. Refused callers of one key wait in one queue in this process; only
+        its head checks with the store.
         """
+        if not self.capacity:  # a wait would be in vain
+            return await self._refusal(key, cost, per)
         if cost is not _ONE:
             self._check_cost(cost)
         return await self._waiting.acquire(key, cost, per, timeout and _checked_timeout(timeout))
@@ -108,10 +115,49 @@ class Limiter:
             raise ValueError(f"a block lasts a number of seconds from 0, e.g. 60, not {seconds!r}")
         await _done(self._buckets.block(key, min(seconds, _CENTURY_S)))
 
+    def turn(self, *, off: bool) -> None:
+        """Allow every call and count none, or limit again: `asgi_ratelimit.testing.unlimited` does it."""
+        if off != isinstance(self._buckets, _FullBuckets):
+            self._use(_FullBuckets(self.policies, self.store.clock, self._own_buckets) if off else self._own_buckets)
+
+    def _use(self, buckets: Buckets) -> None:
+        self._buckets = buckets
+        self.decide = buckets.decide  # no check of the cost, and no coroutine where the store needs none
+        # For a caller that has waited for the store's server before, in vain: the same, without the server.
+        self.decide_without_server = getattr(buckets, "decide_without_server", buckets.decide)
+        self._waiting = WaitersByKey(self.store.clock, buckets)
+
     def _check_cost(self, cost: object) -> None:
-        if type(cost) is int and 0 < cost <= self.capacity:
+        if type(cost) is int and 0 < cost <= (self.capacity or cost):
             return
-        raise ValueError(f"a cost must be a whole number from 1 to {self.capacity}, the capacity, not {cost!r}")
+        upper = f" to {self.capacity}, the capacity" if self.capacity else ""
+        raise ValueError(f"a cost must be a whole number from 1{upper}, not {cost!r}")
+
+    async def _refusal(self, key: str, cost: int, per: str) -> Decision:
+        decision = await self.try_acquire(key, cost, per=per)
+        if not decision.allowed:
+            raise RateLimited(decision)
+        return decision
+
+
+class _FullBuckets:
+    """Buckets that are always full, over those of a limiter that is turned off."""
+
+    def __init__(self, policies: Sequence[Policy], clock: Clock, own: Buckets) -> None:
+        self._policies, self._clock = policies, clock
+        self.refund, self.reset, self.block = own.refund, own.reset, own.block
+
+    def decide(self, key: str, cost: int, per: str, waiting: bool = False) -> Decision:
+        return self.peek(key, cost, per)
+
+    def peek(self, key: str, cost: int, per: str) -> Decision:
+        now_us = self._clock.now_us()
+        return Decision.combine(
+            [
+                Decision(policy, cost, None, now_us, True, None, bucket_key(policy.limit.scope, key, per))
+                for policy in self._policies
+            ]
+        )
 
 
 def _checked_timeout(timeout: float) -> float | None:

@@ -11,9 +11,11 @@ from asgi_ratelimit.clock import Clock
 from asgi_ratelimit.decision import Decision, Policy
 from asgi_ratelimit.limits import Scope
 
-__all__ = ["Buckets", "PerStore", "Store", "bucket_key"]
+__all__ = ["Buckets", "PerStore", "Store", "bucket_key", "check_store"]
 
 Value = TypeVar("Value")
+
+_REDIS_CLIENTS = ("aioredis", "coredis", "fakeredis", "glide", "redis", "valkey")  # packages
 
 
 class Buckets(Protocol):
@@ -53,6 +55,10 @@ class Store(Protocol):
         """The buckets of the limiter called `name`. Opened twice, they are the same buckets."""
         ...
 
+    def clear(self) -> Awaitable[None]:
+        """Drop every bucket and block, so that all buckets are full. For tests: it is no tool for production."""
+        ...
+
     async def start(self) -> None:
         """Connect, when the app starts. Raises StoreUnavailable if that is impossible for good."""
         ...
@@ -63,10 +69,24 @@ class Store(Protocol):
 
 
 def bucket_key(scope: Scope, key: str, per: str) -> str:
-    """The bucket that a call is charged to, among all buckets of a policy."""
-    if scope == "user":
-        return f"{len(key)}:{key}{per}" if per else key
+    """The bucket that a call is charged to, among all buckets of a policy. No two keys and resources share one."""
+    if scope == "user":  # a key that begins like one with a resource is written like one
+        return f"{len(key)}:{key}{per}" if per or key[:1].isdigit() else key
     return per if scope == "shared" else ""
+
+
+def check_store(store: object) -> None:
+    """Raise ValueError for a value that is no store, with what to write instead. None is no store to check."""
+    if store is None or (not isinstance(store, type) and hasattr(store, "open") and hasattr(store, "clock")):
+        return
+    if isinstance(store, str):  # its text may contain a password
+        scheme = store.partition("://")[0] if "://" in store else "redis"
+        raise ValueError(f'store is no URL: write store=RedisStore("{scheme[:20]}://..."), from asgi_ratelimit.redis')
+    if isinstance(store, type):
+        raise ValueError(f"store is a store, not its class: write store={store.__name__}(...), with parentheses")
+    if type(store).__module__.partition(".")[0] in _REDIS_CLIENTS:
+        raise ValueError("store is no Redis client: write store=RedisStore(client), from asgi_ratelimit.redis")
+    raise ValueError(f"store must be a store such as MemoryStore(), not a {type(store).__name__}")
 
 
 class PerStore(Generic[Value]):

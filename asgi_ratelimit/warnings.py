@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
 
 from asgi_ratelimit.errors import RateLimitWarning
@@ -24,6 +25,7 @@ CODES = {
     "ARL110": "a Redis that may forget buckets",
     "ARL111": "a middleware around an interactions endpoint counts it",
     "ARL112": "a server that believes every X-Forwarded-For",
+    "ARL113": "a full store in memory",
     "ARL117": "a refund by status that sees no status",
     "ARL201": "a key function returned a value that is no key",
     "ARL202": "a limit function returned a value that is no limit",
@@ -45,6 +47,14 @@ class WarnOnce:
         self._issued.add(code)
         message = f"{code} {CODES[code]}: {text}"
         try:
-            warnings.warn(message, RateLimitWarning, stacklevel=4)
+            warnings.warn(message, RateLimitWarning, stacklevel=_levels_of_package())
         except RateLimitWarning:
             logger.warning(message)
+
+
+def _levels_of_package() -> int:
+    """The stack level, for a call of `warn` above, of the first caller outside this package."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and str(frame.f_globals.get("__name__")).startswith("asgi_ratelimit."):
+        level, frame = level + 1, frame.f_back
+    return level

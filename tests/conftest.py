@@ -31,13 +31,17 @@ SLOW = (
     "tests/example_app/",
     "tests/fastapi/test_tracing_tools.py",
     "tests/frameworks/test_servers.py",
+    "tests/frameworks/test_sockets.py",
+    "tests/frameworks/test_workers.py",
     "tests/interactions/test_shared.py",
     "tests/real_clients/",
     "tests/redis/",
     "tests/support/",
     "tests/sync/test_processes.py",
     "tests/test_store.py::test_a_flood_of_a_million_keys",
+    "tests/test_errors.py::test_errors_come_out_of_a_process_pool",
     "tests/testing/test_fake_bots.py",
+    "tests/testing/test_unlimited.py::test_the_conftest_of_the_guide",
 )
 
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -57,6 +61,12 @@ def clock() -> ManualClock:
 @pytest.fixture
 def store(clock: ManualClock) -> MemoryStore:
     return MemoryStore(clock=clock)
+
+
+@pytest.fixture
+def no_test_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process does not know that it runs tests. The options of a test run are not taken for those of a server."""
+    monkeypatch.delenv("PYTEST_VERSION")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

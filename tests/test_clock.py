@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
-from asgi_ratelimit.clock import SystemClock
+from asgi_ratelimit.clock import SystemClock, _steady_clock
+from asgi_ratelimit.redis.fallback import ServerClock
 from asgi_ratelimit.testing import ManualClock
 
 pytestmark = pytest.mark.anyio
@@ -63,3 +65,38 @@ async def test_a_cancelled_timer_does_not_fire() -> None:
     clock.advance(1)
     await asyncio.sleep(0)
     assert fired == [2]
+
+
+@pytest.mark.skipif(not hasattr(time, "CLOCK_BOOTTIME"), reason="this system has no such clock")
+def test_the_system_clock_goes_on_while_the_machine_is_suspended() -> None:
+    before = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    now = SystemClock().now_ns()
+    assert before <= now <= time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
+def test_a_system_without_such_a_clock_uses_the_monotonic_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(which: int) -> int:
+        raise OSError(22, "Invalid argument")
+
+    monkeypatch.setattr(time, "clock_gettime_ns", refuse)
+    assert _steady_clock() is time.monotonic_ns
+    monkeypatch.delattr(time, "CLOCK_BOOTTIME", raising=False)
+    assert _steady_clock() is time.monotonic_ns
+
+
+@pytest.mark.parametrize("clock", [SystemClock(), ServerClock()], ids=["system", "server"])
+async def test_what_a_suspended_machine_has_slept_through_is_not_slept_again(
+    clock: SystemClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The event loop's clock stands still meanwhile. The store's does not."""
+    now_ns, pauses = [10**15], []
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        now_ns[0] += 3_600_000_000_000  # the machine is suspended for an hour
+
+    monkeypatch.setattr(SystemClock, "now_ns", staticmethod(lambda: now_ns[0]))
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    await clock.sleep(1_800)
+    assert len(pauses) == 1
+    assert pauses[0] <= 10

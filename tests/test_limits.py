@@ -235,7 +235,9 @@ def test_the_burst_is_the_capacity_and_the_count_without_one() -> None:
     ("make", "message"),
     [
         (lambda: TokenBucket("5/"), "cannot read the limit '5/'"),
-        (lambda: TokenBucket("0/s"), "must be at least 1"),
+        (lambda: TokenBucket("0/s burst 5"), "a limit of zero has no burst"),
+        (lambda: TokenBucket("0/s", burst=5), "a limit of zero has no burst"),
+        (lambda: Limit("0/s"), "refuses every call"),
         (lambda: TokenBucket("5/s", burst=0), "burst must be a whole number of at least 1"),
         (lambda: TokenBucket("5/s", burst=float("nan")), "burst must be a whole number"),  # type: ignore[arg-type]
         (lambda: TokenBucket("5/s", burst=True), "burst must be a whole number"),

@@ -35,6 +35,7 @@ def test_the_front_page_offers_exactly_these_names() -> None:
         "LimitSpec",
         "Outcome",
         "Store",
+        "StoreEvent",
         "bucket_key",
         "Limiter",
         "Decision",
@@ -59,7 +60,7 @@ def test_the_front_page_offers_exactly_these_names() -> None:
 
 
 def test_the_fastapi_door_offers_exactly_these_names() -> None:
-    assert set(asgi_ratelimit.fastapi.__all__) == {"RateLimit", "rate_limit", "document_limits"}
+    assert set(asgi_ratelimit.fastapi.__all__) == {"RateLimit", "rate_limit", "exempt", "document_limits"}
 
 
 def test_the_way_out_offers_exactly_these_names() -> None:
@@ -89,7 +90,13 @@ def test_the_synchronous_face_offers_exactly_this_name() -> None:
 
 
 def test_users_tests_get_exactly_these_names() -> None:
-    assert set(asgi_ratelimit.testing.__all__) == {"FakeBucket", "FakeDiscord", "ManualClock", "StoreContract"}
+    assert set(asgi_ratelimit.testing.__all__) == {
+        "FakeBucket",
+        "FakeDiscord",
+        "ManualClock",
+        "StoreContract",
+        "unlimited",
+    }
 
 
 def test_every_public_name_says_what_it_is() -> None:

@@ -19,7 +19,9 @@ from asgi_ratelimit.fastapi.resources import PerSource, per_functions, resource_
 from asgi_ratelimit.fastapi.responses import documented_429
 from asgi_ratelimit.fastapi.route_names import route_template
 from asgi_ratelimit.fastapi.wrapped import WrappedApp
+from asgi_ratelimit.foreign_options import explains_foreign_options
 from asgi_ratelimit.inbound.client_ip import by_ip
+from asgi_ratelimit.inbound.default_store import store_of_app
 from asgi_ratelimit.inbound.guard import KEY_FUNCTION, RequestGuard
 from asgi_ratelimit.inbound.headers import HeaderStyle, check_style
 from asgi_ratelimit.inbound.holding import ClientGone, Gone
@@ -33,22 +35,22 @@ from asgi_ratelimit.inbound.options import (
     LimitedHandler,
     LimitSource,
 )
+from asgi_ratelimit.inbound.plain_default import NoPlainDefault
 from asgi_ratelimit.inbound.request_filter import request_filter
 from asgi_ratelimit.inbound.request_state import RequestState, merge_headers, state_of
 from asgi_ratelimit.memory import MemoryStore
-from asgi_ratelimit.store import Store
+from asgi_ratelimit.store import Store, check_store
 from asgi_ratelimit.warnings import WarnOnce
 
 __all__ = ["RateLimit", "rate_limit"]
 
 logger = logging.getLogger("asgi_ratelimit")
 
-_STORE = "ratelimit_store"  # its name in `app.state`, in an app without the middleware
 _MOST_ROUTES = 4096
 _BODY_HEADERS = (b"content-length", b"transfer-encoding")
 
 
-class RateLimit:
+class RateLimit(NoPlainDefault):
     """A dependency: `dependencies=[Depends(RateLimit("5/5s"))]`, or `Annotated[Decision, Depends(...)]`.
 
     limit: as for RateLimitMiddleware; "5/5s" by default
@@ -74,6 +76,7 @@ class RateLimit:
     of range.
     """
 
+    @explains_foreign_options
     def __init__(
         self,
         limit: LimitSource = "5/5s",
@@ -97,6 +100,7 @@ class RateLimit:
         for option, function in (("refund", refund), ("on_limited", on_limited)):
             if function is not None and not callable(function):
                 raise ValueError(f"{option} must be a function or None, not {function!r}")
+        check_store(store)
         depends = key if isinstance(key, params.Depends) else None
         key_function = by_user_or_ip if isinstance(key, params.Depends) else key
         self._warn_once = WarnOnce()
@@ -110,6 +114,7 @@ class RateLimit:
             visitors=by_ip.of if depends else None,
         )
         self._per, self._name, self._own_store = per_functions(per), name, store
+        self._spare_store: Store | None = None
         self._filter = request_filter(exempt, only, methods)
         self._refund, self._style, self._on_limited = refund, check_style(headers), on_limited
         self._limiters: OrderedDict[tuple[int, str], LimiterCache] = OrderedDict()
@@ -201,11 +206,11 @@ class RateLimit:
 
     def _store_of_app(self, scope: Scope) -> Store:
         """The store that the app keeps. Without any app in the scope, a wrapped one keeps it for itself."""
-        state = getattr(scope.get("app"), "state", self)
-        store: Store | None = getattr(state, _STORE, None)
+        store = store_of_app(scope)
         if store is None:
-            store = MemoryStore()
-            setattr(state, _STORE, store)
+            if self._spare_store is None:
+                self._spare_store = MemoryStore()
+            return self._spare_store
         return store
 
     def _resource(self, scope: Scope) -> str:

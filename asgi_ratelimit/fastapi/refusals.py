@@ -38,6 +38,8 @@ def unavailable(conn: HTTPConnection) -> Exception:
 class _Refused(RateLimited, HTTPException):
     """A refusal. It is both, so that a handler for either of them, or for 429, gets it."""
 
+    headers: dict[str, str]
+
     def __init__(self, decision: Decision, headers: RawHeaders) -> None:
         texts = {name.decode("ascii"): value.decode("ascii") for name, value in [VIA, *headers]}
         HTTPException.__init__(self, 429, detail="You are being rate limited.", headers=texts)
@@ -54,6 +56,9 @@ class _RefusedOnce(RateLimited):
     def __init__(self, decision: Decision, headers: RawHeaders, on_limited: LimitedHandler) -> None:
         super().__init__(decision)
         self.raw_headers, self.on_limited = headers, on_limited
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return RateLimited, (self.decision,)  # a function of the app's may not be pickled
 
     async def respond(self, conn: Connection) -> Response:
         response: Any = None

@@ -31,7 +31,8 @@ __all__ = ["KEY_FUNCTION", "RequestGuard"]
 
 logger = logging.getLogger("asgi_ratelimit")
 
-FALLBACK: Final = (TokenBucket("5/5s"),)  # for a limit function that returned no limit: strict enough to be noticed
+NOTHING: Final = (TokenBucket("0/day"),)  # for a limit function that returned 0 or False
+REFUSAL: Final = (TokenBucket("0/minute"),)  # for one that returned no limit: no grant, and soon over once it is mended
 KEY_FUNCTION: Final = object()  # instead of a key: call the key function
 ANONYMOUS: Final = ""  # the key of all requests without any identity
 
@@ -117,7 +118,7 @@ class RequestGuard:
             if cost == 0:
                 return None
         if cost > limiter.capacity:
-            cost = self._whole_capacity(limiter)
+            cost = self._whole_capacity(limiter, cost)
         if self._max_wait and (not self._holding.is_full(key) or limiter.has_line(key, per=per)):
             decision = await self._acquired(limiter, key, cost, per, gone)
         else:
@@ -199,11 +200,13 @@ class RequestGuard:
             value = await value
         if value is None:
             return None
+        if isinstance(value, (int, float)) and value == 0:
+            return limiters.of(NOTHING)
         try:
             return limiters.of(_cached_limits(value) if isinstance(value, (str, Limit)) else as_limits(value))
         except ValueError as error:
-            self.diagnostics.warn("ARL202", f"{error}. Until it does, {FALLBACK[0]} is used.")
-            return limiters.of(FALLBACK)
+            self.diagnostics.warn("ARL202", f"{error}. Until it returns one, such requests are refused.")
+            return limiters.of(REFUSAL)
 
     def as_key(self, key: object) -> str:
         """The key as a string. A value that is no key becomes the one that all of them share, with a warning."""
@@ -249,13 +252,15 @@ class RequestGuard:
             return 1
         return int(cost)
 
-    def _whole_capacity(self, limiter: Limiter) -> int:
+    def _whole_capacity(self, limiter: Limiter, cost: int) -> int:
+        if not limiter.capacity:  # a limit of zero refuses any cost
+            return cost
         self.diagnostics.warn("ARL203", f"one is above the capacity of {limiter!r}; the capacity is charged instead")
         return limiter.capacity
 
 
 def _static_cost(cost: object, fixed: tuple[Limit, ...] | None) -> int:
-    capacity = min(limit.capacity for limit in fixed) if fixed else None
+    capacity = (min(limit.capacity for limit in fixed) if fixed else 0) or None
     if isinstance(cost, bool) or not isinstance(cost, int) or cost < 1 or (capacity is not None and cost > capacity):
         upper = "" if capacity is None else f" to {capacity}, the capacity"
         raise ValueError(f"cost must be a whole number from 1{upper}, or a function of the connection, not {cost!r}")

@@ -68,8 +68,8 @@ class LimitedApp:
         """The limiters of one request."""
         raise NotImplementedError
 
-    def begin(self) -> None:
-        """Called once, before anything else is."""
+    def begin(self, scope: Scope) -> None:
+        """Called once, with the first scope, before anything else is."""
 
     async def pass_other(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on what is neither a request nor a WebSocket."""
@@ -82,7 +82,7 @@ class LimitedApp:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._is_new:
             self._is_new = False
-            self.begin()
+            self.begin(scope)
         if scope["type"] not in ("http", "websocket"):
             await self.pass_other(scope, receive, send)
             return

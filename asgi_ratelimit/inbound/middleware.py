@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
-from asgi_ratelimit.errors import StoreUnavailable
+from asgi_ratelimit.foreign_options import explains_foreign_options
+from asgi_ratelimit.inbound.default_store import store_of_app
 from asgi_ratelimit.inbound.guard import RequestGuard
 from asgi_ratelimit.inbound.headers import HeaderStyle
 from asgi_ratelimit.inbound.keys import by_user_or_ip
+from asgi_ratelimit.inbound.lifespan import run_lifespan
 from asgi_ratelimit.inbound.limited_app import LimitedApp
 from asgi_ratelimit.inbound.limiter_cache import LimiterCache
 from asgi_ratelimit.inbound.options import (
@@ -24,7 +26,8 @@ from asgi_ratelimit.inbound.request_filter import request_filter
 from asgi_ratelimit.inbound.websocket import LimitedSocket
 from asgi_ratelimit.limits import LimitSpec, as_limits
 from asgi_ratelimit.memory import MemoryStore
-from asgi_ratelimit.store import Store
+from asgi_ratelimit.off_switch import OFF_SWITCH
+from asgi_ratelimit.store import Store, check_store
 from asgi_ratelimit.warnings import WarnOnce
 
 __all__ = ["RateLimitMiddleware"]
@@ -37,7 +40,7 @@ class RateLimitMiddleware(LimitedApp):
         these, or None for no limit
     key: a function of the connection that returns the key of a request
     cost: a whole number, or a function of the connection; a cost of 0 is not counted
-    store: a MemoryStore of its own by default; the app's routes use it too
+    store: by default the MemoryStore of the app that it is part of; the app's routes use it too
     name: the name of its buckets, "app"
     exempt: paths of the app that are not counted, or a function of the connection. `*` is one segment, `**` any number
         of them, and a `*` at the end is all below it
@@ -58,6 +61,7 @@ class RateLimitMiddleware(LimitedApp):
 
     store: Store
 
+    @explains_foreign_options
     def __init__(
         self,
         app: ASGIApplication,
@@ -78,6 +82,7 @@ class RateLimitMiddleware(LimitedApp):
         on_limited: LimitedHandler | None = None,
         messages: LimitSpec | None = None,
     ) -> None:
+        check_store(store)
         warn_once = WarnOnce()
         guard = RequestGuard(limit, key, cost, warn_once, max_wait=max_wait, enforce=enforce)
         super().__init__(
@@ -89,20 +94,27 @@ class RateLimitMiddleware(LimitedApp):
             style=headers,
             on_limited=on_limited,
         )
-        self._limiters = LimiterCache(self.store, name, guard.fixed)
+        self._has_own_store = store is not None
+        self._name, self._limiters = name, LimiterCache(self.store, name, guard.fixed)
         self._limiters.introduce(warn_once)
         self._messages = None if messages is None else as_limits(messages)
         guard.diagnostics.check_call_site("its buckets are new each time and limit nothing; make it once, with the app")
         if limit is not None:
             guard.diagnostics.check_cors(app)
 
-    def begin(self) -> None:
+    def begin(self, scope: Scope) -> None:
+        """Use the store of the app, unless there is another. A framework may build one middleware for each route."""
+        shared = None if self._has_own_store else store_of_app(scope, lambda: self.store)
+        if shared is not None and shared is not self.store:
+            self.store = shared
+            self._limiters = LimiterCache(shared, self._name, self._guard.fixed)
         self._guard.diagnostics.check_workers(self.store)
 
     async def pass_other(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan" and not isinstance(self.store, MemoryStore):
-            receive, send = self._lifespan_channels(receive, send)
-        await self.app(scope, receive, send)
+        if scope["type"] == "lifespan" and type(self.store) is not MemoryStore:
+            await run_lifespan(self.app, self.store, scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
 
     def watch_frames(self, receive: Receive, send: Send) -> tuple[Receive, Send]:
         if self._messages is None:
@@ -110,27 +122,13 @@ class RateLimitMiddleware(LimitedApp):
         socket = LimitedSocket(self._messages, self.store.clock, receive, send, self._too_many_frames)
         return socket.receive, socket.send
 
-    def _lifespan_channels(self, receive: Receive, send: Send) -> tuple[Receive, Send]:
-        """The channels of the app's lifespan. The store starts before the app does, and closes after it."""
-
-        async def receive_after_start() -> Message:
-            message = await receive()
-            if message["type"] == "lifespan.startup":
-                try:
-                    await self.store.start()
-                except StoreUnavailable as error:
-                    await send({"type": "lifespan.startup.failed", "message": str(error)})
-                    raise
-            return message
-
-        async def send_after_close(message: Message) -> None:
-            if message["type"] != "lifespan.startup.complete":
-                await self.store.aclose()
-            await send(message)
-
-        return receive_after_start, send_after_close
-
     def _too_many_frames(self) -> bool:
+        if OFF_SWITCH.is_off:
+            return False
         if not self._guard.enforce:
             self._guard.tally(f"messages={self._messages}", self.store.clock)
         return self._guard.enforce
+
+
+# An instance that was passed to add_middleware is called with the app alone. Python's TypeError says so by this name.
+LimitedApp.__call__.__qualname__ = "RateLimitMiddleware (write add_middleware(RateLimitMiddleware, limit=...))"

@@ -6,7 +6,7 @@ A function of the connection may be annotated with HTTPConnection or with Reques
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any
+from typing import Any, Literal
 
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
@@ -32,7 +32,8 @@ Connection = Any  # a Request, a WebSocket or, for a WebSocket's handshake in th
 Key = str | None
 # A function of an HTTPConnection is a function of a Request, too.
 KeyFunction = Callable[[Request], Key | Awaitable[Key]]
-LimitSource = LimitSpec | Callable[[Request], LimitSpec | Awaitable[LimitSpec | None] | None] | None
+ChosenLimit = LimitSpec | Literal[0, False] | None  # 0 and False allow nothing, None anything
+LimitSource = LimitSpec | Callable[[Request], ChosenLimit | Awaitable[ChosenLimit]] | None
 CostSource = int | Callable[[Request], int | Awaitable[int]]
 ExemptSource = Iterable[str] | Callable[[Request], bool | Awaitable[bool]]
 LimitedHandler = Callable[[Request, Decision], Response | Awaitable[Response]]

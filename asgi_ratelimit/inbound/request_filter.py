@@ -27,16 +27,23 @@ class RequestFilter:
     """
 
     def __init__(
-        self, exempt: ExemptSource, only: ExemptSource | None, methods: Iterable[str], *, default: bool
+        self,
+        exempt: ExemptSource = (),
+        only: ExemptSource | None = None,
+        methods: Iterable[str] = (),
+        *,
+        default: bool = False,
     ) -> None:
-        self._exempt = _selection(exempt, exempting)
-        self._only = None if only is None else _selection(only, limiting)
+        self._exempt_paths = _anything if callable(exempt) else exempting(exempt)
+        self._only_paths = _anything if only is None or callable(only) else limiting(only)
+        self._exempt = _selection(exempt, self._exempt_paths)
+        self._only = None if only is None else _selection(only, self._only_paths)
         self._methods = _checked_methods(methods)
-        self._default = default
+        self.default = default
 
     async def counts(self, scope: Scope) -> bool:
         """Whether a request is counted."""
-        if not self.counts_method(scope) or (self._default and has_own_limit(scope)):
+        if not self.counts_method(scope) or (self.default and has_own_limit(scope)):
             return False
         for select, selected in ((self._only, False), (self._exempt, True)):
             if select is not None:
@@ -44,6 +51,12 @@ class RequestFilter:
                 if (chosen if isinstance(chosen, bool) else await _truth(chosen)) is selected:
                     return False
         return True
+
+    def may_count(self, method: str, path: str) -> bool:
+        """Whether requests of this method and path are counted, unless a function of the user's decides otherwise."""
+        if self._methods and method not in self._methods:
+            return False
+        return self._only_paths(path) and (self._exempt_paths is _anything or not self._exempt_paths(path))
 
     def counts_method(self, scope: Scope) -> bool:
         """Whether requests of this method are counted."""
@@ -66,13 +79,16 @@ def _checked_methods(methods: Iterable[str]) -> frozenset[str]:
     return frozenset((*(name.upper() for name in names), "")) if names else frozenset()
 
 
-def _selection(paths: ExemptSource, predicate: Callable[[Iterable[str]], PathPredicate]) -> Selection:
+def _selection(paths: ExemptSource, is_listed: PathPredicate) -> Selection:
     """The function of the scope that is true for these paths, or of the connection if it is the user's own."""
     if callable(paths):
         choose = paths
         return lambda scope: choose(connection(scope))
-    is_listed = predicate(paths)
     return lambda scope: is_listed(app_path(scope))
+
+
+def _anything(path: str) -> bool:
+    return True
 
 
 async def _truth(value: Any) -> bool:

@@ -58,7 +58,8 @@ class RequestState:
             return True
         if len(self.decisions) == 1:
             return True
-        earlier = {(part.bucket, part.bucket_key) for d in self.decisions[:-1] for part in d.parts}
+        others = zip(self.limiters[:-1], self.decisions[:-1], strict=True)
+        earlier = {(p.bucket, p.bucket_key) for other, d in others if other.store is limiter.store for p in d.parts}
         return earlier.isdisjoint((part.bucket, part.bucket_key) for part in decision.parts)
 
     def report(self, refusal: Decision) -> None:

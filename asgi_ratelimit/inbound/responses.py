@@ -8,11 +8,10 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from asgi_ratelimit.decision import Decision
-from asgi_ratelimit.inbound.headers import in_milliseconds
+from asgi_ratelimit.refusal_headers import VIA, in_milliseconds
 
 __all__ = ["RATE_LIMITED", "VIA", "LimitedResponse", "UnavailableResponse", "can_only_close", "limited_body"]
 
-VIA = (b"via", b"1.1 asgi_ratelimit")
 RATE_LIMITED = 4008  # the code with which Discord's gateway closes a socket that sends too much
 
 

@@ -39,6 +39,8 @@ class Stagger:
         if refusal.reason != "limited" or refusal.scope != "user":
             return refusal
         limit = refusal.policy.limit
+        if refusal.reason != "limited" or not limit.capacity:
+            return refusal
         place = (refusal.bucket, refusal.bucket_key)
         interval_us = -(-limit.window_us * refusal.cost // limit.capacity)
         free_us = self._last_us.pop(place, 0) + interval_us

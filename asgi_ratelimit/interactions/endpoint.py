@@ -21,6 +21,7 @@ from asgi_ratelimit.inbound.holding import ClientGone
 from asgi_ratelimit.inbound.limiter_cache import LimiterCache
 from asgi_ratelimit.inbound.options import ASGIApplication
 from asgi_ratelimit.inbound.path_patterns import app_path
+from asgi_ratelimit.inbound.plain_default import NoPlainDefault
 from asgi_ratelimit.inbound.request_state import STATE, RequestState
 from asgi_ratelimit.interactions.keys import KEYS, Interaction, InteractionKey
 from asgi_ratelimit.interactions.messages import Messages, Text, Unavailable, check_text
@@ -28,7 +29,7 @@ from asgi_ratelimit.interactions.signature import ReplayCache, SignatureVerifier
 from asgi_ratelimit.limiter import Limiter
 from asgi_ratelimit.limits import FixedWindow, Limit, LimitSpec, as_limits
 from asgi_ratelimit.memory import MemoryStore
-from asgi_ratelimit.store import Store
+from asgi_ratelimit.store import Store, check_store
 from asgi_ratelimit.warnings import WarnOnce
 
 __all__ = ["InteractionLimit"]
@@ -44,7 +45,7 @@ _STORE_TIMEOUT = 0.75  # seconds, whatever the store's own timeout is
 _LONGEST_DELAY = 1.0  # seconds for which an interaction may be held for its slot of a LeakyBucket
 
 
-class InteractionLimit:
+class InteractionLimit(NoPlainDefault):
     """Guards a bot's interactions endpoint: `Depends(InteractionLimit(PUBLIC_KEY, "5/10s"))`, or `wrap(app)`.
 
     public_key: the application's, 64 hex characters
@@ -91,6 +92,7 @@ class InteractionLimit:
             raise ValueError(f"tolerance must be seconds from 1, e.g. tolerance=300, not {tolerance!r}")
         if isinstance(max_body, bool) or not isinstance(max_body, int) or max_body < 1:
             raise ValueError(f"max_body must be a whole number of bytes from 1, e.g. 1_048_576, not {max_body!r}")
+        check_store(store)
         self._verifier = SignatureVerifier(public_key)
         self._key: InteractionKey = KEYS[key] if isinstance(key, str) else key
         self._messages = Messages(check_text("text", text), check_text("unavailable", unavailable))

@@ -11,6 +11,7 @@ deny_cache   refusals that need no check; doubts: records that are not believed
 wire         the questions and replies of the scripts; checks.lua: the script of buckets, in frame.lua
 names        the names of records
 address      where the servers are
+clearing     the end of all records, between two tests
 """
 
 try:

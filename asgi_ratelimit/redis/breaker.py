@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+
+from asgi_ratelimit.store_events import EventHook, StoreEvent, emit
 
 __all__ = ["Breaker", "EventHook", "StoreEvent"]
 
@@ -14,20 +13,6 @@ logger = logging.getLogger("asgi_ratelimit")
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0  # seconds between two probes
 _STEADY = 5.0  # seconds without a failure, after which the next one is not the same trouble again
-
-
-@dataclass(frozen=True, slots=True)
-class StoreEvent:
-    """A server stopped answering ("down"), or answers again or was replaced ("up") after so many seconds."""
-
-    kind: Literal["down", "up"]
-    node: str
-    cause: str
-    seconds: float
-
-
-EventHook = Callable[[StoreEvent], object]
-"""Called when a server goes down, and when it is back."""
 
 
 class Breaker:
@@ -85,9 +70,4 @@ class Breaker:
         self._pause = min(2 * self._pause, _LONGEST_PAUSE)
 
     def _emit(self, event: StoreEvent) -> None:
-        if self._on_event is None:
-            return
-        try:
-            self._on_event(event)
-        except Exception:
-            logger.exception("on_event failed at %r", event)
+        emit(self._on_event, event)

@@ -200,7 +200,7 @@ class RedisBuckets:
         delay_us = 0 if after is None else limit.delay_us(after, now_us, cost)
         charge = self if is_charged else None
         part = Decision(policy, cost, state, now_us, after is not None, charge, name, delay_us=delay_us)
-        if after is None and not 0 < part.retry_us <= limit.window_us:
+        if after is None and cost <= limit.capacity and not 0 < part.retry_us <= limit.window_us:
             return self._doubted(part)
         return part
 

@@ -2,31 +2,53 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 
-from asgi_ratelimit.clock import SystemClock
+from asgi_ratelimit.clock import Clock, SystemClock
 from asgi_ratelimit.decision import Decision, Policy
 from asgi_ratelimit.errors import StoreUnavailable
 from asgi_ratelimit.limits import Outage, State
 from asgi_ratelimit.memory import MemoryBuckets, MemoryStore
+from asgi_ratelimit.store_events import EventHook, StoreEvent, emit
 
-__all__ = ["Fallback", "LastKnown", "ServerClock"]
+__all__ = ["Fallback", "LastKnown", "OutageStore", "ServerClock"]
 
+logger = logging.getLogger("asgi_ratelimit")
+
+_LOCAL_KEYS = 100_000  # counted one by one in an outage
 _GENERATION = 16_384  # buckets; at most twice as many are recorded
+_GENERATION_BYTES = 16 * 2**20  # of the states that grow with each call; at most twice as much is recorded
+_CALL_BYTES = 40  # of one call in such a state: a number, and its place in a tuple
 
 
 class ServerClock(SystemClock):
     """An estimate of the server's clock: this machine's, moved to the server's last reply."""
 
     def __init__(self) -> None:
-        self._ahead_ns = time.time_ns() - time.monotonic_ns()
+        self._ahead_ns = time.time_ns() - SystemClock.now_ns()
 
     def now_ns(self) -> int:
-        return time.monotonic_ns() + self._ahead_ns
+        return SystemClock.now_ns() + self._ahead_ns
 
     def set(self, now_us: int) -> None:
-        self._ahead_ns = now_us * 1000 - time.monotonic_ns()
+        self._ahead_ns = now_us * 1000 - SystemClock.now_ns()
+
+
+class OutageStore(MemoryStore):
+    """Counts for this process while the server is down. Once it is full, newcomers share the overflow."""
+
+    _report_pause_us = 3_600_000_000
+
+    def __init__(self, node: str, clock: Clock, on_event: EventHook | None) -> None:
+        super().__init__(max_keys=_LOCAL_KEYS, clock=clock)
+        self._node, self._hook = node, on_event
+
+    def report_full(self) -> None:
+        cause = f"{self.max_keys} buckets are in use in this process, so new keys share a few"
+        logger.warning("%s is not used, and %s", self._node, cause)
+        emit(self._hook, StoreEvent("full", self._node, cause, 0.0))
 
 
 class LastKnown:
@@ -36,21 +58,37 @@ class LastKnown:
         self.blocks: dict[str, tuple[int, int]] = {}  # until when, in µs of the server's clock, and how long
         self._young: dict[str, State] = {}
         self._old: dict[str, State] = {}
+        self._calls = 0  # in the tuples among the young
+
+    def __len__(self) -> int:
+        return len(self._young) + len(self._old)
 
     def note(self, name: str, state: State) -> None:
+        if type(state) is tuple:
+            self._calls += len(state) - _calls_in(self._young.get(name))
         self._young[name] = state
-        if len(self._young) >= _GENERATION:
-            self._old, self._young = self._young, {}
+        if len(self._young) >= _GENERATION or self._calls * _CALL_BYTES >= _GENERATION_BYTES:
+            self._old, self._young, self._calls = self._young, {}, 0
 
     def note_block(self, name: str, now_us: int, left_us: int) -> None:
         self.blocks[name] = now_us + left_us, left_us
         if len(self.blocks) > _GENERATION:
             self.blocks.clear()
 
+    def clear(self) -> None:
+        self.blocks, self._young, self._old, self._calls = {}, {}, {}, 0
+
     def take(self, name: str) -> State:
         """The last state, once: its reader goes on from it. None: there is none."""
         older = self._old.pop(name, None)
-        return self._young.pop(name, older)
+        state = self._young.pop(name, older)
+        if state is not older:
+            self._calls -= _calls_in(state)
+        return state
+
+
+def _calls_in(state: State) -> int:
+    return len(state) if type(state) is tuple else 0
 
 
 class Fallback:
@@ -119,5 +157,6 @@ class Fallback:
 
 
 def _open(policy: Policy, cost: int, parts: tuple[Decision, ...] | None = None) -> Decision:
-    """Fail open: the call may go on, and is counted nowhere."""
-    return Decision(policy, cost, None, 0, True, reason="degraded", parts=parts)
+    """Fail open: the call may go on, and is counted nowhere. A limit of zero stays one."""
+    allowed = policy.limit.capacity > 0 or parts is not None
+    return Decision(policy, cost, None, 0, allowed, reason="degraded", parts=parts)

@@ -12,16 +12,16 @@ from asgi_ratelimit.clock import Clock, SystemClock
 from asgi_ratelimit.decision import Policy
 from asgi_ratelimit.errors import StoreUnavailable
 from asgi_ratelimit.limits import OUTAGES, Outage
-from asgi_ratelimit.memory import MemoryStore
 from asgi_ratelimit.redis.address import Where, locate
 from asgi_ratelimit.redis.breaker import EventHook
 from asgi_ratelimit.redis.buckets import RedisBuckets
+from asgi_ratelimit.redis.clearing import delete_records
 from asgi_ratelimit.redis.cluster import Cluster
 from asgi_ratelimit.redis.connections import Connections, SessionFactory
 from asgi_ratelimit.redis.cross_slot import CrossSlotBuckets
 from asgi_ratelimit.redis.deny_cache import DenyCache
 from asgi_ratelimit.redis.doubts import Doubts
-from asgi_ratelimit.redis.fallback import Fallback, LastKnown, ServerClock
+from asgi_ratelimit.redis.fallback import Fallback, LastKnown, OutageStore, ServerClock
 from asgi_ratelimit.redis.names import Namer
 from asgi_ratelimit.redis.node import Node
 from asgi_ratelimit.redis.scripts import RedisScripts
@@ -29,7 +29,6 @@ from asgi_ratelimit.store import Buckets
 
 __all__ = ["RedisStore"]
 
-_LOCAL_KEYS = 100_000  # recorded in this process, for an outage
 _SCOPES = ("user", "shared", "global")  # the most specific first
 
 
@@ -47,7 +46,8 @@ class RedisStore:
         is raised.
     deny_cache: the number of refusals that are cached, each for a second at most; 0 for none
     clock: a clock for tests, used instead of the server's
-    on_event: called with a StoreEvent when a server goes down, and when it is back
+    on_event: called with a StoreEvent when a server goes down, when it is back, and when an outage has brought more
+        users than this process counts one by one
     """
 
     shared: bool = True
@@ -70,13 +70,13 @@ class RedisStore:
         self.clock: Clock = clock or SystemClock()
         self.namer = Namer(prefix, secret.encode() if isinstance(secret, str) else secret or b"")
         self.deny = DenyCache(deny_cache)
-        self.doubts = Doubts(self._location.name)
+        self.doubts = Doubts(self._location.name, on_event)
         self.last_states = LastKnown()
         self.timeout = timeout
         self.outage: Outage = outage
         self._prefix = prefix
         server_clock = ServerClock()
-        self._local = MemoryStore(max_keys=_LOCAL_KEYS, clock=clock or server_clock)
+        self._local = OutageStore(self._location.name, clock or server_clock, on_event)
         self._factory = SessionFactory(self._location, prefix, clock, server_clock.set, on_event)
         self._connections = Connections(self._factory, timeout)
         self._patient: dict[float, Connections] = {}
@@ -100,6 +100,23 @@ class RedisStore:
         if self.timeout < patience:
             connections = self._patient.setdefault(patience, Connections(self._factory, patience))
         return RedisScripts(connections, self.namer, source, self._local.clock, self.outage)
+
+    async def clear(self) -> None:
+        """Delete every record that begins with `prefix`, on every server, and all that this process remembers of them.
+
+        It is a tool for tests: it walks through all names in Redis. Other processes may remember a refusal for another
+        second. Raises StoreUnavailable if a server does not answer.
+        """
+        try:
+            await delete_records(self._location, self._prefix)
+        except (RedisError, OSError, TimeoutError) as error:
+            raise StoreUnavailable(
+                f"{self._location.name} cannot be cleared: {error or type(error).__name__}"
+            ) from error
+        finally:
+            self.deny.refusals.clear()
+            self.last_states.clear()
+            self._local.clear()
 
     async def start(self) -> None:
         """Connect. Raises StoreUnavailable if the server refuses the credentials, not if it is down."""

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
 from asgi_ratelimit.decision import Decision
+from asgi_ratelimit.foreign_options import explains_foreign_options
 from asgi_ratelimit.limiter import Limiter
 from asgi_ratelimit.limits import LimitSpec
 from asgi_ratelimit.memory import MemoryStore
@@ -33,6 +34,7 @@ class SyncLimiter:
     coroutine's event loop. Raises the same errors as Limiter.
     """
 
+    @explains_foreign_options
     def __init__(
         self,
         limit: LimitSpec,

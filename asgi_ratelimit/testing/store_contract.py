@@ -95,6 +95,18 @@ class StoreContract:
         assert answer.limit == 2
         assert [part.remaining for part in answer.parts] == [0, 7, 7, 7]
 
+    async def test_a_limit_of_zero_refuses_everybody_and_charges_nothing(self) -> None:
+        clock = ManualClock()
+        store = self.make_store(clock)
+        for limit in (TokenBucket("0/2s"), LeakyBucket("0/2s"), FixedWindow("0/2s"), SlidingWindow("0/2s")):
+            limiter = Limiter([limit, "5/s"], store=store)
+            for _ in range(2):
+                answer = await limiter.try_acquire("a", cost=2)
+                assert not answer.allowed, limit
+                assert (answer.limit, answer.remaining, answer.retry_after) == (0, 0, 2.0), limit
+                assert (await limiter.peek("a")).parts[1].remaining == 5, limit
+                clock.advance(2)
+
     async def test_the_longest_wait_is_reported_and_otherwise_the_fewest_remaining(self) -> None:
         limiter = Limiter(["2/s", "3/h"], store=self.make_store(ManualClock()))
         assert (await limiter.try_acquire("a")).limit == 2
@@ -114,6 +126,14 @@ class StoreContract:
         assert (await own.try_acquire("a", per="x")).allowed
         assert (await own.try_acquire("a", per="y")).allowed
         assert not (await own.try_acquire("a", per="x")).allowed
+
+    async def test_a_key_and_its_resource_are_no_other_key(self) -> None:
+        resource = TokenBucket("9/h", scope="shared")
+        for more in ([], [resource]):
+            limiter = Limiter(["1/h", *more], store=self.make_store(ManualClock()))
+            for key, per in (("ada", "7"), ("3:ada7", ""), ("ada7", ""), ("ad", "a7"), ("", "3:ada7"), ("3:ada", "7")):
+                assert (await limiter.try_acquire(key, per=per)).allowed, (key, per)
+                assert not (await limiter.try_acquire(key, per=per)).allowed, (key, per)
 
     async def test_peek_charges_nothing(self) -> None:
         for limit in KINDS:
@@ -176,6 +196,20 @@ class StoreContract:
             await limiter.reset("a")
             assert (await limiter.peek("a")).remaining == 5, limit
             assert (await limiter.peek("b")).remaining == 0, limit
+
+    async def test_clear_fills_every_bucket_and_lifts_every_block(self) -> None:
+        store = self.make_store(ManualClock())
+        limiters = [Limiter([limit, TokenBucket("9/h", scope="global")], store=store) for limit in KINDS]
+        charged = [await limiter.try_acquire("a", cost=5, per=per) for limiter in limiters for per in ("", "x")]
+        await limiters[0].block("b", 60)
+        await store.clear()
+        assert [(await limiter.peek("a", per="x")).remaining for limiter in limiters] == [5] * len(KINDS)
+        assert (await limiters[0].peek("b")).allowed
+        await limiters[0].refund(charged[0])  # of a bucket that is not there any more
+        assert (await limiters[0].try_acquire("a", cost=5)).allowed
+        assert not (await limiters[0].try_acquire("a")).allowed
+        await store.clear()  # a store that remembers refusals has forgotten this one
+        assert (await limiters[0].try_acquire("a")).allowed
 
     async def test_a_clock_that_goes_back_locks_no_key_out(self) -> None:
         for limit in KINDS:

@@ -138,6 +138,7 @@ def test_a_limit_made_anew_in_a_dependency_is_noticed(is_async: bool) -> None:
         assert TestClient(app).get("/").status_code == 200
 
 
+@pytest.mark.usefixtures("no_test_run")
 def test_a_memory_store_under_several_workers_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WEB_CONCURRENCY", "4")
     with pytest.warns(RateLimitWarning, match="ARL105") as caught:
@@ -172,10 +173,10 @@ def test_filters_that_make_errors_of_warnings_make_no_500(store: MemoryStore, ca
     assert [message.split()[0] for message in messages] == ["ARL103"]
 
 
-def test_a_limit_function_that_makes_no_sense_is_strict_and_noticed(store: MemoryStore) -> None:
+def test_a_limit_function_that_makes_no_sense_refuses_and_is_noticed(store: MemoryStore) -> None:
     app = app_with(RateLimit(lambda conn: "many", store=store))
     with pytest.warns(RateLimitWarning, match="ARL202"):
-        assert statuses(TestClient(app), *["/"] * 6) == [200] * 5 + [429]
+        assert statuses(TestClient(app), *["/"] * 2) == [429, 429]
 
 
 @pytest.mark.parametrize("cost", [-1, "x", None])

@@ -15,7 +15,7 @@ class EventStore:
 
     def __init__(self, clock: Clock, events: list[str]) -> None:
         memory = MemoryStore(clock=clock)
-        self.clock, self.open, self._events = memory.clock, memory.open, events
+        self.clock, self.open, self.clear, self._events = memory.clock, memory.open, memory.clear, events
 
     async def start(self) -> None:
         self._events.append("store started")

@@ -20,7 +20,6 @@ from asgi_ratelimit import (
     Limiter,
     MemoryStore,
     RateLimitMiddleware,
-    RateLimitWarning,
     SlidingWindow,
     TokenBucket,
     by_header,
@@ -114,15 +113,8 @@ async def test_a_thousand_limits_made_up_in_between_refill_nothing(store: Memory
 
 
 @pytest.mark.parametrize(
-    "garbage", ["", "5", "0/s", "lots", 5, 0, True, False, 1.5, b"5/s", {}, [], [None], object(), math.nan], ids=shown
+    "limit", ["", "5", "-5/s", 5, 0, False, [], {}, b"5/s", True, ["5/s", None], ["5/s", "5/s"]], ids=shown
 )
-async def test_a_function_that_gives_no_limit_gives_a_strict_one(store: MemoryStore, said: Said, garbage: Any) -> None:
-    app = door(store, lambda conn: garbage)
-    assert await statuses(app, 7) == [200] * 5 + [429] * 2
-    assert said() == ["ARL202"]
-
-
-@pytest.mark.parametrize("limit", ["", "5", "0/s", 5, [], {}, b"5/s", True, ["5/s", None], ["5/s", "5/s"]], ids=shown)
 def test_a_bad_limit_is_refused_where_it_is_written(limit: Any) -> None:
     with pytest.raises(ValueError, match=r"limit"):
         RateLimitMiddleware(hello, limit=limit)
@@ -328,11 +320,6 @@ async def test_a_cost_above_what_a_function_allows_counts_as_all_of_it(store: Me
     app = door(store, lambda conn: "5/60s", cost=10)
     assert await statuses(app, 2) == [200, 429]
     assert said() == ["ARL203"]
-
-
-async def test_a_cost_above_the_limit_that_stands_in_for_garbage_counts_as_all_of_it(store: MemoryStore) -> None:
-    with pytest.warns(RateLimitWarning):
-        assert await statuses(door(store, lambda conn: "garbage", cost=10), 2) == [200, 429]
 
 
 # Whose error it is

@@ -183,6 +183,7 @@ async def test_the_lifespan_reaches_the_app_behind_it(store: MemoryStore) -> Non
     assert seen == ["lifespan"]
 
 
+@pytest.mark.usefixtures("no_test_run")
 async def test_several_workers_with_a_memory_each_are_warned_about(
     store: MemoryStore, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

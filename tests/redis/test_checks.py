@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 import time
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from math import ceil
 from struct import pack
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asgi_ratelimit import FixedWindow, LeakyBucket, Limiter, SlidingWindow, TokenBucket
+from asgi_ratelimit import FixedWindow, LeakyBucket, Limiter, RateLimited, SlidingWindow, TokenBucket
 from asgi_ratelimit.limits import Limit
 from asgi_ratelimit.redis import RedisStore
 from asgi_ratelimit.testing import ManualClock
@@ -236,3 +238,17 @@ async def test_a_hundred_thousand_tokens_a_second_are_counted_exactly(redis_serv
             admitted += (await limiter.try_acquire("a")).allowed
             clock.advance(1e-6)
         assert admitted == 225  # one token takes 3⅓ µs, so that whole microseconds let it be every fourth
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("limit", ["5/day", ["5/day", SlidingWindow("9/day"), TokenBucket("9/day", scope="global")]])
+async def test_a_decision_can_be_pickled_and_holds_no_key_of_others(any_redis: Server, limit: Any) -> None:
+    async with new_store(any_redis.url) as store:
+        limiter = Limiter(limit, store=store)
+        await limiter.try_acquire("user:secret")
+        for _ in range(6):
+            decision = await limiter.try_acquire("user:ada")
+            for value in (decision, RateLimited(decision)):
+                assert b"secret" not in pickle.dumps(value)
+            assert pickle.loads(pickle.dumps(decision)) == decision
+        assert not decision.allowed

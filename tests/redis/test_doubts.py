@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from asgi_ratelimit import Decision, FixedWindow, LeakyBucket, Limiter, SlidingWindow, TokenBucket
 from asgi_ratelimit.limits import Limit
-from asgi_ratelimit.redis import RedisStore
+from asgi_ratelimit.redis import RedisStore, StoreEvent
 from asgi_ratelimit.testing import ManualClock
 from tests.support.servers import Server
 from tests.support.stores import names_of, new_store
@@ -206,8 +206,21 @@ async def test_a_record_of_a_wrong_type_is_replaced_and_reported_once(
         assert [answer.remaining for answer in answers if answer.allowed] == [2, 1, 0]
         assert redis_server.command("PTTL", name) > 0
     (record,) = caplog.records
-    assert "a record of the limiter 'search' that is not believed" in record.message
+    assert "a record of the limiter 'search' is not believed" in record.message
     assert "ada" not in record.message
+
+
+@pytest.mark.anyio
+async def test_a_record_that_is_not_believed_is_an_event_once(redis_server: Server) -> None:
+    events: list[StoreEvent] = []
+    async with new_store(redis_server.url, deny_cache=0, on_event=events.append) as store:
+        for _ in range(2):
+            await Limiter("3/day", store=store, name="search").try_acquire("a")
+            (name,) = names_of(redis_server)
+            write(redis_server, name, ("RPUSH", "x"))
+            await Limiter("3/day", store=store, name="search").try_acquire("a")
+    (event,) = events
+    assert (event.kind, "'search'" in event.cause) == ("spoilt", True)
 
 
 @pytest.mark.anyio

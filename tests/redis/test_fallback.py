@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 
-from asgi_ratelimit import FixedWindow, LeakyBucket, Limiter, SlidingWindow, StoreUnavailable, TokenBucket
-from asgi_ratelimit.limits import Limit
-from asgi_ratelimit.redis import RedisStore
+from asgi_ratelimit import FixedWindow, LeakyBucket, Limiter, SlidingWindow, StoreEvent, StoreUnavailable, TokenBucket
+from asgi_ratelimit.limits import Limit, Outage
+from asgi_ratelimit.redis import RedisStore, fallback
+from asgi_ratelimit.redis.fallback import LastKnown
 from asgi_ratelimit.testing import ManualClock
-from tests.support.servers import Server
+from tests.support.servers import Proxy, Server
 from tests.support.servers.server import HOST, free_port
 from tests.support.stores import new_store
 
@@ -181,3 +183,78 @@ async def test_a_block_lasts_its_own_length_in_an_outage_after_the_server_s_cloc
         assert (refusal.reason, refusal.retry_after) == ("blocked", 3.0)
         clock.advance(3)
         assert (await limiter.try_acquire("a")).reason == "degraded"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("outage", ["local", "open"])
+async def test_a_limit_of_zero_refuses_in_an_outage_too(nowhere: str, clock: ManualClock, outage: Outage) -> None:
+    async with new_store(nowhere, outage=outage, clock=clock) as store:
+        for limit in (TokenBucket("0/day"), SlidingWindow("0/day", outage="open")):
+            refused = await Limiter(["5/s", limit], store=store).try_acquire("a")
+            assert (refused.allowed, refused.reason, refused.retry_after) == (False, "degraded", 86400.0)
+
+
+# More users than this process counts one by one
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("limit", ["5/day", ["5/day", SlidingWindow("9/day")]], ids=str)
+async def test_in_a_long_outage_newcomers_share_the_overflow_and_it_is_logged_once(
+    nowhere: str, clock: ManualClock, limit: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[StoreEvent] = []
+    monkeypatch.setattr(fallback, "_LOCAL_KEYS", 30)
+    async with new_store(nowhere, outage="local", clock=clock, on_event=events.append) as store:
+        limiter = Limiter(limit, store=store)
+        early = [(await limiter.try_acquire(f"early{number}")).allowed for number in range(30)]
+        late = [(await limiter.try_acquire(f"late{number}")).allowed for number in range(30)]
+        clock.advance(86_400)
+        later = [(await limiter.try_acquire(f"later{number}")).allowed for number in range(30)]
+    assert sum(early) == (30 if limit == "5/day" else 15 + 5)
+    assert sum(late) == (5 if limit == "5/day" else 0)
+    assert sum(later) > sum(late)
+    full = [event for event in events if event.kind == "full"]
+    assert len(full) == len([record for record in caplog.records if "30 buckets" in record.getMessage()]) <= 2
+
+
+@pytest.mark.anyio
+async def test_what_is_known_of_a_user_is_not_taken_for_the_overflow(
+    any_redis: Server, proxy: Proxy, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fallback, "_LOCAL_KEYS", 3)
+    async with new_store(proxy.url, outage="local", clock=clock, timeout=1, deny_cache=0) as store:
+        limiter = Limiter("5/day", store=store)
+        await limiter.try_acquire("spent", 5)
+        await limiter.try_acquire("fresh")
+        await limiter.block("mallory", 3600)
+        assert (await limiter.try_acquire("mallory")).reason == "blocked"
+        proxy.refuse()
+        proxy.cut()
+        for number in range(3):  # the block is a record, too
+            await limiter.try_acquire(f"early{number}")  # the last one is the first in the overflow
+        assert not (await limiter.try_acquire("spent")).allowed
+        assert not (await limiter.try_acquire("mallory")).allowed
+        assert (await limiter.try_acquire("late")).remaining == 3
+        assert (await limiter.try_acquire("fresh")).remaining == 3
+
+
+@pytest.mark.parametrize("calls", [1, 100, 5_000])
+def test_what_is_remembered_of_redis_is_bounded_by_its_size(calls: int) -> None:
+    known, state = LastKnown(), tuple(range(calls))
+    sizes = []
+    for number in range(40_000):
+        known.note(f"record{number}", state)
+        sizes.append(len(known))
+    assert max(sizes) <= 2 * 16_384
+    assert max(sizes) * calls * 40 <= 2 * 16 * 2**20 + 2 * calls * 40
+    assert known.take("record39999") == state
+
+
+def test_a_record_that_is_written_again_and_again_pushes_no_other_out() -> None:
+    known = LastKnown()
+    known.note("quiet", (1, 2, 3))
+    for end in range(2_000):
+        known.note("busy", tuple(range(end)))
+        if end % 7 == 0:
+            known.take("busy")
+    assert known.take("quiet") == (1, 2, 3)

@@ -44,6 +44,9 @@ class PromisingStore(Store):
 
         return Promising()
 
+    async def clear(self) -> None:
+        await self._memory.clear()
+
     async def start(self) -> None:
         return
 

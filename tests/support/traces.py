@@ -29,22 +29,23 @@ BURSTS = (
     "13/700ms burst 2",
 )
 FEW = RATES[:-1]  # for a SlidingWindow, which keeps a number for each call
+NONE = ("0/7s", "0/day")
 
 
 def tokens(scope: Scope = "user") -> list[Limit]:
-    return [TokenBucket(rate, scope=scope) for rate in (*RATES, *BURSTS)]
+    return [TokenBucket(rate, scope=scope) for rate in (*RATES, *BURSTS, *NONE)]
 
 
 def queues(scope: Scope = "user") -> list[Limit]:
-    return [LeakyBucket(rate, queue=queue, scope=scope) for rate, queue in product(RATES, (0, 1, 4, 60))]
+    return [LeakyBucket(rate, queue=queue, scope=scope) for rate, queue in product((*RATES, *NONE), (0, 1, 4, 60))]
 
 
 def windows(scope: Scope = "user") -> list[Limit]:
-    return [FixedWindow(rate, scope=scope) for rate in RATES]
+    return [FixedWindow(rate, scope=scope) for rate in (*RATES, *NONE)]
 
 
 def logs(scope: Scope = "user") -> list[Limit]:
-    return [SlidingWindow(rate, scope=scope) for rate in FEW]
+    return [SlidingWindow(rate, scope=scope) for rate in (*FEW, *NONE)]
 
 
 ALGORITHMS = {"TokenBucket": tokens(), "LeakyBucket": queues(), "FixedWindow": windows(), "SlidingWindow": logs()}
@@ -182,7 +183,7 @@ class Duel:
     def _cost(self, cost: int) -> int:
         capacity = self.memory.capacity
         wanted = cost if cost > 0 else {0: capacity, -1: capacity - 1, -2: capacity // 2}[cost]
-        return min(max(1, wanted), capacity)
+        return min(max(1, wanted), capacity or 3)
 
     def _last_us(self, mark: str) -> int:
         if not self.pairs:

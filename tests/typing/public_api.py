@@ -18,6 +18,7 @@ __all__ = ["MODULES", "names", "names_used", "options", "options_used"]
 Option = tuple[str, str]  # a class or function, and a parameter
 VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 ADDED = ("add_middleware", "Middleware")  # their first argument is a class, and the options are that class's
+INNER = {"asgi_ratelimit.limits"}  # users import its names from the package itself
 NOT_CALLED_BY_USERS = {"DiscordEvent", "Limit", "Outcome", "StoreEvent", "Waiting", "by_user"}
 
 
@@ -25,7 +26,7 @@ def _public_modules() -> Iterator[str]:
     """The package and its rooms, as far as they list public names."""
     yield "asgi_ratelimit"
     for module in iter_modules(asgi_ratelimit.__path__, "asgi_ratelimit."):
-        if module.ispkg and hasattr(import_module(module.name), "__all__"):
+        if module.ispkg and module.name not in INNER and hasattr(import_module(module.name), "__all__"):
             yield module.name
 
 

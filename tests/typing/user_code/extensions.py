@@ -96,6 +96,9 @@ class DictStore:
     def open(self, name: str, policies: Sequence[Policy]) -> Buckets:
         return DictBuckets(policies[0], self.clock, {})
 
+    async def clear(self) -> None:
+        return None
+
     async def start(self) -> None:
         return None
 

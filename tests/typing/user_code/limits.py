@@ -22,7 +22,7 @@ from asgi_ratelimit.sync import SyncLimiter
 from asgi_ratelimit.testing import ManualClock
 
 clock = ManualClock(start=1_700_000_000.0)
-store = MemoryStore(max_keys=10_000, clock=clock)
+store = MemoryStore(max_keys=10_000, clock=clock, on_event=lambda event: print(event.kind))
 
 burst = TokenBucket("50/s", burst=100, name="burst", scope="global", outage="open")
 spaced = LeakyBucket("5/s", queue=10, name="spaced", scope="shared", outage="local")

@@ -123,6 +123,8 @@ app.add_middleware(
     name="app",
     exempt=("/health", "/static/*"),
     only=("/api/**",),
+    methods=["POST"],
+    default=True,
     refund=failed,
     enforce=False,
     max_wait=2,

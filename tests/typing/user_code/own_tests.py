@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import httpx
 import pytest
 
 from asgi_ratelimit import Limiter, MemoryStore
 from asgi_ratelimit.discord import DiscordClient
-from asgi_ratelimit.testing import FakeBucket, FakeDiscord, ManualClock, StoreContract
+from asgi_ratelimit.redis import RedisStore
+from asgi_ratelimit.testing import FakeBucket, FakeDiscord, ManualClock, StoreContract, unlimited
 
 SEND = "POST /channels/{channel_id}/messages"
 
@@ -16,6 +19,18 @@ SEND = "POST /channels/{channel_id}/messages"
 class MyStoreContract(StoreContract):
     def make_store(self, clock: ManualClock) -> MemoryStore:
         return MemoryStore(clock=clock)
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> Iterator[None]:
+    MemoryStore().clear()
+    with unlimited():
+        yield
+
+
+async def wipe(store: RedisStore) -> None:
+    await store.clear()
+    await MemoryStore().clear()
 
 
 def make_fake(clock: ManualClock) -> FakeDiscord:

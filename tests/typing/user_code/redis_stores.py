@@ -7,8 +7,8 @@ import logging
 from redis.asyncio import Redis
 from starlette.applications import Starlette
 
-from asgi_ratelimit import Limiter, RateLimitMiddleware, TokenBucket
-from asgi_ratelimit.redis import EventHook, RedisStore, StoreEvent, Where
+from asgi_ratelimit import Limiter, RateLimitMiddleware, StoreEvent, TokenBucket
+from asgi_ratelimit.redis import EventHook, RedisStore, Where
 from asgi_ratelimit.testing import ManualClock
 
 logger = logging.getLogger(__name__)

@@ -1,0 +1,159 @@
+"""What every kind of limit has: a rate, a capacity and an identity."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final, Literal
+
+from asgi_ratelimit.rate import Rate, parse_rate
+
+__all__ = ["EXACT", "LATEST_US", "OUTAGES", "SHIPPED", "Limit", "Measure", "Outage", "Scope", "State", "at_least"]
+
+Scope = Literal["user", "global", "shared"]
+Outage = Literal["local", "open", "closed"]
+OUTAGES = ("local", "open", "closed")
+SHIPPED: Final[set[type]] = set()  # the kinds of this package; each file adds its own
+State = Any  # int | tuple[int, ...]: each kind of limit has its own
+
+EXACT = 2**53  # above it a double, the only number in Lua, cannot tell neighbours apart
+_COMMON = frozenset(("rate", "capacity", "name", "scope", "outage", "ticks", "interval", "depth"))
+LATEST_US = 4_102_444_800_000_000  # the year 2100, in µs since the epoch
+
+# (remaining, µs until full, µs until allowed), rounded down, up, up. A NamedTuple takes four times as long to make.
+Measure = tuple[int, int, int]
+
+
+@dataclass(frozen=True, init=False, repr=False, eq=False)
+class Limit:
+    """The base of every kind of limit: a rate, a capacity, and pure functions of a state.
+
+    rate: how many per period, a string such as "5/5s" or a Rate
+    capacity: how many a full bucket holds; the count of the rate unless given
+    name: its name in headers
+    scope: "user" one bucket per key, "global" one for the whole app, "shared" one per resource
+    outage: the decision while the store is down, unless the store decides: "local" counts in memory,
+        "open" (fail open) allows every call, "closed" (fail closed) allows none
+
+    Raises ValueError if the rate cannot be parsed or an option is out of range.
+    """
+
+    rate: Rate
+    capacity: int
+    name: str | None
+    scope: Scope
+    outage: Outage | None
+    counts_to_zero: ClassVar[bool] = False  # whether the count may be 0: then every call is refused
+    shapes: ClassVar[bool] = False  # whether a call may be admitted for later: `Decision.delay` seconds from now
+
+    def __init__(
+        self,
+        rate: str | Rate,
+        capacity: int | None = None,
+        *,
+        name: str | None = None,
+        scope: Scope = "user",
+        outage: Outage | None = None,
+    ) -> None:
+        rate = parse_rate(rate)
+        if scope not in ("user", "global", "shared"):
+            raise ValueError(f'scope must be "user", "global" or "shared", not {scope!r}')
+        if name is not None and (not isinstance(name, str) or not name):
+            raise ValueError(f'the name of a limit is a string such as "burst", not {name!r}')
+        if outage is not None and outage not in OUTAGES:
+            raise ValueError(f'outage must be "local", "open", "closed" or None (as the store), not {outage!r}')
+        if rate.period_us + LATEST_US >= EXACT:
+            raise ValueError(f"the period of {rate} is too long to count exactly; use less than 150 years")
+        if not rate.count and not (self.counts_to_zero and capacity is None):
+            raise ValueError(f'a {type(self).__name__} cannot be "{rate}"; TokenBucket("{rate}") refuses every call')
+        capacity = rate.count if capacity is None else at_least("capacity", capacity, 1, "10")
+        self._set(rate=rate, capacity=capacity, name=name, scope=scope, outage=outage)
+
+    def _set(self, **values: object) -> None:
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    @property
+    def identity(self) -> tuple[str | int | None, ...]:
+        """The values that make it this limit, a subclass's own fields included. Another identity is another bucket."""
+        kind, rate = type(self), self.rate
+        common = (kind.__name__, rate.count, rate.period_us, self.capacity, self.name, self.scope)
+        if kind in SHIPPED:  # it has no fields of its own, and it is read for each request with a limit function
+            return common
+        return *common, *(f"{name}={vars(self)[name]!r}" for name in sorted(vars(self).keys() - _COMMON))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Limit):
+            return NotImplemented
+        return self.identity == other.identity and self.outage == other.outage
+
+    def __hash__(self) -> int:
+        return hash(self.identity)
+
+    @property
+    def count(self) -> int:
+        """The number of calls that are allowed per `period`."""
+        return self.rate.count
+
+    @property
+    def period(self) -> float:
+        """The seconds in which `count` calls are allowed."""
+        return self.rate.period_us / 1e6
+
+    @property
+    def _never(self) -> Measure:
+        """The measure of a limit of zero. Its wait is the period, though the call is refused then as well."""
+        return 0, self.rate.period_us, self.rate.period_us
+
+    @property
+    def window_us(self) -> int:
+        """The microseconds in which an empty bucket becomes full, rounded up."""
+        return self.rate.period_us
+
+    def __str__(self) -> str:
+        return str(self.rate)
+
+    def __repr__(self) -> str:
+        options = (("name", self.name), ("scope", self.scope), ("outage", self.outage))
+        extra = "".join(f", {option}={value!r}" for option, value in options if value not in (None, "user"))
+        return f'{type(self).__name__}("{self}"{extra})'
+
+    # A new kind of limit defines the first four of these, and may define the others
+
+    def take(self, state: State, now_us: int, cost: int) -> State:
+        """The state after `cost` was charged, or None if the cost is refused."""
+        raise NotImplementedError
+
+    def give_back(self, state: State, now_us: int, cost: int, charged: State, charged_at: int) -> State:
+        """The state after a charge is undone that left `charged` at `charged_at`; None: full."""
+        raise NotImplementedError
+
+    def measure(self, state: State, now_us: int, cost: int) -> Measure:
+        """What remains, the time until the bucket is full, and the time until `cost` is allowed."""
+        raise NotImplementedError
+
+    def is_full(self, state: State, now_us: int) -> bool:
+        """Whether the state may be dropped."""
+        raise NotImplementedError
+
+    def delay_us(self, after: State, now_us: int, cost: int) -> int:
+        """Microseconds, rounded up, that an admitted call has to wait; `after` is the state with its charge."""
+        return 0
+
+    def encode(self, cost: int) -> list[str | int]:
+        """The limit and a cost for checks.lua, in numbers that a double holds exactly."""
+        raise ValueError(f"{self!r} cannot be kept in Redis; use one of the kinds of limit of this package")
+
+    def encode_charge(self, charged: State, charged_at: int) -> Sequence[int]:
+        """The charge for checks.lua that a refund gives back."""
+        raise NotImplementedError
+
+    def decode(self, reply: Sequence[Any], place: int) -> tuple[State, int]:
+        """The state at `place` of a reply of checks.lua, and the place behind it."""
+        raise NotImplementedError
+
+
+def at_least(option: str, value: object, least: int, example: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{option} must be a whole number of at least {least}, e.g. {option}={example}, not {value!r}")
+    return value

@@ -1,0 +1,143 @@
+"""Limits that refill steadily: TokenBucket, and LeakyBucket, which spaces its calls."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import gcd
+from typing import Any, ClassVar
+
+from asgi_ratelimit.limits.base import EXACT, LATEST_US, SHIPPED, Limit, Measure, Outage, Scope, at_least
+from asgi_ratelimit.rate import Rate, parse_rate
+
+__all__ = ["LeakyBucket", "TokenBucket"]
+
+
+@dataclass(frozen=True, init=False, repr=False, eq=False)
+class TokenBucket(Limit):
+    """`count` tokens flow in per period, up to `burst` (default: the count). Each call takes some out.
+
+    The state is one integer, the moment at which the bucket is full again, in ticks of 1/`ticks` µs. The time between
+    two tokens is a whole number of ticks (the generic cell rate algorithm, ITU-T I.371).
+    """
+
+    ticks: int
+    interval: int
+    depth: int
+    counts_to_zero: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        rate: str | Rate,
+        burst: int | None = None,
+        *,
+        name: str | None = None,
+        scope: Scope = "user",
+        outage: Outage | None = None,
+    ) -> None:
+        rate = parse_rate(rate)
+        if burst is not None and rate.burst is not None:
+            raise ValueError(f'the burst is given twice: in "{rate}" and as burst={burst!r}')
+        capacity = (rate.burst or rate.count) if burst is None else at_least("burst", burst, 1, "100")
+        burst = None if capacity == rate.count else capacity
+        if not rate.count and burst:
+            raise ValueError(f'a limit of zero has no burst: write "{rate.plain}", which refuses every call')
+        rate = rate if rate.burst == burst else Rate(rate.count, rate.period_us, burst)
+        Limit.__init__(self, rate, capacity or None, name=name, scope=scope, outage=outage)
+        self._set_ticks()
+
+    def _set_ticks(self) -> None:
+        count = self.rate.count or 1  # at zero the depth is 0, so that nothing fits in
+        shared = gcd(count, self.rate.period_us)
+        ticks, interval = count // shared, self.rate.period_us // shared
+        self._set(ticks=ticks, interval=interval, depth=self.capacity * interval)
+        if (self.capacity + 1) * ticks >= EXACT or self.window_us + LATEST_US >= EXACT:
+            raise ValueError(f"{self} is too fine or too deep to count exactly; use a rounder rate or a smaller burst")
+
+    @property
+    def window_us(self) -> int:
+        return -(-self.depth // self.ticks) or self.rate.period_us
+
+    def take(self, state: int | None, now_us: int, cost: int) -> int | None:
+        now = now_us * self.ticks
+        latest = now + self.depth
+        if state is None or state < now or state > latest:
+            state = now
+        state += cost * self.interval
+        return state if state <= latest else None
+
+    def give_back(self, state: int | None, now_us: int, cost: int, charged: int, charged_at: int) -> int | None:
+        # Tokens that have flowed back since the charge are not given back a second time.
+        if state is None or self.is_full(state, now_us):
+            return None
+        now = now_us * self.ticks
+        state -= max(0, min(cost * self.interval, charged - now))
+        return state if state > now else None
+
+    def measure(self, state: int | None, now_us: int, cost: int) -> Measure:
+        now = now_us * self.ticks
+        latest = now + self.depth
+        if state is None or state < now or state > latest:
+            state = now
+        room = latest - state
+        remaining = room // self.interval
+        if remaining >= cost:
+            return remaining, -((now - state) // self.ticks), 0
+        if not self.capacity:
+            return self._never
+        return remaining, -((now - state) // self.ticks), -((room - cost * self.interval) // self.ticks)
+
+    def is_full(self, state: int, now_us: int) -> bool:
+        now = now_us * self.ticks
+        return state <= now or state > now + self.depth
+
+    def encode(self, cost: int) -> list[str | int]:
+        return ["T", self.ticks, *divmod(cost * self.interval, self.ticks), *divmod(self.depth, self.ticks)]
+
+    def encode_charge(self, charged: int, charged_at: int) -> Sequence[int]:
+        return divmod(charged, self.ticks)
+
+    def decode(self, reply: Sequence[Any], place: int) -> tuple[int, int]:
+        return reply[place] * self.ticks + reply[place + 1], place + 2
+
+
+@dataclass(frozen=True, init=False, repr=False, eq=False)
+class LeakyBucket(TokenBucket):
+    """Calls leave evenly spaced, `count` per period. Up to `queue` of them have to wait for their slot.
+
+    The arithmetic is that of a TokenBucket of `queue` + 1, but an admitted call has to wait (see `delay_us`).
+    A refund frees the last slot of the queue only: a call that has its moment keeps it.
+    """
+
+    shapes: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        rate: str | Rate,
+        queue: int = 10,
+        *,
+        name: str | None = None,
+        scope: Scope = "user",
+        outage: Outage | None = None,
+    ) -> None:
+        rate = parse_rate(rate)
+        if rate.burst is not None:
+            raise ValueError(f'a LeakyBucket has no burst: write LeakyBucket("{rate.plain}", queue={rate.burst})')
+        capacity = at_least("queue", queue, 0, "10") + 1
+        Limit.__init__(self, rate, capacity if rate.count else None, name=name, scope=scope, outage=outage)
+        self._set_ticks()
+
+    def delay_us(self, after: int, now_us: int, cost: int) -> int:
+        ahead = after - cost * self.interval - now_us * self.ticks
+        return -(-ahead // self.ticks) if ahead > 0 else 0
+
+    def give_back(self, state: int | None, now_us: int, cost: int, charged: int, charged_at: int) -> int | None:
+        if state is None or state == charged or self.is_full(state, now_us):
+            return TokenBucket.give_back(self, state, now_us, cost, charged, charged_at)
+        return state
+
+    def encode(self, cost: int) -> list[str | int]:
+        return ["L", *TokenBucket.encode(self, cost)[1:]]
+
+
+SHIPPED.update((TokenBucket, LeakyBucket))
