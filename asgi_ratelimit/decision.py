@@ -141,8 +141,11 @@ class Decision:
         return measure
 
     def wait_us(self, cost: int) -> int:
-        """Microseconds from this decision until another `cost` would be allowed, if no other call comes."""
-        return max(p.policy.limit.measure(p.state, p.now_us, cost)[2] for p in self.parts)
+        """Microseconds from this decision until another `cost` would be allowed, if no other call comes.
+
+        The cost of several calls may be above the capacity.
+        """
+        return max(_wait_us(part, cost) for part in self.parts)
 
     # For stores
 
@@ -178,11 +181,12 @@ class Decision:
             parts=self._parts and tuple(part.as_refunded() for part in self._parts),
         )  # fmt: skip
 
-    def as_refusal(self, cost: int, wait_us: int = 0) -> Decision:
-        """The refusal of another `cost` right after this decision, for `wait_us` microseconds at least."""
+    def as_refusal(self, cost: int, wait_us: int = 0, *, passed_us: int = 0) -> Decision:
+        """The refusal of another `cost`, `passed_us` after this decision, for `wait_us` microseconds at least."""
         remaining, reset_us, retry_us = self.measure
         blocked_us = retry_us if self.reason == "blocked" else 0
-        measure = remaining, reset_us, max(self.wait_us(cost), blocked_us, wait_us)
+        due_us = max(self.wait_us(cost), blocked_us) - passed_us
+        measure = remaining, max(0, reset_us - passed_us), max(due_us, wait_us)
         return Decision(
             self.policy, cost, self.state, self.now_us,
             allowed=False, reason=None if self.reason == "ok" else self.reason, measure=measure,
@@ -225,6 +229,12 @@ class Decision:
 
 
 _NAMES = ("allowed", "limit", "remaining", "reset_after", "retry_after", "delay", "bucket", "scope", "reason")
+
+
+def _wait_us(part: Decision, cost: int) -> int:
+    limit = part.policy.limit
+    fillings, rest = divmod(cost - 1, limit.capacity or 1)
+    return limit.measure(part.state, part.now_us, rest + 1)[2] + fillings * limit.window_us
 
 
 def _public(decision: Decision) -> tuple[object, ...]:

@@ -22,6 +22,7 @@ __all__ = ["Limiter"]
 
 _warn_once = WarnOnce()  # of the whole process: a limiter made for each request could not remember
 _ONE = 1
+_CENTURY_S = 3_155_760_000  # whatever is longer is for ever, and its microseconds are exact in Redis
 
 
 class Limiter:
@@ -80,16 +81,14 @@ class Limiter:
         """Wait until the call is allowed, first come, first served, and then for the decision's `delay`.
 
         Raises RateLimited as soon as it is sure to take more than `timeout` seconds (None: wait for ever), and at once
-        for a limit of zero. Then nothing is charged. The callers of one key wait in one queue in this process; only its
-        head checks with the store.
+        for a limit of zero. Then nothing is charged. Refused callers of one key wait in one queue in this process; only
+        its head checks with the store.
         """
         if not self.capacity:  # a wait would be in vain
             return await self._refusal(key, cost, per)
         if cost is not _ONE:
             self._check_cost(cost)
-        if timeout is not None and not timeout >= 0:
-            raise ValueError(f"timeout must be seconds from 0, e.g. timeout=10, or None, not {timeout!r}")
-        return await self._waiting.acquire(key, cost, per, timeout)
+        return await self._waiting.acquire(key, cost, per, timeout and _checked_timeout(timeout))
 
     def has_line(self, key: str, *, per: str = "") -> bool:
         """Whether a caller on this event loop waits for this key in `acquire`."""
@@ -114,7 +113,7 @@ class Limiter:
         """Refuse the key for so many seconds, even if its buckets are full. 0 lifts the block."""
         if not isinstance(seconds, (int, float)) or not 0 <= seconds < math.inf:
             raise ValueError(f"a block lasts a number of seconds from 0, e.g. 60, not {seconds!r}")
-        await _done(self._buckets.block(key, seconds))
+        await _done(self._buckets.block(key, min(seconds, _CENTURY_S)))
 
     def turn(self, *, off: bool) -> None:
         """Allow every call and count none, or limit again: `asgi_ratelimit.testing.unlimited` does it."""
@@ -124,6 +123,8 @@ class Limiter:
     def _use(self, buckets: Buckets) -> None:
         self._buckets = buckets
         self.decide = buckets.decide  # no check of the cost, and no coroutine where the store needs none
+        # For a caller that has waited for the store's server before, in vain: the same, without the server.
+        self.decide_without_server = getattr(buckets, "decide_without_server", buckets.decide)
         self._waiting = WaitersByKey(self.store.clock, buckets)
 
     def _check_cost(self, cost: object) -> None:
@@ -165,6 +166,13 @@ class _FullBuckets:
                 for policy in self._policies
             ]
         )
+
+
+def _checked_timeout(timeout: float) -> float | None:
+    """The timeout; None if it is for ever."""
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout >= 0:
+        raise ValueError(f"timeout must be seconds from 0, e.g. timeout=10, or None, not {timeout!r}")
+    return timeout if timeout < _CENTURY_S else None
 
 
 async def _done(pending: Awaitable[None] | None) -> None:

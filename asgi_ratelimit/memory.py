@@ -45,7 +45,9 @@ class _Table:
         self.shards: dict[int, _Shard] = {}
 
     def is_over(self, state: State, now_us: int) -> bool:
-        return state <= now_us if self.policy is None else self.policy.limit.is_full(state, now_us)
+        if self.policy is None:
+            return not now_us < state[0]  # a block: its end, and its length
+        return self.policy.limit.is_full(state, now_us)
 
 
 class MemoryStore:
@@ -149,12 +151,12 @@ class MemoryStore:
         if shard is not None:
             self.write(shard, stored, None, now_us)
 
-    def block(self, table: _Table, key: str, until_us: int, now_us: int) -> None:
-        """Store the end of a block. Raises StoreUnavailable if the store is full."""
+    def block(self, table: _Table, key: str, length_us: int, now_us: int) -> None:
+        """Store a block. Raises StoreUnavailable if the store is full."""
         shard, stored, _ = self.locate(table, _stored_key(key), now_us)
         if stored is _OVERFLOW:
             raise StoreUnavailable(f"no room for another block: all {self.max_keys} records are in use")
-        self.write(shard, stored, until_us, now_us)
+        self.write(shard, stored, (now_us + length_us, length_us), now_us)
 
     def _table(self, identity: str, policy: Policy | None) -> _Table:
         # Limits made up at run time must not pile up: each new one drops up to two old shards, if they are empty.
@@ -292,20 +294,20 @@ class MemoryBuckets:
             with self._lock:
                 now_us = self._now_us()
                 if seconds > 0:
-                    self._store.block(self._blocks, key, now_us + round(seconds * 1e6), now_us)
+                    self._store.block(self._blocks, key, round(seconds * 1e6), now_us)
                 else:
                     self._store.drop(self._blocks, _stored_key(key), now_us)
         except _Full:
             self._store.report_full()
             self.block(key, seconds)
 
-    def adopt(self, key: str, per: str, states: Sequence[State], blocked_until_us: int | None) -> None:
+    def adopt(self, key: str, per: str, states: Sequence[State], block: tuple[int, int] | None) -> None:
         """Take over the state of these buckets from another store with the same clock; None: leave it.
 
         They are kept even if the store is full: the shared bucket of newcomers is not theirs.
         """
         places = [_place_of(policy.limit.scope, key, per) for policy in self._policies]
-        records = [*zip(self._tables, places, states, strict=True), (self._blocks, _stored_key(key), blocked_until_us)]
+        records = [*zip(self._tables, places, states, strict=True), (self._blocks, _stored_key(key), block)]
         with self._lock:
             now_us = self._now_us()
             for table, place, state in records:
@@ -340,8 +342,15 @@ class MemoryBuckets:
         return Decision.blocked(parts, blocked_us) if blocked_us else Decision.combine(parts)
 
     def _blocked_us(self, key: str, now_us: int) -> int:
+        """Microseconds until the key's block ends. After the clock went back it lasts its own length at most."""
         shard = self._blocks.shards.get(hash(stored := _stored_key(key)) & self._mask)
-        return max(0, shard.get(stored, 0) - now_us) if shard else 0
+        block: tuple[int, int] | None = shard.get(stored) if shard else None
+        if shard is None or block is None:
+            return 0
+        until_us, length_us = block
+        if until_us - now_us > length_us:
+            shard[stored] = until_us, _ = now_us + length_us, length_us
+        return max(0, until_us - now_us)
 
 
 def _part(

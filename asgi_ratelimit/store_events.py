@@ -17,17 +17,18 @@ class StoreEvent:
     """An event of a store. `node` is the server that it is about, or "memory".
 
     "down": a server stopped answering. "up": it answers again or was replaced, after so many `seconds`. "full": a store
-    in memory has no room for new keys, which share a few buckets then. It is repeated once a minute at most.
+    in memory has no room for new keys, which share a few buckets then. It is repeated once a minute at most. "spoilt":
+    a record of a limiter was not believed, and is replaced. Of each limiter it is reported once.
     """
 
-    kind: Literal["down", "up", "full"]
+    kind: Literal["down", "up", "full", "spoilt"]
     node: str
     cause: str
     seconds: float
 
 
 EventHook = Callable[[StoreEvent], object]
-"""Called when a server goes down and when it is back, and when a store in memory is full."""
+"""Called when a server goes down and when it is back, when a store in memory is full, and when a record is spoilt."""
 
 
 def emit(hook: EventHook | None, event: StoreEvent) -> None:

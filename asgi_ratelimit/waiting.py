@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 
 from asgi_ratelimit.clock import Clock
 from asgi_ratelimit.decision import Decision
-from asgi_ratelimit.errors import RateLimited, StoreUnavailable
+from asgi_ratelimit.errors import RateLimited
 from asgi_ratelimit.store import Buckets
 
 __all__ = ["WaitQueue", "Waiter", "WaitersByKey"]
@@ -31,6 +31,7 @@ class Waiter:
     rank: tuple[int, int]  # the lowest is served first: (-priority, number of its arrival). Each rank is unique
     deadline_us: int | None  # None: it waits for ever
     turn: asyncio.Future[bool]  # True: it is the head. False: its turn comes too late
+    cost: int = 1
 
 
 class WaitQueue(Generic[Reply]):
@@ -57,9 +58,9 @@ class WaitQueue(Generic[Reply]):
         """Whether any waiter has to wait."""
         return bool(self._behind) or self.last is not None
 
-    def enter(self, rank: tuple[int, int], deadline_us: int | None) -> Waiter:
+    def enter(self, rank: tuple[int, int], deadline_us: int | None, cost: int = 1) -> Waiter:
         """A place in the queue of the running event loop. It has to be left."""
-        waiter = Waiter(rank, deadline_us, asyncio.get_running_loop().create_future())
+        waiter = Waiter(rank, deadline_us, asyncio.get_running_loop().create_future(), cost)
         if self._head is None:
             self._head = waiter
             waiter.turn.set_result(True)
@@ -106,6 +107,11 @@ class WaitQueue(Generic[Reply]):
         """How many stand before it."""
         return 0 if waiter is self._head else 1 + bisect_left(self._behind, waiter.rank, key=_rank)
 
+    def cost_ahead(self, waiter: Waiter) -> int:
+        """The cost of all that stand before it."""
+        before = self._behind[: max(0, self.position(waiter) - 1)]
+        return sum((each.cost for each in before), 0 if self._head is None else self._head.cost)
+
     def is_too_late(self, waiter: Waiter) -> bool:
         """Whether its turn is sure to come after its deadline, by the last reply."""
         if waiter.deadline_us is None:
@@ -127,62 +133,81 @@ class WaitQueue(Generic[Reply]):
 
 
 class WaitersByKey:
-    """The queues of one limiter, one for each key and event loop. An empty queue is dropped."""
+    """The queues of one limiter, one for each key and event loop. An empty queue is dropped.
+
+    A caller that finds no queue checks at once, like all that come at the same time. Only refused callers queue.
+    """
 
     def __init__(self, clock: Clock, buckets: Buckets) -> None:
         self._clock, self._buckets = clock, buckets
         self._arrivals = itertools.count()
-        self._lines: dict[tuple[int, str, str], WaitQueue[Decision]] = {}
+        self._queues: dict[tuple[int, str, str], WaitQueue[Decision]] = {}
 
     def has_queue(self, key: str, per: str) -> bool:
         """Whether a caller on this event loop waits for this key."""
-        return (id(asyncio.get_running_loop()), key, per) in self._lines
+        return (id(asyncio.get_running_loop()), key, per) in self._queues
 
     async def acquire(self, key: str, cost: int, per: str, timeout: float | None) -> Decision:
         """Check until it is allowed, each time at the moment that the refusal named. Then wait for the delay."""
         deadline_us = None if timeout is None else self._clock.now_us() + round(timeout * 1e6)
-        place = (id(asyncio.get_running_loop()), key, per)
-        queue = self._lines.setdefault(place, WaitQueue(self._clock, _least_wait_us))
-        waiter = queue.enter((0, next(self._arrivals)), deadline_us)
-        try:
-            if queue.last is not None and queue.is_too_late(waiter):
-                raise _too_late(queue, cost, timeout)
-            if not (waiter.turn.done() or await queue.wait_turn(waiter)):
-                raise _too_late(queue, cost, timeout)
-            if queue.last is not None:
-                await self._wait_by_last_reply(queue, queue.last, cost, deadline_us)
-            decision = await self._check_until_allowed(queue, key, cost, per, deadline_us)
-        finally:
-            if queue.leave(waiter) and self._lines.get(place) is queue:
-                del self._lines[place]
-        if decision.delay:
+        arrival = next(self._arrivals)
+        decision = None if self.has_queue(key, per) else await self._check(key, cost, per)
+        if decision is not None and not decision.allowed:
+            self._refuse_if_late(decision, decision.retry_us, deadline_us)
+        if decision is None or not decision.allowed:
+            decision = await self._wait_in_queue(arrival, key, cost, per, deadline_us, decision)
+        if decision.delay_us:
             await self._wait_out(decision, deadline_us)
         return decision
+
+    async def _check(self, key: str, cost: int, per: str) -> Decision:
+        reply = self._buckets.decide(key, cost, per, True)
+        return reply if isinstance(reply, Decision) else await reply
+
+    async def _wait_in_queue(
+        self, arrival: int, key: str, cost: int, per: str, deadline_us: int | None, refusal: Decision | None
+    ) -> Decision:
+        place = (id(asyncio.get_running_loop()), key, per)
+        queue = self._queues.setdefault(place, WaitQueue(self._clock, _least_wait_us))
+        waiter = queue.enter((0, arrival), deadline_us, cost)
+        if refusal is not None:
+            queue.note(refusal, self._clock.now_us())
+        try:
+            if queue.is_too_late(waiter):
+                self._refuse_if_used_up(queue, waiter)
+            if not (waiter.turn.done() or await queue.wait_turn(waiter)):
+                self._refuse_if_used_up(queue, waiter)
+                decision = await self._check(key, cost, per)
+                if not decision.allowed:
+                    raise RateLimited(decision)
+                return decision
+            return await self._check_until_allowed(queue, key, cost, per, deadline_us)
+        finally:
+            if queue.leave(waiter) and self._queues.get(place) is queue:
+                del self._queues[place]
 
     async def _check_until_allowed(
         self, queue: WaitQueue[Decision], key: str, cost: int, per: str, deadline_us: int | None
     ) -> Decision:
+        await self._wait_by_last_reply(queue, cost, deadline_us)
         while True:
-            reply = self._buckets.decide(key, cost, per, True)
-            decision = reply if isinstance(reply, Decision) else await reply
+            decision = await self._check(key, cost, per)
             queue.note(decision, self._clock.now_us())
             if decision.allowed:
                 return decision
-            self._refuse_if_late(decision, decision.retry_after, deadline_us)
+            self._refuse_if_late(decision, decision.retry_us, deadline_us)
             await self._clock.sleep(decision.retry_after)
 
-    async def _wait_by_last_reply(
-        self, queue: WaitQueue[Decision], last: Decision, cost: int, deadline_us: int | None
-    ) -> None:
-        """The reply to the former head shows when to check next: half as many checks."""
-        due_us = queue.last_us + last.wait_us(cost)
+    async def _wait_by_last_reply(self, queue: WaitQueue[Decision], cost: int, deadline_us: int | None) -> None:
+        """The last reply to this caller, or to the former head, shows when to check next: half as many checks."""
         now_us = self._clock.now_us()
+        due_us = _due_us(queue, cost, now_us)
         if now_us < due_us and (deadline_us is None or due_us <= deadline_us):
             await self._clock.sleep((due_us - now_us) / 1e6)
 
     async def _wait_out(self, decision: Decision, deadline_us: int | None) -> None:
         try:
-            self._refuse_if_late(decision, decision.delay, deadline_us)
+            self._refuse_if_late(decision, decision.delay_us, deadline_us)
             await self._clock.sleep(decision.delay)
         except BaseException:
             refunding = self._buckets.refund(decision)
@@ -190,27 +215,30 @@ class WaitersByKey:
                 await refunding
             raise
 
-    def _refuse_if_late(self, decision: Decision, seconds: float, deadline_us: int | None) -> None:
-        if deadline_us is not None and self._clock.now_us() + round(seconds * 1e6) > deadline_us:
-            raise RateLimited(decision.as_refusal(decision.cost, round(seconds * 1e6)))
+    def _refuse_if_late(self, decision: Decision, wait_us: int, deadline_us: int | None) -> None:
+        if deadline_us is not None and self._clock.now_us() + wait_us > deadline_us:
+            raise RateLimited(decision.as_refusal(decision.cost, wait_us))
+
+    def _refuse_if_used_up(self, queue: WaitQueue[Decision], waiter: Waiter) -> None:
+        """A caller that is called off is refused if by the last reply those before it need all that flows in."""
+        now_us, last = self._clock.now_us(), queue.last
+        wait_us = _due_us(queue, queue.cost_ahead(waiter) + waiter.cost, now_us) - now_us
+        if last is not None and wait_us > 0:
+            raise RateLimited(last.as_refusal(waiter.cost, wait_us, passed_us=now_us - queue.last_us))
 
 
 def _least_wait_us(reply: Decision, ahead: int) -> int:
     """Microseconds from a refusal until a caller with so many before it can be served at the earliest."""
-    return 0 if reply.allowed else max(_least_wait_of(part, ahead + 1) for part in reply.parts)
+    return 0 if reply.allowed else _wait_us(reply, ahead + 1)
 
 
-def _least_wait_of(part: Decision, calls: int) -> int:
-    """Until a limit serves so many calls. Each time that they use up its capacity costs them a whole window."""
-    limit = part.policy.limit
-    windows, rest = divmod(calls - 1, limit.capacity)
-    return limit.measure(part.state, part.now_us, rest + 1)[2] + windows * limit.window_us
+def _due_us(queue: WaitQueue[Decision], cost: int, now_us: int) -> int:
+    """When so much is allowed at the earliest, by the last reply."""
+    return now_us if queue.last is None else queue.last_us + _wait_us(queue.last, cost)
 
 
-def _too_late(queue: WaitQueue[Decision], cost: int, timeout: float | None) -> Exception:
-    if queue.last is None:
-        return StoreUnavailable(f"the store did not answer within {timeout} s")
-    return RateLimited(queue.last.as_refusal(cost))
+def _wait_us(reply: Decision, cost: int) -> int:
+    return max(reply.wait_us(cost), reply.retry_us if reply.reason == "blocked" else 0)
 
 
 def _give_up(waiter: Waiter) -> None:

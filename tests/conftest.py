@@ -16,6 +16,7 @@ pytest_plugins = ["tests.support.redis_fixtures"]
 # Tests that start servers, browsers or processes, or take seconds: `make quick` leaves them out.
 SLOW = (
     "tests/discord/permits/test_contract.py::TestSharedPermits",
+    "tests/discord/permits/test_doubts.py",
     "tests/discord/permits/test_equality.py",
     "tests/discord/permits/test_shared.py",
     "tests/discord/test_backfill.py",

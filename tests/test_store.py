@@ -104,6 +104,17 @@ def test_a_full_store_refuses_another_block_rather_than_forget_it() -> None:
         buckets.block("late", 60)
 
 
+def test_a_block_lasts_its_own_length_after_the_clock_went_back(store: MemoryStore, clock: ManualClock) -> None:
+    buckets = open_buckets(store, "5/s")
+    buckets.block("a", 3)
+    clock.advance(-3600)
+    assert decided(buckets, "a").retry_after == 3.0
+    clock.advance(2.999999)
+    assert not decided(buckets, "a").allowed
+    clock.advance(0.000001)
+    assert decided(buckets, "a").allowed
+
+
 def test_limits_made_up_at_run_time_do_not_pile_up() -> None:
     clock = ManualClock()
     store = MemoryStore(clock=clock)

@@ -32,15 +32,20 @@ def check_style(style: object) -> HeaderStyle | None:
     return style
 
 
-def ietf_headers(decisions: Iterable[Decision]) -> RawHeaders:
-    """RateLimit-Policy and RateLimit, one item per limit (draft-ietf-httpapi-ratelimit-headers-10)."""
+def ietf_headers(decisions: Iterable[Decision], refused_by: Decision | None = None) -> RawHeaders:
+    """RateLimit-Policy and RateLimit, one item per limit (draft-ietf-httpapi-ratelimit-headers-10).
+
+    `t` is the time until more quota is there. It is left out of a full bucket's item. In a refusal it is also left out
+    where it is later than Retry-After, for a limit that did not refuse.
+    """
     parts = _unique([part for decision in decisions for part in decision.parts])
     if not parts:
         return []
     names = _names([part.policy for part in parts])
+    longest_s = None if refused_by is None else int(retry_after_header(refused_by)[1])
     return [
         (b"ratelimit-policy", b", ".join(_policy_item(name, part) for name, part in zip(names, parts, strict=True))),
-        (b"ratelimit", b", ".join(_state_item(name, part) for name, part in zip(names, parts, strict=True))),
+        (b"ratelimit", b", ".join(_state_item(name, part, longest_s) for name, part in zip(names, parts, strict=True))),
     ]
 
 
@@ -62,8 +67,18 @@ def _policy_item(name: bytes, part: Decision) -> bytes:
     return b"%s;q=%d;w=%d" % (name, part.limit, max(1, -(-part.policy.limit.window_us // 1_000_000)))
 
 
-def _state_item(name: bytes, part: Decision) -> bytes:
-    return b"%s;r=%d;t=%d" % (name, part.remaining, -(-part.reset_us // 1_000_000))
+def _state_item(name: bytes, part: Decision, longest_s: int | None) -> bytes:
+    item = b"%s;r=%d" % (name, part.remaining)
+    seconds = -(-_more_us(part) // 1_000_000)
+    return item if not seconds or (longest_s is not None and seconds > longest_s) else b"%s;t=%d" % (item, seconds)
+
+
+def _more_us(part: Decision) -> int:
+    """Microseconds until more remain; 0 if the bucket is full."""
+    if part.remaining >= part.limit > 0:
+        return 0
+    more_us = part.policy.limit.measure(part.state, part.now_us, part.remaining + 1)[2]
+    return more_us or part.retry_us  # less remains than the state shows: the key is blocked
 
 
 @lru_cache(maxsize=4096)

@@ -109,7 +109,7 @@ class RequestState:
         if style in ("discord", "both"):
             headers += discord_headers(shown, wall, refused=refused)
         if style in ("ietf", "both"):
-            headers += ietf_headers(self.decisions)
+            headers += ietf_headers(self.decisions, self.refused_by)
         if refused:
             headers.append(retry_after_header(shown))
         return headers

@@ -7,7 +7,7 @@ scripts      scripts of others on the same servers
 cluster      the node of each slot
 node         a server, where checks travel together; connection: the way to it; breaker: whether it receives checks
 fallback     the answers during an outage
-deny_cache   refusals that need no check
+deny_cache   refusals that need no check; doubts: records that are not believed
 wire         the questions and replies of the scripts; checks.lua: the script of buckets, in frame.lua
 names        the names of records
 address      where the servers are

@@ -9,8 +9,9 @@ from typing import Any, ClassVar, Protocol
 from asgi_ratelimit.clock import Clock
 from asgi_ratelimit.decision import Decision, Policy
 from asgi_ratelimit.errors import StoreUnavailable
-from asgi_ratelimit.limits import State, TokenBucket
+from asgi_ratelimit.limits import SlidingWindow, State, TokenBucket
 from asgi_ratelimit.redis.deny_cache import DenyCache
+from asgi_ratelimit.redis.doubts import Doubts
 from asgi_ratelimit.redis.fallback import Fallback, LastKnown
 from asgi_ratelimit.redis.names import Namer, slot_of, tag_of
 from asgi_ratelimit.redis.wire import CHECKS, Reply, Script, Verb, shape
@@ -18,6 +19,7 @@ from asgi_ratelimit.redis.wire import CHECKS, Reply, Script, Verb, shape
 __all__ = ["Pending", "RedisBuckets", "Server", "Session"]
 
 _MOST_SHAPES = 256  # of one limiter, each for one cost
+_PAUSE_US = 1_000_000  # until a refusal of the script is checked again if its states do not explain it
 
 
 class Session(Protocol):
@@ -35,6 +37,7 @@ class Server(Protocol):
 
     clock: Clock
     deny: DenyCache
+    doubts: Doubts
     is_cluster: bool
     last_states: LastKnown
     namer: Namer
@@ -73,14 +76,21 @@ class RedisBuckets:
 
     # The verbs
 
-    def decide(self, key: str, cost: int, per: str, waiting: bool = False) -> Decision | Awaitable[Decision]:
+    def decide(
+        self, key: str, cost: int, per: str, waiting: bool = False, due: float | None = None
+    ) -> Decision | Awaitable[Decision]:
+        """`due`: the moment by the event loop's clock at which it is answered without the server."""
         names = self._names(key, per)
         if not waiting and self.server.deny.refusals:
             refusal = self.server.deny.find(names, cost, self.server.clock.now_us())
             if refusal is not None:
                 return refusal
-        decision = self._query("decide", names, key, cost, per, waiting)
+        decision = self._query("decide", names, key, cost, per, waiting, due)
         return self._read_or_refund(decision) if waiting else decision
+
+    def decide_without_server(self, key: str, cost: int, per: str) -> Decision:
+        """The decision about a caller that has waited for the server before, in vain."""
+        return self.fallback.decide(self._names(key, per), key, cost, per, "it did not answer in time")
 
     def peek(self, key: str, cost: int, per: str) -> Awaitable[Decision]:
         return self._query("peek", self._names(key, per), key, cost, per, False)
@@ -111,12 +121,12 @@ class RedisBuckets:
     # Checks
 
     def _query(
-        self, verb: Verb, names: list[str], key: str, cost: int, per: str, waiting: bool
+        self, verb: Verb, names: list[str], key: str, cost: int, per: str, waiting: bool, due: float | None = None
     ) -> asyncio.Future[Decision]:
         check = Query(names, self._shapes.get((verb, cost)) or self._shape(verb, cost))
         check.buckets, check.key, check.cost, check.per = self, key, cost, per
         check.charge, check.waiting = verb == "decide", waiting
-        return check.put(self.server)
+        return check.put(self.server, due)
 
     async def _read_or_refund(self, decision: asyncio.Future[Decision]) -> Decision:
         """The decision. It is refunded if the caller is cancelled after its arrival and before reading it."""
@@ -163,25 +173,56 @@ class RedisBuckets:
     def read(self, query: Query, reply: Reply, place: int) -> tuple[Decision, int]:
         """The decision at a place of a reply, and the place of the next one."""
         code, now_us, place = reply[place], reply[0], place + 1
-        last_states, block = self.server.last_states, query.keys[0]
+        last_states, block, charged = self.server.last_states, query.keys[0], code in (1, 3)
         parts: list[Decision] = []
         for name, policy in zip(query.keys[1:], self.policies, strict=True):
             state, place = policy.limit.decode(reply, place)
             last_states.note(name, state)
-            parts.append(self._part(policy, name, state, query.cost, now_us, is_charged=code == 1))
+            parts.append(self._part(policy, name, state, query.cost, now_us, is_charged=charged))
+        if -code & 1 if code < 0 else code & 2:
+            self.server.doubts.report(self.reported_policy.name)
         if code < 0:
-            last_states.note_block(block, now_us - code)
-            return Decision.blocked(parts or [self._granted(query.cost, now_us)], -code, block), place
+            blocked_us = -code // 2
+            last_states.note_block(block, now_us, blocked_us)
+            return Decision.blocked(parts or [self._granted(query.cost, now_us)], blocked_us, block), place
         if last_states.blocks:
             last_states.blocks.pop(block, None)
-        return Decision.combine(parts) if parts else self._granted(query.cost, now_us), place
+        if not parts:
+            return self._granted(query.cost, now_us), place
+        decision = Decision.combine(parts)
+        if decision.allowed and query.charge and not charged:
+            return self._refused_by_the_script(decision), place
+        return decision, place
 
     def _part(self, policy: Policy, name: str, state: State, cost: int, now_us: int, *, is_charged: bool) -> Decision:
         limit = policy.limit
         after = state if is_charged else limit.take(state, now_us, cost)
         delay_us = 0 if after is None else limit.delay_us(after, now_us, cost)
         charge = self if is_charged else None
-        return Decision(policy, cost, state, now_us, after is not None, charge, name, delay_us=delay_us)
+        part = Decision(policy, cost, state, now_us, after is not None, charge, name, delay_us=delay_us)
+        if after is None and cost <= limit.capacity and not 0 < part.retry_us <= limit.window_us:
+            return self._doubted(part)
+        return part
+
+    def _doubted(self, part: Decision) -> Decision:
+        """A refusal with a wait that no call of its limit can have caused. Its record is dropped."""
+        self._drop([part])
+        remaining, longest_us = part.remaining, part.policy.limit.window_us
+        measure = max(0, min(remaining, part.limit)), longest_us, longest_us
+        return Decision(part.policy, part.cost, None, part.now_us, False, None, part.bucket_key, measure=measure)
+
+    def _refused_by_the_script(self, decision: Decision) -> Decision:
+        """The script has refused what the states would allow, so the order of one of them is not believed."""
+        self._drop([part for part in decision.parts if isinstance(part.policy.limit, SlidingWindow)])
+        return decision.as_refusal(decision.cost, _PAUSE_US)
+
+    def _drop(self, parts: Sequence[Decision]) -> None:
+        self.server.doubts.report(self.reported_policy.name)
+        names = [str(part.bucket_key) for part in parts]
+        for name in names:
+            self.server.last_states.take(name)
+        if names:
+            self._update(names, shape("reset", len(names)), lenient=True)
 
     def _granted(self, cost: int, now_us: int) -> Decision:
         """The decision about a key that is not blocked, where its buckets are elsewhere."""
@@ -205,14 +246,18 @@ class Pending:
         self.keys, self.shape = names, text
         self.asking, self.hops, self.slot = False, 0, 0
 
-    def put(self: Any, server: Server) -> asyncio.Future[Any]:
+    def put(self: Any, server: Server, due: float | None = None) -> asyncio.Future[Any]:
         session = server.session()
         if server.is_cluster:
             self.slot = slot_of(tag_of(self.keys[0]))
-        self.due = session.loop.time() + server.timeout
+        now = session.loop.time()
+        self.due = now + server.timeout if due is None else due
         future: asyncio.Future[Any] = session.loop.create_future()
         self.future = future
-        session.put(self)
+        if now < self.due:
+            session.put(self)
+        else:
+            self.fail(TimeoutError("no time is left"))
         return future
 
 

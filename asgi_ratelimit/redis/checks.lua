@@ -1,22 +1,38 @@
 -- Answers a batch of checks. It stands in frame.lua, and wire.py writes its questions.
 --
 -- shape   the question: [verb, number of keys, limit, limit, ...]; a check's first key is that of the block
--- reply   for each check: 1 charged, 0 not charged, -µs until the key's block ends; then the states of its buckets
+-- reply   for each check: 1 charged, 0 not charged, and 2 more if a record was not believed; or, if the key is blocked,
+--         twice the µs until the block's end, and 1 more if a record was not believed, below zero. Then the states of
+--         its buckets.
 --
 -- States are kept as "µs:part", a moment and a fraction of a microsecond counted in the limit's own ticks (or, of a
--- fixed window, its end and what is used of it): a double holds either exactly, but not their sum in ticks.
+-- fixed window, its end and what is used of it): a double holds either exactly, but not their sum in ticks. A block is
+-- its end and its length.
+--
+-- A record is not believed if other software wrote it, or if the clock has gone back since. It is cut to what its limit
+-- allows.
+
+local CENTURY = 3155760000000000
 
 local function append_both(one, other)
   reply[size + 1], reply[size + 2] = one, other
   size = size + 2
 end
 
-local function pair(value)
+local function is_exact(number)
+  return number and number >= 0 and number <= 9007199254740991 and number % 1 == 0
+end
+
+local function pair(value) -- 0, 0 if there is none, or if it is not believed
   if not value then return 0, 0 end
-  local whole = tonumber(value)
-  if whole then return whole, 0 end
-  local us, part = string.match(value, '^(%d+):(%d+)$')
-  return tonumber(us) or 0, tonumber(part) or 0
+  local us, part = tonumber(value), 0
+  if not us then
+    us, part = string.match(value, '^(%d+):(%d+)$')
+    us, part = tonumber(us), tonumber(part)
+  end
+  if is_exact(us) and is_exact(part) then return us, part end
+  doubt = true
+  return 0, 0
 end
 
 -- Each kind of limit has four functions. take(limit, value) returns the present state, and the state after the charge if
@@ -30,8 +46,10 @@ local function tokens() -- limit: [kind, ticks, cost µs, part, depth µs, part,
   function kind.level(limit, value)
     local us, part = pair(value)
     local last = now + limit[5]
-    if us >= now and (us < last or (us == last and part <= limit[6])) then return us, part end
-    return now, 0 -- also if the value is no number
+    if us < now then return now, 0 end
+    if part < limit[2] and (us < last or (us == last and part <= limit[6])) then return us, part end
+    doubt = true
+    return now, 0
   end
 
   function kind.take(limit, value)
@@ -90,17 +108,23 @@ end
 local function window() -- limit: [kind, period µs, capacity, cost, end of the charged window]
   local kind = {report = append_both}
 
-  function kind.take(limit, value)
+  local function open(limit, value) -- 0, 0 if no window is
     local finish, used = pair(value)
-    local open = now < finish and finish <= now + limit[2]
-    if not open then finish, used = 0, 0 end
+    if finish <= now then return 0, 0 end
+    doubt = doubt or finish > now + limit[2] or used > limit[3]
+    if finish > now + limit[2] then return 0, 0 end
+    return finish, math.min(used, limit[3])
+  end
+
+  function kind.take(limit, value)
+    local finish, used = open(limit, value)
     if used + limit[4] > limit[3] then return finish, used end
-    return finish, used, open and finish or now + limit[2], used + limit[4]
+    return finish, used, finish > 0 and finish or now + limit[2], used + limit[4]
   end
 
   function kind.give_back(limit, value)
-    local finish, used = pair(value)
-    if finish <= now or finish > now + limit[2] then return end
+    local finish, used = open(limit, value)
+    if finish == 0 then return end
     if finish ~= limit[5] then return finish, used end
     if used > limit[4] then return finish, used - limit[4] end
   end
@@ -129,9 +153,11 @@ local function log() -- limit: [kind, period µs, capacity, cost, moment of the 
   end
 
   local function in_period(limit, calls)
-    if not calls or calls == '' or #calls % 8 > 0 then return '' end
-    local last = moment(calls, #calls / 8 - 1)
-    if last > now or last <= now - limit[2] then return '' end
+    if not calls then return '' end
+    local last = #calls > 0 and #calls % 8 == 0 and moment(calls, #calls / 8 - 1)
+    doubt = doubt or not last or last > now or #calls > limit[3] * 8
+    if not last or last > now or last <= now - limit[2] then return '' end
+    calls = string.sub(calls, -limit[3] * 8)
     return string.sub(calls, count_until(calls, now - limit[2]) * 8 + 1)
   end
 
@@ -167,21 +193,39 @@ end
 
 -- The verbs. Each takes a shape and the place of the check's first key.
 
+local function keep_block(key, length)
+  keep(key, string.format('%.0f:%.0f', now + length, length), now + length)
+end
+
 local function block(key) -- µs until it ends; 0 if there is none
-  local until_us = call('GET', key)
-  local left_us = until_us and (tonumber(until_us) or 0) - now
-  return left_us and left_us > 0 and left_us or 0 -- 0 also if the value is no number
+  local value = run('GET', key)
+  local until_us, length = pair(value)
+  local left = math.max(0, until_us - now)
+  local longest = length > 0 and length or CENTURY -- blocks once had no length
+  if longest > CENTURY or (length == 0 and left > CENTURY) then
+    doubt, left = true, 0
+  elseif left > longest then
+    doubt, left = true, longest
+    keep_block(key, longest)
+  end
+  if doubt and left == 0 then call('DEL', key) end
+  return left
+end
+
+local function outcome(charged, blocked)
+  if blocked > 0 then return -(2 * blocked + (doubt and 1 or 0)) end
+  return (charged and 1 or 0) + (doubt and 2 or 0)
 end
 
 local function decide_one(limit, first, charge) -- the usual case, without a table
   local blocked, key, kind = block(KEYS[first]), KEYS[first + 1], kind_of(limit)
-  local a, b, after_a, after_b = kind.take(limit, call('GET', key))
+  local a, b, after_a, after_b = kind.take(limit, run('GET', key))
   if charge and after_a and blocked <= 0 then
     kind.store(limit, key, after_a, after_b)
-    say(1)
+    say(outcome(true, 0))
     kind.report(after_a, after_b)
   else
-    say(blocked > 0 and -blocked or 0)
+    say(outcome(false, blocked))
     kind.report(a, b)
   end
 end
@@ -190,11 +234,11 @@ local function decide_all(shape, first, charge)
   local blocked, states = block(KEYS[first]), {}
   local allowed = charge and blocked <= 0
   for i = 3, #shape do
-    local state = {kind_of(shape[i]).take(shape[i], call('GET', KEYS[first + i - 2]))}
+    local state = {kind_of(shape[i]).take(shape[i], run('GET', KEYS[first + i - 2]))}
     states[i] = state
     allowed = allowed and state[3]
   end
-  say(allowed and 1 or blocked > 0 and -blocked or 0)
+  say(outcome(allowed, blocked))
   for i = 3, #shape do
     local state, kind = states[i], kind_of(shape[i])
     if allowed then
@@ -209,7 +253,7 @@ end
 local function refund(shape, first)
   for i = 3, #shape do
     local key, kind = KEYS[first + i - 3], kind_of(shape[i])
-    local value, a, b = call('GET', key), nil, nil
+    local value, a, b = run('GET', key), nil, nil
     if value then a, b = kind.give_back(shape[i], value) end
     if a then kind.store(shape[i], key, a, b) else call('DEL', key) end
   end
@@ -226,9 +270,9 @@ function answer(shape, first)
   elseif verb == 'reset' or (verb == 'block' and shape[3] == 0) then
     call('DEL', unpack(KEYS, first, first + shape[2] - 1))
   elseif verb == 'block' then -- [verb, 1, µs]
-    keep(KEYS[first], string.format('%.0f', now + shape[3]), now + shape[3])
+    keep_block(KEYS[first], shape[3])
   elseif verb == 'probe' then
-    call('GET', KEYS[first])
+    run('GET', KEYS[first])
     call('SET', KEYS[first], 1, 'PX', 1000)
   end
   say(1)

@@ -21,10 +21,13 @@ class CrossSlotBuckets:
         self._groups = groups
 
     async def decide(self, key: str, cost: int, per: str, waiting: bool = False) -> Decision:
+        """All groups together have the time of one check."""
+        loop = asyncio.get_running_loop()
+        due = loop.time() + self._groups[0].server.timeout
         passed: list[Decision] = []
         try:
             for group in self._groups:
-                pending = group.decide(key, cost, per, waiting)
+                pending = group.decide(key, cost, per, waiting, due)
                 decision = pending if isinstance(pending, Decision) else await pending
                 if not decision.allowed:
                     break
@@ -34,13 +37,24 @@ class CrossSlotBuckets:
         except BaseException:
             self._refund(passed)
             raise
-        await asyncio.gather(*self._refund(passed))
-        if decision.reason != "limited":
-            return decision
-        return Decision.combine([*map(_uncharged, _parts(passed)), *decision.parts])
+        refunds = [asyncio.ensure_future(refund) for refund in self._refund(passed)]
+        if refunds:
+            await asyncio.wait(refunds, timeout=max(0.0, due - loop.time()))
+        return _refusal(passed, decision)
+
+    def decide_without_server(self, key: str, cost: int, per: str) -> Decision:
+        """The decision about a caller that has waited for a server before, in vain."""
+        passed: list[Decision] = []
+        for group in self._groups:
+            decision = group.decide_without_server(key, cost, per)
+            if not decision.allowed:
+                self._refund(passed)
+                return _refusal(passed, decision)
+            passed.append(decision)
+        return Decision.combine(_parts(passed))
 
     async def peek(self, key: str, cost: int, per: str) -> Decision:
-        decisions = [await group.peek(key, cost, per) for group in self._groups]
+        decisions = await asyncio.gather(*(group.peek(key, cost, per) for group in self._groups))
         for decision in decisions:
             if decision.reason == "blocked":
                 return decision
@@ -55,8 +69,7 @@ class CrossSlotBuckets:
         return [refund for refund in refunds if refund is not None]
 
     async def reset(self, key: str, per: str) -> None:
-        for group in self._groups:
-            await group.reset(key, per)
+        await asyncio.gather(*(group.reset(key, per) for group in self._groups))
 
     async def block(self, key: str, seconds: float) -> None:
         await self._groups[0].block(key, seconds)
@@ -64,6 +77,13 @@ class CrossSlotBuckets:
 
 def _parts(decisions: Sequence[Decision]) -> list[Decision]:
     return [part for decision in decisions for part in decision.parts]
+
+
+def _refusal(passed: Sequence[Decision], decision: Decision) -> Decision:
+    """The refusal of a group after others have passed the call."""
+    if decision.reason != "limited":
+        return decision
+    return Decision.combine([*map(_uncharged, _parts(passed)), *decision.parts])
 
 
 def _uncharged(part: Decision) -> Decision:

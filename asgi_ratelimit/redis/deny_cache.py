@@ -11,6 +11,8 @@ from asgi_ratelimit.decision import Decision
 __all__ = ["DenyCache"]
 
 _LONGEST_US = 1_000_000  # so that a reset made elsewhere is soon seen
+_MOST_BYTES = 16 * 2**20  # of the states that have a number for each call
+_CALL_BYTES = 40  # of one call in such a state: a number, and its place in a tuple
 
 
 class _Refusal(NamedTuple):
@@ -19,13 +21,14 @@ class _Refusal(NamedTuple):
     part: Decision  # about the bucket that refused, or the block
     whole: Decision  # about the call, with all of its limits
     keys: Sequence[str]  # of all of its limits
+    size: int  # bytes of its states
 
 
 class DenyCache:
     """The last refusals, by the name of the record that caused them: a bucket's, or a block's."""
 
     def __init__(self, size: int) -> None:
-        self._size = size
+        self._size, self._bytes = size, 0
         self.refusals: OrderedDict[str, _Refusal] = OrderedDict()
 
     def __len__(self) -> int:
@@ -35,12 +38,15 @@ class DenyCache:
         """Store a refusal. Its check was sent at `sent_us`, so it was not made before."""
         if not self._size:
             return
+        size = sum(_CALL_BYTES * len(part.state) for part in whole.parts if type(part.state) is tuple)
         for part in whole.parts:
             if not part.allowed:
                 until_us = sent_us + min(part.retry_us, _LONGEST_US)
-                self.refusals[str(part.bucket_key)] = _Refusal(until_us, received_us, part, whole, keys)
-        while len(self.refusals) > self._size:
-            self.refusals.popitem(last=False)
+                self._drop(str(part.bucket_key))
+                self.refusals[str(part.bucket_key)] = _Refusal(until_us, received_us, part, whole, keys, size)
+                self._bytes += size
+        while len(self.refusals) > self._size or self._bytes > _MOST_BYTES:
+            self._drop(next(iter(self.refusals)))
 
     def find(self, keys: Sequence[str], cost: int, now_us: int) -> Decision | None:
         """The stored refusal of a cost at most as high, as of now. Of several the one with the longest wait."""
@@ -63,16 +69,22 @@ class DenyCache:
     def forget(self, keys: Sequence[str]) -> None:
         """Drop the refusals about these records, after a refund, a reset or a block."""
         for key in keys:
-            self.refusals.pop(key, None)
+            self._drop(key)
             if key.endswith(":block"):  # a bucket's refusal may report too short a wait for this key now
                 self.refusals.clear()
+                self._bytes = 0
+
+    def _drop(self, key: str) -> None:
+        refusal = self.refusals.pop(key, None)
+        if refusal is not None:
+            self._bytes -= refusal.size
 
     def _at(self, key: str, cost: int, now_us: int) -> _Refusal | None:
         refusal = self.refusals.get(key)
         if refusal is None or cost < refusal.part.cost:
             return None
         if now_us >= refusal.until_us:
-            self.refusals.pop(key, None)
+            self._drop(key)
             return None
         return refusal
 

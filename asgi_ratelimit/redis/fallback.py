@@ -55,7 +55,7 @@ class LastKnown:
     """The last reply of the server about each of the buckets used last. An outage starts from it."""
 
     def __init__(self) -> None:
-        self.blocks: dict[str, int] = {}  # until when, in µs of the server's clock
+        self.blocks: dict[str, tuple[int, int]] = {}  # until when, in µs of the server's clock, and how long
         self._young: dict[str, State] = {}
         self._old: dict[str, State] = {}
         self._calls = 0  # in the tuples among the young
@@ -70,8 +70,8 @@ class LastKnown:
         if len(self._young) >= _GENERATION or self._calls * _CALL_BYTES >= _GENERATION_BYTES:
             self._old, self._young, self._calls = self._young, {}, 0
 
-    def note_block(self, name: str, until_us: int) -> None:
-        self.blocks[name] = until_us
+    def note_block(self, name: str, now_us: int, left_us: int) -> None:
+        self.blocks[name] = now_us + left_us, left_us
         if len(self.blocks) > _GENERATION:
             self.blocks.clear()
 

@@ -5,6 +5,8 @@
 -- A question is JSON: [verb, number of keys, ...]. The script defines answer(question, place of its first key).
 -- It appends its results with say(value), and stores a record until a moment in µs with keep(key, value, until_us).
 -- The reply is the time in µs, then the results of each question, or its error message instead of them.
+-- It reads and changes records with run(command, key, ...): one of a wrong type is dropped, since other software wrote
+-- it. `doubt` is whether a record of this question was not believed.
 
 local call = redis.call
 local now, slack = tonumber(ARGV[1]), 86400000 -- a test's clock stands still while records expire by the server's
@@ -13,11 +15,20 @@ if not now then
   now, slack = time[1] * 1000000 + time[2], 0
 end
 
-local reply, size = {now}, 1
+local reply, size, doubt = {now}, 1, false
 
 local function say(value)
   size = size + 1
   reply[size] = value
+end
+
+local function run(command, key, ...)
+  local result = redis.pcall(command, key, ...)
+  if type(result) ~= 'table' or not result.err then return result end
+  if not string.find(result.err, 'WRONGTYPE', 1, true) then error(result) end
+  doubt = true
+  call('DEL', key)
+  return call(command, key, ...)
 end
 
 local function keep(key, value, until_us)
@@ -35,6 +46,7 @@ for run = 2, #ARGV, 2 do
   questions[text] = question
   for _ = 1, tonumber(ARGV[run + 1]) do
     local before = size
+    doubt = false
     local succeeded, problem = pcall(answer, question, place)
     if not succeeded then
       for i = before + 1, size do reply[i] = nil end

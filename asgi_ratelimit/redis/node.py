@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -18,10 +19,13 @@ from asgi_ratelimit.redis.wire import Command, Question, Reply, Script, command,
 
 __all__ = ["Check", "Node", "Redirect"]
 
+logger = logging.getLogger("asgi_ratelimit")
+
 MOST_IN_A_CALL = 128  # checks; a call of so many keeps Redis busy for less than a millisecond
 WORTH_A_CALL = 64  # so many do not wait for the call in flight: Redis works on one while we read another
 MOST_CALLS = 4  # in flight
 _SECONDS_TO_CONNECT = 1.0  # at least; no caller waits so long: checks are answered without the server meanwhile
+_MOST_LOGGED = 16  # errors of scripts, each logged once
 _GRACE = 2  # turns of the loop: replies that arrived while it was busy are read first
 
 _PROBE = shape("probe", 1)
@@ -103,6 +107,7 @@ class Node:
         self._batches: deque[_Batch] = deque()  # in flight on it, in this order
         self._deadline: asyncio.Handle | None = None
         self._opening: asyncio.Task[None] | None = None
+        self._logged: set[str] = set()
         self.loop = asyncio.get_running_loop()
 
     def put(self, check: Check) -> None:
@@ -211,6 +216,8 @@ class Node:
                     place += 1
                     if any(word in str(error) for word in _SERVER_ERRORS):
                         server_error = error
+                    else:
+                        self._log_error(str(error))
                 else:
                     place = check.answer(reply, place, sent_us, received_us)
         except Exception as unforeseen:  # still no caller may wait for ever
@@ -218,6 +225,12 @@ class Node:
             server_error = unforeseen
         if server_error is not None:
             self.suspend(server_error)
+
+    def _log_error(self, error: str) -> None:
+        """Log once that the server is well, and a script could not answer a check."""
+        if error not in self._logged and len(self._logged) < _MOST_LOGGED:
+            self._logged.add(error)
+            logger.warning("%s cannot answer a check: %s", self.breaker.node, error)
 
     def _refuse(self, batch: _Batch, checks: Sequence[Check], message: str) -> None:
         """The script did not run."""

@@ -20,6 +20,7 @@ from asgi_ratelimit.redis.cluster import Cluster
 from asgi_ratelimit.redis.connections import Connections, SessionFactory
 from asgi_ratelimit.redis.cross_slot import CrossSlotBuckets
 from asgi_ratelimit.redis.deny_cache import DenyCache
+from asgi_ratelimit.redis.doubts import Doubts
 from asgi_ratelimit.redis.fallback import Fallback, LastKnown, OutageStore, ServerClock
 from asgi_ratelimit.redis.names import Namer
 from asgi_ratelimit.redis.node import Node
@@ -69,6 +70,7 @@ class RedisStore:
         self.clock: Clock = clock or SystemClock()
         self.namer = Namer(prefix, secret.encode() if isinstance(secret, str) else secret or b"")
         self.deny = DenyCache(deny_cache)
+        self.doubts = Doubts(self._location.name, on_event)
         self.last_states = LastKnown()
         self.timeout = timeout
         self.outage: Outage = outage

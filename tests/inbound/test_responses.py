@@ -137,7 +137,8 @@ async def test_a_refusal_carries_the_headers_that_were_asked_for(
 async def test_the_ietfs_headers_of_a_refusal_word_for_word(store: MemoryStore) -> None:
     answer = await refusal(store, ["1/60s", "100/day"], headers="ietf")
     assert answer["ratelimit-policy"] == '"app 1/minute";q=1;w=60, "app 100/day";q=100;w=86400'
-    assert answer["ratelimit"] == '"app 1/minute";r=0;t=60, "app 100/day";r=99;t=864'
+    assert answer["ratelimit"] == '"app 1/minute";r=0;t=60, "app 100/day";r=99', "more a day is there after Retry-After"
+    assert answer["retry-after"] == "60"
 
 
 # on_limited
@@ -159,6 +160,14 @@ async def test_on_limited_answers_in_its_own_words_and_the_headers_are_added(sto
     assert answer["x-ratelimit-scope"] == "user"
     [(path, decision)] = asked
     assert (path, decision.allowed, decision.retry_after) == ("/here", False, 60.0)
+
+
+async def test_without_headers_a_refusal_still_names_the_time_to_come_back(store: MemoryStore) -> None:
+    silent = await refusal(store, headers=None, on_limited=lambda c, d: PlainTextResponse("slow down", 429))
+    assert silent["retry-after"] == "60"
+    again = MemoryStore(clock=store.clock)
+    own = await refusal(again, headers=None, on_limited=lambda c, d: Response(None, 429, {"Retry-After": "90"}))
+    assert own["retry-after"] == "90"
 
 
 async def test_on_limited_may_be_async(store: MemoryStore) -> None:

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
-from asgi_ratelimit import Decision, Limiter
+from asgi_ratelimit import Decision, Limiter, MemoryStore, RateLimitMiddleware, TokenBucket
+from asgi_ratelimit.decision import Policy
+from asgi_ratelimit.limits import Scope
 from asgi_ratelimit.redis import RedisStore
+from tests.support.asgi import ask, hello
 from tests.support.server_counts import calls
-from tests.support.servers import Proxy, Server
+from tests.support.servers import Cluster, Proxy, Server
+from tests.support.stores import new_store
 
 SLACK = 0.5  # seconds by which a busy machine may be late
 MOST_CALLS, MOST_IN_A_CALL = 4, 128
+SCOPES: tuple[Scope, ...] = ("user", "shared", "global")
 
 pytestmark = pytest.mark.anyio
 
@@ -74,3 +81,74 @@ async def test_a_check_that_was_not_sent_in_time_is_never_sent(proxy: Proxy, any
         # The calls that were under way when the silence started: a few at most, and the one of this test.
         assert calls(any_redis) - before <= MOST_CALLS + 1
         assert answer.remaining >= 5000 - MOST_CALLS * MOST_IN_A_CALL
+
+
+async def test_limits_in_several_slots_share_one_deadline(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with new_store(cluster.url) as store:
+        limiter = Limiter([TokenBucket("2/day", scope=scope) for scope in SCOPES], store=store)
+        await limiter.peek("a", per="x")
+        session, dues = store.session(), list[float]()
+        put = session.put
+
+        def put_and_note(check: Any) -> None:
+            dues.append(check.due)
+            put(check)
+
+        monkeypatch.setattr(session, "put", put_and_note)
+        assert (await limiter.try_acquire("a", per="x")).allowed
+        assert len(dues) == 3
+        assert len(set(dues)) == 1
+
+
+async def test_limits_in_several_slots_are_decided_without_a_server_that_has_used_up_their_time(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with new_store(cluster.url, outage="local") as store:
+        limiter = Limiter([TokenBucket("2/day", scope=scope) for scope in SCOPES], store=store)
+        await limiter.peek("a", per="x")
+        session = store.session()
+        put, sent = session.put, list[Any]()
+
+        def put_late(check: Any) -> None:
+            sent.append(check)
+            monkeypatch.setattr(session.loop, "time", lambda: check.due)  # when the reply comes, no time is left
+            put(check)
+
+        monkeypatch.setattr(session, "put", put_late)
+        answer = await limiter.try_acquire("a", per="x")
+        monkeypatch.undo()
+        assert len(sent) == 1
+        assert [part.reason for part in answer.parts].count("degraded") >= 2
+
+
+class Silent(MemoryStore):
+    """A store with a server that does not answer in time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits = self.decisions = 0
+
+    def open(self, name: str, policies: Sequence[Policy]) -> Any:
+        buckets, store = super().open(name, policies), self
+
+        class Degraded:
+            peek, refund, reset, block = buckets.peek, buckets.refund, buckets.reset, buckets.block
+
+            async def decide(self, key: str, cost: int, per: str, waiting: bool = False) -> Decision:
+                store.waits += 1
+                return self.decide_without_server(key, cost, per)
+
+            def decide_without_server(self, key: str, cost: int, per: str) -> Decision:
+                store.decisions += 1
+                return buckets.decide(key, cost, per).as_degraded()
+
+        return Degraded()
+
+
+async def test_a_request_waits_once_for_a_server_that_does_not_answer() -> None:
+    store = Silent()
+    app: Any = hello
+    for number in range(3):
+        app = RateLimitMiddleware(app, limit="2/hour", store=store, name=f"door{number}")
+    assert [(await ask(app)).status for _ in range(3)] == [200, 200, 429]
+    assert (store.waits, store.decisions) == (3, 7)

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from asgi_ratelimit import Decision, FixedWindow, Limiter, TokenBucket
+from asgi_ratelimit import Decision, FixedWindow, Limiter, SlidingWindow, TokenBucket
 from asgi_ratelimit.decision import Policy
-from asgi_ratelimit.limits import Limit
+from asgi_ratelimit.limits import Limit, State
 from asgi_ratelimit.redis import RedisStore
 from asgi_ratelimit.redis.deny_cache import DenyCache
 from asgi_ratelimit.testing import ManualClock
@@ -22,7 +22,7 @@ SECOND = 1_000_000
 FAST, SLOW = TokenBucket("5/5s"), TokenBucket("1/day")
 
 
-def decision_of(limit: Limit, state: int | None, cost: int = 1, *, at: str, now_us: int = NOW) -> Decision:
+def decision_of(limit: Limit, state: State, cost: int = 1, *, at: str, now_us: int = NOW) -> Decision:
     """The decision of Redis for a bucket in this state."""
     allowed = limit.take(state, now_us, cost) is not None
     return Decision(Policy("x", limit), cost, state, now_us, allowed=allowed, bucket_key=at)
@@ -46,6 +46,20 @@ def test_a_refusal_is_repeated_with_the_rest_of_its_wait() -> None:
     assert (refusal.allowed, refusal.reason, refusal.remaining) == (False, "cached", 0)
     assert (refusal.retry_us, refusal.reset_us) == (700_000, 4_700_000)
     assert refusal == refusal.parts[0]
+
+
+def test_refusals_with_long_states_are_bound_by_their_bytes() -> None:
+    limit, deny = SlidingWindow("5000/day"), DenyCache(10_000)
+    state = tuple(range(NOW - 5000, NOW))
+    for number in range(1_000):
+        keys = [f"block{number}", f"a{number}"]
+        deny.remember(keys, decision_of(limit, state, at=keys[1]), NOW, NOW)
+    assert 50 < len(deny) < 100, "of 200 kB each there is room for 16 MiB"
+    assert deny.find(keys, 1, NOW) is not None, "the last one is there"
+    for number in range(1_000):
+        deny.forget([f"a{number}"])
+    deny.remember(keys, decision_of(limit, state, at=keys[1]), NOW, NOW)
+    assert len(deny) == 1
 
 
 def test_a_refusal_ends_when_the_call_would_be_allowed() -> None:

@@ -170,6 +170,22 @@ async def test_a_reset_is_not_undone_by_an_outage(mortal: Server) -> None:
 
 
 @pytest.mark.anyio
+async def test_a_block_lasts_its_own_length_in_an_outage_after_the_server_s_clock_went_back(
+    mortal: Server, clock: ManualClock
+) -> None:
+    async with new_store(mortal.url, outage="local", clock=clock, deny_cache=0) as store:
+        limiter = Limiter("5/day", store=store)
+        await limiter.block("a", 3)
+        assert (await limiter.try_acquire("a")).retry_after == 3.0
+        clock.advance(-3600)
+        mortal.kill()
+        refusal = await limiter.try_acquire("a")
+        assert (refusal.reason, refusal.retry_after) == ("blocked", 3.0)
+        clock.advance(3)
+        assert (await limiter.try_acquire("a")).reason == "degraded"
+
+
+@pytest.mark.anyio
 @pytest.mark.parametrize("outage", ["local", "open"])
 async def test_a_limit_of_zero_refuses_in_an_outage_too(nowhere: str, clock: ManualClock, outage: Outage) -> None:
     async with new_store(nowhere, outage=outage, clock=clock) as store:

@@ -78,13 +78,18 @@ async def test_owners_have_names_of_their_own_that_do_not_reveal_them(any_redis:
     assert not any("one" in name.split("}")[1] or "secret" in name for name in names_of(any_redis))
 
 
-async def test_an_error_in_the_script_is_decided_without_the_server_for_that_call_alone(scripts: Scripts) -> None:
+async def test_an_error_in_the_script_is_decided_without_the_server_for_that_call_alone_and_logged_once(
+    scripts: Scripts, caplog: pytest.LogCaptureFixture
+) -> None:
     base = scripts.keys_of("counts", "me").base
     failing, raising, fine = Count(base, 1, verb="fail", instead=-1), Count(base, 1, verb="fail"), Count(base, 1)
     results = await asyncio.gather(*map(scripts.call, (failing, raising, fine)), return_exceptions=True)
     assert (results[0], results[2]) == (-1, 1)
     assert "no such verb" in str(results[1])
     assert failing.delivered == []
+    (line,) = [record.message for record in caplog.records if record.name == "asgi_ratelimit"]
+    assert "cannot answer a check" in line
+    assert "no such verb" in line
 
 
 async def test_a_call_gets_the_late_result_if_its_caller_was_cancelled(scripts: Scripts) -> None:

@@ -70,7 +70,7 @@ def started(function: Callable[Arguments, Answer], *args: Arguments.args, **kwar
 
 def standing(limiter: SyncLimiter) -> int:
     """How many stand in its lines."""
-    return sum(len(line) for line in list(limiter._limiter._waiting._lines.values()))
+    return sum(len(line) for line in list(limiter._limiter._waiting._queues.values()))
 
 
 def joined(limiter: SyncLimiter, key: str, *, cost: int = 1, timeout: float | None = None) -> Future[Decision]:

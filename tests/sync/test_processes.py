@@ -46,7 +46,7 @@ def refused(limiter, key):
 def in_line(limiter, key="a"):
     thread = threading.Thread(target=limiter.acquire, args=(key,), daemon=True)
     thread.start()
-    wait_until(lambda: limiter._limiter._waiting._lines)
+    wait_until(lambda: limiter._limiter._waiting._queues)
     return thread
 """
 
@@ -107,13 +107,13 @@ ENDS = {
         limiter = SyncLimiter("1/h", store=make_store())
         limiter.acquire("a")
         def interrupt():
-            wait_until(lambda: limiter._limiter._waiting._lines)
+            wait_until(lambda: limiter._limiter._waiting._queues)
             signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
         threading.Thread(target=interrupt).start()
         try:
             limiter.acquire("a")
         except KeyboardInterrupt:
-            wait_until(lambda: not limiter._limiter._waiting._lines)
+            wait_until(lambda: not limiter._limiter._waiting._queues)
             print("left", end="")
         """,
     "a forked child ends by itself": """
@@ -239,7 +239,7 @@ def test_an_exception_that_strikes_anywhere_in_a_call_leaves_nothing_locked(serv
                     signal.setitimer(signal.ITIMER_REAL, 0)
             except Struck:
                 struck += 1
-        wait_until(lambda: not limiter._limiter._waiting._lines and not loop_thread._current.queues)
+        wait_until(lambda: not limiter._limiter._waiting._queues and not loop_thread._current.queues)
         assert refused(limiter, "a")
         assert limiter.peek("b").remaining == 10
         print(struck, end="")

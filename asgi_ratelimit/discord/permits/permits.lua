@@ -8,7 +8,7 @@
 --           :hash:<route>                    the bucket that responses reported: its digest, its former one's, its name
 --           :lock:<route>:<resource>         until when a kind of call is stopped
 --           :bucket:<bucket>:<resource>      LearnedBucket.as_text(); a route before it has a bucket
--- reply   for each question its answer, an integer first
+-- reply   for each question its answer, an integer first, which is 16 more if a record was not believed
 --
 -- Names in keys are digests. All numbers are whole and below 2^53, so a double holds them exactly.
 
@@ -16,17 +16,22 @@ local max, min = math.max, math.min
 
 local UNKNOWN, FIXED, SLIDING, HIDDEN = 0, 1, 2, 3
 local AWAIT_RESPONSE = -1
-local EARLY, LATE, IDLE, RETENTION = 1000, 1000, 10000000, 60000000
-local SECOND = 1001000
-local HASH_MS = 604800000
+local EARLY, LATE, SECOND, IDLE, RETENTION = 1000, 1000, 1001000, 10000000, 60000000
+local WEEK = 604800000000 -- no limit of Discord's lasts longer
 local GO, BANNED, STOPPED, ROUTE, BUCKET, ANSWERS, GLOBAL = 0, 1, 2, 3, 4, 5, 6
 
-local function whole(number)
-  return string.format('%.0f', number)
+local function whole(number) return string.format('%.0f', number) end
+
+local function number(text)
+  local is_number = text and #text < 17 and string.find(text, '^%-?%d+$')
+  doubt = doubt or (text and not is_number)
+  return is_number and tonumber(text) or nil
 end
 
-local function number(text) -- nil: written by other software
-  return text and #text < 18 and string.find(text, '^%-?%d+$') and tonumber(text) or nil
+local function moment(text) -- 0 if there is none, or if it is not believed
+  local us = number(text) or 0
+  doubt = doubt or us > now + WEEK
+  return us > now + WEEK and 0 or us
 end
 
 -- A bucket's record, as in bucket.py
@@ -42,6 +47,12 @@ local function new_record()
   }
 end
 
+local function is_plausible(record)
+  local last = max(record.reset_min, record.reset_max, record.updated_at, record.stopped, record.opened)
+  local least = min(record.limit, record.remaining, record.slot, record.passed)
+  return last <= now + WEEK and record.slot <= WEEK and least >= 0 and record.probes > 0
+end
+
 local function record_of(text) -- nil if it is no record
   local record, place, permit = {in_flight = {}, calls = 0}, 0, nil
   for word in string.gmatch(text, '%S+') do
@@ -54,10 +65,11 @@ local function record_of(text) -- nil if it is no record
       permit = word
     else
       if not value then return end
+      if record.in_flight[permit] or value > now + RETENTION then return end
       record.in_flight[permit], record.calls, permit = value, record.calls + 1, nil
     end
   end
-  if place >= 11 and not permit then return record end
+  if place >= 11 and not permit and is_plausible(record) then return record end
 end
 
 local function text_of(record)
@@ -223,8 +235,9 @@ local function open_book(base)
   function book.read(place, major)
     local key = base .. ':bucket:' .. place .. ':' .. major
     if cached[key] == nil then
-      local text = call('GET', key)
+      local text = run('GET', key)
       local record = text and record_of(text)
+      doubt = doubt or (text and not record)
       cached[key] = record and expires_at(record) > now and record or false
     end
     return cached[key] or nil
@@ -246,15 +259,15 @@ local function open_book(base)
 end
 
 local function stops(base) -- until when the global limit is stopped, and everything
-  local text = call('GET', base .. ':stop')
-  if not text then return 0, 0 end
+  local text = run('GET', base .. ':stop') or '0 0'
   local stopped, banned = string.match(text, '^(%d+) (%d+)$')
-  return number(stopped) or 0, number(banned) or 0
+  return moment(stopped or text), moment(banned)
 end
 
 local function bucket_of(base, route) -- its digest, its former name's, and its name; nil: none yet
-  local text = call('GET', base .. ':hash:' .. route)
-  if text then return string.match(text, '^(%S+) (%S+) (.*)$') end
+  local text = run('GET', base .. ':hash:' .. route)
+  doubt = doubt or (text and not string.find(text, '^%S+ %S+ %C*$'))
+  return string.match(text or '', '^(%S+) (%S+) (%C*)$')
 end
 
 local function bucket_record(book, route, major, current, former) -- a former name's bucket, and an unnamed one, move
@@ -285,22 +298,26 @@ local function why_not(base, record, route, major, per_second)
   local stopped, banned = stops(base)
   if now < banned then return BANNED, banned - now end
   if now < stopped and per_second > 0 then return STOPPED, stopped - now end
-  local locked = number(call('GET', base .. ':lock:' .. route .. ':' .. major)) or 0
+  local locked = moment(run('GET', base .. ':lock:' .. route .. ':' .. major))
   if now < locked then return ROUTE, locked - now end
   record.has_expired = expire(record)
   local wait = wait_for(record)
   if wait ~= 0 then return wait == AWAIT_RESPONSE and ANSWERS or BUCKET, wait end
   if per_second == 0 then return GO, 0 end
   local held = base .. ':held'
-  call('ZREMRANGEBYSCORE', held, '-inf', whole(now))
+  run('ZREMRANGEBYSCORE', held, '-inf', whole(now))
   if call('ZCARD', held) < per_second then return GO, 0 end
-  wait = tonumber(call('ZRANGE', held, 0, 0, 'WITHSCORES')[2]) - now
+  if call('ZREMRANGEBYSCORE', held, '(' .. whole(now + RETENTION), '+inf') > 0 then
+    doubt = true
+    if call('ZCARD', held) < per_second then return GO, 0 end
+  end
+  wait = math.ceil(tonumber(call('ZRANGE', held, 0, 0, 'WITHSCORES')[2]) - now)
   return GLOBAL, wait > SECOND and AWAIT_RESPONSE or wait
 end
 
 local function hold(base, permit, until_us)
   local key = base .. ':held'
-  call('ZADD', key, whole(until_us), permit)
+  run('ZADD', key, whole(until_us), permit)
   local left_ms = math.ceil((until_us - now) / 1000) + slack
   if call('PTTL', key) < left_ms then call('PEXPIRE', key, left_ms) end
 end
@@ -309,9 +326,8 @@ local function take(question, base)
   local permit, route, major, per_second = question[3], question[4], question[5], question[6]
   local book = open_book(base)
   local digest, former, bucket = bucket_of(base, route)
-  local record = bucket_record(book, route, major, digest, former)
-  local is_stored = record
-  record = record or new_record()
+  local is_stored = bucket_record(book, route, major, digest, former)
+  local record = is_stored or new_record()
   local cause, wait = why_not(base, record, route, major, per_second)
   if wait == 0 then
     local is_rested = record.limit == 0 and now > record.updated_at + IDLE
@@ -323,7 +339,7 @@ local function take(question, base)
   if wait == 0 or (is_stored and record.has_expired) then book.put(digest or route, major, record) end
   book.close()
   for _, value in ipairs({
-    cause, wait, bucket or '', record.limit, record.remaining, max(0, record.reset_max - now), record.kind, record.slot,
+    cause + (doubt and 16 or 0), wait, bucket or '', record.limit, record.remaining, max(0, record.reset_max - now), record.kind, record.slot,
     record.calls
   }) do say(value) end
 end
@@ -361,9 +377,9 @@ local function settle(question, base)
   local stopped, banned = stops(base)
   local lock = base .. ':lock:' .. route .. ':' .. major
   local locked = verdict == 'limited' or verdict == 'sublimited'
-  locked = locked and max(number(call('GET', lock)) or 0, now + report.retry + LATE)
+  locked = locked and max(moment(run('GET', lock)), now + report.retry + LATE)
   if question[6] > 0 then
-    call('ZREM', base .. ':held', permit)
+    run('ZREM', base .. ':held', permit)
     if verdict ~= 'unsent' then hold(base, permit, now + SECOND) end
   end
   if verdict == 'banned' then banned = max(banned, now + report.retry) end
@@ -373,10 +389,10 @@ local function settle(question, base)
   end
   if locked then keep(lock, whole(locked), locked) end
   if is_renamed then
-    call('SET', base .. ':hash:' .. route, current .. ' ' .. former .. ' ' .. bucket, 'PX', HASH_MS + slack)
+    call('SET', base .. ':hash:' .. route, current .. ' ' .. former .. ' ' .. bucket, 'PX', WEEK / 1000 + slack)
   end
   book.close()
-  say(1)
+  say(doubt and 17 or 1)
 end
 
 function answer(question, place)

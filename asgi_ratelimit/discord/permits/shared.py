@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Sequence
 from importlib.resources import files
 from typing import Any, Final
@@ -15,8 +16,11 @@ from asgi_ratelimit.store import PerStore
 
 __all__ = ["SharedPermits", "shared_permits"]
 
+logger = logging.getLogger("asgi_ratelimit")
+
 # As in permits.lua; there 0 is for a call that may go.
 _CAUSES: Final[tuple[WaitCause, ...]] = ("banned", "stopped", "route", "bucket", "answer", "global")
+_DOUBT: Final = 16  # is added if a record was not believed
 _FIELDS: Final = 9  # of the answer to a `take`
 _PATIENCE_S: Final = 1.0
 _UNSENT: Final = CallReport("unsent")
@@ -34,6 +38,7 @@ class SharedPermits:
         self._scripts, self.local = scripts, local
         self.names = scripts.keys_of("permits", owner)
         self.fails_closed = scripts.outage == "closed"
+        self._has_doubted = False
 
     async def take(self, name: str, route: str, major: str, per_second: int) -> Granted | Wait:
         """Raises StoreUnavailable if the server cannot answer and the store fails closed. Cancelled, it takes none."""
@@ -49,11 +54,20 @@ class SharedPermits:
         """Sent at once, before all later calls. It never fails: a permit that is not settled expires."""
         if not self.fails_closed:
             self.local.settle(permit, report)
-        return self._scripts.call(_Settle(self.names, permit, report))
+        return self._scripts.call(_Settle(self, permit, report))
 
     def sweep(self) -> bool:
         """Forget the past in this process. The server's records expire."""
         return self.local.sweep()
+
+    def report_doubt(self) -> None:
+        """Log once that the script has not believed a record."""
+        if not self._has_doubted:
+            self._has_doubted = True
+            logger.warning(
+                "Redis has a record of permits for calls to Discord that is not believed, and it is replaced: other "
+                "software wrote it, or the server's clock went back"
+            )
 
     def give_back(self, reply: Granted | Wait) -> None:
         """No caller has received this reply."""
@@ -85,7 +99,10 @@ class _Take:
     def read(self, reply: Sequence[Any], start: int) -> tuple[Granted | Wait, int]:
         end = start + _FIELDS
         cause, wait_us, bucket, limit, remaining, full_us, kind, slot_us, in_flight = reply[start:end]
-        state = (bucket.decode(), limit, remaining, full_us, kind, slot_us, in_flight)
+        if cause & _DOUBT:
+            self.permits.report_doubt()
+            cause -= _DOUBT
+        state = (bucket.decode(errors="replace"), limit, remaining, full_us, kind, slot_us, in_flight)
         if cause:
             return Wait(*state, _CAUSES[cause - 1], wait_us), end
         return Granted(*state, Permit(*self.wanted, state[0], reply[0])), end
@@ -108,10 +125,11 @@ class _Take:
 class _Settle:
     """A permit that comes back."""
 
-    __slots__ = ("arguments", "keys")
+    __slots__ = ("arguments", "keys", "permits")
 
-    def __init__(self, names: ScriptKeys, permit: Permit, report: CallReport) -> None:
-        digest, self.keys = names.digest, (names.base,)
+    def __init__(self, permits: SharedPermits, permit: Permit, report: CallReport) -> None:
+        names: ScriptKeys = permits.names
+        self.permits, digest, self.keys = permits, names.digest, (names.base,)
         self.arguments: Sequence[str | int] = (
             "settle", permit.name, digest(permit.route), digest(permit.major), permit.per_second,
             permit.bucket and digest(permit.bucket), permit.sent_us,
@@ -120,6 +138,8 @@ class _Settle:
         )  # fmt: skip
 
     def read(self, reply: Sequence[Any], start: int) -> tuple[None, int]:
+        if reply[start] & _DOUBT:
+            self.permits.report_doubt()
         return None, start + 1
 
     def decide_without_server(self, error: BaseException) -> None:

@@ -218,22 +218,6 @@ async def test_records_written_by_other_software_stop_no_call(
         assert cause_of(reply) == "" or (end, cause_of(reply)) == ("hash", "answer")
 
 
-@pytest.mark.parametrize("pattern", ["*:bucket:*", "*:hash:*", "*:lock:*"])
-async def test_a_record_of_another_type_concerns_its_own_call_alone(
-    any_redis: Server, permits: SharedPermits, pattern: str
-) -> None:
-    await learn(permits, REPORT)
-    await learn(permits, CallReport("sublimited", retry_us=S))
-    (name,) = names_of(any_redis, pattern)
-    with spoilt(any_redis, name, "list"):
-        spoiled, fine = await asyncio.gather(
-            permits.take(*call()), permits.take(*call("2", "GET /b")), return_exceptions=True
-        )
-        assert isinstance(spoiled, StoreUnavailable)
-        assert "WRONGTYPE" in str(spoiled)
-        assert isinstance(fine, Granted)
-
-
 # Many, and those that leave
 
 
