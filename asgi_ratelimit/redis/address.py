@@ -87,8 +87,8 @@ def _own(kind: type[AbstractConnection]) -> type[AbstractConnection]:
     """A kind of connection that is redis-py's own, and not that of a fake, which leads nowhere."""
     if kind.__module__.partition(".")[0] != "redis":
         raise ValueError(
-            f"a RedisStore needs a real server, and {kind.__module__}.{kind.__qualname__} is no connection of redis-py: "
-            f"it takes {EXAMPLES}, and a test takes MemoryStore()"
+            f"{kind.__module__}.{kind.__qualname__} is no connection of redis-py to a real server, as a RedisStore "
+            f"needs: it takes {EXAMPLES}, and a test without one takes MemoryStore()"
         )
     # Those of Sentinel look up their master by themselves.
     return next(each for each in kind.__mro__ if each.__module__ == AbstractConnection.__module__)

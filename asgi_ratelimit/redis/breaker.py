@@ -18,16 +18,22 @@ _STEADY = 5.0  # seconds without a failure, after which the next one is not the 
 
 @dataclass(frozen=True, slots=True)
 class StoreEvent:
-    """A server stopped answering ("down"), or answers again or was replaced ("up") after so many seconds."""
+    """A server stopped answering ("down"), or answers again or was replaced ("up") after so many seconds.
 
-    kind: Literal["down", "up"]
+    "late": it answers, but some checks were not answered in time. It is reported at most once a minute.
+    checks: the number of checks that were decided without the server, during the outage ("up") or since the last
+        report ("late")
+    """
+
+    kind: Literal["down", "up", "late"]
     node: str
     cause: str
     seconds: float
+    checks: int = 0
 
 
 EventHook = Callable[[StoreEvent], object]
-"""Called when a server goes down, and when it is back."""
+"""Called when a server goes down, when it is back, and when it is late."""
 
 
 class Breaker:
@@ -37,10 +43,16 @@ class Breaker:
         self.node = node
         self.is_open = False
         self.cause = ""  # why it is open
+        self.missed = 0  # checks that were decided without the server, and not reported yet
         self._on_event = on_event
         self._opened_at = self._next_probe = 0.0
         self._steady_at = 0.0
         self._pause = _FIRST_PAUSE
+
+    @staticmethod
+    def now() -> float:
+        """The moment, in seconds of the clock that pauses go by."""
+        return time.monotonic()
 
     def trip(self, error: BaseException) -> None:
         """A call has failed."""
@@ -48,9 +60,9 @@ class Breaker:
             return
         self.is_open = True
         self.cause = " ".join(str(error).split()) or type(error).__name__  # one line, also of an error with several
-        self._opened_at = self._next_probe = time.monotonic()
+        self._opened_at = self._next_probe = self.now()
         if self._opened_at < self._steady_at:  # probes get through, and calls do not
-            self._wait()
+            self._wait(self._opened_at)
         else:
             self._pause = _FIRST_PAUSE
         logger.warning("%s is unavailable: %s", self.node, self.cause)
@@ -58,12 +70,12 @@ class Breaker:
 
     def may_probe(self) -> bool:
         """Whether it is time for another probe."""
-        return self.is_open and time.monotonic() >= self._next_probe
+        return self.is_open and self.now() >= self._next_probe
 
-    def record_probe(self, error: BaseException | None) -> None:
-        """A probe has succeeded, or failed with this error."""
+    def record_probe(self, error: BaseException | None, started_at: float | None = None) -> None:
+        """A probe has succeeded, or failed with this error. The pause counts from its start."""
         if error is not None:
-            self._wait()
+            self._wait(self.now() if started_at is None else started_at)
             return
         self._close("answers again")
 
@@ -72,16 +84,27 @@ class Breaker:
         if self.is_open:
             self._close("has been replaced")
 
+    def report_late(self) -> None:
+        """Report the checks that were decided without the server, though it is up."""
+        if self.is_open or not self.missed:  # those of an outage are reported at its end
+            return
+        missed, self.missed = self.missed, 0
+        cause = f"checks were not answered in time: {missed}"
+        logger.warning("%s is slow; %s", self.node, cause)
+        self._emit(StoreEvent("late", self.node, cause, 0.0, missed))
+
     def _close(self, change: str) -> None:
         cause, self.cause = self.cause, ""
+        missed, self.missed = self.missed, 0
         self.is_open = False
-        now = time.monotonic()
+        now = self.now()
         self._steady_at = now + _STEADY
-        logger.warning("%s %s after %.3f s", self.node, change, now - self._opened_at)
-        self._emit(StoreEvent("up", self.node, cause, now - self._opened_at))
+        seconds = now - self._opened_at
+        logger.warning("%s %s after %.3f s; checks decided without it: %d", self.node, change, seconds, missed)
+        self._emit(StoreEvent("up", self.node, cause, seconds, missed))
 
-    def _wait(self) -> None:
-        self._next_probe = time.monotonic() + self._pause
+    def _wait(self, since: float) -> None:
+        self._next_probe = since + self._pause
         self._pause = min(2 * self._pause, _LONGEST_PAUSE)
 
     def _emit(self, event: StoreEvent) -> None:

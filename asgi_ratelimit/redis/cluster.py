@@ -10,7 +10,8 @@ from redis.exceptions import RedisError
 
 from asgi_ratelimit.redis.address import Address, Dial
 from asgi_ratelimit.redis.breaker import Breaker, EventHook
-from asgi_ratelimit.redis.node import Check, Node
+from asgi_ratelimit.redis.calls import Check
+from asgi_ratelimit.redis.node import Node
 
 __all__ = ["Cluster"]
 

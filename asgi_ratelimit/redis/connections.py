@@ -12,10 +12,11 @@ from weakref import WeakSet
 from asgi_ratelimit.clock import Clock, SystemClock
 from asgi_ratelimit.redis.address import Address, Location
 from asgi_ratelimit.redis.breaker import EventHook
+from asgi_ratelimit.redis.calls import Check, Redirect
 from asgi_ratelimit.redis.cluster import Cluster
 from asgi_ratelimit.redis.connection import Connect
 from asgi_ratelimit.redis.names import slot_of
-from asgi_ratelimit.redis.node import Check, Node, Redirect
+from asgi_ratelimit.redis.node import Node
 from asgi_ratelimit.warnings import WarnOnce
 
 __all__ = ["Connections", "SessionFactory"]

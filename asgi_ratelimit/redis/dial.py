@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from redis._parsers import _AsyncRESP2Parser
-from redis.asyncio import Connection, SSLConnection
+from redis.asyncio import SSLConnection
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -42,9 +42,7 @@ def usable(settings: Settings) -> Settings:
     return {k: v for k, v in settings.items() if k in _USED or k.startswith(_USED_PREFIXES)} | _FIXED
 
 
-async def open_connection(
-    kind: type[AbstractConnection], settings: Settings, resolver: Resolver
-) -> RedisPyConnection:
+async def open_connection(kind: type[AbstractConnection], settings: Settings, resolver: Resolver) -> RedisPyConnection:
     """Raises UnusableSettings, and the errors of redis-py."""
     if "path" in settings:
         return await _open(kind(**settings))
@@ -60,7 +58,7 @@ async def open_connection(
     return await _open(_at(kind, addresses[-1], settings))
 
 
-def _at(kind: type[AbstractConnection], address: str, settings: Settings) -> Any:
+def _at(kind: Any, address: str, settings: Settings) -> Any:
     connection = _resolved(kind)(**settings)
     connection.address = address
     return connection
@@ -98,5 +96,5 @@ class _Resolved:
 
 
 @lru_cache(maxsize=8)
-def _resolved(kind: type[AbstractConnection]) -> type[Connection]:
+def _resolved(kind: Any) -> Any:
     return type(kind.__name__, (_Resolved, kind), {})

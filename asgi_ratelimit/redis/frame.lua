@@ -1,10 +1,12 @@
 -- The frame of every script: one reading of the clock, one reply. An error ends its own question only.
 --
--- ARGV    the time in µs ("": this server's own), then for each run of equal questions: the question, how many
+-- ARGV    the time in µs ("": this server's own), the number of the call, then for each run of equal questions: the
+--         question, how many
 -- KEYS    the keys of all questions, one question after the other
 -- A question is JSON: [verb, number of keys, ...]. The script defines answer(question, place of its first key).
 -- It appends its results with say(value), and stores a record until a moment in µs with keep(key, value, until_us).
--- The reply is the time in µs, then the results of each question, or its error message instead of them.
+-- The reply is the time in µs, then the results of each question, or its error message instead of them, then the
+-- number of the call.
 
 local call = redis.call
 local now, slack = tonumber(ARGV[1]), 86400000 -- a test's clock stands still while records expire by the server's
@@ -29,7 +31,7 @@ local answer
 --[[SCRIPT]]
 
 local questions, place = {}, 1
-for run = 2, #ARGV, 2 do
+for run = 3, #ARGV, 2 do
   local text = ARGV[run]
   local question = questions[text] or cjson.decode(text)
   questions[text] = question
@@ -44,4 +46,5 @@ for run = 2, #ARGV, 2 do
     place = place + question[2]
   end
 end
+say(tonumber(ARGV[2]))
 return reply

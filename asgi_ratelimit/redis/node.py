@@ -5,66 +5,30 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
-from itertools import groupby
-from typing import Any, Protocol
+from typing import Any
 
-from redis.exceptions import AskError, ResponseError
+from redis.exceptions import ResponseError
 
 from asgi_ratelimit.clock import Clock
 from asgi_ratelimit.redis.breaker import Breaker, EventHook
-from asgi_ratelimit.redis.connection import Connect, NodeConnection, RedisPyConnection
-from asgi_ratelimit.redis.wire import Command, Question, Reply, Script, command, shape, write
+from asgi_ratelimit.redis.calls import Batch, Check, Redirect, fail, groups_of, is_answer
+from asgi_ratelimit.redis.connection import Connect, NodeConnection
+from asgi_ratelimit.redis.opening import FORBIDDEN, inspect, probe
+from asgi_ratelimit.redis.wire import Command, Reply, command, write
 
-__all__ = ["Check", "Node", "Redirect"]
+__all__ = ["Node"]
 
 MOST_IN_A_CALL = 128  # checks; a call of so many keeps Redis busy for less than a millisecond
 WORTH_A_CALL = 64  # so many do not wait for the call in flight: Redis works on one while we read another
 MOST_CALLS = 4  # in flight
 _SECONDS_TO_CONNECT = 1.0  # at least; no caller waits so long: checks are answered without the server meanwhile
+_SHARE = 1 / 8  # of the timeout: checks wait no longer for a call in flight before they are sent in another
+_MOST_FAR_CALLS = 64  # in flight to a server that takes longer than that to answer
+_SOON, _MINUTE = 1.0, 60.0  # seconds until late checks are reported, and between two reports
 _GRACE = 2  # turns of the loop: replies that arrived while it was busy are read first
-
-_PROBE = shape("probe", 1)
 # Errors that concern the server and not the check, in the words of Redis.
 _SERVER_ERRORS: tuple[str, ...] = ("OOM ", "READONLY ", "MISCONF ", "NOREPLICAS ", "LOADING ", "BUSY ", "MASTERDOWN ")
-_SERVER_ERRORS += ("NOPERM ", "ACL failure", "user executing the script can't")
-
-
-class Check(Question, Protocol):
-    """A question to the server, and the caller that waits for the answer."""
-
-    script: Script  # that answers it
-    slot: int  # of a cluster; 0 elsewhere
-    due: float  # the moment, by the event loop's clock, at which it is answered without the server
-    asking: bool  # it follows an ASK
-    hops: int  # how often it was sent elsewhere
-    future: asyncio.Future[Any]
-
-    def answer(self, reply: Reply, place: int, sent_us: int, received_us: int, /) -> int:
-        """Read the answer at `place`. Returns the place of the next check's answer."""
-        ...
-
-    def fail(self, error: BaseException, /) -> None:
-        """Answer without the server."""
-        ...
-
-
-Redirect = Callable[[str, Sequence[Check]], None]  # the server's message, and the checks that it concerns
-
-
-class _Batch:
-    """A call in flight: for each expected reply the checks that it answers, or None if it answers no check."""
-
-    __slots__ = ("due", "expected", "first_due", "sent_us", "without_script")
-
-    def __init__(self, sent_us: int, due: float, first_due: float) -> None:
-        self.sent_us = sent_us
-        self.due, self.first_due = due, first_due  # of the call itself, and of the first check that waits for it
-        self.expected: deque[Sequence[Check] | None] = deque()
-        self.without_script: list[Sequence[Check]] = []  # the server does not have their script yet
-
-    def checks(self) -> list[Check]:
-        return [check for group in (*self.expected, *self.without_script) if group for check in group]
+_SERVER_ERRORS += FORBIDDEN
 
 
 class Node:
@@ -78,7 +42,7 @@ class Node:
     on_time: receives the server's time in µs with each reply
     on_event: receives a StoreEvent when the server goes down and when it is back
     redirect: receives the checks that belong to another node of a cluster
-    on_memory: receives the server's memory settings once
+    on_memory: receives the server's memory settings once, when the first connection has been inspected
     """
 
     def __init__(
@@ -100,8 +64,14 @@ class Node:
         self._probe_key, self._on_time, self._redirect, self._on_memory = probe_key, on_time, redirect, on_memory
         self._queue: deque[Check] = deque()
         self._connection: NodeConnection | None = None
-        self._batches: deque[_Batch] = deque()  # in flight on it, in this order
+        self._batches: deque[Batch] = deque()  # in flight on it, in this order
+        self._sent = self._received = 0  # calls of scripts, and replies to them, on this connection
+        self._patience = timeout * _SHARE
+        self._is_far = False  # the last call took longer than that
+        self._next_call: asyncio.Handle | None = None
         self._deadline: asyncio.Handle | None = None
+        self._report: asyncio.Handle | None = None  # of late checks
+        self._next_report = 0.0
         self._opening: asyncio.Task[None] | None = None
         self.loop = asyncio.get_running_loop()
 
@@ -109,7 +79,7 @@ class Node:
         """Have a check answered: by the server, or without it while it is down."""
         if self.breaker.is_open:
             self._probe()
-            check.fail(ConnectionError(self.breaker.cause))
+            self._fail([check], ConnectionError(self.breaker.cause))
             return
         self._queue.append(check)
         if self._deadline is None:
@@ -118,6 +88,8 @@ class Node:
             self._start_opening()
         elif not self._batches or (len(self._queue) >= WORTH_A_CALL and len(self._batches) < MOST_CALLS):
             self._send(self._connection)
+        elif self._next_call is None:
+            self._next_call = self._schedule_call()
 
     async def connect(self) -> None:
         """Open the connection, unless there is one. Raises the errors of redis-py."""
@@ -140,8 +112,10 @@ class Node:
         if self._opening is not None:
             self._opening.cancel()
         self._disconnect(ConnectionError(f"{self.breaker.node} is not used any more"))
-        if self._deadline is not None:
-            self._deadline.cancel()
+        for timer in (self._deadline, self._next_call):
+            if timer is not None:
+                timer.cancel()
+        self._report_late()
 
     def suspend(self, error: Exception) -> None:
         """Send no more checks until a probe has succeeded."""
@@ -160,20 +134,38 @@ class Node:
             self._write(connection, [[queue.popleft()]], now, by_name=True)
         elif queue:
             checks = [queue.popleft() for _ in range(min(len(queue), MOST_IN_A_CALL))]
-            self._write(connection, _groups(checks, by_slot=self._redirect is not None), now, by_name=True)
+            self._write(connection, groups_of(checks, by_slot=self._redirect is not None), now, by_name=True)
+
+    def _schedule_call(self) -> asyncio.Handle:
+        """The checks of one turn of the loop travel together; those of several, if a reply comes soon."""
+        if self._is_far:
+            return self.loop.call_soon(self._send_beside)
+        return self.loop.call_at(self._batches[-1].sent_at + self._patience, self._send_beside)
+
+    def _send_beside(self) -> None:
+        """Send the checks that have waited for a call in flight, since they would not be answered in time."""
+        self._next_call = None
+        most = _MOST_FAR_CALLS if self._is_far else MOST_CALLS  # a silent server will run all that it has been sent
+        while self._queue and self._connection is not None and len(self._batches) < most:
+            is_late = not self._batches or self._batches[-1].sent_at + self._patience <= self.loop.time()
+            if not (is_late or self._is_far):  # a reply has come in the meantime, and another call is in flight
+                self._next_call = self._schedule_call()
+                return
+            self._send(self._connection)
 
     def _write(
         self, connection: NodeConnection, groups: Sequence[Sequence[Check]], now: float, *, by_name: bool
     ) -> None:
         first_due = groups[0][0].due if len(groups) == 1 else min(group[0].due for group in groups)
-        batch = _Batch(self._clock.now_us(), now + self._timeout, first_due)
+        batch = Batch(self._clock.now_us(), now, now + self._timeout, first_due)
         time = str(batch.sent_us) if self._sets_time else ""
         commands: list[Command] = []
         for group in groups:
             if group[0].asking:
                 commands.append(("ASKING",))
                 batch.expected.append(None)
-            commands.append(command(group, time, group[0].script, by_name=by_name))
+            self._sent += 1
+            commands.append(command(group, time, group[0].script, number=self._sent, by_name=by_name))
             batch.expected.append(group)
         self._batches.append(batch)
         connection.send(write(*commands))
@@ -181,11 +173,15 @@ class Node:
     # In
 
     def _receive(self, connection: NodeConnection, reply: Any) -> None:
-        if connection is not self._connection or not self._batches:
+        if connection is not self._connection:
+            return
+        if not self._batches:
+            self.suspend(ConnectionError(f"{self.breaker.node} has sent a reply to no call"))
             return
         batch = self._batches[0]
         checks = batch.expected.popleft()
         if checks is not None:
+            self._received += 1
             if type(reply) is list:
                 self._answer(checks, reply, batch.sent_us)
             else:
@@ -193,41 +189,45 @@ class Node:
         if batch.expected or connection is not self._connection:
             return
         self._batches.popleft()
+        now = self.loop.time()
+        self._is_far = now - batch.sent_at > self._patience
         if batch.without_script:
-            self._write(connection, batch.without_script, self.loop.time(), by_name=False)
-        if self._queue and (not self._batches or len(self._queue) >= WORTH_A_CALL):
+            self._write(connection, batch.without_script, now, by_name=False)
+        if self._queue and (not self._batches or self._is_far or len(self._queue) >= WORTH_A_CALL):
             self._send(connection)
 
     def _answer(self, checks: Sequence[Check], reply: Reply, sent_us: int) -> None:
         server_error: Exception | None = None
         try:
+            if not is_answer(reply, self._received):
+                raise ConnectionError(f"{self.breaker.node} has sent the reply of another call")
             received_us = self._clock.now_us()
             self._on_time(reply[0])
             place = 1
             for check in checks:
                 if type(reply[place]) is bytes:
                     error = ResponseError(reply[place].decode(errors="replace").strip())
-                    check.fail(error)
+                    self._fail([check], error)
                     place += 1
                     if any(word in str(error) for word in _SERVER_ERRORS):
                         server_error = error
                 else:
                     place = check.answer(reply, place, sent_us, received_us)
         except Exception as unforeseen:  # still no caller may wait for ever
-            _fail(checks, unforeseen)
+            self._fail(checks, unforeseen)
             server_error = unforeseen
         if server_error is not None:
             self.suspend(server_error)
 
-    def _refuse(self, batch: _Batch, checks: Sequence[Check], message: str) -> None:
+    def _refuse(self, batch: Batch, checks: Sequence[Check], message: str) -> None:
         """The script did not run."""
         if message.startswith("NOSCRIPT"):
             batch.without_script.append(checks)
-        elif message.startswith(("MOVED", "ASK")) and self._redirect is not None:
+        elif message.startswith(("MOVED ", "ASK ")) and self._redirect is not None:
             self._redirect(message, checks)
         else:
             error = ResponseError(message)
-            _fail(checks, error)
+            self._fail(checks, error)
             if not message.startswith("TRYAGAIN"):  # half of a slot's keys have moved
                 self.suspend(error)
 
@@ -251,7 +251,7 @@ class Node:
         late = self._fail_late(now)
         for batch in self._batches:
             if batch.first_due <= now:
-                _fail([check for check in batch.checks() if check.due <= now], error)
+                self._fail([check for check in batch.checks() if check.due <= now], error)
                 batch.first_due = min((check.due for check in batch.checks() if check.due > now), default=batch.due)
         if (self._batches and self._batches[0].due <= now) or (late and self._connection is None):
             self.suspend(error)
@@ -262,10 +262,26 @@ class Node:
 
     def _fail_late(self, now: float) -> bool:
         """Answer without the server the checks that have waited too long to be sent."""
-        late = bool(self._queue) and self._queue[0].due <= now
+        late: list[Check] = []
         while self._queue and self._queue[0].due <= now:
-            self._queue.popleft().fail(TimeoutError(f"{self.breaker.node} is too busy, or not connected"))
-        return late
+            late.append(self._queue.popleft())
+        self._fail(late, TimeoutError(f"{self.breaker.node} is too busy, or not connected"))
+        return bool(late)
+
+    def _fail(self, checks: Iterable[Check], error: Exception) -> None:
+        """Answer checks without the server, and count them."""
+        missed = fail(checks, error)
+        self.breaker.missed += missed
+        if missed and self._report is None and not self.breaker.is_open:
+            moment = max(self.loop.time() + _SOON, self._next_report)
+            self._report = self.loop.call_at(moment, self._report_late)
+
+    def _report_late(self) -> None:
+        if self._report is not None:
+            self._report.cancel()
+            self._next_report = self.loop.time() + _MINUTE
+        self._report = None
+        self.breaker.report_late()
 
     def _disconnect(self, error: Exception) -> None:
         connection, self._connection = self._connection, None
@@ -275,7 +291,8 @@ class Node:
         left += self._queue
         self._batches.clear()
         self._queue.clear()
-        _fail(left, error)
+        self._is_far = False
+        self._fail(left, error)
 
     # Connecting, and finding out whether a server that failed is back: in the background
 
@@ -288,12 +305,13 @@ class Node:
             self._opening = self.loop.create_task(self._reopen())
 
     async def _reopen(self) -> None:
+        started_at = self.breaker.now()
         try:
             connection = await self._open()
         except Exception as error:
             self._opening = None
             if self.breaker.is_open:
-                self.breaker.record_probe(error)
+                self.breaker.record_probe(error, started_at)
             elif self._connection is None:
                 self.suspend(error)
             return
@@ -309,7 +327,7 @@ class Node:
         if self._connection is not None:  # another task was faster
             connection.close()
             return
-        self._connection = connection
+        self._connection, self._sent, self._received = connection, 0, 0
         if self._queue:
             self._send(connection)
 
@@ -319,8 +337,14 @@ class Node:
         try:
             async with asyncio.timeout(max(_SECONDS_TO_CONNECT, self._timeout)):
                 opened = await self._dial()
-            async with asyncio.timeout(self._timeout):
-                await self._inspect(opened)
+            now = str(self._clock.now_us()) if self._sets_time else ""
+            if self._on_memory is None:
+                await probe(opened, self._probe_key, now, self._timeout)
+            else:
+                in_cluster = self._redirect is not None
+                memory = await inspect(opened, self._probe_key, now, self._timeout, in_cluster=in_cluster)
+                self._on_memory(memory)
+                self._on_memory = None
             return NodeConnection(opened, self._receive, self._on_lost)
         except BaseException as error:
             if opened is not None:
@@ -328,39 +352,3 @@ class Node:
             if isinstance(error, TimeoutError):
                 raise TimeoutError(f"{self.breaker.node} took too long to connect") from None
             raise
-
-    async def _inspect(self, opened: RedisPyConnection) -> None:
-        """Run the script, and read the server's memory settings once."""
-        time = str(self._clock.now_us()) if self._sets_time else ""
-        probe = command([_Probe(self._probe_key)], time, by_name=False)
-        commands = [probe] if self._on_memory is None else [probe, ("INFO", "memory")]
-        await opened.send_packed_command(write(*commands))
-        with suppress(AskError):  # the server is alive; its slots have moved, no more
-            reply = await opened.read_response(disable_decoding=True)
-            if isinstance(reply[1], bytes):
-                raise ResponseError(reply[1].decode(errors="replace"))
-        on_memory, self._on_memory = self._on_memory, None
-        if on_memory is not None:
-            with suppress(ResponseError):  # INFO may be forbidden
-                on_memory((await opened.read_response(disable_decoding=True)).decode())
-
-
-class _Probe:
-    def __init__(self, key: str) -> None:
-        self.keys, self.shape = (key,), _PROBE
-
-
-def _groups(checks: Sequence[Check], *, by_slot: bool) -> Sequence[Sequence[Check]]:
-    """One group for each call of a script: of one slot, and of those that follow an ASK."""
-
-    def place(check: Check) -> tuple[str, int, bool]:
-        return check.script.sha, check.slot, check.asking
-
-    if len({place(check) for check in checks} if by_slot else {check.script for check in checks}) == 1:
-        return [checks]
-    return [list(group) for _, group in groupby(sorted(checks, key=place), key=place)]
-
-
-def _fail(checks: Iterable[Check], error: Exception) -> None:
-    for check in checks:
-        check.fail(error)

@@ -43,8 +43,8 @@ def test_a_slot_that_has_moved_is_followed(cluster: Cluster) -> None:
         answers += app_server.request(*BURST)
         assert statuses(answers, "/") == {200: 79, 429: 130}
         assert reasons(answers) <= {"ok", "limited", "cached"}
-        assert app_server.left(cluster.url, USER) == [0]
         assert not receives_checks(owner)
+        assert app_server.left(cluster.url, USER) == [0]
         assert (app_server.events, app_server.logged, app_server.failures) == ([], [], [])
 
 
