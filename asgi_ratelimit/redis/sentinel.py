@@ -65,7 +65,7 @@ class Service:
             if isinstance(refusal, _Refused):
                 raise RedisConnectionError(str(refusal)) from None
         if self._last_master is None:
-            raise RedisConnectionError(f"no sentinel answers: {failures[0] or 'too late'}") from None
+            raise RedisConnectionError(f"no sentinel answers: {failures[0]}") from None
         return self._last_master
 
     async def _query(self, sentinel: Address) -> Address:

@@ -100,16 +100,24 @@ class RedisStore:
         return RedisScripts(connections, self.namer, source, self._local.clock, self.outage)
 
     async def start(self) -> None:
-        """Connect. Raises StoreUnavailable if the server refuses the credentials, not if it is down."""
+        """Connect. Raises StoreUnavailable if the server refuses us, or cannot be asked, but not if it is down."""
+        name = self._location.name
         try:
             await self.session().connect()
-        except (AuthenticationError, NoPermissionError) as error:
+        except NoPermissionError as error:
             raise StoreUnavailable(
-                f"{self._location.name} does not let us in: {str(error).rstrip('.')}. Check the user and the password "
-                'of the URL, as in "redis://user:password@host:6379", and that this user may run scripts.'
+                f"{name} does not let us work: {str(error).rstrip('.')}. The user needs the rights "
+                f'"+eval +evalsha +get +set +del +time ~{self._prefix}:*".'
+            ) from error
+        except AuthenticationError as error:
+            raise StoreUnavailable(
+                f"{name} does not let us in: {str(error).rstrip('.')}. Check the user and the password of the URL, as "
+                'in "redis://user:password@host:6379"; those for sentinels are "?sentinel_password=…".'
             ) from error
         except (RedisError, OSError, TimeoutError) as error:
             self.session().suspend(error)
+        except Exception as error:  # of a credential provider, for example
+            raise StoreUnavailable(f"{name} cannot be connected to: {error or type(error).__name__}") from error
 
     async def aclose(self) -> None:
         """Close the connections of this event loop. The store may be used again. It connects again then."""
