@@ -22,8 +22,9 @@ MOST_IN_A_CALL = 128  # checks; a call of so many keeps Redis busy for less than
 WORTH_A_CALL = 64  # so many do not wait for the call in flight: Redis works on one while we read another
 MOST_CALLS = 4  # in flight
 _SECONDS_TO_CONNECT = 1.0  # at least; no caller waits so long: checks are answered without the server meanwhile
-_SHARE = 1 / 8  # of the timeout: checks wait no longer for a call in flight before they are sent in another
-_MOST_FAR_CALLS = 64  # in flight to a server that takes longer than that to answer
+_NEAR = 1 / 8  # of the timeout: a server that answers within it may be waited for
+_WAIT = 1 / 4  # of the time that would be left: checks wait no longer before they are sent beside a call in flight
+_MOST_FAR_CALLS = 64  # in flight to a server that is not near
 _SOON, _MINUTE = 1.0, 60.0  # seconds until late checks are reported, and between two reports
 _GRACE = 2  # turns of the loop: replies that arrived while it was busy are read first
 # Errors that concern the server and not the check, in the words of Redis.
@@ -66,8 +67,8 @@ class Node:
         self._connection: NodeConnection | None = None
         self._batches: deque[Batch] = deque()  # in flight on it, in this order
         self._sent = self._received = 0  # calls of scripts, and replies to them, on this connection
-        self._patience = timeout * _SHARE
-        self._is_far = False  # the last call took longer than that
+        self._round_trip = 0.0  # of the last call, in seconds
+        self._in_time_at = 0.0  # the moment of the last reply that came within the timeout
         self._next_call: asyncio.Handle | None = None
         self._deadline: asyncio.Handle | None = None
         self._report: asyncio.Handle | None = None  # of late checks
@@ -136,21 +137,19 @@ class Node:
             checks = [queue.popleft() for _ in range(min(len(queue), MOST_IN_A_CALL))]
             self._write(connection, groups_of(checks, by_slot=self._redirect is not None), now, by_name=True)
 
+    @property
+    def _is_far(self) -> bool:
+        return self._round_trip > self._timeout * _NEAR
+
     def _schedule_call(self) -> asyncio.Handle:
-        """The checks of one turn of the loop travel together; those of several, if a reply comes soon."""
-        if self._is_far:
-            return self.loop.call_soon(self._send_beside)
-        return self.loop.call_at(self._batches[-1].sent_at + self._patience, self._send_beside)
+        """When the checks that wait for a call in flight are sent beside it, to be answered in time."""
+        left = self._timeout - self._round_trip if self._is_far else self._timeout / 2
+        return self.loop.call_at(self._batches[-1].sent_at + left * _WAIT, self._send_beside)
 
     def _send_beside(self) -> None:
-        """Send the checks that have waited for a call in flight, since they would not be answered in time."""
         self._next_call = None
         most = _MOST_FAR_CALLS if self._is_far else MOST_CALLS  # a silent server will run all that it has been sent
         while self._queue and self._connection is not None and len(self._batches) < most:
-            is_late = not self._batches or self._batches[-1].sent_at + self._patience <= self.loop.time()
-            if not (is_late or self._is_far):  # a reply has come in the meantime, and another call is in flight
-                self._next_call = self._schedule_call()
-                return
             self._send(self._connection)
 
     def _write(
@@ -190,10 +189,12 @@ class Node:
             return
         self._batches.popleft()
         now = self.loop.time()
-        self._is_far = now - batch.sent_at > self._patience
+        self._round_trip = now - batch.sent_at
+        if now <= batch.due:
+            self._in_time_at = now
         if batch.without_script:
             self._write(connection, batch.without_script, now, by_name=False)
-        if self._queue and (not self._batches or self._is_far or len(self._queue) >= WORTH_A_CALL):
+        if self._queue and (not self._batches or self._next_call is None or len(self._queue) >= WORTH_A_CALL):
             self._send(connection)
 
     def _answer(self, checks: Sequence[Check], reply: Reply, sent_us: int) -> None:
@@ -253,7 +254,8 @@ class Node:
             if batch.first_due <= now:
                 self._fail([check for check in batch.checks() if check.due <= now], error)
                 batch.first_due = min((check.due for check in batch.checks() if check.due > now), default=batch.due)
-        if (self._batches and self._batches[0].due <= now) or (late and self._connection is None):
+        is_silent = bool(self._batches) and max(self._batches[0].due, self._in_time_at + self._timeout) <= now
+        if is_silent or (late and self._connection is None):
             self.suspend(error)
         dues = [batch.first_due for batch in self._batches] + [check.due for check in list(self._queue)[:1]]
         if dues:
@@ -291,7 +293,7 @@ class Node:
         left += self._queue
         self._batches.clear()
         self._queue.clear()
-        self._is_far = False
+        self._round_trip = 0.0
         self._fail(left, error)
 
     # Connecting, and finding out whether a server that failed is back: in the background
