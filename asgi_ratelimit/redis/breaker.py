@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Breaker", "EventHook", "StoreEvent"]
+__all__ = ["Breaker", "EventHook", "StoreEvent", "line_of"]
 
 logger = logging.getLogger("asgi_ratelimit")
 
@@ -20,12 +20,13 @@ _STEADY = 5.0  # seconds without a failure, after which the next one is not the 
 class StoreEvent:
     """A server stopped answering ("down"), or answers again or was replaced ("up") after so many seconds.
 
-    "late": it answers, but some checks were not answered in time. It is reported at most once a minute.
+    "missed": it is up, but some checks were decided without it, for they were not answered in time, for example. It is
+    reported at most once a minute.
     checks: the number of checks that were decided without the server, during the outage ("up") or since the last
-        report ("late")
+        report ("missed")
     """
 
-    kind: Literal["down", "up", "late"]
+    kind: Literal["down", "up", "missed"]
     node: str
     cause: str
     seconds: float
@@ -33,7 +34,12 @@ class StoreEvent:
 
 
 EventHook = Callable[[StoreEvent], object]
-"""Called when a server goes down, when it is back, and when it is late."""
+"""Called when a server goes down, when it is back, and when checks have missed it."""
+
+
+def line_of(error: BaseException) -> str:
+    """One line, also of an error with several or none."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 class Breaker:
@@ -59,7 +65,7 @@ class Breaker:
         if self.is_open:
             return
         self.is_open = True
-        self.cause = " ".join(str(error).split()) or type(error).__name__  # one line, also of an error with several
+        self.cause = line_of(error)
         self._opened_at = self._next_probe = self.now()
         if self._opened_at < self._steady_at:  # probes get through, and calls do not
             self._wait(self._opened_at)
@@ -84,14 +90,13 @@ class Breaker:
         if self.is_open:
             self._close("has been replaced")
 
-    def report_late(self) -> None:
+    def report_missed(self, cause: str) -> None:
         """Report the checks that were decided without the server, though it is up."""
         if self.is_open or not self.missed:  # those of an outage are reported at its end
             return
         missed, self.missed = self.missed, 0
-        cause = f"checks were not answered in time: {missed}"
-        logger.warning("%s is slow; %s", self.node, cause)
-        self._emit(StoreEvent("late", self.node, cause, 0.0, missed))
+        logger.warning("%s is up; checks decided without it: %d (%s)", self.node, missed, cause)
+        self._emit(StoreEvent("missed", self.node, cause, 0.0, missed))
 
     def _close(self, change: str) -> None:
         cause, self.cause = self.cause, ""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import Any, Protocol
 
 from asgi_ratelimit.redis.wire import Question, Reply, Script
 
-__all__ = ["Batch", "Check", "Redirect", "fail", "groups_of", "is_answer"]
+__all__ = ["Batch", "Check", "Redirect", "groups_of", "is_answer"]
 
 
 class Check(Question, Protocol):
@@ -65,12 +65,3 @@ def groups_of(checks: Sequence[Check], *, by_slot: bool) -> Sequence[Sequence[Ch
 def is_answer(reply: Reply, number: int) -> bool:
     """Whether it is the reply of a script to the call of that number."""
     return len(reply) > 2 and reply[-1] == number and type(reply[0]) is int and reply[0] > 0
-
-
-def fail(checks: Iterable[Check], error: Exception) -> int:
-    """Answer checks without the server. Returns how many there were that had no answer yet."""
-    count = 0
-    for check in checks:
-        count += not check.future.done()
-        check.fail(error)
-    return count

@@ -29,7 +29,7 @@ class RedisPyConnection(Protocol):
 
 
 # More elements, or bytes, than any reply has. The parser makes room for elements as soon as they are announced.
-_too_much = re.compile(rb"(?:^|\n)(?:[*%~>|][0-9]{6}|[$=!][0-9]{9})").search
+_too_much = re.compile(rb"\n(?:[*%~>|][0-9]{6}|[$=!][0-9]{9})").search
 _LONGEST_HEADER = 32  # bytes of one that may have come in two parts
 Connect = Callable[[], Awaitable[RedisPyConnection]]  # opens a connection
 
@@ -48,7 +48,7 @@ class NodeConnection(asyncio.Protocol):
             raise ConnectionError("Redis has closed the connection")
         self._on_reply, self._on_lost = on_reply, on_lost
         self._reader = Reader()
-        self._rest = b""  # the end of what has been read, of a reply that has not come to its end
+        self._rest = b"\r\n"  # the end of what has been read
         self._writer: asyncio.StreamWriter | None = writer
         self._transport = writer.transport
         self._transport.set_protocol(self)
@@ -56,13 +56,13 @@ class NodeConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         try:
-            seen = self._rest + data if self._rest else data
+            seen = self._rest + data
+            self._rest = seen[-_LONGEST_HEADER:]
             if _too_much(seen):
                 raise ProtocolError("Redis announces a reply that is too long for any call")
             self._reader.feed(data)
             while (reply := self._reader.gets()) is not False:
                 self._on_reply(self, reply)
-            self._rest = seen[-_LONGEST_HEADER:] if self._reader.has_data() else b""
         except HiredisError as error:
             self.close()
             self._on_lost(self, error)

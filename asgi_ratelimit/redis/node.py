@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from redis.exceptions import ResponseError
 
 from asgi_ratelimit.clock import Clock
 from asgi_ratelimit.redis.breaker import Breaker, EventHook
-from asgi_ratelimit.redis.calls import Batch, Check, Redirect, fail, groups_of, is_answer
+from asgi_ratelimit.redis.calls import Batch, Check, Redirect, groups_of, is_answer
 from asgi_ratelimit.redis.connection import Connect, NodeConnection
+from asgi_ratelimit.redis.missed import Missed
 from asgi_ratelimit.redis.opening import FORBIDDEN, inspect, probe
 from asgi_ratelimit.redis.wire import Command, Reply, command, write
 
@@ -25,7 +26,6 @@ _SECONDS_TO_CONNECT = 1.0  # at least; no caller waits so long: checks are answe
 _NEAR = 1 / 8  # of the timeout: a server that answers within it may be waited for
 _WAIT = 1 / 4  # of the time that would be left: checks wait no longer before they are sent beside a call in flight
 _MOST_FAR_CALLS = 64  # in flight to a server that is not near
-_SOON, _MINUTE = 1.0, 60.0  # seconds until late checks are reported, and between two reports
 _GRACE = 2  # turns of the loop: replies that arrived while it was busy are read first
 # Errors that concern the server and not the check, in the words of Redis.
 _SERVER_ERRORS: tuple[str, ...] = ("OOM ", "READONLY ", "MISCONF ", "NOREPLICAS ", "LOADING ", "BUSY ", "MASTERDOWN ")
@@ -41,7 +41,7 @@ class Node:
     probe_key: the record that a probe writes
     sets_time: whether scripts use the time of `clock`, as in tests, instead of the server's own
     on_time: receives the server's time in µs with each reply
-    on_event: receives a StoreEvent when the server goes down and when it is back
+    on_event: receives a StoreEvent when the server goes down, when it is back, and when checks have missed it
     redirect: receives the checks that belong to another node of a cluster
     on_memory: receives the server's memory settings once, when the first connection has been inspected
     """
@@ -71,16 +71,15 @@ class Node:
         self._in_time_at = 0.0  # the moment of the last reply that came within the timeout
         self._next_call: asyncio.Handle | None = None
         self._deadline: asyncio.Handle | None = None
-        self._report: asyncio.Handle | None = None  # of late checks
-        self._next_report = 0.0
         self._opening: asyncio.Task[None] | None = None
         self.loop = asyncio.get_running_loop()
+        self._missed = Missed(self.breaker, self.loop)
 
     def put(self, check: Check) -> None:
         """Have a check answered: by the server, or without it while it is down."""
         if self.breaker.is_open:
             self._probe()
-            self._fail([check], ConnectionError(self.breaker.cause))
+            self._missed.fail([check], ConnectionError(self.breaker.cause))
             return
         self._queue.append(check)
         if self._deadline is None:
@@ -116,7 +115,7 @@ class Node:
         for timer in (self._deadline, self._next_call):
             if timer is not None:
                 timer.cancel()
-        self._report_late()
+        self._missed.report()
 
     def suspend(self, error: Exception) -> None:
         """Send no more checks until a probe has succeeded."""
@@ -208,14 +207,14 @@ class Node:
             for check in checks:
                 if type(reply[place]) is bytes:
                     error = ResponseError(reply[place].decode(errors="replace").strip())
-                    self._fail([check], error)
+                    self._missed.fail([check], error)
                     place += 1
                     if any(word in str(error) for word in _SERVER_ERRORS):
                         server_error = error
                 else:
                     place = check.answer(reply, place, sent_us, received_us)
         except Exception as unforeseen:  # still no caller may wait for ever
-            self._fail(checks, unforeseen)
+            self._missed.fail(checks, unforeseen)
             server_error = unforeseen
         if server_error is not None:
             self.suspend(server_error)
@@ -228,7 +227,7 @@ class Node:
             self._redirect(message, checks)
         else:
             error = ResponseError(message)
-            self._fail(checks, error)
+            self._missed.fail(checks, error)
             if not message.startswith("TRYAGAIN"):  # half of a slot's keys have moved
                 self.suspend(error)
 
@@ -252,7 +251,7 @@ class Node:
         late = self._fail_late(now)
         for batch in self._batches:
             if batch.first_due <= now:
-                self._fail([check for check in batch.checks() if check.due <= now], error)
+                self._missed.fail([check for check in batch.checks() if check.due <= now], error)
                 batch.first_due = min((check.due for check in batch.checks() if check.due > now), default=batch.due)
         is_silent = bool(self._batches) and max(self._batches[0].due, self._in_time_at + self._timeout) <= now
         if is_silent or (late and self._connection is None):
@@ -267,23 +266,8 @@ class Node:
         late: list[Check] = []
         while self._queue and self._queue[0].due <= now:
             late.append(self._queue.popleft())
-        self._fail(late, TimeoutError(f"{self.breaker.node} is too busy, or not connected"))
+        self._missed.fail(late, TimeoutError(f"{self.breaker.node} is too busy, or not connected"))
         return bool(late)
-
-    def _fail(self, checks: Iterable[Check], error: Exception) -> None:
-        """Answer checks without the server, and count them."""
-        missed = fail(checks, error)
-        self.breaker.missed += missed
-        if missed and self._report is None and not self.breaker.is_open:
-            moment = max(self.loop.time() + _SOON, self._next_report)
-            self._report = self.loop.call_at(moment, self._report_late)
-
-    def _report_late(self) -> None:
-        if self._report is not None:
-            self._report.cancel()
-            self._next_report = self.loop.time() + _MINUTE
-        self._report = None
-        self.breaker.report_late()
 
     def _disconnect(self, error: Exception) -> None:
         connection, self._connection = self._connection, None
@@ -294,7 +278,7 @@ class Node:
         self._batches.clear()
         self._queue.clear()
         self._round_trip = 0.0
-        self._fail(left, error)
+        self._missed.fail(left, error)
 
     # Connecting, and finding out whether a server that failed is back: in the background
 

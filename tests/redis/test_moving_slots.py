@@ -91,7 +91,8 @@ def test_a_slot_that_moves_under_load_is_never_an_error(cluster: Cluster) -> Non
 
         answers = app_server.request(*BURST, *BURST, meanwhile=move_to_and_fro)
         afterwards = app_server.request(*BURST)
-        assert (app_server.events, app_server.logged, app_server.failures) == ([], [], [])
+        assert {event.kind for event in app_server.events} <= {"missed"}  # half of a slot's keys were elsewhere
+        assert app_server.failures == []
     assert {answer.status for answer in answers} == {200}
     assert reasons(answers) <= {"ok", "degraded"}
     assert reasons(afterwards) == {"ok"}

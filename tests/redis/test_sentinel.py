@@ -43,7 +43,7 @@ def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secure]:
     words = {"requirepass": PASSWORDS["server"], "masterauth": PASSWORDS["server"]}
     watching = {**theirs, "tls_replication": "yes", "requirepass": PASSWORDS["sentinel"]}
     with Server("redis-7.0", **{**ours, **words}) as master, Server("redis-7.0", "--sentinel", **watching) as sentinel:
-        sentinel.command("SENTINEL", "MONITOR", "service", HOST, int(ours["tls_port"]), 1)
+        sentinel.command("SENTINEL", "MONITOR", "service", HOST, str(ours["tls_port"]), 1)
         sentinel.command("SENTINEL", "SET", "service", "auth-pass", PASSWORDS["server"])
         yield Secure(master, sentinel, theirs)
 
@@ -91,7 +91,7 @@ async def test_a_sentinel_that_refuses_the_password_is_an_error_at_the_start(sec
 async def test_a_client_s_sentinels_are_asked_as_the_client_asks_them(secure: Secure) -> None:
     tls = {"ssl": True, "ssl_ca_certs": secure.options["tls_ca_cert_file"]}
     watching: Any = Sentinel(  # type: ignore[no-untyped-call]
-        [(HOST, int(secure.options["tls_port"]))], sentinel_kwargs={**tls, "password": PASSWORDS["sentinel"]}
+        [(HOST, str(secure.options["tls_port"]))], sentinel_kwargs={**tls, "password": PASSWORDS["sentinel"]}
     )
     async with (
         watching.master_for("service", **tls, password=PASSWORDS["server"]) as client,
