@@ -39,7 +39,7 @@ def locate(where: Where) -> Location:
         return _of_place(place_of(where))
     if isinstance(where, RedisCluster):
         return _of_cluster(where)
-    pool = where.connection_pool if isinstance(where, Redis) else where
+    pool = getattr(where, "connection_pool", where) if isinstance(where, Redis) else where
     if isinstance(pool, ConnectionPool):
         return _of_pool(pool)
     if isinstance(where, (SyncRedis, SyncRedisCluster)):

@@ -132,7 +132,7 @@ class Cluster:
     async def _read_map(self) -> None:
         try:
             self._adopt(await self._fetch_map())
-        except (RedisError, OSError, TimeoutError) as error:
+        except Exception as error:  # of a credential provider, for example
             self.suspend(error)
         finally:
             self._mapping = None

@@ -46,7 +46,7 @@ class RedisStore:
         is raised.
     deny_cache: the number of refusals that are cached, each for a second at most; 0 for none
     clock: a clock for tests, used instead of the server's
-    on_event: called with a StoreEvent when a server goes down, and when it is back
+    on_event: called with a StoreEvent when a server goes down, when it is back, and when checks were decided without it
     """
 
     shared: bool = True
@@ -64,6 +64,7 @@ class RedisStore:
         on_event: EventHook | None = None,
     ) -> None:
         _check_options(prefix, secret, timeout, outage, deny_cache)
+        _check_parts(clock, on_event)
         self._location = locate(where)
         self.is_cluster = self._location.kind == "cluster"
         self.clock: Clock = clock or SystemClock()
@@ -152,3 +153,10 @@ def _check_options(prefix: object, secret: object, timeout: object, outage: obje
         raise ValueError(f'outage must be "local", "open" or "closed", not {outage!r}')
     if isinstance(deny_cache, bool) or not isinstance(deny_cache, int) or deny_cache < 0:
         raise ValueError(f"deny_cache must be a whole number from 0, e.g. deny_cache=10_000, not {deny_cache!r}")
+
+
+def _check_parts(clock: object, on_event: object) -> None:
+    if clock is not None and not callable(getattr(clock, "now_us", None)):
+        raise ValueError(f"clock must be a Clock such as ManualClock(), or None for the server's, not {clock!r}")
+    if on_event is not None and not callable(on_event):
+        raise ValueError(f"on_event must be a function that takes a StoreEvent, not {on_event!r}")
