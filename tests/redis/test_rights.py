@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from asgi_ratelimit import FixedWindow, LeakyBucket, Limiter, SlidingWindow, StoreUnavailable, TokenBucket
-from asgi_ratelimit.redis import RedisStore
+from asgi_ratelimit.discord import DiscordClient
+from asgi_ratelimit.redis import RedisStore, StoreEvent
 from tests.support.servers import Cluster, Server
 
 pytestmark = pytest.mark.anyio
 
 RIGHTS = ("+eval", "+evalsha", "+get", "+set", "+del", "+time", "~ratelimit:*")
 OF_CLUSTERS = ("+cluster|slots", "+asking")
+OF_DISCORD = ("+pexpire", "+pttl", "+zadd", "+zcard", "+zrange", "+zrem", "+zremrangebyscore")
 DOCS = Path(__file__).parents[2] / "docs" / "redis.md"
 
 
@@ -43,6 +47,7 @@ def test_the_docs_list_them() -> None:
     text = DOCS.read_text()
     assert " ".join(RIGHTS) in text
     assert " ".join(OF_CLUSTERS) in text
+    assert " ".join(OF_DISCORD) in text
 
 
 async def test_they_are_enough_for_all_that_a_limiter_does(server: Server) -> None:
@@ -95,3 +100,23 @@ async def test_a_cluster_needs_two_more(cluster: Cluster) -> None:
     assert "'asking'" in await refusal(url(*RIGHTS, OF_CLUSTERS[0]))
     for node in cluster.nodes:
         node.command("ACL", "DELUSER", "app")
+
+
+async def test_a_discord_client_needs_more(any_redis: Server) -> None:
+    url = allow(any_redis, *RIGHTS, *OF_DISCORD)
+    limits = {"x-ratelimit-limit": "5", "x-ratelimit-remaining": "4", "x-ratelimit-reset-after": "0.2"}
+    statuses = iter([200] * 6 + [429] + [200] * 6)
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        status = next(statuses)
+        headers = {**limits, "x-ratelimit-bucket": "abc", **({"retry-after": "0.01"} if status == 429 else {})}
+        return httpx.Response(status, json={"retry_after": 0.01, "global": False}, headers=headers)
+
+    events: list[StoreEvent] = []
+    async with RedisStore(url, timeout=5.0, outage="closed", on_event=events.append) as store:
+        transport = httpx.MockTransport(answer)
+        async with DiscordClient("token", store=store, transport=transport) as client, asyncio.TaskGroup() as group:
+            for _ in range(12):
+                group.create_task(client.get("/channels/1/messages"))
+    assert events == []
+    any_redis.command("ACL", "DELUSER", "app")
