@@ -12,6 +12,7 @@ from asgi_ratelimit import Limiter
 from asgi_ratelimit.redis import RedisStore, StoreEvent
 from asgi_ratelimit.redis.calls import is_answer
 from asgi_ratelimit.redis.connection import NodeConnection
+from tests.support.listener import Listener
 from tests.support.servers import Cluster, Proxy
 
 pytestmark = pytest.mark.anyio
@@ -72,6 +73,17 @@ async def test_a_reply_while_none_is_expected_ends_the_connection(proxy: Proxy) 
             while (await limiter.peek("a")).reason == "degraded":
                 await asyncio.sleep(0.01)
     assert [event.kind for event in events] == ["down", "up"]
+
+
+@pytest.mark.parametrize(
+    "reply", [b"*1000000000\r\n", b"+OK\r\n", b":1\r\n", b"*0\r\n", b"\r\n", b"HTTP/1.1 400 No\r\n"]
+)
+async def test_a_server_that_is_none_is_an_outage_at_the_start(reply: bytes) -> None:
+    events: list[StoreEvent] = []
+    with Listener(reply) as listener:
+        async with RedisStore(f"redis://127.0.0.1:{listener.port}", on_event=events.append):
+            pass
+    assert [event.kind for event in events] == ["down"]
 
 
 @pytest.mark.parametrize(

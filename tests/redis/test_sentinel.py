@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pytest
@@ -15,6 +13,7 @@ from redis.asyncio import Sentinel
 
 from asgi_ratelimit import Limiter, StoreUnavailable
 from asgi_ratelimit.redis import RedisStore
+from tests.support.listener import Listener
 from tests.support.servers import Sentinels, Server, tls_options
 from tests.support.servers.server import HOST
 from tests.support.stores import PATIENCE, new_store
@@ -98,41 +97,6 @@ async def test_a_client_s_sentinels_are_asked_as_the_client_asks_them(secure: Se
         new_store(client) as store,
     ):
         assert await reason(store) == "ok"
-
-
-class Listener:
-    """Accepts connections, replies the same to anything, and remembers what it has received."""
-
-    def __init__(self, reply: bytes) -> None:
-        self.received: list[bytes] = []
-        self._socket = socket.create_server((HOST, 0))
-        self.port = int(self._socket.getsockname()[1])
-        self._reply = reply
-        self._thread = Thread(target=self._serve)
-
-    def __enter__(self) -> Listener:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._socket.shutdown(socket.SHUT_RDWR)
-        self._socket.close()
-        self._thread.join()
-
-    def _serve(self) -> None:
-        while True:
-            try:
-                connection, _ = self._socket.accept()
-            except OSError:
-                return
-            with connection:
-                connection.settimeout(1)
-                try:
-                    while data := connection.recv(65_536):
-                        self.received.append(data)
-                        connection.sendall(self._reply)
-                except OSError:
-                    continue
 
 
 async def test_nothing_is_sent_in_plain_text_where_tls_is_asked_for() -> None:
