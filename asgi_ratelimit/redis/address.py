@@ -43,7 +43,7 @@ def locate(where: Where) -> Location:
     if isinstance(pool, ConnectionPool):
         return _of_pool(pool)
     if isinstance(where, (SyncRedis, SyncRedisCluster)):
-        kind = type(where).__name__
+        kind = "Redis" if isinstance(where, SyncRedis) else "RedisCluster"
         raise ValueError(f"a RedisStore takes {EXAMPLES}, not the synchronous redis.{kind}: use redis.asyncio.{kind}")
     raise ValueError(f"a RedisStore takes {EXAMPLES}, not {_shown(where)}")
 
