@@ -16,19 +16,25 @@ logger = logging.getLogger("asgi_ratelimit")
 class StoreEvent:
     """An event of a store. `node` is the server that it is about, or "memory".
 
-    "down": a server stopped answering. "up": it answers again or was replaced, after so many `seconds`. "full": a store
-    in memory has no room for new keys, which share a few buckets then. It is repeated once a minute at most. "spoilt":
-    a record of a limiter was not believed, and is replaced. Of each limiter it is reported once.
+    "down": a server stopped answering. "up": it answers again or was replaced, after so many `seconds`. "missed": it is
+    up, but some checks were decided without it, for they were not answered in time, for example. It is reported at most
+    once a minute. "full": a store in memory has no room for new keys, which share a few buckets then. It is repeated
+    once a minute at most. "spoilt": a record of a limiter was not believed, and is replaced. Of each limiter it is
+    reported once.
+
+    checks: the number of checks that were decided without the server, during the outage ("up") or since the last
+        report ("missed")
     """
 
-    kind: Literal["down", "up", "full", "spoilt"]
+    kind: Literal["down", "up", "missed", "full", "spoilt"]
     node: str
     cause: str
     seconds: float
+    checks: int = 0
 
 
 EventHook = Callable[[StoreEvent], object]
-"""Called when a server goes down and when it is back, when a store in memory is full, and when a record is spoilt."""
+"""Called with each event of a store."""
 
 
 def emit(hook: EventHook | None, event: StoreEvent) -> None:

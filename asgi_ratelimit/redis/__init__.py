@@ -5,13 +5,16 @@ connections  one session for each event loop, and none that a fork inherits
 buckets      the verbs of a limiter as checks; cross_slot: its buckets in several slots of a cluster
 scripts      scripts of others on the same servers
 cluster      the node of each slot
-node         a server, where checks travel together; connection: the way to it; breaker: whether it receives checks
+node         a server, where checks travel together in calls; connection: the way to it
+breaker      whether a server receives checks; missed: those that are decided without it
+opening      a connection as it is opened: the rights of its user
 fallback     the answers during an outage
 deny_cache   refusals that need no check; doubts: records that are not believed
 wire         the questions and replies of the scripts; checks.lua: the script of buckets, in frame.lua
 names        the names of records
-address      where the servers are
+address      where the servers are; urls: how that is written; sentinel: the master that sentinels name
 clearing     the end of all records, between two tests
+dial         one connection; resolver: the addresses of its host
 """
 
 try:

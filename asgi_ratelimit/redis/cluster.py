@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from redis.exceptions import RedisError
 
 from asgi_ratelimit.redis.address import Address, Dial
 from asgi_ratelimit.redis.breaker import Breaker, EventHook
-from asgi_ratelimit.redis.node import Check, Node
+from asgi_ratelimit.redis.calls import Check
+from asgi_ratelimit.redis.missed import Missed
+from asgi_ratelimit.redis.node import Node
 
 __all__ = ["Cluster"]
 
+_SLOTS = 16_384
 _MOST_HOPS = 3  # of one check, while slots are on the move
 _SECONDS_TO_MAP = 1.0  # for one node's map, in the background
 _PAUSE = 0.2  # seconds between two maps, at least
@@ -40,13 +43,14 @@ class Cluster:
         self._mapping: asyncio.Task[None] | None = None
         self._next_map = 0.0
         self.loop = asyncio.get_running_loop()
+        self._missed = Missed(self._breaker, self.loop)
 
     def put(self, check: Check) -> None:
         if self._slots:
             self._route(check)
         elif self._breaker.is_open:
             self._refresh()
-            check.fail(ConnectionError(self._breaker.cause))
+            self._missed.fail([check], ConnectionError(self._breaker.cause))
         else:
             if not self._waiting:
                 self.loop.call_at(check.due, self._check_deadline)
@@ -64,19 +68,32 @@ class Cluster:
             self._mapping.cancel()
             await asyncio.wait([self._mapping])
         await asyncio.gather(*(node.aclose() for node in self._nodes.values()))
+        self._missed.report()
+
+    def retire(self) -> None:
+        """Close all connections, at once and for good."""
+        if self._mapping is not None:
+            self._mapping.cancel()
+        for node in self._nodes.values():
+            node.retire()
+        self._missed.fail(self._take_waiting(), ConnectionError(f"{self._breaker.node} is not used any more"))
+        self._missed.report()
 
     def suspend(self, error: Exception) -> None:
         """Use the older map, if there is one, since no new one can be read."""
         if not self._slots:
             self._breaker.trip(error)
-        for check in self._take_waiting():
-            check.fail(error)
+        self._missed.fail(self._take_waiting(), error)
 
     def redirect(self, message: str, checks: Sequence[Check], origin: str) -> None:
         """The node at `origin` has answered MOVED (for good) or ASK (this once): the script did not run."""
-        kind, _, where = message.split(" ")[:3]
+        kind, _, where = [*message.split(" "), "", ""][:3]
         host, _, port = where.rpartition(":")
-        address, moved = (host or origin, int(port)), kind == "MOVED"
+        address, moved = (host or origin, int(port) if port.isdecimal() else 0), kind == "MOVED"
+        if not 0 < address[1] < 65_536:
+            error = ConnectionError(f"{origin} names no node: {message:.200}")
+            self._missed.fail(checks, error)
+            return
         if moved:
             self._slots[checks[0].slot] = address
             self._refresh()
@@ -84,7 +101,7 @@ class Cluster:
             check.hops += 1
             check.asking = not moved
             if check.hops > _MOST_HOPS:
-                check.fail(ConnectionError(message))
+                self._missed.fail([check], ConnectionError(message))
             else:
                 self._node(address, check.slot).put(check)
 
@@ -92,7 +109,7 @@ class Cluster:
         address = self._slots.get(check.slot)
         if address is None:
             self._refresh()
-            check.fail(ConnectionError(f"no node of {self._breaker.node} serves slot {check.slot}"))
+            self._missed.fail([check], ConnectionError(f"no node of {self._breaker.node} serves slot {check.slot}"))
             return
         node = self._node(address, check.slot)
         if node.breaker.is_open:
@@ -115,7 +132,7 @@ class Cluster:
     async def _read_map(self) -> None:
         try:
             self._adopt(await self._fetch_map())
-        except (RedisError, OSError, TimeoutError) as error:
+        except Exception as error:  # of a credential provider, for example
             self.suspend(error)
         finally:
             self._mapping = None
@@ -165,11 +182,21 @@ class Cluster:
         finally:
             if connection is not None:
                 await connection.disconnect(nowait=True)
-        return dict(_slots_of(reply, address[0]))
+        slots = _slots_of(reply, address[0])
+        if not slots:
+            raise ConnectionError(f"{address[0]}:{address[1]} lists no slots")
+        return slots
 
 
-def _slots_of(reply: list[Any], origin: str) -> Iterator[tuple[int, Address]]:
-    for first, last, master, *_ in reply:
-        host = (master[0] or b"").decode() or origin  # a node that does not know its own name is the one that replied
-        for slot in range(first, last + 1):
-            yield slot, (host, master[1])
+def _slots_of(reply: Any, origin: str) -> _SlotMap:
+    """The map in a reply; empty if it is none."""
+    slots: _SlotMap = {}
+    try:
+        for first, last, (name, port, *_), *_ in reply:
+            host = (name or b"").decode() or origin  # a node that does not know its own name is the one that replied
+            if not (0 <= first <= last < _SLOTS and 0 < port < 65_536):
+                return {}
+            slots.update(dict.fromkeys(range(first, last + 1), (host, port)))
+    except (AttributeError, TypeError, ValueError):
+        return {}
+    return slots

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
-from hiredis import HiredisError, Reader
+from hiredis import HiredisError, ProtocolError, Reader
 
 __all__ = ["Connect", "NodeConnection", "RedisPyConnection"]
 
@@ -27,6 +28,9 @@ class RedisPyConnection(Protocol):
     async def read_response(self, disable_decoding: bool = ...) -> Any: ...
 
 
+# More elements, or bytes, than any reply has. The parser makes room for elements as soon as they are announced.
+_too_much = re.compile(rb"\n(?:[*%~>|][0-9]{6}|[$=!][0-9]{9})").search
+_LONGEST_HEADER = 32  # bytes of one that may have come in two parts
 Connect = Callable[[], Awaitable[RedisPyConnection]]  # opens a connection
 
 
@@ -44,6 +48,7 @@ class NodeConnection(asyncio.Protocol):
             raise ConnectionError("Redis has closed the connection")
         self._on_reply, self._on_lost = on_reply, on_lost
         self._reader = Reader()
+        self._rest = b"\r\n"  # the end of what has been read
         self._writer: asyncio.StreamWriter | None = writer
         self._transport = writer.transport
         self._transport.set_protocol(self)
@@ -51,6 +56,10 @@ class NodeConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         try:
+            seen = self._rest + data
+            self._rest = seen[-_LONGEST_HEADER:]
+            if _too_much(seen):
+                raise ProtocolError("Redis announces a reply that is too long for any call")
             self._reader.feed(data)
             while (reply := self._reader.gets()) is not False:
                 self._on_reply(self, reply)

@@ -7,18 +7,23 @@ import itertools
 import os
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
+from warnings import warn as _warn  # still there when the interpreter ends
 from weakref import WeakSet
 
 from asgi_ratelimit.clock import Clock, SystemClock
 from asgi_ratelimit.redis.address import Address, Location
 from asgi_ratelimit.redis.breaker import EventHook
+from asgi_ratelimit.redis.calls import Check, Redirect
 from asgi_ratelimit.redis.cluster import Cluster
 from asgi_ratelimit.redis.connection import Connect
 from asgi_ratelimit.redis.names import slot_of
-from asgi_ratelimit.redis.node import Check, Node, Redirect
+from asgi_ratelimit.redis.node import Node
 from asgi_ratelimit.warnings import WarnOnce
 
 __all__ = ["Connections", "SessionFactory"]
+
+_Sessions = dict[asyncio.AbstractEventLoop, Node | Cluster]
+_Lifetimes = dict[asyncio.AbstractEventLoop, AsyncGenerator[None, None]]
 
 _all: WeakSet[Connections] = WeakSet()
 _inherited: list[object] = []  # from the parent of a fork: never closed, since the parent goes on using them
@@ -35,7 +40,7 @@ class SessionFactory:
         on_time: Callable[[int], None],
         on_event: EventHook | None,
     ) -> None:
-        self.is_cluster = location.kind == "cluster"
+        self.is_cluster, self.name = location.kind == "cluster", location.name
         self._location, self._prefix = location, prefix
         self._clock, self._sets_time = clock or SystemClock(), clock is not None
         self._on_time, self._on_event = on_time, on_event
@@ -81,13 +86,13 @@ class SessionFactory:
 
 
 class Connections:
-    """One session for each event loop. It ends with `aclose`, or with its event loop."""
+    """One session for each event loop. It ends with `aclose`, with its event loop, or with these connections."""
 
     def __init__(self, factory: SessionFactory, timeout: float) -> None:
         self.timeout, self.is_cluster = timeout, factory.is_cluster
         self._factory = factory
-        self._sessions: dict[asyncio.AbstractEventLoop, Node | Cluster] = {}
-        self._lifetimes: dict[asyncio.AbstractEventLoop, AsyncGenerator[None, None]] = {}
+        self._sessions: _Sessions = {}
+        self._lifetimes: _Lifetimes = {}
         _all.add(self)
 
     def session(self) -> Node | Cluster:
@@ -107,24 +112,38 @@ class Connections:
         _inherited.append((self._sessions, self._lifetimes))
         self._sessions, self._lifetimes = {}, {}
 
+    def __del__(self) -> None:
+        """Close what nothing can use any more, with a ResourceWarning."""
+        sessions = {loop: session for loop, session in self._sessions.items() if not loop.is_closed()}
+        if not sessions:
+            return
+        message = f"the RedisStore at {self._factory.name} was not closed: use `async with`, or `await store.aclose()`"
+        _warn(message, ResourceWarning, stacklevel=2)
+        for loop, session in sessions.items():
+            with suppress(RuntimeError):  # the loop has been closed just now
+                loop.call_soon_threadsafe(session.retire)
+
     def _new_session(self, loop: asyncio.AbstractEventLoop) -> Node | Cluster:
         for former in [other for other in list(self._sessions) if other.is_closed()]:
             self._sessions.pop(former, None)
             self._lifetimes.pop(former, None)
         session = self._sessions[loop] = self._factory.make(self.timeout)
-        self._lifetimes[loop] = lifetime = self._lifetime(loop, session)
+        self._lifetimes[loop] = lifetime = _lifetime(loop, session, self._sessions, self._lifetimes)
         with suppress(StopIteration):
             lifetime.__anext__().send(None)
         return session
 
-    async def _lifetime(self, loop: asyncio.AbstractEventLoop, session: Node | Cluster) -> AsyncGenerator[None, None]:
-        """Ends with `aclose`, or with the event loop, which ends its generators before it is closed."""
-        try:
-            yield
-        finally:
-            self._lifetimes.pop(loop, None)
-            self._sessions.pop(loop, None)
-            await session.aclose()
+
+async def _lifetime(
+    loop: asyncio.AbstractEventLoop, session: Node | Cluster, sessions: _Sessions, lifetimes: _Lifetimes
+) -> AsyncGenerator[None, None]:
+    """Ends with `aclose`, or with the event loop, which ends its generators before it is closed."""
+    try:
+        yield
+    finally:
+        lifetimes.pop(loop, None)
+        sessions.pop(loop, None)
+        await session.aclose()
 
 
 def _tag_in(slot: int) -> str:

@@ -1,12 +1,13 @@
 -- The frame of every script: one reading of the clock, one reply. An error ends its own question only.
 --
--- ARGV    the time in µs ("": this server's own), then for each run of equal questions: the question, how many
+-- ARGV    the time in µs ("": this server's own), the number of the call, then for each run of equal questions: the
+--         question, how many
 -- KEYS    the keys of all questions, one question after the other
 -- A question is JSON: [verb, number of keys, ...]. The script defines answer(question, place of its first key).
 -- It appends its results with say(value), and stores a record until a moment in µs with keep(key, value, until_us).
--- The reply is the time in µs, then the results of each question, or its error message instead of them.
--- It reads and changes records with run(command, key, ...): one of a wrong type is dropped, since other software wrote
--- it. `doubt` is whether a record of this question was not believed.
+-- The reply is the time in µs, then the results of each question, or its error message instead of them, then the
+-- number of the call. It reads and changes records with run(command, key, ...): one of a wrong type is dropped, since
+-- other software wrote it. `doubt` is whether a record of this question was not believed.
 
 local call = redis.call
 local now, slack = tonumber(ARGV[1]), 86400000 -- a test's clock stands still while records expire by the server's
@@ -40,7 +41,7 @@ local answer
 --[[SCRIPT]]
 
 local questions, place = {}, 1
-for run = 2, #ARGV, 2 do
+for run = 3, #ARGV, 2 do
   local text = ARGV[run]
   local question = questions[text] or cjson.decode(text)
   questions[text] = question
@@ -56,4 +57,5 @@ for run = 2, #ARGV, 2 do
     place = place + question[2]
   end
 end
+say(tonumber(ARGV[2]))
 return reply

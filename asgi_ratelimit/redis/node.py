@@ -5,19 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
-from itertools import groupby
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from redis.exceptions import AskError, ResponseError
+from redis.exceptions import ResponseError
 
 from asgi_ratelimit.clock import Clock
 from asgi_ratelimit.redis.breaker import Breaker, EventHook
-from asgi_ratelimit.redis.connection import Connect, NodeConnection, RedisPyConnection
-from asgi_ratelimit.redis.wire import Command, Question, Reply, Script, command, shape, write
+from asgi_ratelimit.redis.calls import Batch, Check, Redirect, groups_of, is_answer
+from asgi_ratelimit.redis.connection import Connect, NodeConnection
+from asgi_ratelimit.redis.missed import Missed
+from asgi_ratelimit.redis.opening import FORBIDDEN, inspect, probe
+from asgi_ratelimit.redis.wire import Command, Reply, command, write
 
-__all__ = ["Check", "Node", "Redirect"]
+__all__ = ["Node"]
 
 logger = logging.getLogger("asgi_ratelimit")
 
@@ -26,49 +27,13 @@ WORTH_A_CALL = 64  # so many do not wait for the call in flight: Redis works on 
 MOST_CALLS = 4  # in flight
 _SECONDS_TO_CONNECT = 1.0  # at least; no caller waits so long: checks are answered without the server meanwhile
 _MOST_LOGGED = 16  # errors of scripts, each logged once
+_NEAR = 1 / 8  # of the timeout: a server that answers within it may be waited for
+_WAIT = 1 / 4  # of the time that would be left: checks wait no longer before they are sent beside a call in flight
+_MOST_FAR_CALLS = 64  # in flight to a server that is not near
 _GRACE = 2  # turns of the loop: replies that arrived while it was busy are read first
-
-_PROBE = shape("probe", 1)
 # Errors that concern the server and not the check, in the words of Redis.
 _SERVER_ERRORS: tuple[str, ...] = ("OOM ", "READONLY ", "MISCONF ", "NOREPLICAS ", "LOADING ", "BUSY ", "MASTERDOWN ")
-_SERVER_ERRORS += ("NOPERM ", "ACL failure", "user executing the script can't")
-
-
-class Check(Question, Protocol):
-    """A question to the server, and the caller that waits for the answer."""
-
-    script: Script  # that answers it
-    slot: int  # of a cluster; 0 elsewhere
-    due: float  # the moment, by the event loop's clock, at which it is answered without the server
-    asking: bool  # it follows an ASK
-    hops: int  # how often it was sent elsewhere
-    future: asyncio.Future[Any]
-
-    def answer(self, reply: Reply, place: int, sent_us: int, received_us: int, /) -> int:
-        """Read the answer at `place`. Returns the place of the next check's answer."""
-        ...
-
-    def fail(self, error: BaseException, /) -> None:
-        """Answer without the server."""
-        ...
-
-
-Redirect = Callable[[str, Sequence[Check]], None]  # the server's message, and the checks that it concerns
-
-
-class _Batch:
-    """A call in flight: for each expected reply the checks that it answers, or None if it answers no check."""
-
-    __slots__ = ("due", "expected", "first_due", "sent_us", "without_script")
-
-    def __init__(self, sent_us: int, due: float, first_due: float) -> None:
-        self.sent_us = sent_us
-        self.due, self.first_due = due, first_due  # of the call itself, and of the first check that waits for it
-        self.expected: deque[Sequence[Check] | None] = deque()
-        self.without_script: list[Sequence[Check]] = []  # the server does not have their script yet
-
-    def checks(self) -> list[Check]:
-        return [check for group in (*self.expected, *self.without_script) if group for check in group]
+_SERVER_ERRORS += FORBIDDEN
 
 
 class Node:
@@ -80,9 +45,9 @@ class Node:
     probe_key: the record that a probe writes
     sets_time: whether scripts use the time of `clock`, as in tests, instead of the server's own
     on_time: receives the server's time in µs with each reply
-    on_event: receives a StoreEvent when the server goes down and when it is back
+    on_event: receives a StoreEvent when the server goes down, when it is back, and when checks have missed it
     redirect: receives the checks that belong to another node of a cluster
-    on_memory: receives the server's memory settings once
+    on_memory: receives the server's memory settings once, when the first connection has been inspected
     """
 
     def __init__(
@@ -104,17 +69,22 @@ class Node:
         self._probe_key, self._on_time, self._redirect, self._on_memory = probe_key, on_time, redirect, on_memory
         self._queue: deque[Check] = deque()
         self._connection: NodeConnection | None = None
-        self._batches: deque[_Batch] = deque()  # in flight on it, in this order
+        self._batches: deque[Batch] = deque()  # in flight on it, in this order
+        self._sent = self._received = 0  # calls of scripts, and replies to them, on this connection
+        self._round_trip = 0.0  # of the last call, in seconds
+        self._in_time_at = 0.0  # the moment of the last reply that came within the timeout
+        self._next_call: asyncio.Handle | None = None
         self._deadline: asyncio.Handle | None = None
         self._opening: asyncio.Task[None] | None = None
         self._logged: set[str] = set()
         self.loop = asyncio.get_running_loop()
+        self._missed = Missed(self.breaker, self.loop)
 
     def put(self, check: Check) -> None:
         """Have a check answered: by the server, or without it while it is down."""
         if self.breaker.is_open:
             self._probe()
-            check.fail(ConnectionError(self.breaker.cause))
+            self._missed.fail([check], ConnectionError(self.breaker.cause))
             return
         self._queue.append(check)
         if self._deadline is None:
@@ -123,6 +93,8 @@ class Node:
             self._start_opening()
         elif not self._batches or (len(self._queue) >= WORTH_A_CALL and len(self._batches) < MOST_CALLS):
             self._send(self._connection)
+        elif self._next_call is None:
+            self._next_call = self._schedule_call()
 
     async def connect(self) -> None:
         """Open the connection, unless there is one. Raises the errors of redis-py."""
@@ -145,8 +117,10 @@ class Node:
         if self._opening is not None:
             self._opening.cancel()
         self._disconnect(ConnectionError(f"{self.breaker.node} is not used any more"))
-        if self._deadline is not None:
-            self._deadline.cancel()
+        for timer in (self._deadline, self._next_call):
+            if timer is not None:
+                timer.cancel()
+        self._missed.report()
 
     def suspend(self, error: Exception) -> None:
         """Send no more checks until a probe has succeeded."""
@@ -165,20 +139,36 @@ class Node:
             self._write(connection, [[queue.popleft()]], now, by_name=True)
         elif queue:
             checks = [queue.popleft() for _ in range(min(len(queue), MOST_IN_A_CALL))]
-            self._write(connection, _groups(checks, by_slot=self._redirect is not None), now, by_name=True)
+            self._write(connection, groups_of(checks, by_slot=self._redirect is not None), now, by_name=True)
+
+    @property
+    def _is_far(self) -> bool:
+        return self._round_trip > self._timeout * _NEAR
+
+    def _schedule_call(self) -> asyncio.Handle:
+        """When the checks that wait for a call in flight are sent beside it, to be answered in time."""
+        left = self._timeout - self._round_trip if self._is_far else self._timeout / 2
+        return self.loop.call_at(self._batches[-1].sent_at + left * _WAIT, self._send_beside)
+
+    def _send_beside(self) -> None:
+        self._next_call = None
+        most = _MOST_FAR_CALLS if self._is_far else MOST_CALLS  # a silent server will run all that it has been sent
+        while self._queue and self._connection is not None and len(self._batches) < most:
+            self._send(self._connection)
 
     def _write(
         self, connection: NodeConnection, groups: Sequence[Sequence[Check]], now: float, *, by_name: bool
     ) -> None:
         first_due = groups[0][0].due if len(groups) == 1 else min(group[0].due for group in groups)
-        batch = _Batch(self._clock.now_us(), now + self._timeout, first_due)
+        batch = Batch(self._clock.now_us(), now, now + self._timeout, first_due)
         time = str(batch.sent_us) if self._sets_time else ""
         commands: list[Command] = []
         for group in groups:
             if group[0].asking:
                 commands.append(("ASKING",))
                 batch.expected.append(None)
-            commands.append(command(group, time, group[0].script, by_name=by_name))
+            self._sent += 1
+            commands.append(command(group, time, group[0].script, number=self._sent, by_name=by_name))
             batch.expected.append(group)
         self._batches.append(batch)
         connection.send(write(*commands))
@@ -186,11 +176,15 @@ class Node:
     # In
 
     def _receive(self, connection: NodeConnection, reply: Any) -> None:
-        if connection is not self._connection or not self._batches:
+        if connection is not self._connection:
+            return
+        if not self._batches:
+            self.suspend(ConnectionError(f"{self.breaker.node} has sent a reply to no call"))
             return
         batch = self._batches[0]
         checks = batch.expected.popleft()
         if checks is not None:
+            self._received += 1
             if type(reply) is list:
                 self._answer(checks, reply, batch.sent_us)
             else:
@@ -198,21 +192,27 @@ class Node:
         if batch.expected or connection is not self._connection:
             return
         self._batches.popleft()
+        now = self.loop.time()
+        self._round_trip = now - batch.sent_at
+        if now <= batch.due:
+            self._in_time_at = now
         if batch.without_script:
-            self._write(connection, batch.without_script, self.loop.time(), by_name=False)
-        if self._queue and (not self._batches or len(self._queue) >= WORTH_A_CALL):
+            self._write(connection, batch.without_script, now, by_name=False)
+        if self._queue and (not self._batches or self._next_call is None or len(self._queue) >= WORTH_A_CALL):
             self._send(connection)
 
     def _answer(self, checks: Sequence[Check], reply: Reply, sent_us: int) -> None:
         server_error: Exception | None = None
         try:
+            if not is_answer(reply, self._received):
+                raise ConnectionError(f"{self.breaker.node} has sent the reply of another call")
             received_us = self._clock.now_us()
             self._on_time(reply[0])
             place = 1
             for check in checks:
                 if type(reply[place]) is bytes:
                     error = ResponseError(reply[place].decode(errors="replace").strip())
-                    check.fail(error)
+                    self._missed.fail([check], error)
                     place += 1
                     if any(word in str(error) for word in _SERVER_ERRORS):
                         server_error = error
@@ -221,7 +221,7 @@ class Node:
                 else:
                     place = check.answer(reply, place, sent_us, received_us)
         except Exception as unforeseen:  # still no caller may wait for ever
-            _fail(checks, unforeseen)
+            self._missed.fail(checks, unforeseen)
             server_error = unforeseen
         if server_error is not None:
             self.suspend(server_error)
@@ -232,15 +232,15 @@ class Node:
             self._logged.add(error)
             logger.warning("%s cannot answer a check: %s", self.breaker.node, error)
 
-    def _refuse(self, batch: _Batch, checks: Sequence[Check], message: str) -> None:
+    def _refuse(self, batch: Batch, checks: Sequence[Check], message: str) -> None:
         """The script did not run."""
         if message.startswith("NOSCRIPT"):
             batch.without_script.append(checks)
-        elif message.startswith(("MOVED", "ASK")) and self._redirect is not None:
+        elif message.startswith(("MOVED ", "ASK ")) and self._redirect is not None:
             self._redirect(message, checks)
         else:
             error = ResponseError(message)
-            _fail(checks, error)
+            self._missed.fail(checks, error)
             if not message.startswith("TRYAGAIN"):  # half of a slot's keys have moved
                 self.suspend(error)
 
@@ -264,9 +264,10 @@ class Node:
         late = self._fail_late(now)
         for batch in self._batches:
             if batch.first_due <= now:
-                _fail([check for check in batch.checks() if check.due <= now], error)
+                self._missed.fail([check for check in batch.checks() if check.due <= now], error)
                 batch.first_due = min((check.due for check in batch.checks() if check.due > now), default=batch.due)
-        if (self._batches and self._batches[0].due <= now) or (late and self._connection is None):
+        is_silent = bool(self._batches) and max(self._batches[0].due, self._in_time_at + self._timeout) <= now
+        if is_silent or (late and self._connection is None):
             self.suspend(error)
         dues = [batch.first_due for batch in self._batches] + [check.due for check in list(self._queue)[:1]]
         if dues:
@@ -275,10 +276,11 @@ class Node:
 
     def _fail_late(self, now: float) -> bool:
         """Answer without the server the checks that have waited too long to be sent."""
-        late = bool(self._queue) and self._queue[0].due <= now
+        late: list[Check] = []
         while self._queue and self._queue[0].due <= now:
-            self._queue.popleft().fail(TimeoutError(f"{self.breaker.node} is too busy, or not connected"))
-        return late
+            late.append(self._queue.popleft())
+        self._missed.fail(late, TimeoutError(f"{self.breaker.node} is too busy, or not connected"))
+        return bool(late)
 
     def _disconnect(self, error: Exception) -> None:
         connection, self._connection = self._connection, None
@@ -288,7 +290,8 @@ class Node:
         left += self._queue
         self._batches.clear()
         self._queue.clear()
-        _fail(left, error)
+        self._round_trip = 0.0
+        self._missed.fail(left, error)
 
     # Connecting, and finding out whether a server that failed is back: in the background
 
@@ -301,12 +304,13 @@ class Node:
             self._opening = self.loop.create_task(self._reopen())
 
     async def _reopen(self) -> None:
+        started_at = self.breaker.now()
         try:
             connection = await self._open()
         except Exception as error:
             self._opening = None
             if self.breaker.is_open:
-                self.breaker.record_probe(error)
+                self.breaker.record_probe(error, started_at)
             elif self._connection is None:
                 self.suspend(error)
             return
@@ -322,7 +326,7 @@ class Node:
         if self._connection is not None:  # another task was faster
             connection.close()
             return
-        self._connection = connection
+        self._connection, self._sent, self._received = connection, 0, 0
         if self._queue:
             self._send(connection)
 
@@ -332,8 +336,14 @@ class Node:
         try:
             async with asyncio.timeout(max(_SECONDS_TO_CONNECT, self._timeout)):
                 opened = await self._dial()
-            async with asyncio.timeout(self._timeout):
-                await self._inspect(opened)
+            now = str(self._clock.now_us()) if self._sets_time else ""
+            if self._on_memory is None:
+                await probe(opened, self._probe_key, now, self._timeout)
+            else:
+                in_cluster = self._redirect is not None
+                memory = await inspect(opened, self._probe_key, now, self._timeout, in_cluster=in_cluster)
+                self._on_memory(memory)
+                self._on_memory = None
             return NodeConnection(opened, self._receive, self._on_lost)
         except BaseException as error:
             if opened is not None:
@@ -341,39 +351,3 @@ class Node:
             if isinstance(error, TimeoutError):
                 raise TimeoutError(f"{self.breaker.node} took too long to connect") from None
             raise
-
-    async def _inspect(self, opened: RedisPyConnection) -> None:
-        """Run the script, and read the server's memory settings once."""
-        time = str(self._clock.now_us()) if self._sets_time else ""
-        probe = command([_Probe(self._probe_key)], time, by_name=False)
-        commands = [probe] if self._on_memory is None else [probe, ("INFO", "memory")]
-        await opened.send_packed_command(write(*commands))
-        with suppress(AskError):  # the server is alive; its slots have moved, no more
-            reply = await opened.read_response(disable_decoding=True)
-            if isinstance(reply[1], bytes):
-                raise ResponseError(reply[1].decode(errors="replace"))
-        on_memory, self._on_memory = self._on_memory, None
-        if on_memory is not None:
-            with suppress(ResponseError):  # INFO may be forbidden
-                on_memory((await opened.read_response(disable_decoding=True)).decode())
-
-
-class _Probe:
-    def __init__(self, key: str) -> None:
-        self.keys, self.shape = (key,), _PROBE
-
-
-def _groups(checks: Sequence[Check], *, by_slot: bool) -> Sequence[Sequence[Check]]:
-    """One group for each call of a script: of one slot, and of those that follow an ASK."""
-
-    def place(check: Check) -> tuple[str, int, bool]:
-        return check.script.sha, check.slot, check.asking
-
-    if len({place(check) for check in checks} if by_slot else {check.script for check in checks}) == 1:
-        return [checks]
-    return [list(group) for _, group in groupby(sorted(checks, key=place), key=place)]
-
-
-def _fail(checks: Iterable[Check], error: Exception) -> None:
-    for check in checks:
-        check.fail(error)

@@ -46,8 +46,8 @@ class RedisStore:
         is raised.
     deny_cache: the number of refusals that are cached, each for a second at most; 0 for none
     clock: a clock for tests, used instead of the server's
-    on_event: called with a StoreEvent when a server goes down, when it is back, and when an outage has brought more
-        users than this process counts one by one
+    on_event: called with a StoreEvent when a server goes down, when it is back, when checks were decided without it,
+        when a record is not believed, and when an outage has brought more users than this process counts one by one
     """
 
     shared: bool = True
@@ -65,6 +65,7 @@ class RedisStore:
         on_event: EventHook | None = None,
     ) -> None:
         _check_options(prefix, secret, timeout, outage, deny_cache)
+        _check_parts(clock, on_event)
         self._location = locate(where)
         self.is_cluster = self._location.kind == "cluster"
         self.clock: Clock = clock or SystemClock()
@@ -119,16 +120,24 @@ class RedisStore:
             self._local.clear()
 
     async def start(self) -> None:
-        """Connect. Raises StoreUnavailable if the server refuses the credentials, not if it is down."""
+        """Connect. Raises StoreUnavailable if the server refuses us, or cannot be asked, but not if it is down."""
+        name = self._location.name
         try:
             await self.session().connect()
-        except (AuthenticationError, NoPermissionError) as error:
+        except NoPermissionError as error:
             raise StoreUnavailable(
-                f"{self._location.name} does not let us in: {str(error).rstrip('.')}. Check the user and the password "
-                'of the URL, as in "redis://user:password@host:6379", and that this user may run scripts.'
+                f"{name} does not let us work: {str(error).rstrip('.')}. The user needs the rights "
+                f'"+eval +evalsha +get +set +del +time ~{self._prefix}:*".'
+            ) from error
+        except AuthenticationError as error:
+            raise StoreUnavailable(
+                f"{name} does not let us in: {str(error).rstrip('.')}. Check the user and the password of the URL, as "
+                'in "redis://user:password@host:6379"; those for sentinels are "?sentinel_password=…".'
             ) from error
         except (RedisError, OSError, TimeoutError) as error:
             self.session().suspend(error)
+        except Exception as error:  # of a credential provider, for example
+            raise StoreUnavailable(f"{name} cannot be connected to: {error or type(error).__name__}") from error
 
     async def aclose(self) -> None:
         """Close the connections of this event loop. The store may be used again. It connects again then."""
@@ -163,3 +172,10 @@ def _check_options(prefix: object, secret: object, timeout: object, outage: obje
         raise ValueError(f'outage must be "local", "open" or "closed", not {outage!r}')
     if isinstance(deny_cache, bool) or not isinstance(deny_cache, int) or deny_cache < 0:
         raise ValueError(f"deny_cache must be a whole number from 0, e.g. deny_cache=10_000, not {deny_cache!r}")
+
+
+def _check_parts(clock: object, on_event: object) -> None:
+    if clock is not None and not callable(getattr(clock, "now_us", None)):
+        raise ValueError(f"clock must be a Clock such as ManualClock(), or None for the server's, not {clock!r}")
+    if on_event is not None and not callable(on_event):
+        raise ValueError(f"on_event must be a function that takes a StoreEvent, not {on_event!r}")

@@ -16,7 +16,7 @@ __all__ = ["CHECKS", "Command", "Question", "Reply", "Script", "Verb", "command"
 
 Verb = Literal["decide", "peek", "refund", "reset", "block", "probe"]
 Command = tuple[Any, ...]
-Reply = list[Any]  # the server's time in µs, then the result of each check
+Reply = list[Any]  # the server's time in µs, then the result of each check, then the number of the call
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +56,10 @@ def shape(verb: str, keys: int, *rest: object) -> str:
     return json.dumps([verb, keys, *rest], separators=(",", ":"))
 
 
-def command(questions: Sequence[Question], now: str, script: Script = CHECKS, *, by_name: bool = True) -> Command:
-    """One call of a script, by its SHA or with its text."""
+def command(
+    questions: Sequence[Question], now: str, script: Script = CHECKS, *, number: int = 0, by_name: bool = True
+) -> Command:
+    """One call of a script, by its SHA or with its text. Its number is at the end of its reply."""
     keys = [key for question in questions for key in question.keys]
     runs: list[Any] = []
     previous = None
@@ -68,7 +70,7 @@ def command(questions: Sequence[Question], now: str, script: Script = CHECKS, *,
             previous = question.shape
             runs += previous, 1
     call = ("EVALSHA", script.sha) if by_name else ("EVAL", script.text)
-    return (*call, len(keys), *keys, now, *runs)
+    return (*call, len(keys), *keys, now, number, *runs)
 
 
 def write(*commands: Command) -> bytes:

@@ -34,6 +34,29 @@ def test_a_probe_that_fails_is_followed_by_a_pause() -> None:
     wait_until(breaker.may_probe, "the pause is over", seconds=5)
 
 
+def test_the_pause_after_a_probe_counts_from_its_start() -> None:
+    breaker = tripped([])
+    for _ in range(5):
+        breaker.record_probe(OSError("too late"), breaker.now() - 1.0)
+        assert breaker.may_probe()
+
+
+def test_checks_that_missed_it_are_reported_while_it_is_closed_and_else_at_its_end() -> None:
+    events: list[StoreEvent] = []
+    breaker = tripped(events)
+    breaker.missed = 3
+    breaker.report_missed("too late")
+    breaker.record_probe(None)
+    breaker.report_missed("too late")
+    breaker.missed = 2
+    breaker.report_missed("too late")
+    assert [(event.kind, event.cause, event.checks) for event in events] == [
+        ("down", "gone", 0),
+        ("up", "gone", 3),
+        ("missed", "too late", 2),
+    ]
+
+
 def test_a_probe_that_succeeds_closes_it() -> None:
     breaker = tripped([])
     breaker.record_probe(None)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import subprocess
 import sys
 import textwrap
 import threading
+import warnings
 
 import httpx
 import pytest
@@ -188,6 +190,75 @@ async def test_a_client_that_was_handed_over_is_neither_used_nor_closed(any_redi
 
 # Not at all
 
+
+async def left_open(server: Server, *, in_use: bool = False) -> None:
+    """A store that has been used, and is dropped in a loop that goes on. `in_use`: a call is in flight."""
+    store = RedisStore(server.url, timeout=PATIENCE)
+    limiter = Limiter("5/h", store=store)
+    await limiter.try_acquire("a")
+    assert len(clients(server)) == 1
+    if in_use:
+        asyncio.ensure_future(limiter.try_acquire("b"))  # noqa: RUF006
+
+
+async def until_closed(server: Server, *, besides: int = 0) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while len(clients(server)) > besides:
+            await asyncio.sleep(0.01)
+            gc.collect()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("in_use", [False, True])
+@pytest.mark.filterwarnings("always::ResourceWarning")
+async def test_a_store_that_is_dropped_is_closed_with_a_warning(
+    any_redis: Server, recwarn: pytest.WarningsRecorder, in_use: bool
+) -> None:
+    await left_open(any_redis, in_use=in_use)
+    await until_closed(any_redis)
+    (warning,) = recwarn
+    assert str(warning.message).startswith(f"the RedisStore at 127.0.0.1:{any_redis.port} was not closed: use `async")
+
+
+@pytest.mark.anyio
+@pytest.mark.filterwarnings("always::ResourceWarning")
+async def test_a_cluster_store_that_is_dropped_is_closed_with_a_warning(
+    cluster: Cluster, recwarn: pytest.WarningsRecorder
+) -> None:
+    before = [len(clients(node)) for node in cluster.nodes]
+    store = RedisStore(cluster.url, timeout=PATIENCE)
+    await store.start()
+    del store
+    for node, count in zip(cluster.nodes, before, strict=True):
+        await until_closed(node, besides=count)
+    assert [str(warning.message).partition(" 127")[0] for warning in recwarn] == ["the RedisStore at cluster"]
+
+
+@pytest.mark.anyio
+async def test_a_store_that_was_closed_or_never_used_is_dropped_in_silence(any_redis: Server) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        store = RedisStore(any_redis.url)
+        del store
+        async with RedisStore(any_redis.url, timeout=PATIENCE) as closed:
+            await Limiter("5/h", store=closed).try_acquire("a")
+        del closed
+        gc.collect()
+
+
+@pytest.mark.anyio
+async def test_a_limiter_or_a_script_keeps_the_connections_of_its_store(any_redis: Server) -> None:
+    store = RedisStore(any_redis.url, timeout=PATIENCE)
+    limiter = Limiter("5/h", store=store)
+    await limiter.try_acquire("a")
+    aclose = store.aclose
+    del store
+    gc.collect()
+    assert (await limiter.try_acquire("a")).reason == "ok"
+    assert len(clients(any_redis)) == 1
+    await aclose()
+
+
 BEGINNING = """
 import asyncio, gc, logging, sys, threading
 from asgi_ratelimit import Limiter
@@ -205,15 +276,6 @@ ENDS = {
     "never closed, in one loop after the other": """
         asyncio.run(check())
         asyncio.run(check())
-        """,
-    "let go of while the loop runs": """
-        async def main():
-            global store, limiter
-            await check()
-            del store, limiter
-            gc.collect()
-            await asyncio.sleep(0)
-        asyncio.run(main())
         """,
     "let go of after the loop": """
         asyncio.run(check())

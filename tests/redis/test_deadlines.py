@@ -50,17 +50,17 @@ async def test_no_check_waits_for_a_silent_server_longer_than_the_timeout(proxy:
         proxy.pass_through()
 
 
-async def test_a_deadline_begins_when_the_check_comes_and_not_when_it_is_sent(proxy: Proxy) -> None:
+async def test_a_check_that_comes_during_a_long_call_is_answered_in_time(proxy: Proxy) -> None:
     async with RedisStore(proxy.url, timeout=2.0) as store:
         limiter = Limiter("500/day", store=store)
         await limiter.peek("a")
         proxy.delay(1.3)
         first = start(limiter)
         await asyncio.sleep(0)
-        second = start(limiter)  # it is sent after 1.3 s, and its answer would come after 2.6 s
+        second = start(limiter)  # sent after the first call's reply, it would be answered after 2.6 s
         assert (await first)[0].reason == "ok"
         decision, seconds = await second
-        assert decision.reason == "degraded"
+        assert decision.reason == "ok"
         assert seconds <= 2.0 + SLACK
         proxy.pass_through()
 

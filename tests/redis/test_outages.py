@@ -92,6 +92,11 @@ def test_one_event_says_that_redis_is_down_and_one_that_it_is_back(seen: Seen) -
     assert CAUSES[seen.case.fault] in down.cause or SILENT in down.cause  # a busy machine hears nothing in time
     assert seen.logged == [
         f"{down.node} is unavailable: {down.cause}",
-        f"{down.node} answers again after {up.seconds:.3f} s",
+        f"{down.node} answers again after {up.seconds:.3f} s; checks decided without it: {up.checks}",
     ]
     assert "\n" not in down.cause
+
+
+def test_the_checks_that_were_decided_without_redis_are_counted(seen: Seen) -> None:
+    degraded = [answer for answer in seen.answers if answer.status == 503 or "degraded" in answer.reasons]
+    assert seen.events[1].checks >= len(degraded) > 0

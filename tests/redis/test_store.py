@@ -56,6 +56,8 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"deny_cache": 1.5}, "deny_cache must be", "1.5"),
     ({"deny_cache": None}, "deny_cache must be", "None"),
     ({"deny_cache": True}, "deny_cache must be", "True"),
+    ({"clock": 7}, "clock must be a Clock such as ManualClock(), or None for the server's", "7"),
+    ({"on_event": "print"}, "on_event must be a function that takes a StoreEvent", "'print'"),
 ]
 
 

@@ -75,9 +75,9 @@ async def test_a_refund_names_its_charge() -> None:
 def test_checks_of_one_shape_that_stand_together_are_one_run() -> None:
     one, other = shape("peek", 1), shape("reset", 2)
     questions = [Question(["a"], one), Question(["b"], one), Question(["c", "d"], other), Question(["e"], one)]
-    name, _, count, *rest = command(questions, "17")
+    name, _, count, *rest = command(questions, "17", number=4)
     assert (name, count) == ("EVALSHA", 5)
-    assert rest == ["a", "b", "c", "d", "e", "17", one, 2, other, 1, one, 1]
+    assert rest == ["a", "b", "c", "d", "e", "17", 4, one, 2, other, 1, one, 1]
     assert command(questions, "", by_name=False)[0] == "EVAL"
 
 
