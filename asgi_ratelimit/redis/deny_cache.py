@@ -10,6 +10,8 @@ from asgi_ratelimit.decision import Decision
 
 __all__ = ["DenyCache"]
 
+_MOST_BYTES = 32 * 2**20  # of refusals whose state has a number for each call
+_CALL_BYTES = 40  # of such a number, and its place
 _LONGEST_US = 1_000_000  # so that a reset made elsewhere is soon seen
 
 
@@ -39,7 +41,8 @@ class DenyCache:
             if not part.allowed:
                 until_us = sent_us + min(part.retry_us, _LONGEST_US)
                 self.refusals[str(part.bucket_key)] = _Refusal(until_us, received_us, part, whole, keys)
-        while len(self.refusals) > self._size:
+        most = min(self._size, _MOST_BYTES // (_CALL_BYTES * _calls_in(whole) or 1) or 1)
+        while len(self.refusals) > most:
             self.refusals.popitem(last=False)
 
     def find(self, keys: Sequence[str], cost: int, now_us: int) -> Decision | None:
@@ -75,6 +78,10 @@ class DenyCache:
             self.refusals.pop(key, None)
             return None
         return refusal
+
+
+def _calls_in(whole: Decision) -> int:
+    return sum(len(part.state) for part in whole.parts if type(part.state) is tuple)
 
 
 def _later(part: Decision, cost: int, passed_us: int) -> Decision:
