@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 8000
 
-.PHONY: demo demo-redis test quick wheel-test dist format check bench docs docs-serve clean
+.PHONY: demo demo-redis test quick wheel-test dist format check bench audit docs docs-serve clean
 
 demo: $(VENV)/demo  ## Serve the example app with the in-memory store
 	@echo "The dashboard: http://127.0.0.1:$(PORT)"
@@ -40,6 +40,11 @@ check: $(VENV)/test  ## Style, types and layering
 bench: $(VENV)/bench  ## Us, the floors and the peers in one run; writes benchmarks/RESULTS.md
 	$(BIN)/python -m benchmarks
 
+audit: $(VENV)/test $(VENV)/audit  ## Look up known vulnerabilities of everything that is installed, and of the minimum versions
+	$(BIN)/python -m pip_audit --skip-editable --progress-spinner off
+	$(BIN)/python -m tests.packaging.minimums > $(VENV)/minimums.txt
+	$(BIN)/python -m pip_audit --strict --no-deps --disable-pip --progress-spinner off -r $(VENV)/minimums.txt
+
 # mkdocs-material prints a banner about the next version of MkDocs unless it is silenced.
 docs: $(VENV)/docs  ## Build the documentation into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
@@ -69,6 +74,10 @@ $(VENV)/test: $(VENV)/pip
 
 $(VENV)/build: $(VENV)/pip
 	$(BIN)/python -m pip install --quiet --group build
+	@touch $@
+
+$(VENV)/audit: $(VENV)/pip
+	$(BIN)/python -m pip install --quiet --group audit
 	@touch $@
 
 $(VENV)/docs: $(VENV)/pip

@@ -7,28 +7,54 @@ import multiprocessing
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import FrameType
 
 __all__ = ["inside_a_request", "several_workers"]
 
+_CHILDREN = {  # a module on the stack of a server's child process: its variable that has the number of workers
+    "granian.server.common": "self.workers",  # of a forked worker
+    "granian.server.mp": "worker_id",  # of a spawned one
+    "hypercorn.asyncio.run": "config.workers",
+    "hypercorn.trio.run": "config.workers",
+    "uvicorn._subprocess": "1",  # with --reload; with several workers its supervisor is there, too
+    "uvicorn.supervisors.multiprocess": "self.config.workers",
+}
+_OTHERS = {"gunicorn.arbiter": "self.num_workers", "uvicorn.main": "1"}  # the same of a process that is no such child
+_OPTIONS = ("--workers", "-w")
+_VARIABLES = ("WEB_CONCURRENCY", "GRANIAN_WORKERS")
+
 
 def several_workers() -> bool:
     """Whether this process is one of several that serve the same app, as far as the process can see."""
-    return _workers_option() or any(
-        frame.f_globals.get("__name__") == "uvicorn.supervisors.multiprocess" for frame in _main_thread_frames()
-    )
+    places = _OTHERS if multiprocessing.parent_process() is None else _CHILDREN
+    numbers = [number for frame in _main_thread_frames() if (number := _workers_in(frame, places))]
+    return max(numbers) > 1 if numbers else _guessed_from_options()
 
 
-def _workers_option() -> bool:
+def _workers_in(frame: FrameType, places: Mapping[str, str]) -> int:
+    """The number of workers that a server's frame reveals; 0: none, or it is no server's."""
+    place = places.get(frame.f_globals.get("__name__", ""), "0")
+    if place.isdigit():
+        return int(place)
+    variable, *attributes = place.split(".")
+    value = frame.f_locals.get(variable)
+    for attribute in attributes:
+        value = getattr(value, attribute, None)
+    return value if isinstance(value, int) else 0
+
+
+def _guessed_from_options() -> bool:
+    """Whether the options of a server that is not known ask for several workers. Those of a test run do not count."""
+    if "PYTEST_VERSION" in os.environ:
+        return False
     arguments = [part for argument in sys.argv for part in argument.split("=", 1)]
-    numbers = [after for option, after in itertools.pairwise(arguments) if option in ("--workers", "-w")]
-    return any(number.isdigit() and int(number) > 1 for number in [*numbers, os.environ.get("WEB_CONCURRENCY", "")])
+    numbers = [after for option, after in itertools.pairwise(arguments) if option in _OPTIONS]
+    numbers += [os.environ.get(variable, "") for variable in _VARIABLES]
+    return any(number.isdigit() and int(number) > 1 for number in numbers)
 
 
 def _main_thread_frames() -> Iterator[FrameType]:
-    if multiprocessing.parent_process() is None:
-        return iter(())
     return _outward(sys._current_frames().get(threading.main_thread().ident or 0))
 
 

@@ -169,6 +169,15 @@ class Decision:
             delay_us=self.delay_us, reason=self._reason, measure=self._measure,
         )  # fmt: skip
 
+    def as_refunded(self) -> Decision:
+        """The same decision, with its bucket as it is without the charge."""
+        limit = self.policy.limit
+        state = limit.give_back(self.state, self.now_us, self.cost, self.state, self.now_us)
+        return Decision(
+            self.policy, self.cost, state, self.now_us, self.allowed, None, self.bucket_key, reason=self._reason,
+            parts=self._parts and tuple(part.as_refunded() for part in self._parts),
+        )  # fmt: skip
+
     def as_refusal(self, cost: int, wait_us: int = 0) -> Decision:
         """The refusal of another `cost` right after this decision, for `wait_us` microseconds at least."""
         remaining, reset_us, retry_us = self.measure

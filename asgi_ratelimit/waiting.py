@@ -106,6 +106,12 @@ class WaitQueue(Generic[Reply]):
         """How many stand before it."""
         return 0 if waiter is self._head else 1 + bisect_left(self._behind, waiter.rank, key=_rank)
 
+    def is_too_late(self, waiter: Waiter) -> bool:
+        """Whether its turn is sure to come after its deadline, by the last reply."""
+        if waiter.deadline_us is None:
+            return False
+        return self.earliest_us(self.position(waiter), waiter.deadline_us) > waiter.deadline_us
+
     def earliest_us(self, ahead: int, now_us: int) -> int:
         """When a waiter with so many before it can go at the earliest, by the last reply."""
         if self.last is None or self._estimate is None:
@@ -136,9 +142,11 @@ class WaitersByKey:
         """Check until it is allowed, each time at the moment that the refusal named. Then wait for the delay."""
         deadline_us = None if timeout is None else self._clock.now_us() + round(timeout * 1e6)
         place = (id(asyncio.get_running_loop()), key, per)
-        queue = self._lines.setdefault(place, WaitQueue(self._clock))
+        queue = self._lines.setdefault(place, WaitQueue(self._clock, _least_wait_us))
         waiter = queue.enter((0, next(self._arrivals)), deadline_us)
         try:
+            if queue.last is not None and queue.is_too_late(waiter):
+                raise _too_late(queue, cost, timeout)
             if not (waiter.turn.done() or await queue.wait_turn(waiter)):
                 raise _too_late(queue, cost, timeout)
             if queue.last is not None:
@@ -156,8 +164,8 @@ class WaitersByKey:
     ) -> Decision:
         while True:
             reply = self._buckets.decide(key, cost, per, True)
-            decision = queue.last = reply if isinstance(reply, Decision) else await reply
-            queue.last_us = self._clock.now_us()
+            decision = reply if isinstance(reply, Decision) else await reply
+            queue.note(decision, self._clock.now_us())
             if decision.allowed:
                 return decision
             self._refuse_if_late(decision, decision.retry_after, deadline_us)
@@ -185,6 +193,18 @@ class WaitersByKey:
     def _refuse_if_late(self, decision: Decision, seconds: float, deadline_us: int | None) -> None:
         if deadline_us is not None and self._clock.now_us() + round(seconds * 1e6) > deadline_us:
             raise RateLimited(decision.as_refusal(decision.cost, round(seconds * 1e6)))
+
+
+def _least_wait_us(reply: Decision, ahead: int) -> int:
+    """Microseconds from a refusal until a caller with so many before it can be served at the earliest."""
+    return 0 if reply.allowed else max(_least_wait_of(part, ahead + 1) for part in reply.parts)
+
+
+def _least_wait_of(part: Decision, calls: int) -> int:
+    """Until a limit serves so many calls. Each time that they use up its capacity costs them a whole window."""
+    limit = part.policy.limit
+    windows, rest = divmod(calls - 1, limit.capacity)
+    return limit.measure(part.state, part.now_us, rest + 1)[2] + windows * limit.window_us
 
 
 def _too_late(queue: WaitQueue[Decision], cost: int, timeout: float | None) -> Exception:

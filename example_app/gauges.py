@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from asgi_ratelimit import Decision, Limiter, by_user_or_ip
 from asgi_ratelimit.limits import Limit
-from example_app.limits import BY_TIER, EVERYBODY, MESSAGES, PICTURES, SEARCH, report_limit
+from example_app.limits import BY_TIER, EVERYBODY, MESSAGES, PICTURES, SEARCH, in_words, report_limit
 from example_app.routes import CHANNELS
 from example_app.users import tier_of
 
@@ -21,6 +21,7 @@ class Reading(BaseModel):
     """A bucket as the page draws it; times in seconds."""
 
     kind: str
+    words: str
     bucket: str
     reason: str
     count: int
@@ -69,6 +70,7 @@ async def gauges(request: Request, response: Response) -> dict[str, Reading]:
 def _reading(limit: Limit, decision: Decision) -> Reading:
     return Reading(
         kind=type(limit).__name__,
+        words=in_words(limit),
         bucket=decision.bucket,
         reason=decision.reason,
         count=limit.count,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from starlette.requests import HTTPConnection
 
 from asgi_ratelimit import FixedWindow, LeakyBucket, SlidingWindow, TokenBucket
@@ -19,6 +21,7 @@ __all__ = [
     "REPORTS_BY_TIER",
     "SEARCH",
     "app_limit",
+    "in_words",
     "report_limit",
 ]
 
@@ -49,3 +52,8 @@ def app_limit(conn: HTTPConnection) -> list[Limit]:
 
 def report_limit(conn: HTTPConnection) -> Limit:
     return REPORTS_BY_TIER[tier_of(conn)]
+
+
+def in_words(limit: Limit | str) -> str:
+    """ "5/20s" in words: 5 per 20 s."""
+    return re.sub(r"/(\d*)", lambda match: f" per {match[1]} " if match[1] else " per ", str(limit))

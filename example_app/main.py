@@ -19,13 +19,15 @@ from asgi_ratelimit.store import Store
 from example_app import discord, gauges, pages, routes
 from example_app.bot import Bots, open_bots
 from example_app.limits import FRAMES, app_limit
+from example_app.safety import OwnSiteOnly, allowed_hosts
 from example_app.store import is_shared, open_store
 from example_app.users import SessionBackend
 from example_app.worker import NamesItsWorker
 
 __all__ = ["app", "create_app"]
 
-EXEMPT = ("/static/*", "/api/gauges", "/discord/interactions")
+INTERACTIONS = "/discord/interactions"  # Discord may post there under any name: each request is signed
+EXEMPT = ("/static/*", "/api/gauges", INTERACTIONS)
 
 
 @asynccontextmanager
@@ -45,12 +47,13 @@ def create_app(store: Store | None = None) -> FastAPI:
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"))
     document_limits(app)
 
-    # The middleware added last is outermost and runs first: session, then user, then limits.
+    # The middleware added last is outermost and runs first: other sites are kept out, then session, user and limits.
     app.add_middleware(RateLimitMiddleware, limit=app_limit, store=app.state.store, exempt=EXEMPT, messages=FRAMES)
     app.add_middleware(AuthenticationMiddleware, backend=SessionBackend())
     # Without a secret of its own, each start logs all users out. Workers have to share one.
     secret = os.environ.get("SESSION_SECRET") or secrets.token_urlsafe(32)
     app.add_middleware(SessionMiddleware, secret_key=secret, same_site="lax")
+    app.add_middleware(OwnSiteOnly, hosts=allowed_hosts(), open_paths=(INTERACTIONS,))
     if is_shared(app.state.store):
         app.add_middleware(NamesItsWorker)
     return app

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 from typing import Annotated
 
@@ -23,6 +22,7 @@ from example_app.limits import (
     PICTURES,
     REPORTS_BY_TIER,
     SEARCH,
+    in_words,
 )
 from example_app.routes import CHANNELS
 from example_app.store import described, is_shared
@@ -30,12 +30,12 @@ from example_app.users import MEMBERS, SESSION_KEY, tier_of
 
 __all__ = ["router"]
 
-HEADERS = {"Cache-Control": "no-store", "Content-Security-Policy": "default-src 'self'"}
+HEADERS = {"Cache-Control": "no-store"}
 
 router = APIRouter(include_in_schema=False)
 templates = Jinja2Templates(Path(__file__).parent / "templates")
-templates.env.filters["words"] = lambda limit: _words(str(limit))
 templates.env.filters |= {"class_name": lambda thing: type(thing).__name__, "described": described}
+templates.env.filters["words"] = in_words
 templates.env.tests["shared"] = is_shared
 templates.env.globals |= {
     "bursts": BURSTS,
@@ -81,11 +81,6 @@ async def log_in(request: Request, member: Annotated[str, Form()]) -> Response:
 async def log_out(request: Request) -> Response:
     request.session.clear()
     return RedirectResponse("/", 303)
-
-
-def _words(limit: str) -> str:
-    """ "5/20s" in words: 5 per 20 s."""
-    return re.sub(r"/(\d*)", lambda match: f" per {match[1]} " if match[1] else " per ", limit)
 
 
 def _page(request: Request, template: str, **context: object) -> Response:

@@ -28,7 +28,10 @@ SLOW = (
     "tests/docs/test_site.py",
     "tests/docs/test_types.py",
     "tests/example_app/",
+    "tests/fastapi/test_tracing_tools.py",
     "tests/frameworks/test_servers.py",
+    "tests/frameworks/test_sockets.py",
+    "tests/frameworks/test_workers.py",
     "tests/interactions/test_shared.py",
     "tests/real_clients/",
     "tests/redis/",
@@ -57,6 +60,12 @@ def clock() -> ManualClock:
 @pytest.fixture
 def store(clock: ManualClock) -> MemoryStore:
     return MemoryStore(clock=clock)
+
+
+@pytest.fixture
+def no_test_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process does not know that it runs tests. The options of a test run are not taken for those of a server."""
+    monkeypatch.delenv("PYTEST_VERSION")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -15,6 +15,7 @@ from math import ceil
 from typing import Any
 
 import pytest
+from starlette.responses import Response
 
 import asgi_ratelimit
 from asgi_ratelimit import (
@@ -37,7 +38,7 @@ from asgi_ratelimit.discord.errors import (
     WebhookGone,
 )
 from asgi_ratelimit.discord.routes import route_of
-from asgi_ratelimit.fastapi.dependency import _Refused, _Unavailable
+from asgi_ratelimit.fastapi.refusals import _Refused, _RefusedOnce, _Unavailable
 
 ROUTE = route_of("POST", "/channels/1001/messages")
 
@@ -64,7 +65,7 @@ ERRORS: list[RateLimitError] = [
     InvalidBudgetSpent(ROUTE, 9_000, 10_000, 60.0),
     TokenRejected(ROUTE),
     WebhookGone(ROUTE),
-    _Refused(refusal(), {"retry-after": "60"}),
+    _Refused(refusal(), [(b"retry-after", b"60")]),
     _Unavailable(),
 ]
 NAMES = [type(error).__name__ for error in ERRORS]
@@ -83,7 +84,7 @@ def test_there_is_an_example_of_every_error() -> None:
     for module in pkgutil.walk_packages(asgi_ratelimit.__path__, "asgi_ratelimit."):
         importlib.import_module(module.name)
     kinds = {kind for kind in kinds_of(RateLimitError) if kind.__module__.startswith("asgi_ratelimit")}
-    assert kinds | {RateLimitError} == {type(error) for error in ERRORS} - {Own}
+    assert (kinds | {RateLimitError}) - {_RefusedOnce} == {type(error) for error in ERRORS} - {Own}
 
 
 def kinds_of(kind: type[Any]) -> Iterator[type[Any]]:
@@ -190,4 +191,9 @@ def test_a_global_refusal_names_no_bucket() -> None:
 
 
 def test_the_dependency_s_own_refusal_has_those_of_its_response() -> None:
-    assert _Refused(refusal(), {"retry-after": "60"}).headers == {"retry-after": "60"}
+    assert _Refused(refusal(), [(b"retry-after", b"60")]).headers == {"via": "1.1 asgi_ratelimit", "retry-after": "60"}
+
+
+def test_a_refusal_with_a_function_for_its_response_leaves_that_behind() -> None:
+    error = _RefusedOnce(refusal(), [], lambda conn, decision: Response())
+    assert type(pickle.loads(pickle.dumps(error))) is RateLimited

@@ -117,7 +117,11 @@ def test_what_is_no_store_is_answered_with_what_to_write(make: Any, store: Any, 
 # Dependencies and middleware in the wrong place
 
 
-@pytest.mark.parametrize("default", [RateLimit("1/s"), rate_limit, InteractionLimit(PUBLIC_KEY)], ids=repr)
+@pytest.mark.parametrize(
+    "default",
+    [RateLimit("1/s"), rate_limit, InteractionLimit(PUBLIC_KEY)],
+    ids=["RateLimit", "rate_limit", "InteractionLimit"],
+)
 def test_a_dependency_as_a_plain_default_does_not_go_unnoticed(default: Any) -> None:
     def endpoint(quota=default) -> str:  # type: ignore[no-untyped-def]
         return "hello"

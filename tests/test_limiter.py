@@ -211,23 +211,57 @@ async def test_a_timeout_that_just_suffices_is_waited_for() -> None:
     assert (await waiter).allowed
 
 
-async def test_whoever_stands_in_line_beyond_the_timeout_is_refused_then() -> None:
+async def test_whoever_stands_in_line_beyond_the_timeout_is_refused_at_once() -> None:
     clock = ManualClock()
     limiter = Limiter("1/10s", store=MemoryStore(clock=clock))
     await limiter.acquire("a")
     first = asyncio.create_task(limiter.acquire("a"))
-    second = asyncio.create_task(limiter.acquire("a", timeout=5))
     await settle()
-    clock.advance(4.999999)
-    await settle()
-    assert not second.done()
-    clock.advance(0.000001)
     with pytest.raises(RateLimited) as raised:
-        await second
+        await limiter.acquire("a", timeout=19.999999)
     assert not raised.value.decision.allowed
     assert raised.value.retry_after == 10.0
-    clock.advance(5)
+    second = asyncio.create_task(limiter.acquire("a", timeout=20))
+    await settle()
+    clock.advance(10)
     assert (await first).allowed
+    await settle()
+    clock.advance(10)
+    assert (await second).allowed
+
+
+LIMITS = [TokenBucket("5/10s"), TokenBucket("5/10s", burst=2), SlidingWindow("3/10s"), FixedWindow("3/10s")]
+
+
+@pytest.mark.parametrize("limit", LIMITS, ids=str)
+@pytest.mark.parametrize("timeout", [4.0, 10.0, 25.0])
+async def test_whoever_is_refused_at_once_would_have_been_too_late(limit: Limit, timeout: float) -> None:
+    clock = ManualClock()
+    limiter, patient = (Limiter(limit, store=MemoryStore(clock=clock)) for _ in range(2))
+    for _ in range(limit.capacity):
+        for one in (limiter, patient):
+            await one.acquire("a")
+        clock.advance(0.5)
+    served: list[float] = []
+
+    async def wait_for_ever() -> None:
+        await patient.acquire("a")
+        served.append(clock.now_us() / 1e6 - start)
+
+    start = clock.now_us() / 1e6
+    everybody = [asyncio.create_task(wait_for_ever()) for _ in range(30)]
+    waiters = [asyncio.create_task(limiter.acquire("a", timeout=timeout)) for _ in range(30)]
+    await settle()
+    refused_at_once = sum(task.done() and task.exception() is not None for task in waiters)
+    for _ in range(400):
+        clock.advance(0.25)
+        await settle()
+    in_time = sum(moment <= timeout for moment in served)
+    assert refused_at_once <= 30 - in_time
+    assert sum(task.exception() is None for task in waiters) == in_time
+    assert len(served) == 30
+    assert refused_at_once >= 30 - in_time - limit.capacity
+    del everybody
 
 
 async def test_whose_turn_comes_too_late_to_be_served_in_time_is_refused_at_once() -> None:

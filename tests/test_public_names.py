@@ -60,7 +60,7 @@ def test_the_front_page_offers_exactly_these_names() -> None:
 
 
 def test_the_fastapi_door_offers_exactly_these_names() -> None:
-    assert set(asgi_ratelimit.fastapi.__all__) == {"RateLimit", "rate_limit", "document_limits"}
+    assert set(asgi_ratelimit.fastapi.__all__) == {"RateLimit", "rate_limit", "exempt", "document_limits"}
 
 
 def test_the_way_out_offers_exactly_these_names() -> None:

@@ -1,6 +1,8 @@
 """The FastAPI door: a dependency that limits the routes it stands on.
 
-dependency   RateLimit and rate_limit
+dependency   RateLimit and rate_limit; wrapped: the same limit as a middleware; exemption: exempt
+refusals     the exceptions of a refusal, and the responses to them
+resources    the values of path parameters that have buckets of their own
 openapi      the 429 in the OpenAPI document; responses: that 429
 route_names  the path template of the matched route
 """
@@ -11,6 +13,7 @@ except ImportError as error:
     raise ImportError("asgi_ratelimit.fastapi needs FastAPI: pip install 'asgi-ratelimit-discord[fastapi]'") from error
 
 from asgi_ratelimit.fastapi.dependency import RateLimit, rate_limit
+from asgi_ratelimit.fastapi.exemption import exempt
 from asgi_ratelimit.fastapi.openapi import document_limits
 
-__all__ = ["RateLimit", "document_limits", "rate_limit"]
+__all__ = ["RateLimit", "document_limits", "exempt", "rate_limit"]

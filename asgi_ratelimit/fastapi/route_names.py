@@ -8,18 +8,23 @@ from typing import Any
 from fastapi import routing as fastapi_routing
 from starlette.routing import Mount
 
-__all__ = ["every_route", "route_template"]
+__all__ = ["every_route", "matched_route", "route_template"]
 
 
-def route_template(scope: Any) -> str:
-    """The path template of the matched route, with the prefixes of its routers and mounts; never a concrete URL."""
+def matched_route(scope: Any) -> Any:
+    """The matched route, with the prefix and the dependencies of the routers that include it. None: none is known."""
     route = scope.get("route")
     context = (scope.get("fastapi") or {}).get("effective_route_context")
     if context is not None:
         effective = getattr(context, "starlette_route", None) or context
         if route is effective or route is getattr(context, "original_route", None):
-            route = effective
-    path = getattr(route, "path", "/{path}")
+            return effective
+    return route
+
+
+def route_template(scope: Any) -> str:
+    """The path template of the matched route, with the prefixes of its routers and mounts; never a concrete URL."""
+    path = getattr(matched_route(scope), "path", "/{path}")
     return f"{_mount_template(scope)}{path}"
 
 

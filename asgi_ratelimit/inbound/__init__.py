@@ -6,6 +6,8 @@ holding        requests that are held instead of refused
 limiter_cache  the limiters of one door
 request_state  the decisions about one request, in its scope
 responses      the 429 and the 503; headers: decisions as headers; stagger: successive moments for Discord's clients
-diagnostics    checks for misconfiguration, each done once
-keys           the key of a request; options: the types of the doors' options
+diagnostics    checks for misconfiguration, each done once; proxies: those of proxies and addresses
+path_patterns  the paths that are exempt, or the only ones that are limited
+keys           the key of a request; users: who a user is; options: the types of the doors' options
+client_ip      the address of a client; forwarded: the headers of proxies; addresses: their spellings
 """

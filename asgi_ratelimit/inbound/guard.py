@@ -5,14 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable
 from functools import lru_cache
 from inspect import isawaitable
 from typing import Final, TypeVar
-from uuid import UUID
 
-from starlette.authentication import BaseUser
-from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
 from asgi_ratelimit.clock import Clock
@@ -20,11 +17,12 @@ from asgi_ratelimit.decision import Decision
 from asgi_ratelimit.errors import RateLimited, StoreUnavailable
 from asgi_ratelimit.inbound.diagnostics import Diagnostics
 from asgi_ratelimit.inbound.holding import Gone, Holding
-from asgi_ratelimit.inbound.keys import identity_of, key_of_scope
+from asgi_ratelimit.inbound.keys import check_key, key_of_scope
 from asgi_ratelimit.inbound.limiter_cache import LimiterCache
-from asgi_ratelimit.inbound.options import CostSource, KeyFunction, LimitSource
+from asgi_ratelimit.inbound.options import Connection, CostSource, Key, KeyFunction, LimitSource, connection
 from asgi_ratelimit.inbound.request_state import RequestState, give_back
 from asgi_ratelimit.inbound.stagger import Stagger, is_discord_client
+from asgi_ratelimit.inbound.users import is_anonymous, user_of
 from asgi_ratelimit.limiter import Limiter
 from asgi_ratelimit.limits import Limit, TokenBucket, as_limits
 from asgi_ratelimit.warnings import WarnOnce
@@ -47,6 +45,7 @@ class RequestGuard:
     limit, key, cost, max_wait, enforce: the options of the door
     store_timeout: seconds after which the store counts as down; None: the store has a timeout of its own
     longest_delay: seconds of shaping; a longer delay is a refusal
+    visitors: the key of a request for which the door was given no user
 
     An exception of a user's function is passed on. A result that is out of range never ends in a 500 and never in
     no limit: each has a safe reading, and a warning.
@@ -63,28 +62,26 @@ class RequestGuard:
         enforce: bool = True,
         store_timeout: float | None = None,
         longest_delay: float = math.inf,
+        visitors: Callable[[Scope], Key] | None = None,
     ) -> None:
-        if not callable(key):
-            raise ValueError(f"key must be a function of the connection such as by_user_or_ip, not {key!r}")
+        check_key(key)
         if not isinstance(max_wait, (int, float)) or not 0 <= max_wait < math.inf:
             raise ValueError(f"max_wait must be seconds from 0, e.g. max_wait=2.5, not {max_wait!r}")
         self.enforce = enforce
         self.unlimited = limit is None
         self.fixed = None if callable(limit) or limit is None else as_limits(limit)
         self.diagnostics = Diagnostics(warn_once, key)
+        self._proxies, self._visitors = self.diagnostics.proxies, visitors
         self._limit_function = limit if callable(limit) else None
-        self._key, self._key_of_scope = key, key_of_scope(key)
+        self._key, self.key_of_scope = key, key_of_scope(key)
         self._cost_function = cost if callable(cost) else None
         self._cost = 1 if callable(cost) else _static_cost(cost, self.fixed)
+        shapes = self.fixed is None or any(limit.shapes for limit in self.fixed)
+        self.may_wait = max_wait > 0 or shapes  # whether a request may be held here
         self._max_wait, self._store_timeout, self._longest_delay = max_wait, store_timeout, longest_delay
         self._holding = Holding()
         self._stagger = Stagger()
         self._would_refuse = self._next_tally_us = 0
-
-    @property
-    def may_wait(self) -> bool:
-        """Whether a request may be held here."""
-        return self._max_wait > 0 or self.fixed is None or any(limit.shapes for limit in self.fixed)
 
     async def check(
         self,
@@ -92,42 +89,47 @@ class RequestGuard:
         limiters: LimiterCache,
         state: RequestState,
         *,
-        conn: HTTPConnection | None = None,
+        conn: Connection | None = None,
         key: object = KEY_FUNCTION,
         per: str = "",
         gone: Gone | None = None,
     ) -> Decision | None:
         """Charge the buckets of a request, and note the decision in its state; None: nothing limits it.
 
-        Waits for `max_wait` and for a delay. `conn` is the argument of the user's functions, an HTTPConnection
+        A refusal gives back the charges of the limits that were asked before it: all of them are charged, or none.
+        Waits for `max_wait` and for a delay. `conn` is the argument of the user's functions, a new connection
         unless the door has a better one. Raises StoreUnavailable during an outage that fails closed, and ClientGone
         if `gone` returns while the request is held.
         """
-        limiter = limiters.fixed or await self._chosen_limiter(conn or HTTPConnection(scope), limiters)
+        limiter = limiters.fixed or await self._chosen_limiter(conn or connection(scope), limiters)
         if limiter is None:
             return None
         if key is KEY_FUNCTION:
-            key = self._key_of_scope(scope) if self._key_of_scope else self._key(conn or HTTPConnection(scope))
+            key = self.key_of_scope(scope) if self.key_of_scope else self._key(conn or connection(scope))
+            if self._proxies.trials:
+                self._proxies.look_at(scope)
+        elif self._visitors is not None:
+            key = self._user_or_visitor(key, scope, self._visitors)
         if type(key) is not str or not key:
             key = self.as_key(await key if isawaitable(key) else key)
-        if self.diagnostics.proxy_trials:
-            self.diagnostics.look_for_proxy(scope)
         cost = self._cost
         if self._cost_function is not None:
-            cost = await self._cost_of(conn or HTTPConnection(scope))
+            cost = await self._cost_of(conn or connection(scope))
             if cost == 0:
                 return None
         if cost > limiter.capacity:
             cost = self._whole_capacity(limiter, cost)
-        if self._max_wait and (not self._holding.is_full or limiter.has_line(key, per=per)):
+        if self._max_wait and (not self._holding.is_full(key) or limiter.has_line(key, per=per)):
             decision = await self._acquired(limiter, key, cost, per, gone)
         else:
             pending = limiter.decide(key, cost, per)
             decision = pending if isinstance(pending, Decision) else await self.in_time(pending)
             if decision.delay_us:
-                decision = await self._delayed(decision, limiter, gone)
+                decision = await self._delayed(decision, limiter, key, gone)
         if not decision.allowed:
             decision = self._refused(decision, limiter, scope)
+            if self.enforce and state.decisions:
+                await state.undo()
         if not state.add(limiter, decision, enforced=self.enforce):
             self.diagnostics.warn_of_second_pass(limiter)
         return decision
@@ -166,22 +168,22 @@ class RequestGuard:
             if not decision.delay_us and (decision.allowed or decision.retry_after > self._max_wait):
                 return decision
             await give_back(limiter, decision)
-        if self._holding.is_full:
+        if self._holding.is_full(key):
             return (await limiter.peek(key, cost, per=per)).as_refusal(cost)
         try:
-            return await self._holding.wait(limiter.acquire(key, cost, timeout=self._max_wait, per=per), gone)
+            return await self._holding.wait(key, limiter.acquire(key, cost, timeout=self._max_wait, per=per), gone)
         except RateLimited as refused:
             return refused.decision
 
-    async def _delayed(self, decision: Decision, limiter: Limiter, gone: Gone | None) -> Decision:
+    async def _delayed(self, decision: Decision, limiter: Limiter, key: str, gone: Gone | None) -> Decision:
         """The decision after its delay. A delay that is too long is a refusal."""
         excess = decision.delay - self._longest_delay
-        if excess > 0 or self._holding.is_full:
+        if excess > 0 or self._holding.is_full(key):
             await give_back(limiter, decision)
             wait_us = round(excess * 1e6) if excess > 0 else decision.delay_us
             return decision.as_refusal(decision.cost, wait_us)
         try:
-            await self._holding.wait(limiter.store.clock.sleep(decision.delay), gone)
+            await self._holding.wait(key, limiter.store.clock.sleep(decision.delay), gone)
         except BaseException:
             await give_back(limiter, decision)
             raise
@@ -189,7 +191,7 @@ class RequestGuard:
 
     # The results of the user's functions
 
-    async def _chosen_limiter(self, conn: HTTPConnection, limiters: LimiterCache) -> Limiter | None:
+    async def _chosen_limiter(self, conn: Connection, limiters: LimiterCache) -> Limiter | None:
         if self._limit_function is None:
             return None
         value = self._limit_function(conn)
@@ -209,10 +211,10 @@ class RequestGuard:
         """The key as a string. A value that is no key becomes the one that all of them share, with a warning."""
         if isinstance(key, bytes):
             key = key.decode("latin-1")
-        key = _identity(key)
-        if isinstance(key, (str, int, UUID)) and key != "":
-            return str(key)
-        if key is None or key == "":
+        user = None if is_anonymous(key) else user_of(key)
+        if user is not None and user != "":
+            return str(user)
+        if key is None or user == "" or is_anonymous(key):
             self.diagnostics.warn(
                 "ARL103",
                 "the key function returned no user, address or header, so all of these requests share one bucket. "
@@ -224,7 +226,21 @@ class RequestGuard:
             )
         return ANONYMOUS
 
-    async def _cost_of(self, conn: HTTPConnection) -> int:
+    def _user_or_visitor(self, user: object, scope: Scope, visitors: Callable[[Scope], Key]) -> object:
+        """The user that the door was given, or a key for a visitor that no user can have."""
+        if user is None or user == "" or is_anonymous(user):
+            self.diagnostics.warn(
+                "ARL103",
+                "the dependency in key=Depends(...) returned no user. These requests are counted by their address; "
+                "return a key for them if that is not meant.",
+            )
+            if self._proxies.trials:
+                self._proxies.look_at(scope)
+            address = visitors(scope)
+            return address and f"visitor:{address}"
+        return f"key:{user}" if isinstance(user, str) and user.startswith(("visitor:", "key:")) else user
+
+    async def _cost_of(self, conn: Connection) -> int:
         cost = self._cost_function(conn) if self._cost_function else 1
         if isawaitable(cost):
             cost = await cost
@@ -240,19 +256,6 @@ class RequestGuard:
             return cost
         self.diagnostics.warn("ARL203", f"one is above the capacity of {limiter!r}; the capacity is charged instead")
         return limiter.capacity
-
-
-def _identity(user: object) -> object:
-    """The identity of a user object or dict, else the object itself."""
-    if user is None or isinstance(user, (str, int, UUID)):
-        return user
-    if isinstance(user, BaseUser):
-        return identity_of(user)
-    for name in ("identity", "id", "sub"):
-        value = user.get(name) if isinstance(user, Mapping) else getattr(user, name, None)
-        if isinstance(value, (str, int, UUID)):
-            return value
-    return user
 
 
 def _static_cost(cost: object, fixed: tuple[Limit, ...] | None) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -12,6 +12,7 @@ from starlette.types import Message, Receive
 __all__ = ["ClientGone", "Gone", "Holding", "ReadAhead"]
 
 MOST_HELD = 1_000  # requests that one door holds at a time, at most
+SHARE = 10  # at most a tenth of them is of one key
 _READ_AHEAD = 65_536  # bytes of a body that are read while its request is held
 
 Gone = Callable[[], Awaitable[None]]  # returns when the client has left
@@ -23,23 +24,27 @@ class ClientGone(Exception):
 
 
 class Holding:
-    """The number of requests that a door holds, and the wait of each."""
+    """The requests that a door holds, and the wait of each. No key has more than a share of the places."""
 
     def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
         self._count = 0
 
-    @property
-    def is_full(self) -> bool:
-        """Whether no other request may be held."""
-        return self._count >= MOST_HELD
+    def is_full(self, key: str) -> bool:
+        """Whether no other request of this key may be held."""
+        return self._count >= MOST_HELD or self._counts[key] >= max(1, MOST_HELD // SHARE)
 
-    async def wait(self, waiting: Awaitable[Result], gone: Gone | None) -> Result:
+    async def wait(self, key: str, waiting: Awaitable[Result], gone: Gone | None) -> Result:
         """The result of `waiting`. Raises ClientGone as soon as the client has left."""
         self._count += 1
+        self._counts[key] += 1
         try:
             return await (waiting if gone is None else _unless_gone(waiting, gone))
         finally:
             self._count -= 1
+            self._counts[key] -= 1
+            if not self._counts[key]:
+                del self._counts[key]
 
 
 async def _unless_gone(waiting: Awaitable[Result], gone: Gone) -> Result:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Callable, Iterable, MutableMapping
 from typing import Any
 
-from starlette.types import Scope
+import anyio
 
 from asgi_ratelimit.decision import Decision
 from asgi_ratelimit.errors import StoreUnavailable
@@ -20,9 +20,11 @@ from asgi_ratelimit.inbound.headers import (
 from asgi_ratelimit.limiter import Limiter
 from asgi_ratelimit.store import Store
 
-__all__ = ["STATE", "RequestState", "app_path", "give_back", "merge_headers", "state_of"]
+__all__ = ["STATE", "RefundRule", "RequestState", "give_back", "merge_headers", "state_of"]
 
 logger = logging.getLogger("asgi_ratelimit")
+
+RefundRule = Callable[[int], bool]  # of the response's status
 
 STATE = "asgi_ratelimit"  # its key in the scope
 
@@ -30,7 +32,10 @@ STATE = "asgi_ratelimit"  # its key in the scope
 class RequestState:
     """The decisions about one request, and the style in which its response reports them."""
 
-    __slots__ = ("decisions", "limiters", "middleware_count", "refused_by", "store", "style")
+    __slots__ = (
+        "decisions", "has_started", "is_watched", "limiters", "middleware_count", "refunds", "refused_by", "store",
+        "style",
+    )  # fmt: skip
 
     def __init__(self, store: Store | None = None) -> None:
         self.store = store  # of the innermost middleware; its routes use it too
@@ -39,6 +44,9 @@ class RequestState:
         self.limiters: list[Limiter] = []  # of these decisions, in the same order
         self.middleware_count = 0  # the first decisions, which are those of middleware
         self.refused_by: Decision | None = None
+        self.is_watched = False  # whether a middleware sees the start of the response
+        self.has_started = False  # whether the response has started
+        self.refunds: tuple[tuple[Decision, RefundRule], ...] = ()  # those that wait for the status
 
     def add(self, limiter: Limiter, decision: Decision, *, enforced: bool) -> bool:
         """Note a decision. False if this request had already been charged to one of its buckets."""
@@ -50,16 +58,37 @@ class RequestState:
             return True
         if len(self.decisions) == 1:
             return True
-        earlier = {(part.bucket, part.bucket_key) for d in self.decisions[:-1] for part in d.parts}
+        others = zip(self.limiters[:-1], self.decisions[:-1], strict=True)
+        earlier = {(p.bucket, p.bucket_key) for other, d in others if other.store is limiter.store for p in d.parts}
         return earlier.isdisjoint((part.bucket, part.bucket_key) for part in decision.parts)
+
+    def report(self, refusal: Decision) -> None:
+        """Report the refusal of a limiter that the app has asked itself."""
+        self.decisions, self.limiters, self.refused_by = [refusal], [], refusal
+
+    async def undo(self) -> None:
+        """Give back every charge: a refused request is charged by none. The response reports the refusal alone."""
+        await self._undo(len(self.decisions))
 
     async def refund_middleware(self) -> None:
         """Give back the charges of all middleware. The response does not report them any more."""
-        count, self.middleware_count = self.middleware_count, 0
+        await self._undo(self.middleware_count)
+
+    async def _undo(self, count: int) -> None:
         charges = list(zip(self.limiters[:count], self.decisions[:count], strict=True))
         del self.limiters[:count], self.decisions[:count]
+        self.middleware_count = max(0, self.middleware_count - count)
         for limiter, decision in charges:
             await give_back(limiter, decision)
+
+    async def refund_by(self, status: int) -> None:
+        """Give back the charges that this status does not cost. The response reports their buckets without them."""
+        refunds, self.refunds = self.refunds, ()
+        for decision, rule in refunds:
+            place = next((place for place, other in enumerate(self.decisions) if other is decision), None)
+            if place is not None and rule(status):
+                self.decisions[place] = decision.as_refunded()
+                await give_back(self.limiters[place], decision)
 
     @property
     def shown(self) -> Decision | None:
@@ -87,17 +116,12 @@ class RequestState:
 
 
 async def give_back(limiter: Limiter, decision: Decision) -> None:
-    """Refund a decision. During an outage the refund is lost: no request fails for it."""
+    """Refund a decision, even if the request is cancelled. During an outage it is lost: no request fails for it."""
     try:
-        await limiter.refund(decision)
+        with anyio.CancelScope(shield=True):
+            await limiter.refund(decision)
     except StoreUnavailable as error:
         logger.debug("a refund is lost: %s", error)
-
-
-def app_path(scope: Scope, root: str | None = None) -> str:
-    """The path as the app's routes see it, without the prefix of a server or a mount (`root`: another prefix)."""
-    path, root = str(scope.get("path", "")), str(scope.get("root_path", "") if root is None else root).rstrip("/")
-    return path[len(root) :] if root and path.startswith(f"{root}/") else path
 
 
 def state_of(scope: MutableMapping[str, Any]) -> RequestState:

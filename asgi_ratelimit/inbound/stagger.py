@@ -16,6 +16,7 @@ from asgi_ratelimit.decision import Decision
 __all__ = ["Stagger", "is_discord_client"]
 
 _MOST_BUCKETS = 10_000
+_HANDFUL = 5
 
 
 def is_discord_client(scope: Mapping[str, Any]) -> bool:
@@ -30,13 +31,20 @@ class Stagger:
         self._last_us: OrderedDict[tuple[str, Any], int] = OrderedDict()
 
     def next(self, refusal: Decision, now_us: int) -> Decision:
-        """The refusal with the first moment that is still free, never later than the bucket is full."""
+        """The refusal with the first moment that is still free.
+
+        It is never later than the bucket is full, nor than a handful of calls later than the exact moment. A bucket
+        that others share keeps the exact moment: refused calls of one bot must not make the others wait.
+        """
+        if refusal.reason != "limited" or refusal.scope != "user":
+            return refusal
         limit = refusal.policy.limit
         if refusal.reason != "limited" or not limit.capacity:
             return refusal
         place = (refusal.bucket, refusal.bucket_key)
-        free_us = self._last_us.pop(place, 0) + -(-limit.window_us * refusal.cost // limit.capacity)
-        latest_us = now_us + max(refusal.retry_us, refusal.reset_us)
+        interval_us = -(-limit.window_us * refusal.cost // limit.capacity)
+        free_us = self._last_us.pop(place, 0) + interval_us
+        latest_us = now_us + max(refusal.retry_us, min(refusal.reset_us, refusal.retry_us + _HANDFUL * interval_us))
         moment_us = self._last_us[place] = min(max(free_us, now_us + refusal.retry_us), latest_us)
         if len(self._last_us) > _MOST_BUCKETS:
             self._last_us.popitem(last=False)

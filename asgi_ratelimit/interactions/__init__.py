@@ -1,7 +1,11 @@
 """The endpoint to which Discord posts a bot's interactions: verified first, then limited.
 
 endpoint   InteractionLimit
-signature  whether a request is signed by Discord, and whether it is a replay
+body       its body: bounded in size, time and number
+failures   the limit of requests that cannot be verified
+replays    whether a message was seen before
+responses  the responses in place of the endpoint's own
+signature  whether a request is signed by Discord
 keys       the key of an interaction's bucket
 messages   the text that a limited user reads
 """

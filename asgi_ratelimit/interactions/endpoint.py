@@ -2,29 +2,43 @@
 
 from __future__ import annotations
 
-import json
+import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Iterable
-from contextlib import aclosing
+from collections.abc import Awaitable
 from inspect import Parameter, Signature, isawaitable
-from typing import Any, Literal
+from typing import Literal, TypeVar
 
-from starlette.requests import ClientDisconnect, HTTPConnection, Request
-from starlette.responses import Response
+from starlette.requests import HTTPConnection, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from asgi_ratelimit.clock import Clock
 from asgi_ratelimit.decision import Decision
 from asgi_ratelimit.errors import StoreUnavailable
+from asgi_ratelimit.inbound.client_ip import by_ip
 from asgi_ratelimit.inbound.guard import RequestGuard
 from asgi_ratelimit.inbound.holding import ClientGone
 from asgi_ratelimit.inbound.limiter_cache import LimiterCache
-from asgi_ratelimit.inbound.options import ASGIApplication
+from asgi_ratelimit.inbound.options import ASGIApplication, KeyFunction
+from asgi_ratelimit.inbound.path_patterns import app_path
 from asgi_ratelimit.inbound.plain_default import NoPlainDefault
-from asgi_ratelimit.inbound.request_state import STATE, RequestState, app_path
+from asgi_ratelimit.inbound.request_state import STATE, RequestState, state_of
+from asgi_ratelimit.interactions.body import BodyReader, parse
+from asgi_ratelimit.interactions.failures import FailureLimit, Tally
 from asgi_ratelimit.interactions.keys import KEYS, Interaction, InteractionKey
 from asgi_ratelimit.interactions.messages import Messages, Text, Unavailable, check_text
-from asgi_ratelimit.interactions.signature import ReplayCache, SignatureVerifier, Signed
+from asgi_ratelimit.interactions.replays import ReplayCache
+from asgi_ratelimit.interactions.responses import (
+    AUTOCOMPLETE,
+    PING,
+    EarlyResponse,
+    closing,
+    error,
+    pong,
+    reply,
+    respond,
+)
+from asgi_ratelimit.interactions.signature import SignatureHeaders, SignatureVerifier, Signed
 from asgi_ratelimit.limiter import Limiter
 from asgi_ratelimit.limits import FixedWindow, Limit, LimitSpec, as_limits
 from asgi_ratelimit.memory import MemoryStore
@@ -35,13 +49,10 @@ __all__ = ["InteractionLimit"]
 
 logger = logging.getLogger("asgi_ratelimit")
 
-_PING, _AUTOCOMPLETE = 1, 4  # types of interaction
-_PONG, _MESSAGE, _CHOICES = 1, 4, 8  # types of answer
-_EPHEMERAL = 64  # flag: shown to the user only
+Result = TypeVar("Result")
 _VERIFIED = "asgi_ratelimit.interaction"  # the key of a verified interaction in the scope
-# Discord waits 3 s for an answer; these two leave the endpoint more than one of them.
-_STORE_TIMEOUT = 0.75  # seconds, whatever the store's own timeout is
-_LONGEST_DELAY = 1.0  # seconds for which an interaction may be held for its slot of a LeakyBucket
+MOST_SECONDS = 0.75  # for all that is decided about one interaction; Discord waits 3 s for an answer
+_LONGEST_DELAY = 0.5  # seconds of these for which it may be held for its slot of a LeakyBucket
 
 
 class InteractionLimit(NoPlainDefault):
@@ -59,11 +70,19 @@ class InteractionLimit(NoPlainDefault):
     unavailable: the message during an outage that fails closed: a string, or a dict by locale
     tolerance: seconds by which Discord's timestamp may differ from the clock
     max_body: bytes
+    failures: the limit of requests that cannot be verified, for each client and process, or None; they get a 429
+        instead of the 401. A verified interaction never fails for them. A middleware that counts the request does it
+        instead.
+    client: the key function of such a client, by_ip; behind a proxy `ClientIP(trusted_proxies=[...])`
 
-    In this order: a body over `max_body` is answered with 413; a bad signature, an old timestamp or a replay with 401;
-    PING with PONG, never limited. Then the bucket is charged, so a forged request is charged to no key. A limited user
-    gets a 200: an ephemeral message with a countdown, or no choices for an autocomplete. While the bucket of commands
-    is used up there are no choices either. A delay of more than 1 s that a LeakyBucket gives is a refusal.
+    In this order: the headers of a signature have to be there and well-formed, else 401, and the body is not read. A
+    body over `max_body` is answered with 413, one that takes 2 s with 408; a bad signature, an old timestamp or a
+    replay with 401; PING with PONG, never limited. Then the bucket is charged, so a forged request is charged to no
+    key. A limited user gets a 200: an ephemeral message with a countdown, or no choices for an autocomplete. While the
+    bucket of commands is used up there are no choices either.
+
+    All of it takes 0.75 s at most after the body has arrived: the key function, the store, and the delay of a
+    LeakyBucket, which is a refusal if it is above 0.5 s. What takes longer is answered as an outage that fails closed.
 
     The endpoint can read the body again, and finds it parsed in `request.state.interaction`. The dependency returns it
     too. An outer RateLimitMiddleware counts Discord like any visitor unless it says `exempt=("/interactions",)`: then
@@ -84,7 +103,11 @@ class InteractionLimit(NoPlainDefault):
         unavailable: Unavailable | None = None,
         tolerance: float = 300.0,
         max_body: int = 1_048_576,
+        failures: LimitSpec | None = "60/minute",
+        client: KeyFunction = by_ip,
     ) -> None:
+        if not callable(client):
+            raise ValueError(f"client must be a key function such as by_ip, not {client!r}")
         if not callable(key) and (not isinstance(key, str) or key not in KEYS):
             raise ValueError(f'key must be "user", "guild", "command" or a function of the interaction, not {key!r}')
         if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)) or not 1 <= tolerance < 1e6:
@@ -95,12 +118,14 @@ class InteractionLimit(NoPlainDefault):
         self._verifier = SignatureVerifier(public_key)
         self._key: InteractionKey = KEYS[key] if isinstance(key, str) else key
         self._messages = Messages(check_text("text", text), check_text("unavailable", unavailable))
-        self._tolerance, self._max_body = tolerance, max_body
+        self._tolerance, self._bodies = tolerance, BodyReader(max_body)
         self._replays = ReplayCache(tolerance)
         warn_once = WarnOnce()
         limits = as_limits(limit)
         self._commands = _guard(limits, warn_once)
         self._autocompletes = _guard(limits if autocomplete is None else as_limits(autocomplete), warn_once)
+        self._failures = FailureLimit(None if failures is None else as_limits(failures), client, name, warn_once)
+        self._stale = Tally()
         self._diagnostics = self._commands.diagnostics
         self._name, self._own_store, self._spare_store = name, store, MemoryStore()
         self._limiters, self._is_in_use = self._open(self._spare_store if store is None else store), False
@@ -111,9 +136,9 @@ class InteractionLimit(NoPlainDefault):
         """The verified interaction. Otherwise an exception that leaves the dependency as a response."""
         try:
             return await self.let_in(request)
-        except _EarlyResponse:
+        except EarlyResponse:
             handlers, _ = request.scope.get("starlette.exception_handlers", ({}, {}))
-            handlers[_EarlyResponse] = _respond
+            handlers[EarlyResponse] = respond
             raise
 
     def wrap(self, app: ASGIApplication) -> ASGIApp:
@@ -128,67 +153,76 @@ class InteractionLimit(NoPlainDefault):
         """Verify an interaction once, then charge this limit once. Raises the response to one that may not pass."""
         verified = request.scope.get(_VERIFIED)
         if not isinstance(verified, _Verified) or verified.public_key != self._verifier.raw:
-            verified = _Verified(self._verifier.raw, await self._verify(request))
+            verified = await self._verify(request)
             request.scope[_VERIFIED] = verified
             request.state.interaction = verified.interaction
         if self not in verified.charged_by:
             verified.charged_by.add(self)
-            await self._charge(verified.interaction, request)
+            await self._within(verified, self._charge(verified.interaction, request))
         return verified.interaction
 
     # Verification
 
-    async def _verify(self, request: Request) -> Interaction:
-        body = await self._read_body(request)
-        signed = self._verifier.verify(request.scope["headers"], body)
-        if signed is None:
-            raise _error(401, "invalid request signature")
+    async def _verify(self, request: Request) -> _Verified:
         limiters = self._limiters_for(request.scope)
-        age = limiters.store.clock.wall() - signed.at
+        try:
+            signed, interaction = await self._read(request, limiters.store.clock)
+        except EarlyResponse as failure:
+            raise await self._failures.count(failure, request, limiters.store) from None
+        verified = _Verified(self._verifier.raw, interaction)
+        is_new = self._replays.add(signed, limiters.store.clock.wall())
+        if interaction["type"] == PING:
+            raise await self._pong(verified, is_new, request, limiters)
+        if is_new and limiters.replays is not None:
+            is_new = (await self._within(verified, limiters.replays.try_acquire(signed.digest))).allowed
+        if not is_new:
+            replayed = error(401, "this interaction has been here before")
+            raise await self._failures.count(replayed, request, limiters.store)
+        if _is_counted(request.scope):
+            await self._within(verified, self._uncount(request.scope))
+        return verified
+
+    async def _read(self, request: Request, clock: Clock) -> tuple[Signed, Interaction]:
+        """The signed message. The headers are enough to refuse most others: then the body is not read."""
+        headers = SignatureHeaders.of(request.scope["headers"])
+        if headers is None:
+            raise error(401, "invalid request signature", closing(request.scope))
+        self._bodies.check_announced(request)
+        body = await self._bodies.read(request)
+        signed = self._verifier.verify(headers, body)
+        if signed is None:
+            raise error(401, "invalid request signature")
+        age = clock.wall() - signed.at
         if abs(age) > self._tolerance:
-            logger.warning("an interaction that Discord signed %+.0f s ago was refused: is this clock right?", age)
-            raise _error(401, "stale request timestamp")
-        interaction = _parse(body)
-        is_ping = interaction["type"] == _PING  # Discord may repeat it, and a second PONG does no harm
-        if not is_ping and not await self._is_new(signed, interaction, limiters):
-            raise _error(401, "this interaction has been here before")
-        await self._uncount(request.scope)
-        if is_ping:
-            raise _EarlyResponse({"type": _PONG})
-        return interaction
+            self._stale.warn(
+                clock,
+                "%d stale interactions were refused; Discord signed the last %+.0f s ago: is this clock right?",
+                age,
+            )
+            raise error(401, "stale request timestamp")
+        request._body = body  # where Starlette stores a body that was read: the endpoint can read it again
+        return signed, parse(body)
+
+    async def _pong(self, verified: _Verified, is_new: bool, request: Request, limiters: _Limiters) -> EarlyResponse:
+        """The answer to a PING. Discord may repeat one. A client that goes on repeating it is none of Discord's."""
+        answer = pong()
+        if not is_new:
+            answer = await self._failures.count_here(answer, request, limiters.store)
+        if answer.response.status_code == 200 and _is_counted(request.scope):
+            try:
+                await verified.within(self._uncount(request.scope))
+            except StoreUnavailable as outage:
+                logger.debug("a refund is lost: %s", outage)
+        return answer
 
     async def _uncount(self, scope: Scope) -> None:
         """Give back the charge of an outer middleware: all interactions come from Discord's own addresses."""
-        state = scope.get(STATE)
-        if isinstance(state, RequestState) and state.middleware_count:
-            path = app_path(scope, scope.get("app_root_path"))  # the path that the middleware compares
-            self._diagnostics.warn(
-                "ARL111",
-                f"all of them come from Discord and share a bucket; add exempt=({path!r},) to the middleware",
-            )
-            await state.refund_middleware()
-
-    async def _read_body(self, request: Request) -> bytes:
-        if _content_length(request.scope["headers"]) > self._max_body:
-            raise _error(413, "the body is too large")
-        body = bytearray()
-        try:
-            async with aclosing(request.stream()) as stream:
-                async for chunk in stream:
-                    body += chunk
-                    if len(body) > self._max_body:
-                        raise _error(413, "the body is too large")
-        except ClientDisconnect:
-            raise _error(400, "the body is incomplete") from None
-        request._body = bytes(body)  # where Starlette stores a body that was read: the endpoint can read it again
-        return bytes(body)
-
-    async def _is_new(self, signed: Signed, interaction: Interaction, limiters: _Limiters) -> bool:
-        if not self._replays.add(signed, limiters.store.clock.wall()):
-            return False
-        if limiters.replays is None:
-            return True
-        return (await self._in_time(limiters.replays.try_acquire(signed.digest), interaction)).allowed
+        path = app_path(scope, scope.get("app_root_path"))  # the path that the middleware compares
+        self._diagnostics.warn(
+            "ARL111",
+            f"all of them come from Discord and share a bucket; add exempt=({path!r},) to the middleware",
+        )
+        await state_of(scope).refund_middleware()
 
     # The limit
 
@@ -198,7 +232,7 @@ class InteractionLimit(NoPlainDefault):
         if isawaitable(key):
             key = await key
         guard, cache = self._commands, limiters.commands
-        if interaction["type"] == _AUTOCOMPLETE:
+        if interaction["type"] == AUTOCOMPLETE:
             await self._check_commands(self._commands.as_key(key), interaction, limiters)
             guard, cache = self._autocompletes, limiters.autocompletes
 
@@ -209,10 +243,8 @@ class InteractionLimit(NoPlainDefault):
         try:
             # A state of its own: the response to Discord carries no headers of this limit.
             decision = await guard.check(request.scope, cache, RequestState(), conn=request, key=key, gone=gone)
-        except StoreUnavailable as error:
-            raise self._put_off(interaction, error) from error
         except ClientGone:
-            raise _error(499, "the client has left") from None
+            raise error(499, "the client has left") from None
         if decision is not None and not decision.allowed:
             raise await self._limited(interaction, decision, limiters)
 
@@ -220,22 +252,20 @@ class InteractionLimit(NoPlainDefault):
         """No choices for a user whose commands are used up."""
         limiter = limiters.commands.fixed
         if limiter is not None:
-            decision = await self._in_time(limiter.peek(key), interaction)
+            decision = await limiter.peek(key)
             if not decision.allowed:
                 raise await self._limited(interaction, decision, limiters)
 
-    async def _in_time(self, pending: Awaitable[Decision], interaction: Interaction) -> Decision:
+    async def _limited(self, interaction: Interaction, decision: Decision, limiters: _Limiters) -> EarlyResponse:
+        return reply(interaction, await self._messages.limited(interaction, decision, limiters.store.clock.wall()))
+
+    async def _within(self, verified: _Verified, pending: Awaitable[Result]) -> Result:
+        """The result, if there is one in time; else the user is put off."""
         try:
-            return await self._commands.in_time(pending)
-        except StoreUnavailable as error:
-            raise self._put_off(interaction, error) from error
-
-    async def _limited(self, interaction: Interaction, decision: Decision, limiters: _Limiters) -> _EarlyResponse:
-        return _reply(interaction, await self._messages.limited(interaction, decision, limiters.store.clock.wall()))
-
-    def _put_off(self, interaction: Interaction, error: StoreUnavailable) -> _EarlyResponse:
-        logger.debug("an interaction is put off: %s", error)  # the store itself has logged the outage, once
-        return _reply(interaction, self._messages.unavailable(interaction))
+            return await verified.within(pending)
+        except StoreUnavailable as outage:
+            logger.debug("an interaction is put off: %s", outage)  # the store itself has logged the outage, once
+            raise reply(verified.interaction, self._messages.unavailable(verified.interaction)) from outage
 
     def _limiters_for(self, scope: Scope) -> _Limiters:
         state = scope.get(STATE)
@@ -252,7 +282,13 @@ class InteractionLimit(NoPlainDefault):
 
 
 def _guard(limit: tuple[Limit, ...], warn_once: WarnOnce) -> RequestGuard:
-    return RequestGuard(limit, _no_key, 1, warn_once, store_timeout=_STORE_TIMEOUT, longest_delay=_LONGEST_DELAY)
+    return RequestGuard(limit, _no_key, 1, warn_once, longest_delay=_LONGEST_DELAY)
+
+
+def _is_counted(scope: Scope) -> bool:
+    """Whether a middleware has charged the request."""
+    state = scope.get(STATE)
+    return isinstance(state, RequestState) and state.middleware_count > 0
 
 
 def _no_key(conn: HTTPConnection) -> None:
@@ -260,20 +296,41 @@ def _no_key(conn: HTTPConnection) -> None:
 
 
 class _Verified:
-    """A verified interaction on its way through one request, and the limits that have charged it."""
+    """A verified interaction on its way through one request, the limits that have charged it, and its time left."""
 
-    __slots__ = ("charged_by", "interaction", "public_key")
+    __slots__ = ("_left", "charged_by", "interaction", "public_key")
 
     def __init__(self, public_key: bytes, interaction: Interaction) -> None:
         self.public_key, self.interaction = public_key, interaction
         self.charged_by: set[InteractionLimit] = set()
+        self._left = MOST_SECONDS
+
+    async def within(self, pending: Awaitable[Result]) -> Result:
+        """The result. Raises StoreUnavailable once everything that was awaited here has taken too long together."""
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        deadline = asyncio.timeout(self._left)
+        try:
+            async with deadline:
+                return await pending
+        except TimeoutError as late:
+            if not deadline.expired():
+                raise
+            raise StoreUnavailable(f"an interaction was not decided within {MOST_SECONDS} s") from late
+        finally:
+            self._left -= loop.time() - started
 
 
 class _Limiters:
     """The limiters in one store: of commands, of autocompletes, and of signatures that were seen before."""
 
     def __init__(
-        self, store: Store, name: str, commands: RequestGuard, autocompletes: RequestGuard, tolerance: float
+        self,
+        store: Store,
+        name: str,
+        commands: RequestGuard,
+        autocompletes: RequestGuard,
+        tolerance: float,
     ) -> None:
         self.store = store
         self.commands = LimiterCache(store, name, commands.fixed)
@@ -282,49 +339,6 @@ class _Limiters:
         if store.shared:  # this process has a record of its own; the shared one is for the other processes
             once = FixedWindow(f"1/{2 * math.ceil(tolerance) + 1}s", outage="open")
             self.replays = Limiter(once, store=store, name=f"{name}:replays")
-
-
-# Requests and responses
-
-
-def _content_length(headers: Iterable[tuple[bytes, bytes]]) -> int:
-    """The body's length if the request announces it. A header that cannot be parsed counts as 0."""
-    lengths = [value for name, value in headers if name.lower() == b"content-length"]
-    return max((int(value[:19]) for value in lengths if value.isdigit()), default=0)
-
-
-def _parse(body: bytes) -> Interaction:
-    try:
-        interaction = json.loads(body)
-    except (ValueError, RecursionError):
-        interaction = None
-    if not isinstance(interaction, dict) or type(interaction.get("type")) is not int:
-        raise _error(400, "the body is no interaction")
-    return interaction
-
-
-class _EarlyResponse(Exception):
-    """A response in place of the endpoint's. Not an HTTPException, so that no handler for these changes it."""
-
-    def __init__(self, content: dict[str, Any], status: int = 200) -> None:
-        super().__init__(status)
-        self.response = Response(json.dumps(content).encode("ascii"), status, media_type="application/json")
-
-
-def _error(status: int, message: str) -> _EarlyResponse:
-    return _EarlyResponse({"message": message}, status)
-
-
-def _reply(interaction: Interaction, content: str) -> _EarlyResponse:
-    """A reply in place of the endpoint's own. Discord wants a 200."""
-    if interaction["type"] == _AUTOCOMPLETE:
-        return _EarlyResponse({"type": _CHOICES, "data": {"choices": []}})
-    return _EarlyResponse({"type": _MESSAGE, "data": {"content": content, "flags": _EPHEMERAL}})
-
-
-async def _respond(_: object, early: Exception) -> Response:
-    assert isinstance(early, _EarlyResponse)
-    return early.response
 
 
 class _GuardedApp:
@@ -344,7 +358,7 @@ class _GuardedApp:
         was_read = _VERIFIED not in scope
         try:
             await self._limit.let_in(request)
-        except _EarlyResponse as early:
+        except EarlyResponse as early:
             await early.response(scope, receive, send)
             return
         await self.app(scope, _replay(await request.body(), receive) if was_read else receive, send)

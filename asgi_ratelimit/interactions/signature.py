@@ -1,4 +1,4 @@
-"""The Ed25519 signature of a request, its age, and the replays of signed requests."""
+"""The Ed25519 signature of a request, and the moment at which it was signed."""
 
 from __future__ import annotations
 
@@ -15,14 +15,31 @@ except ImportError as error:
         "asgi_ratelimit.interactions needs cryptography: pip install 'asgi-ratelimit-discord[interactions]'"
     ) from error
 
-__all__ = ["ReplayCache", "SignatureVerifier", "Signed"]
+__all__ = ["SignatureHeaders", "SignatureVerifier", "Signed"]
 
-_MOST_SEEN = 100_000  # signatures in one process; beyond that the oldest is dropped
 _KEY = re.compile("[0-9a-fA-F]{64}")
 _SIGNATURE = re.compile(rb"[0-9a-fA-F]{128}")
 _TIMESTAMP = re.compile(rb"[0-9]{1,12}")
 _TRIALS = 64
 _FORGED = bytes([1]) + bytes(63)  # R the neutral element, S = 0: passes under a key that anybody can sign for
+
+
+@dataclass(frozen=True, slots=True)
+class SignatureHeaders:
+    """The two headers of a request that may be signed: well-formed, and not verified yet."""
+
+    signature: bytes
+    timestamp: bytes
+
+    @classmethod
+    def of(cls, headers: Iterable[tuple[bytes, bytes]]) -> SignatureHeaders | None:
+        """Those of a request, if each is there once and well-formed; else None."""
+        pairs = list(headers)
+        signature = _only(pairs, b"x-signature-ed25519", _SIGNATURE)
+        timestamp = _only(pairs, b"x-signature-timestamp", _TIMESTAMP)
+        if signature is None or timestamp is None:
+            return None
+        return cls(bytes.fromhex(signature.decode("ascii")), timestamp)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,17 +66,12 @@ class SignatureVerifier:
         if any(self._fits(_FORGED, b"%d" % trial) for trial in range(_TRIALS)):
             raise ValueError(f"public_key {public_key!r} is a placeholder: anybody can sign for it, e.g. 64 zeros")
 
-    def verify(self, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> Signed | None:
-        """The message, if each header is there once and well-formed and the signature is good; else None."""
-        pairs = list(headers)
-        signature = _only(pairs, b"x-signature-ed25519", _SIGNATURE)
-        timestamp = _only(pairs, b"x-signature-timestamp", _TIMESTAMP)
-        if signature is None or timestamp is None:
+    def verify(self, headers: SignatureHeaders, body: bytes) -> Signed | None:
+        """The message, if the signature is good; else None."""
+        message = headers.timestamp + body
+        if not self._fits(headers.signature, message):
             return None
-        message = timestamp + body
-        if not self._fits(bytes.fromhex(signature.decode("ascii")), message):
-            return None
-        return Signed(int(timestamp), blake2b(message, digest_size=16, key=self.raw).hexdigest())
+        return Signed(int(headers.timestamp), blake2b(message, digest_size=16, key=self.raw).hexdigest())
 
     def _fits(self, signature: bytes, message: bytes) -> bool:
         try:
@@ -72,27 +84,3 @@ class SignatureVerifier:
 def _only(headers: Iterable[tuple[bytes, bytes]], wanted: bytes, form: re.Pattern[bytes]) -> bytes | None:
     values = [value for name, value in headers if name.lower() == wanted]
     return values[0] if len(values) == 1 and form.fullmatch(values[0]) else None
-
-
-class ReplayCache:
-    """The signed messages of the last `seconds`, in this process's memory; bounded, and swept in passing."""
-
-    def __init__(self, seconds: float, *, most: int = _MOST_SEEN) -> None:
-        self._seconds, self._most = seconds, most
-        self._seen: dict[str, int] = {}
-
-    def __len__(self) -> int:
-        return len(self._seen)
-
-    def add(self, signed: Signed, wall: float) -> bool:
-        """Note a message. False if it is a replay."""
-        if signed.digest in self._seen:
-            return False
-        self._seen[signed.digest] = signed.at
-        while self._is_oldest_over(wall):
-            del self._seen[next(iter(self._seen))]
-        return True
-
-    def _is_oldest_over(self, wall: float) -> bool:
-        oldest_at = next(iter(self._seen.values()), wall)
-        return len(self._seen) > self._most or oldest_at + self._seconds < wall

@@ -108,10 +108,10 @@ class Countdown {
     return this.refusals.size > 0;
   }
 
-  start(whose, wait) {
+  start({ whose, limit }, wait) {
     // A second refusal of the same bucket does not wind its ring up again.
     const whole = Math.max(wait, this.refusals.get(whose)?.whole ?? 0);
-    this.refusals.set(whose, { whose, whole, until: performance.now() + wait * 1000 });
+    this.refusals.set(whose, { whose, limit, whole, until: performance.now() + wait * 1000 });
     this.root.dataset.state = "counting";
     this.draw();
   }
@@ -129,7 +129,7 @@ class Countdown {
   #show(first, ...rest) {
     this.fill.setAttribute("stroke-dasharray", `${((100 * first.left) / first.whole).toFixed(2)} 100`);
     write(this.value, first.left.toFixed(first.left < 10 ? 2 : 1));
-    write(this.text, `${first.whose} has refused you.`);
+    write(this.text, `${first.whose} has refused you: ${first.limit.replaceAll(" ", "\u00a0")}.`);
     write(this.later, `Then ${rest.map(({ whose, left }) => `${whose} in ${seconds(left)}`).join(", ")}`);
     this.later.hidden = rest.length === 0;
   }
@@ -226,7 +226,7 @@ class Answers {
     for (const kind of ["allowed", "refused"]) write(part(byId("tally"), kind), String(this.counted[kind]));
   }
 
-  #item({ kind, status, method, path, took, headers, worker, body }) {
+  #item({ kind, status, method, path, took, headers, worker, body, refusal }) {
     const item = byId("answer").content.firstElementChild.cloneNode(true);
     item.dataset.kind = kind;
     write(part(item, "status"), String(status));
@@ -234,6 +234,7 @@ class Answers {
     part(item, "path").append(...path.split(/(?=\/)/).flatMap((piece) => [made("wbr", ""), piece]));
     write(part(item, "took"), took < 1 ? `${Math.round(took * 1000)} ms` : `${took.toFixed(2)} s`);
     if (worker) part(item, "worker").append(this.workers.tag(worker));
+    if (refusal) write(part(item, "why"), `Refused by ${refusal.whose.replace(/^(The|Your) /, (word) => word.toLowerCase())}, ${refusal.limit}`);
     part(item, "chips").append(...chips(headers));
     part(item, "headers").append(...headers.flatMap(([name, value]) => [made("dt", titled(name)), made("dd", value)]));
     write(part(item, "body"), body);
@@ -331,8 +332,11 @@ async function ask({ calls, title, method, path }) {
     const text = await response.text();
     const kind = response.ok ? "allowed" : response.status === 429 ? "refused" : "failed";
     const answer = { kind, card, title, status: response.status, method, path, took: secondsSince(sentAt), headers: told(response), worker: response.headers.get("x-worker"), body: text };
+    if (kind === "refused") {
+      answer.refusal = refusalOf(calls, answer);
+      countdown.start(answer.refusal, JSON.parse(text).retry_after);
+    }
     answers.add(answer);
-    if (kind === "refused") countdown.start(whose(answer), JSON.parse(text).retry_after);
     return answer;
   } catch (error) {
     const answer = { kind: "failed", card, title, status: "–", method, path, took: secondsSince(sentAt), headers: [], body: String(error) };
@@ -353,11 +357,14 @@ function told(response) {
 }
 
 // Which limit has refused: the route's own, or one of the whole app's.
-function whose({ headers, title }) {
+function refusalOf(calls, { headers, title }) {
   const found = new Map(headers);
-  if (found.has("x-ratelimit-global")) return "The limit for everybody";
-  const isApps = found.get("x-ratelimit-bucket") === gauges.get("app").bucket?.bucket;
-  return isApps ? "Your limit for the whole app" : title;
+  const [id, whose] = found.has("x-ratelimit-global")
+    ? ["everybody", "The limit for everybody"]
+    : found.get("x-ratelimit-bucket") === gauges.get("app").bucket?.bucket
+      ? ["app", "Your limit for the whole app"]
+      : [calls, title];
+  return { whose, limit: gauges.get(id).bucket?.words ?? "one too many" };
 }
 
 function announce(all) {
@@ -421,6 +428,7 @@ class Echo {
     answers.add({
       kind: code === 4008 ? "refused" : "failed", card: "echo", status: code, method: "WS", path: this.root.dataset.path,
       took: secondsSince(this.openedAt), headers: [], body: why,
+      refusal: code === 4008 ? { whose: "Echo", limit: `${this.root.dataset.limit} on one socket` } : undefined,
     });
     pollSoon();
   }

@@ -33,6 +33,12 @@ CHROMIUM_OPTIONS = (
 DESKTOP = (1280, 1440)
 
 
+@pytest.fixture(autouse=True)
+def _names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The app answers to the name that Starlette's test client gives it, and to that of a browser."""
+    monkeypatch.setenv("ALLOWED_HOSTS", "testserver, 127.0.0.1")
+
+
 @pytest.fixture
 def clock() -> ManualClock:
     return ManualClock()

@@ -57,7 +57,7 @@ def test_the_countdown_ends_when_the_next_call_is_allowed(page: Page) -> None:
     log_in(page)
     page.get_by_test_id("burst-messages-general").click()
     expect(page.get_by_test_id("countdown")).to_have_attribute("data-state", "counting")
-    expect(page.get_by_test_id("countdown-text")).to_have_text("#general has refused you.")
+    expect(page.get_by_test_id("countdown-text")).to_have_text("#general has refused you: 4 per 6 s.")
     expect(page.get_by_test_id("countdown")).to_have_attribute("data-state", "ready", timeout=10_000)
     expect(page.get_by_test_id("countdown-text")).to_have_text("Now. #general lets you pass again.")
 
@@ -91,6 +91,46 @@ def test_an_answer_shows_its_headers(page: Page) -> None:
     for header in ("Retry-After", "X-RateLimit-Bucket", "X-RateLimit-Reset-After", "X-RateLimit-Scope"):
         expect(refusal.get_by_text(header, exact=True)).to_be_visible()
     expect(refusal.locator("pre")).to_contain_text("You are being rate limited.")
+
+
+def test_a_red_card_names_the_limit_that_refused(page: Page) -> None:
+    log_in(page)
+    page.get_by_test_id("burst-messages-general").click()
+    expect(answers(page, 429).first.locator("[data-part=why]")).to_have_text("Refused by #general, 4 per 6 s")
+    page.get_by_test_id("frames-many").click()
+    expect(answers(page, 4008).locator("[data-part=why]")).to_have_text("Refused by Echo, 12 per 10 s on one socket")
+    page.get_by_test_id("call-messages-random").click()
+    expect(answers(page, 200).first.locator("[data-part=why]")).to_be_hidden()
+
+
+def test_a_red_card_names_the_limit_of_the_whole_app(page: Page) -> None:
+    page.goto("/")
+    expect(left(page, "app")).to_have_text(re.compile(r"\d+"))
+    while page.request.get("/nowhere").status != 429:
+        pass
+    page.get_by_test_id("burst-search").click()
+    expect(answers(page, 429).first.locator("[data-part=why]")).to_have_text(
+        "Refused by your limit for the whole app, 60 per minute"
+    )
+    expect(page.get_by_test_id("countdown-text")).to_have_text(
+        re.compile(
+            r"Your limit for the whole app has refused you: 60 per minute\.|Now\. Your limit for the whole app lets"
+        )
+    )
+
+
+@pytest.mark.parametrize("width", [360, 390])
+@pytest.mark.parametrize("store", ["in memory, 1 process", "Redis is away, each worker counts alone"])
+def test_the_header_fits_a_phone_in_two_rows(page: Page, width: int, store: str) -> None:
+    page.set_viewport_size({"width": width, "height": 844})
+    for path in ("/", "/login", "/discord"):
+        page.goto(path)
+        page.get_by_test_id("kept").evaluate("(badge, text) => { badge.textContent = text; }", store)
+        middles = page.locator(".bar > *").evaluate_all(
+            "parts => parts.map(part => part.getBoundingClientRect()).map(box => Math.round(box.top + box.height / 2))"
+        )
+        assert len(set(middles)) == 2
+        assert page.evaluate("document.documentElement.scrollWidth") == width
 
 
 def test_a_burst_is_announced(page: Page) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -9,7 +10,9 @@ import pytest
 from fastapi import Depends, FastAPI, Header, HTTPException, Security
 from fastapi.security import APIKeyHeader
 from fastapi.testclient import TestClient
-from starlette.requests import HTTPConnection
+from starlette.authentication import SimpleUser, UnauthenticatedUser
+from starlette.requests import HTTPConnection, Request
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from asgi_ratelimit import MemoryStore, RateLimitWarning, TokenBucket, by_header
 from asgi_ratelimit.fastapi import RateLimit
@@ -150,6 +153,78 @@ def test_a_key_that_tells_nobody_apart_is_one_bucket_with_a_warning(
     client = app_with(RateLimit("2/hour", key=Depends(found) if is_dependency else found, store=store))
     with pytest.warns(RateLimitWarning, match=code):
         assert sequence(client, "ada", "bob", "eve") == [200, 200, 429]
+
+
+# Visitors
+
+
+VISITORS: dict[str, object] = {
+    "None": None,
+    "an empty text": "",
+    "an anonymous user": UnauthenticatedUser(),
+    "an object that is not authenticated": SimpleNamespace(id=1, is_authenticated=False),
+}
+
+
+def app_of_members_and_visitors(store: MemoryStore, visitor: object) -> FastAPI:
+    def optional_user(x_user: Annotated[str | None, Header()] = None) -> object:
+        return visitor if x_user is None else x_user
+
+    app = FastAPI(dependencies=[Depends(RateLimit("1/hour", key=Depends(optional_user), store=store))])
+    app.add_api_route("/", lambda: None)
+    return app
+
+
+@pytest.mark.parametrize("kind", VISITORS)
+def test_a_visitor_for_whom_the_dependency_has_no_user_is_known_by_address(store: MemoryStore, kind: str) -> None:
+    app = app_of_members_and_visitors(store, VISITORS[kind])
+    with pytest.warns(RateLimitWarning, match=r"ARL103.*key=Depends\(\.\.\.\) returned no user"):
+        answers = [TestClient(app, client=(f"192.0.2.{n}", 1)).get("/").status_code for n in (1, 2, 1, 2)]
+    assert answers == [200, 200, 429, 429]
+
+
+@pytest.mark.filterwarnings("ignore:ARL103")
+@pytest.mark.parametrize("name", ["192.0.2.1", "visitor:192.0.2.1", "key:visitor:192.0.2.1", "key:192.0.2.1"])
+def test_no_user_has_the_bucket_of_a_visitor_or_of_another_user(store: MemoryStore, name: str) -> None:
+    client = TestClient(app_of_members_and_visitors(store, None), client=("192.0.2.1", 1))
+    others = [
+        client.get("/", headers=headers).status_code for headers in ({}, as_user("key:a"), as_user(f"key:{name}"))
+    ]
+    assert others == [200, 200, 200]
+    assert sequence(client, name, name) == [200, 429]
+
+
+@pytest.mark.filterwarnings("ignore:ARL103")
+def test_visitors_without_an_address_share_one_bucket(store: MemoryStore) -> None:
+    client = TestClient(app_of_members_and_visitors(store, None), client=None)  # type: ignore[arg-type]
+    assert [client.get("/").status_code for _ in range(2)] == [200, 429]
+
+
+@pytest.mark.parametrize(
+    "user", [SimpleNamespace(id=7), {"sub": "7"}, SimpleUser("7"), "7"], ids=["object", "claims", "starlette", "text"]
+)
+def test_a_user_of_any_kind_in_the_scope_has_a_bucket(store: MemoryStore, user: object) -> None:
+    def app_of(user: object) -> ASGIApp:
+        app = FastAPI(dependencies=[Depends(RateLimit("1/hour", store=store))])
+        app.add_api_route("/", lambda: None)
+
+        async def authenticated(scope: Scope, receive: Receive, send: Send) -> None:
+            await app({**scope, "user": user}, receive, send)
+
+        return authenticated
+
+    clients = [TestClient(app_of(user)), TestClient(app_of(SimpleNamespace(id=8))), TestClient(app_of(user))]
+    assert [client.get("/").status_code for client in clients] == [200, 200, 429]
+
+
+def slowapis_key(request: Request) -> str:
+    """What the apps of slowapi have: the method and the form of a Request are not those of a connection."""
+    return f"{request.method}:{request.headers['x-user']}"
+
+
+def test_a_function_of_a_request_is_a_key(store: MemoryStore) -> None:
+    client = app_with(RateLimit("1/hour", key=slowapis_key, store=store))
+    assert sequence(client, "ada", "bob", "ada") == [200, 200, 429]
 
 
 def test_each_user_has_a_bucket_on_each_route(store: MemoryStore) -> None:

@@ -9,8 +9,8 @@ from fastapi.security import OAuth2PasswordBearer
 from fastapi.testclient import TestClient
 from starlette.requests import HTTPConnection
 
-from asgi_ratelimit import Decision, MemoryStore
-from asgi_ratelimit.fastapi import RateLimit, document_limits
+from asgi_ratelimit import Decision, MemoryStore, RateLimitMiddleware
+from asgi_ratelimit.fastapi import RateLimit, document_limits, exempt
 from tests.fastapi.traffic import DISCORD_ON_REFUSAL
 
 
@@ -140,6 +140,35 @@ def test_document_limits_documents_the_limited_routes_and_no_others() -> None:
         for operation in operations.values():
             operation["responses"].pop("429", None)
     assert after == before
+
+
+@pytest.mark.parametrize(
+    ("options", "limited"),
+    [
+        ({"limit": lambda conn: None, "methods": ["POST"]}, ["get /own", "post /items/{item}"]),
+        ({}, ["get /free", "get /health", "get /items/{item}", "get /own", "post /items/{item}"]),
+        ({"limit": None}, ["get /own"]),
+        (
+            {"limit": lambda conn: None},
+            ["get /free", "get /health", "get /items/{item}", "get /own", "post /items/{item}"],
+        ),
+        ({"exempt": ("/health", "/items/*")}, ["get /free", "get /own"]),
+        ({"only": ("/items/*",)}, ["get /items/{item}", "get /own", "post /items/{item}"]),
+        ({"methods": ("POST",)}, ["get /own", "post /items/{item}"]),
+        ({"default": True}, ["get /health", "get /items/{item}", "get /own", "post /items/{item}"]),
+        ({"exempt": lambda conn: False, "methods": ["POST"]}, ["get /own", "post /items/{item}"]),
+    ],
+)
+def test_what_the_middleware_counts_is_documented(options: Any, limited: list[str]) -> None:
+    app = FastAPI()
+    app.add_middleware(RateLimitMiddleware, **{"limit": "5/s", **options})
+    app.get("/own", dependencies=[Depends(RateLimit())])(lambda: None)
+    app.get("/free", dependencies=[Depends(exempt)])(lambda: None)
+    app.get("/health")(lambda: None)
+    app.get("/items/{item}")(lambda item: None)
+    app.post("/items/{item}")(lambda item: None)
+    document_limits(app)
+    assert limited_operations(app) == limited
 
 
 def test_an_app_wide_limit_is_documented_on_every_route() -> None:

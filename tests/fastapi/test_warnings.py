@@ -138,6 +138,7 @@ def test_a_limit_made_anew_in_a_dependency_is_noticed(is_async: bool) -> None:
         assert TestClient(app).get("/").status_code == 200
 
 
+@pytest.mark.usefixtures("no_test_run")
 def test_a_memory_store_under_several_workers_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WEB_CONCURRENCY", "4")
     with pytest.warns(RateLimitWarning, match="ARL105") as caught:

@@ -1,4 +1,4 @@
-"""One small app in each framework: it greets, echoes a body, and records its lifespan."""
+"""One small app in each framework: it greets, echoes a body and frames, streams, and records its lifespan."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ import litestar
 import quart
 from django.conf import settings
 from django.core.asgi import get_asgi_application
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.urls import path
 from starlette.types import ASGIApp
+
+from tests.frameworks import streams
 
 __all__ = ["LITESTAR_ROUTES", "Events", "blacksheep_app", "django_app", "litestar_app", "quart_app"]
 
@@ -34,7 +36,24 @@ async def litestar_echo(request: litestar.Request[Any, Any, Any]) -> bytes:
     return await request.body()
 
 
-LITESTAR_ROUTES = [litestar_hello, litestar_echo]
+@litestar.get("/stream")
+async def litestar_stream() -> litestar.response.Stream:
+    return litestar.response.Stream(streams.parts())
+
+
+@litestar.get("/release")
+async def litestar_release() -> None:
+    streams.release()
+
+
+@litestar.websocket("/ws")
+async def litestar_socket(socket: litestar.WebSocket[Any, Any, Any]) -> None:
+    await socket.accept()
+    await socket.send_text(await socket.receive_text())
+    await socket.close()
+
+
+LITESTAR_ROUTES = [litestar_hello, litestar_echo, litestar_stream, litestar_release, litestar_socket]
 
 
 def litestar_app(events: Events) -> ASGIApp:
@@ -62,6 +81,20 @@ def quart_app(events: Events) -> ASGIApp:
     async def echo() -> quart.Response:
         return quart.Response(await quart.request.get_data())
 
+    @app.get("/stream")
+    async def stream() -> Any:
+        return streams.parts(), 200
+
+    @app.get("/release")
+    async def release() -> str:
+        streams.release()
+        return ""
+
+    @app.websocket("/ws")
+    async def socket() -> None:
+        await quart.websocket.accept()
+        await quart.websocket.send(await quart.websocket.receive())
+
     @app.before_serving
     async def started() -> None:
         events.append("started")
@@ -85,7 +118,21 @@ async def django_echo(request: HttpRequest) -> HttpResponse:
     return HttpResponse(request.body)
 
 
-urlpatterns = [path("", django_hello), path("echo", django_echo)]
+async def django_stream(request: HttpRequest) -> StreamingHttpResponse:
+    return StreamingHttpResponse(streams.parts())
+
+
+async def django_release(request: HttpRequest) -> HttpResponse:
+    streams.release()
+    return HttpResponse()
+
+
+urlpatterns = [
+    path("", django_hello),
+    path("echo", django_echo),
+    path("stream", django_stream),
+    path("release", django_release),
+]
 
 
 def django_app(events: Events) -> ASGIApp:
@@ -110,6 +157,21 @@ def blacksheep_app(events: Events) -> ASGIApp:
     @app.router.post("/echo")
     async def echo(request: blacksheep.Request) -> blacksheep.Response:
         return blacksheep.text((await request.read() or b"").decode())
+
+    @app.router.get("/stream")
+    async def stream() -> blacksheep.Response:
+        return blacksheep.Response(200, content=blacksheep.StreamedContent(b"text/plain", streams.parts))
+
+    @app.router.get("/release")
+    async def release() -> blacksheep.Response:
+        streams.release()
+        return blacksheep.text("")
+
+    @app.router.ws("/ws")
+    async def socket(websocket: blacksheep.WebSocket) -> None:
+        await websocket.accept()
+        await websocket.send_text(await websocket.receive_text())
+        await websocket.close()
 
     @app.on_start
     async def started(_: blacksheep.Application) -> None:

@@ -28,11 +28,18 @@ async def lifespan(_: Starlette) -> AsyncIterator[None]:
 
 
 class WritingStore(EventStore):
-    """Closed last, so it writes everything down."""
+    """Closed last, so it writes everything down. One of its verbs fails if the environment says so."""
+
+    async def start(self) -> None:
+        if os.environ.get("FAILS") == "start":
+            raise RuntimeError("no credentials today")
+        await super().start()
 
     async def aclose(self) -> None:
         await super().aclose()
         Path(os.environ["EVENTS"]).write_text("\n".join(events))  # noqa: ASYNC240 - nothing else runs any more
+        if os.environ.get("FAILS") == "aclose":
+            raise RuntimeError("no good-bye today")
 
 
 async def show(request: Request) -> JSONResponse:

@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
 
 import pytest
 
-from tests.support.servers.server import free_port, wait_until
+from tests.support.asgi_servers import SECONDS, served, wait_for
+from tests.support.servers.server import wait_until
 
-ROOT = Path(__file__).parents[2]
 APP = "tests.frameworks.served:app"
-SECONDS = 30.0
 COMMANDS = {
     "hypercorn": ("hypercorn", "--bind", "127.0.0.1:{port}", APP),
     "granian": ("granian", "--interface", "asgi", "--host", "127.0.0.1", "--port", "{port}", APP),
@@ -28,48 +20,16 @@ COMMANDS = {
 }
 
 
-@contextmanager
-def served(command: tuple[str, ...], events: Path) -> Iterator[int]:
-    """The port on which the server answers; it is ended as an operator would end it."""
-    port = free_port()
-    arguments = [part.format(port=port) for part in command]
-    environment = {**os.environ, "EVENTS": str(events), "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(
-        [sys.executable, "-m", *arguments], cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
-    try:
-        wait_until(lambda: listens(port) or process.poll() is not None, f"{command[0]} listens", seconds=SECONDS)
-        assert process.poll() is None, process.communicate()[0].decode()
-        yield port
-    finally:
-        process.terminate()
-        process.communicate(timeout=SECONDS)
-
-
-def listens(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=1.0).close()
-    except OSError:
-        return False
-    return True
-
-
-def get(port: int) -> tuple[HTTPResponse, bytes]:
-    with closing(HTTPConnection("127.0.0.1", port, timeout=SECONDS)) as connection:
-        connection.request("GET", "/")
-        response = connection.getresponse()
-        return response, response.read()
-
-
 @pytest.mark.parametrize("server", COMMANDS)
 def test_the_refusal_reaches_a_client_and_the_lifespan_runs(server: str, tmp_path: Path) -> None:
     events = tmp_path / "events"
-    with served(COMMANDS[server], events) as port:
+    with served(COMMANDS[server], tmp_path / "log", environment={"EVENTS": str(events)}) as process:
+        wait_for(process)
         for left in "43210":
-            response, body = get(port)
+            response, body = process.get()
             assert (response.status, json.loads(body)) == (200, ["store started", "app started"])
             assert response.headers["x-ratelimit-remaining"] == left
-        refused, body = get(port)
+        refused, body = process.get()
         assert refused.status == 429
         assert json.loads(body)["message"] == "You are being rate limited."
         assert refused.headers.get_all("content-type") == ["application/json"]
@@ -77,4 +37,29 @@ def test_the_refusal_reaches_a_client_and_the_lifespan_runs(server: str, tmp_pat
         assert refused.headers.get_all("x-ratelimit-scope") == ["user"]
         assert 700 <= int(refused.headers["retry-after"]) <= 720
         assert "1.1 asgi_ratelimit" in refused.headers["via"]
+        process.terminate()
     assert events.read_text().splitlines() == ["store started", "app started", "app stopped", "store closed"]
+
+
+@pytest.mark.parametrize("server", COMMANDS)
+def test_an_app_is_not_served_without_its_own_start_if_the_store_does_not_start(server: str, tmp_path: Path) -> None:
+    events = tmp_path / "events"
+    environment = {"EVENTS": str(events), "FAILS": "start"}
+    with served(COMMANDS[server], tmp_path / "log", environment=environment) as process:
+        wait_until(lambda: "no credentials today" in process.output, f"{server} logs the reason", seconds=SECONDS)
+        wait_until(lambda: process.has_ended or process.answers, f"{server} ends", seconds=SECONDS)
+        assert not process.answers
+    assert events.read_text().splitlines() == ["store closed"]
+
+
+@pytest.mark.parametrize("server", COMMANDS)
+def test_a_store_that_cannot_be_closed_does_not_disturb_the_end_of_the_app(server: str, tmp_path: Path) -> None:
+    events = tmp_path / "events"
+    environment = {"EVENTS": str(events), "FAILS": "aclose"}
+    with served(COMMANDS[server], tmp_path / "log", environment=environment) as process:
+        wait_for(process)
+        assert process.get()[0].status == 200
+        process.terminate()
+    assert events.read_text().splitlines() == ["store started", "app started", "app stopped", "store closed"]
+    assert "no good-bye today" in process.output
+    assert "shutdown failed" not in process.output

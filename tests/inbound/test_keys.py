@@ -1,247 +1,36 @@
-"""Who is asking: no client can choose its own address, and none can have two."""
+"""Keys by user and by header, and that keys of different kinds never meet."""
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv4Network, IPv6Address
+from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
+from uuid import UUID
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 from starlette.authentication import BaseUser, SimpleUser, UnauthenticatedUser
 from starlette.requests import HTTPConnection
 
-from asgi_ratelimit import ClientIP, by_header, by_ip, by_user, by_user_or, by_user_or_ip
-from tests.support.asgi import http
+from asgi_ratelimit import (
+    ClientIP,
+    MemoryStore,
+    RateLimitMiddleware,
+    by_header,
+    by_ip,
+    by_user,
+    by_user_or,
+    by_user_or_ip,
+)
+from asgi_ratelimit.fastapi import RateLimit
+from tests.support.asgi import hello, http, statuses
 
 pytestmark = pytest.mark.anyio
-
-PROXY = "10.0.0.1"
-behind_a_proxy = ClientIP(trusted_proxies=("10.0.0.0/8",))
-v4 = st.builds(IPv4Address, st.integers(0, 2**32 - 1))
-v6 = st.builds(IPv6Address, st.integers(2**64, 2**128 - 1))
 
 
 def peer(host: object, **more: Any) -> HTTPConnection:
     return HTTPConnection(http(client=(host, 4711), **more))
-
-
-def forwarded(*lines: str, by: object = PROXY) -> HTTPConnection:
-    return peer(by, headers=[("x-forwarded-for", line) for line in lines])
-
-
-# The socket's peer
-
-
-@given(v4)
-def test_an_ipv4_peer_is_its_own_key(address: IPv4Address) -> None:
-    assert by_ip(peer(str(address))) == str(address)
-
-
-@given(v4)
-def test_an_ipv4_mapped_address_counts_as_ipv4(address: IPv4Address) -> None:
-    assert by_ip(peer(f"::ffff:{address}")) == by_ip(peer(str(address)))
-    assert by_ip(peer(f"::FFFF:{int(address) >> 16:x}:{int(address) & 0xFFFF:x}")) == str(address)
-
-
-@given(v4, v4)
-def test_two_ipv4_mapped_addresses_do_not_share_a_key(one: IPv4Address, other: IPv4Address) -> None:
-    assume(one != other)
-    assert by_ip(peer(f"::ffff:{one}")) != by_ip(peer(f"::ffff:{other}"))
-
-
-@given(v6, st.integers(0, 2**64 - 1))
-def test_all_addresses_of_an_ipv6_64_share_a_key(address: IPv6Address, interface: int) -> None:
-    neighbour = IPv6Address((int(address) >> 64 << 64) | interface)
-    assume(neighbour.ipv4_mapped is None)
-    assert by_ip(peer(str(address))) == by_ip(peer(str(neighbour)))
-
-
-@given(v6, v6)
-def test_two_ipv6_64s_have_two_keys(one: IPv6Address, other: IPv6Address) -> None:
-    assume(int(one) >> 64 != int(other) >> 64)
-    assert by_ip(peer(str(one))) != by_ip(peer(str(other)))
-
-
-@given(v6)
-def test_two_spellings_of_an_ipv6_address_are_one_key(address: IPv6Address) -> None:
-    exact = ClientIP(ipv6_prefix=128)
-    assert exact(peer(address.compressed)) == exact(peer(address.exploded)) == exact(peer(address.exploded.upper()))
-
-
-@given(v6, st.integers(1, 127))
-def test_the_ipv6_prefix_may_be_chosen(address: IPv6Address, prefix: int) -> None:
-    flipped_inside = IPv6Address(int(address) ^ (1 << (127 - prefix)))
-    flipped_outside = IPv6Address(int(address) ^ (1 << (128 - prefix)))
-    assume(flipped_inside.ipv4_mapped is None and flipped_outside.ipv4_mapped is None)
-    key = ClientIP(ipv6_prefix=prefix)
-    assert key(peer(str(address))) == key(peer(str(flipped_inside)))
-    assert key(peer(str(address))) != key(peer(str(flipped_outside)))
-
-
-def test_a_zone_is_no_part_of_the_key() -> None:
-    assert by_ip(peer("fe80::1%eth0")) == by_ip(peer("fe80::1%wlan1")) == by_ip(peer("fe80::1"))
-
-
-def test_the_port_is_no_part_of_the_key() -> None:
-    assert by_ip(HTTPConnection(http(client=("203.0.113.7", 1)))) == by_ip(
-        HTTPConnection(http(client=("203.0.113.7", 2)))
-    )
-
-
-def test_a_name_that_the_server_made_up_is_a_key() -> None:
-    assert by_ip(peer("testclient")) == "testclient"
-
-
-@pytest.mark.parametrize(
-    "client",
-    [None, (), [], "203.0.113.7", b"203.0.113.7", ("", 0), (None, None), (b"203.0.113.7", 1), (7, 1), {"host": 1}, 7],
-    ids=repr,
-)
-def test_a_client_that_is_no_address_has_no_key(client: object) -> None:
-    assert by_ip(HTTPConnection(http(client=client))) is None
-
-
-def test_a_scope_without_client_and_headers_has_no_key() -> None:
-    assert by_ip(HTTPConnection({"type": "http"})) is None
-    assert ClientIP(trusted_proxies=("unix",))(HTTPConnection({"type": "http"})) is None
-
-
-def test_a_client_in_a_list_is_read_like_one_in_a_tuple() -> None:
-    assert by_ip(HTTPConnection(http(client=["203.0.113.7", 1]))) == "203.0.113.7"
-
-
-# Behind proxies
-
-
-def test_nobody_is_believed_unless_trusted() -> None:
-    assert by_ip(forwarded("1.2.3.4", by="203.0.113.7")) == "203.0.113.7"
-    assert behind_a_proxy(forwarded("1.2.3.4", by="203.0.113.7")) == "203.0.113.7"
-
-
-def test_a_trusted_proxy_names_the_client() -> None:
-    assert behind_a_proxy(forwarded("203.0.113.7")) == "203.0.113.7"
-
-
-def test_a_trusted_proxy_that_names_nobody_is_the_client() -> None:
-    assert behind_a_proxy(forwarded()) == PROXY
-
-
-@given(st.lists(st.text(st.characters(max_codepoint=255)), max_size=5), st.booleans(), v4)
-def test_a_client_cannot_choose_its_address(spoofed: list[str], as_lines: bool, address: IPv4Address) -> None:
-    assume(address not in IPv4Network("10.0.0.0/8"))
-    lines = [*spoofed, str(address)] if as_lines else [", ".join([*spoofed, str(address)])]
-    assert behind_a_proxy(forwarded(*lines)) == str(address)
-
-
-def test_the_leftmost_entry_is_not_believed() -> None:
-    assert behind_a_proxy(forwarded("1.1.1.1, 203.0.113.7")) == "203.0.113.7"
-
-
-def test_only_the_last_of_several_lines_is_the_proxys_own() -> None:
-    assert behind_a_proxy(forwarded("1.1.1.1", "2.2.2.2", "203.0.113.7")) == "203.0.113.7"
-
-
-def test_all_lines_are_joined_before_they_are_read() -> None:
-    assert behind_a_proxy(forwarded("1.1.1.1, 203.0.113.7", "10.9.9.9, 10.8.8.8", "10.7.7.7")) == "203.0.113.7"
-
-
-def test_fifty_lines_are_read_to_the_end() -> None:
-    assert behind_a_proxy(forwarded("203.0.113.7", *(f"10.0.0.{i}" for i in range(50)))) == "203.0.113.7"
-
-
-def test_a_flood_of_made_up_hops_does_not_hide_the_client() -> None:
-    assert behind_a_proxy(forwarded(*["1.1.1.1"] * 1_000, "203.0.113.7")) == "203.0.113.7"
-
-
-def test_ten_thousand_hops_do_not_cost_ten_thousand_steps() -> None:
-    read = ClientIP(trusted_proxies=("10.0.0.0/8",))
-    hops = ", ".join(f"10.1.{i // 250}.{i % 250}" for i in range(10_000))
-    read(forwarded(hops))
-    assert read._is_trusted.cache_info().currsize < 100
-
-
-def test_a_chain_of_nothing_but_proxies_ends_at_the_farthest() -> None:
-    assert behind_a_proxy(forwarded("10.0.0.3, 10.0.0.2")) == "10.0.0.3"
-
-
-@pytest.mark.parametrize(
-    "hop",
-    [
-        "203.0.113.7",
-        "203.0.113.7:8080",
-        " 203.0.113.7 ",
-        '"203.0.113.7"',
-        "::ffff:203.0.113.7",
-        "[::ffff:203.0.113.7]:1",
-    ],
-)
-def test_a_hop_is_read_without_port_and_quotes(hop: str) -> None:
-    assert behind_a_proxy(forwarded(hop)) == "203.0.113.7"
-
-
-@pytest.mark.parametrize(
-    "hop",
-    [
-        "2001:db8::1",
-        "[2001:db8::1]",
-        "[2001:db8::1]:443",
-        '"[2001:DB8::1]:443"',
-        "2001:db8::1%eth0",
-        "[2001:db8::1%25en0]",
-    ],
-)
-def test_an_ipv6_hop_is_read_without_brackets_port_and_zone(hop: str) -> None:
-    assert behind_a_proxy(forwarded(hop)) == "2001:db8::/64"
-
-
-@pytest.mark.parametrize(
-    "garbage",
-    [
-        "unknown", "", ",", ",,,", "_hidden", "1.2.3", "999.1.1.1", "010.0.0.1", "0x7f.0.0.1", "2130706433", "::gg",
-        "[", "1.2.3.4 5.6.7.8", "1.2.3.4\0", "\0", "é", "localhost", "1.2.3.4/8", "[]:80", '"', "%", "-1", "1:2:3",
-    ],
-)  # fmt: skip
-def test_garbage_is_nobodys_word_and_the_hop_before_counts(garbage: str) -> None:
-    assert behind_a_proxy(forwarded(f"1.1.1.1, {garbage}")) == PROXY
-    assert behind_a_proxy(forwarded(f"1.1.1.1, {garbage}, 10.0.0.9")) == "10.0.0.9"
-
-
-def test_a_megabyte_of_garbage_is_garbage() -> None:
-    assert behind_a_proxy(forwarded("9" * 1_000_000)) == PROXY
-
-
-def test_a_proxy_is_recognised_in_ipv6_clothes() -> None:
-    assert behind_a_proxy(forwarded("203.0.113.7", by=f"::ffff:{PROXY}")) == "203.0.113.7"
-    mapped = ClientIP(trusted_proxies=("::ffff:10.0.0.0/104",))
-    assert mapped(forwarded("203.0.113.7")) == "203.0.113.7"
-    assert mapped(forwarded("203.0.113.7", by="11.0.0.1")) == "11.0.0.1"
-
-
-def test_an_ipv6_proxy_is_trusted_by_its_network_not_by_its_64() -> None:
-    key = ClientIP(trusted_proxies=("2001:db8::1",))
-    assert key(forwarded("203.0.113.7", by="2001:db8::1")) == "203.0.113.7"
-    assert key(forwarded("203.0.113.7", by="2001:db8::2")) == "2001:db8::/64"
-
-
-def test_a_unix_socket_is_believed_only_if_it_is_named() -> None:
-    over_unix = HTTPConnection(http(client=None, headers=[("x-forwarded-for", "203.0.113.7")]))
-    assert by_ip(over_unix) is None
-    assert behind_a_proxy(over_unix) is None
-    assert ClientIP(trusted_proxies=("unix",))(over_unix) == "203.0.113.7"
-    assert ClientIP(trusted_proxies=("unix",))(forwarded("1.1.1.1", by="203.0.113.7")) == "203.0.113.7"
-
-
-@pytest.mark.parametrize("proxies", ["10.0.0.0/8", ["10.0.0.1/8"], ["proxy.example"], [""], ["*"], [None]], ids=repr)
-def test_a_bad_proxy_is_refused_with_a_right_one(proxies: Any) -> None:
-    with pytest.raises(ValueError, match=r"10\.0\.0\.0/8"):
-        ClientIP(trusted_proxies=proxies)
-
-
-@pytest.mark.parametrize("prefix", [0, 129, -1, 64.0, "64", True, None], ids=repr)
-def test_a_bad_prefix_is_refused_with_a_right_one(prefix: Any) -> None:
-    with pytest.raises(ValueError, match=r"e\.g\. 64"):
-        ClientIP(ipv6_prefix=prefix)
 
 
 # Users
@@ -284,12 +73,103 @@ def test_nobody_is_a_user_without_being_authenticated(user: object) -> None:
     assert by_user(as_user(user)) is None
 
 
+@dataclass
+class Account:
+    """A user as many backends have it: any class with an id."""
+
+    id: Any
+    is_active: bool = True
+
+
+class Titled(BaseUser):
+    """A user whose name may be that of another one."""
+
+    is_authenticated = True
+    display_name = "ada"
+
+    def __init__(self, number: int) -> None:
+        self.id = number
+
+
+class ObjectId:
+    """The id of a database that has a type of its own."""
+
+    def __str__(self) -> str:
+        return "65f0c0ffee"
+
+
+class WithMethod:
+    """An object with a function where others have a value. Its text is another one for each object."""
+
+    def identity(self) -> str:
+        return "ada"
+
+
+@pytest.mark.parametrize(
+    ("user", "key"),
+    [
+        (Account(ObjectId()), "user:65f0c0ffee"),
+        (SimpleNamespace(identity=ObjectId(), is_authenticated=True), "user:65f0c0ffee"),
+        (WithMethod(), None),
+        (Account(1.5), None),
+        (Account(["7"]), None),
+        (Account("7"), "user:7"),
+        (Account(7), "user:7"),
+        (Account(0), "user:0"),
+        (Account(UUID(int=7)), f"user:{UUID(int=7)}"),
+        (SimpleNamespace(identity="ada", id=7), "user:ada"),
+        (SimpleNamespace(id=7, is_authenticated=True), "user:7"),
+        (SimpleNamespace(sub="auth0|7"), "user:auth0|7"),
+        ({"sub": "7", "iss": "same"}, "user:7"),
+        ({"id": 7}, "user:7"),
+        (Titled(7), "user:7"),
+        ("ada", "user:ada"),
+        (7, "user:7"),
+        (SimpleNamespace(id=7, is_authenticated=False), None),
+        (Account(None), None),
+        (Account(""), None),
+        (Account(True), None),
+        (Account(object()), None),
+        ({"name": "ada"}, None),
+        ({}, None),
+        ("", None),
+        (True, None),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_user_of_any_kind_is_known_by_what_it_has(user: object, key: str | None) -> None:
+    assert by_user(as_user(user)) == key
+    assert by_user_or_ip(as_user(user)) == (key or "203.0.113.7")
+
+
+async def test_two_users_of_one_address_have_two_buckets_whatever_they_are(store: MemoryStore) -> None:
+    app = RateLimitMiddleware(hello, limit="1/day", store=store)
+    for user in (Account(1), {"sub": "2"}, SimpleUser("ada"), SimpleNamespace(id=3, is_authenticated=False)):
+        assert await statuses(app, 2, user=user) == [200, 429]
+    assert await statuses(app, 1, user=None) == [429]
+
+
+def test_a_long_identity_is_cut_to_a_digest() -> None:
+    one, other = (by_user(as_user(Account("a" * 100_000 + end))) for end in "xy")
+    assert one is not None
+    assert one != other
+    assert len(one) < 64
+
+
 def test_without_authentication_nobody_is_a_user() -> None:
     assert by_user(peer("203.0.113.7")) is None
 
 
-def test_a_user_cannot_be_named_into_an_addresss_bucket() -> None:
-    assert by_user_or_ip(as_user(SimpleUser("203.0.113.7"))) != by_user_or_ip(peer("203.0.113.7"))
+TEXTS = st.text() | st.sampled_from(["203.0.113.7", "user:ada", "ada", "host:ada", "user", "header:user:ada", "user:"])
+
+
+@given(TEXTS, TEXTS, TEXTS)
+def test_keys_of_users_addresses_and_headers_never_meet(user: str, host: str, value: str) -> None:
+    headers = [(name, value.encode("utf-8", "surrogatepass").decode("latin-1")) for name in ("user", "host", "visitor")]
+    conn = peer(host, user=SimpleUser(user), headers=headers)
+    keys = [by_user(conn), by_ip(conn), *(by_header(name)(conn) for name, _ in headers)]
+    found = [key for key in keys if key is not None]
+    assert len(set(found)) == len(found)
 
 
 def test_who_is_no_user_is_known_by_address() -> None:
@@ -311,6 +191,20 @@ async def test_the_fallback_may_be_async_and_is_asked_only_when_needed() -> None
     assert answer is not None
     assert not isinstance(answer, str)
     assert await answer == "nobody"
+
+
+async def test_no_visitor_has_the_key_of_a_user_through_a_fallback_of_ones_own() -> None:
+    def named(conn: HTTPConnection) -> str:
+        return conn.headers["x-name"]
+
+    async def named_later(conn: HTTPConnection) -> str:
+        return named(conn)
+
+    visitor = peer("203.0.113.7", headers=[("x-name", "user:ada")])
+    key, later = by_user_or(named)(visitor), by_user_or(named_later)(visitor)
+    assert isinstance(key, str)
+    assert not isinstance(later, str | None)
+    assert key == await later != by_user(as_user(SimpleUser("ada")))
 
 
 def test_a_fallback_that_is_no_function_is_refused() -> None:
@@ -341,7 +235,68 @@ def test_a_header_that_is_missing_or_empty_is_no_key() -> None:
     assert by_header("x-api-key")(sent(("x-api-key", ""))) is None
 
 
-@pytest.mark.parametrize("name", ["", "  ", "clé", None, 7], ids=repr)
+@pytest.mark.parametrize(
+    "value",
+    [
+        "Bearer tok",
+        "bearer tok",
+        "BEARER tok",
+        "Bearer   tok",
+        "Bearer tok  ",
+        "  Bearer \t tok\t",
+        "Bearer\ttok",
+        "tok",
+    ],
+)
+def test_all_spellings_of_credentials_are_one_key(value: str) -> None:
+    key = by_header("Authorization")
+    assert key(sent(("authorization", value))) == key(sent(("authorization", "Bearer tok")))
+    assert key(sent(("authorization", value))) != key(sent(("authorization", "Bearer Tok")))
+
+
+def test_blanks_around_a_value_are_no_part_of_it() -> None:
+    key = by_header("x-api-key")
+    assert key(sent(("x-api-key", " \t secret\t "))) == key(sent(("x-api-key", "secret")))
+    assert key(sent(("x-api-key", "se cret"))) != key(sent(("x-api-key", "se  cret")))
+    assert key(sent(("x-api-key", " \t"))) is None
+
+
+@pytest.mark.parametrize("first", ["secret", ""])
+def test_the_first_line_of_a_repeated_header_counts_as_it_does_for_the_app(first: str) -> None:
+    conn = sent(("x-api-key", first), ("x-api-key", "invented"))
+    assert conn.headers["x-api-key"] == first
+    assert by_header("x-api-key")(conn) == by_header("x-api-key")(sent(("x-api-key", first)))
+
+
+def test_a_long_value_is_cut_to_a_digest() -> None:
+    one, other = (by_header("x-api-key")(sent(("x-api-key", "a" * 100_000 + end))) for end in "xy")
+    assert one is not None
+    assert one != other
+    assert len(one) < 64
+
+
+@pytest.mark.parametrize("name", ["", "  ", "clé", "x api", "x:", None, 7], ids=repr)
 def test_a_header_without_a_name_is_refused(name: Any) -> None:
     with pytest.raises(ValueError, match="x-api-key"):
         by_header(name)
+
+
+# Key functions that have yet to be made
+
+
+@pytest.mark.parametrize(
+    ("key", "right"),
+    [
+        (by_header, "by_header"),
+        (ClientIP, "ClientIP"),
+        (by_user_or, "by_user_or"),
+        ("user", "by_user_or_ip"),
+        (None, "by_user_or_ip"),
+    ],
+)
+def test_a_key_that_is_no_key_function_is_refused_with_a_right_one(key: Any, right: str) -> None:
+    for make in (lambda: RateLimitMiddleware(hello, limit="5/s", key=key), lambda: RateLimit(key=key)):
+        with pytest.raises(ValueError, match=rf"{right}\W.*not"):
+            make()
+    with pytest.raises(ValueError, match=right):
+        by_user_or(key)

@@ -111,15 +111,6 @@ async def test_no_host_or_query_is_a_fresh_bucket(store: MemoryStore) -> None:
     assert {(await ask(app, "/", **variant)).status for variant in variants} == {429}
 
 
-async def test_a_preflight_is_not_counted(store: MemoryStore) -> None:
-    app = door(store, "1/60s")
-    preflight = [("origin", "https://example.org"), ("access-control-request-method", "PUT")]
-    answers = [await ask(app, method="OPTIONS", headers=preflight) for _ in range(5)]
-    assert {answer.status for answer in answers} == {200}
-    assert not answers[0].about_limits
-    assert await statuses(app, 2) == [200, 429]
-
-
 async def test_a_bucket_refills_with_time(store: MemoryStore, clock: ManualClock) -> None:
     app = door(store, "2/60s")
     assert await statuses(app, 3) == [200, 200, 429]

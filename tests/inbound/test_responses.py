@@ -118,7 +118,7 @@ async def test_another_limit_is_another_bucket(store: MemoryStore) -> None:
     ("headers", "expected"),
     [
         ("ietf", {"ratelimit", "ratelimit-policy", "retry-after"}),
-        (None, set()),
+        (None, {"retry-after"}),
         (
             "both",
             {"ratelimit", "ratelimit-policy", "retry-after", "x-ratelimit-scope"}

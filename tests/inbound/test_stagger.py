@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-from asgi_ratelimit import Limiter, MemoryStore, RateLimitMiddleware, SlidingWindow
+from asgi_ratelimit import Limiter, MemoryStore, RateLimitMiddleware, SlidingWindow, TokenBucket
 from asgi_ratelimit.inbound import stagger as turns
 from asgi_ratelimit.inbound.stagger import Stagger
 from asgi_ratelimit.testing import ManualClock
@@ -72,3 +74,23 @@ async def test_each_bucket_has_turns_of_its_own_and_few_are_remembered(monkeypat
         await limiter.try_acquire(key, 2)
         assert some.next(await limiter.try_acquire(key), 10).retry_after == 2.0
     assert len(some._last_us) == 2
+
+
+@pytest.mark.anyio
+async def test_a_flood_of_refused_calls_moves_the_moment_by_a_handful_of_calls() -> None:
+    clock = ManualClock()
+    limiter = Limiter("100/day", store=MemoryStore(clock=clock))
+    await limiter.try_acquire("a", 100)
+    some = Stagger()
+    waits = [some.next(await limiter.try_acquire("a"), clock.now_us()).retry_after for _ in range(300)]
+    assert waits[:3] == [864.0, 1728.0, 2592.0]
+    assert max(waits) == 6 * 864.0
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("scope", ["global", "shared"])
+async def test_a_bucket_that_others_share_keeps_its_moment(scope: Any) -> None:
+    limiter = Limiter(TokenBucket("100/day", scope=scope), store=MemoryStore(clock=ManualClock()))
+    await limiter.try_acquire("a", 100)
+    some = Stagger()
+    assert {some.next(await limiter.try_acquire("a"), 0).retry_after for _ in range(300)} == {864.0}

@@ -188,6 +188,7 @@ async def refused(exchange: Exchange) -> Answer:
 
 async def test_the_held_are_bounded_in_number(store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(holding, "MOST_HELD", 3)
+    monkeypatch.setattr(holding, "SHARE", 1)
     app = door(store, max_wait=100)
     await fill(app, 3)
     refusal = await refused(await start(app))
@@ -196,6 +197,7 @@ async def test_the_held_are_bounded_in_number(store: MemoryStore, monkeypatch: p
 
 async def test_a_client_that_leaves_frees_its_place(store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(holding, "MOST_HELD", 2)
+    monkeypatch.setattr(holding, "SHARE", 1)
     app = door(store, max_wait=100)
     leaving, _ = await fill(app, 2)
     await refused(await start(app))
@@ -220,10 +222,32 @@ async def test_one_client_who_takes_every_place_locks_nobody_else_out(
     store: MemoryStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(holding, "MOST_HELD", 2)
+    monkeypatch.setattr(holding, "SHARE", 1)
     app = door(store, max_wait=100)
     await fill(app, 2)
     stranger = await (await start(app, "203.0.113.8")).answer()
     assert stranger.status == 200
+
+
+async def test_no_client_has_more_than_a_share_of_the_places(
+    store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(holding, "MOST_HELD", 20)
+    app = door(store, max_wait=1000)
+    await fill(app, 2)
+    await refused(await start(app))
+    for client in ("203.0.113.8", "203.0.113.9"):
+        await fill(app, 2, client)
+
+
+async def test_whoever_cannot_be_served_in_time_takes_no_place(store: MemoryStore, clock: ManualClock) -> None:
+    app = door(store, max_wait=30)  # a call every 10 s
+    held = await fill(app, 3)
+    for _ in range(20):
+        await refused(await start(app))
+    for one in held:
+        clock.advance(10)
+        assert (await one.answer()).status == 200
 
 
 # A LeakyBucket's slots

@@ -5,12 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from starlette.responses import JSONResponse
-from starlette.types import ASGIApp
 
 from asgi_ratelimit import MemoryStore
 from asgi_ratelimit.testing import ManualClock
-from tests.interactions.endpoints import BUILDS, MOUNTED, REACHED, as_dependency, limited, reached, refusals, with_limit
+from tests.interactions.endpoints import BUILDS, MOUNTED, as_dependency, limited, reached, refusals, with_limit
 from tests.support.signing import PING, PONG, URL, Discord, command, content, encoded, now, signature_of
 
 pytestmark = pytest.mark.anyio
@@ -94,57 +92,6 @@ async def test_a_forged_body_cannot_spend_another_users_quota(any_discord: Disco
     for _ in range(10):
         assert (await any_discord.post(command("1"), forged=True)).status_code == 401
     assert [reached(await any_discord.post(command("1"))) for _ in range(3)] == [True, True, False]
-
-
-# Bodies that are too large
-
-
-@pytest.fixture
-def small(store: MemoryStore, clock: ManualClock) -> Discord:
-    return with_limit(store, clock, max_body=1000)
-
-
-async def test_a_body_that_is_too_large_is_413_before_its_signature_is_looked_at(small: Discord) -> None:
-    assert (await small.post(b" " * 1001, forged=True)).status_code == 413
-    assert (await small.post(b" " * 1000, forged=True)).status_code == 401
-
-
-async def test_nothing_is_read_of_a_body_that_is_announced_as_too_large(store: MemoryStore) -> None:
-    async def unread() -> Any:
-        raise AssertionError("the body was read")
-
-    sent = await asked(limited(store).wrap(JSONResponse(REACHED)), unread, [(b"content-length", b"1048577")])
-    assert sent[0]["status"] == 413
-
-
-@pytest.mark.parametrize("announced", [[], [(b"content-length", b"5")], [(b"content-length", b"\xb2")]])
-async def test_no_more_is_read_than_may_be(store: MemoryStore, announced: Any) -> None:
-    chunks = iter([b"x" * 600] * 2)
-
-    async def receive() -> Any:
-        return {"type": "http.request", "body": next(chunks), "more_body": True}
-
-    sent = await asked(limited(store, max_body=1000).wrap(JSONResponse(REACHED)), receive, announced)
-    assert sent[0]["status"] == 413
-
-
-async def asked(app: ASGIApp, receive: Any, headers: Any) -> list[Any]:
-    sent: list[Any] = []
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-
-    await app({"type": "http", "method": "POST", "path": URL, "headers": headers}, receive, send)
-    return sent
-
-
-async def test_a_client_that_leaves_in_the_middle_is_no_error(store: MemoryStore) -> None:
-    messages = iter([{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"}])
-
-    async def receive() -> Any:
-        return next(messages)
-
-    assert (await asked(limited(store).wrap(JSONResponse(REACHED)), receive, []))[0]["status"] == 400
 
 
 # Whose bucket it is

@@ -103,16 +103,16 @@ async def test_a_short_wait_for_a_slot_is_waited(clock: ManualClock) -> None:
             waits.append(seconds)
 
     patient = Patient()
-    discord = with_limit(MemoryStore(clock=patient), patient, LeakyBucket("2/s", queue=10))
+    discord = with_limit(MemoryStore(clock=patient), patient, LeakyBucket("4/s", queue=10))
     assert await refusals(discord, *[command() for _ in range(4)]) == [False, False, False, True]
-    assert waits == [0.5, 1.0]
+    assert waits == [0.25, 0.5]
 
 
 async def test_a_wait_that_is_too_long_is_a_refusal_that_costs_nothing(store: MemoryStore, clock: ManualClock) -> None:
     discord = with_limit(store, clock, LeakyBucket("1/10s", queue=10))
     assert reached(await discord.post(command()))
     for _ in range(20):  # more than the queue has room for
-        assert f"<t:{now(clock) + 9}:R>" in content(await discord.post(command()))
+        assert f"<t:{now(clock) + 10}:R>" in content(await discord.post(command()))
     clock.advance(10)
     assert reached(await discord.post(command()))
 
@@ -183,6 +183,7 @@ async def test_the_lifespan_reaches_the_app_behind_it(store: MemoryStore) -> Non
     assert seen == ["lifespan"]
 
 
+@pytest.mark.usefixtures("no_test_run")
 async def test_several_workers_with_a_memory_each_are_warned_about(
     store: MemoryStore, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

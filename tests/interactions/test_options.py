@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from asgi_ratelimit.interactions.endpoint import InteractionLimit
-from asgi_ratelimit.interactions.signature import ReplayCache, Signed
 from tests.support.signing import PUBLIC_KEY
 
 TOKEN = "MTk4NjIyNDgzNDcxOTI1MjQ4.Cl2FMQ.ZnCjm1XVW7vRze4b7Cq4se7kKWs"
@@ -49,6 +48,10 @@ def test_a_public_key_may_be_written_in_capitals() -> None:
         ("max_body", 0),
         ("max_body", 1.5),
         ("max_body", True),
+        ("failures", "5/"),
+        ("failures", []),
+        ("client", None),
+        ("client", "10.0.0.1"),
         ("text", ""),
         ("text", 5),
         ("text", {}),
@@ -69,23 +72,3 @@ def test_an_option_that_makes_no_sense_is_refused(option: str, value: Any) -> No
 
 def test_a_text_needs_no_countdown_and_a_limit_may_be_a_generator() -> None:
     InteractionLimit(PUBLIC_KEY, (each for each in ("5/s", "9/minute")), text="Slow down.")
-
-
-def signed(number: int, at: int) -> Signed:
-    return Signed(at, str(number))
-
-
-def test_what_was_seen_is_forgotten_once_it_is_stale() -> None:
-    seen = ReplayCache(300)
-    assert [seen.add(signed(number, 1000 + number), 1000.0) for number in range(10)] == [True] * 10
-    assert not seen.add(signed(9, 1009), 1300.0)
-    assert seen.add(signed(10, 1304), 1304.5)
-    assert len(seen) == 6
-
-
-def test_the_memory_of_what_was_seen_is_bounded_and_the_oldest_makes_way() -> None:
-    seen = ReplayCache(300, most=3)
-    for number in range(5):
-        assert seen.add(signed(number, 1000), 1000.0)
-    assert len(seen) == 3
-    assert [seen.add(signed(number, 1000), 1000.0) for number in (4, 3, 2)] == [False] * 3

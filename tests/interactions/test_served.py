@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from typing import Any
 
@@ -14,10 +15,13 @@ import pytest
 from fastapi import Depends, FastAPI
 
 from asgi_ratelimit import RateLimitMiddleware
+from asgi_ratelimit.interactions import body
 from asgi_ratelimit.interactions.endpoint import InteractionLimit
 from tests.inbound.test_served import PATIENCE, served
 from tests.interactions.endpoints import REACHED, around_a_route, as_dependency
 from tests.support.signing import PING, PONG, PUBLIC_KEY, URL, command, encoded, signature_of
+
+FORGED = (("X-Signature-Ed25519", "ab" * 64), ("X-Signature-Timestamp", "1700000000"))  # well-formed
 
 
 @pytest.fixture(scope="module", params=[as_dependency, around_a_route], ids=lambda build: build.__name__)
@@ -66,12 +70,37 @@ def test_a_replay_is_401(port: int) -> None:
 def test_a_body_that_is_too_large_is_413_before_it_has_all_been_sent(port: int, announced: bool) -> None:
     with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)) as connection:
         connection.putrequest("POST", URL)
+        for name, value in FORGED:
+            connection.putheader(name, value)
         connection.putheader(*(("Content-Length", str(10**9)) if announced else ("Transfer-Encoding", "chunked")))
         connection.endheaders()
         if not announced:
             connection.send((b"100000\r\n" + b"x" * 0x100000 + b"\r\n") * 2)
         with connection.getresponse() as response:
             assert response.status == 413
+
+
+def opened(port: int, headers: Iterable[tuple[str, str]]) -> socket.socket:
+    """A connection whose request has begun: its headers, and a part of its body."""
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
+    connection = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
+    connection.sendall(f"POST {URL} HTTP/1.1\r\nHost: bot\r\nContent-Length: 999\r\n{lines}\r\n{{".encode())
+    return connection
+
+
+def answer_until_closed(connection: socket.socket) -> bytes:
+    with closing(connection):
+        return b"".join(iter(lambda: connection.recv(65536), b"")).splitlines()[0]
+
+
+@pytest.mark.parametrize("headers", [(), FORGED], ids=["unsigned", "forged"])
+def test_unfinished_bodies_do_not_pile_up(headers: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(body, "MOST_SECONDS", 0.3)
+    limit = InteractionLimit(PUBLIC_KEY, "2/hour", failures=None)
+    with served(around_a_route(limit)) as port:
+        connections = [opened(port, headers) for _ in range(150)]
+        answers = {answer_until_closed(connection) for connection in connections}
+    assert answers == {b"HTTP/1.1 408 Request Timeout" if headers else b"HTTP/1.1 401 Unauthorized"}
 
 
 def test_interactions_in_many_threads_are_counted_exactly() -> None:

@@ -17,7 +17,7 @@ def main() -> None:
         distribution = build(ROOT, Path(folder, "dist"))
         check_contents(ROOT, distribution)
         check_extras(distribution, Path(folder))
-        run_tests(ROOT, distribution, Path(folder))
+        run_tests(distribution, Path(folder))
 
 
 if __name__ == "__main__":

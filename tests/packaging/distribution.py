@@ -32,6 +32,12 @@ class Distribution:
         with tarfile.open(self.sdist) as archive:
             return {member.name.partition("/")[2] for member in archive.getmembers() if member.isfile()}
 
+    def unpack(self, folder: Path) -> Path:
+        """The top folder of the sdist, unpacked there."""
+        with tarfile.open(self.sdist) as archive:
+            archive.extractall(folder, filter="data")
+        return next(folder.iterdir())
+
     @property
     def extras(self) -> list[str]:
         """The extras that the wheel offers."""

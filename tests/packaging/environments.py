@@ -12,8 +12,6 @@ from tests.packaging.distribution import Distribution, run
 
 __all__ = ["check_extras", "run_tests"]
 
-# Neither in the tree nor in the copy in which the tests run.
-LEFT_OUT = shutil.ignore_patterns("asgi_ratelimit", "__pycache__", "*_cache", ".git", ".venv", "dist", "site")
 INSIDE = Path(__file__).with_name("inside.py")
 
 
@@ -26,10 +24,11 @@ def check_extras(distribution: Distribution, folder: Path) -> None:
         run(python, "-I", INSIDE, extra, *extras)
 
 
-def run_tests(root: Path, distribution: Distribution, folder: Path) -> None:
-    """The quick tests, in a copy of the tree that has no package."""
-    tree, clean = folder / "tree", {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    shutil.copytree(root, tree, ignore=LEFT_OUT)
+def run_tests(distribution: Distribution, folder: Path) -> None:
+    """The quick tests of the sdist, from which the package is taken away."""
+    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    tree = distribution.unpack(folder / "sdist")
+    shutil.rmtree(tree / "asgi_ratelimit")
     python = _environment(folder / "with-all", f"{distribution.wheel}[all]", "--group", f"{tree}/pyproject.toml:test")
     run(python, "-m", "tests.packaging.inside", "all", cwd=tree, env=clean)
     run(python, "-m", "pytest", "-n", "2", "--dist", "loadfile", "-m", "not slow", cwd=tree, env=clean)

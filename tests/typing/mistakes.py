@@ -97,6 +97,8 @@ MISTAKES = {
     "TokenBucket: misspelt": 'TokenBucket("5/5s", brust=5)',
     "MemoryStore: misspelt": "MemoryStore(max_key=5)",
     "ClientIP: misspelt": 'ClientIP(trusted_proxy=["10.0.0.0/8"])',
+    "ClientIP: hops of text": 'ClientIP(hops="1")',
+    "RateLimitMiddleware: only of a text": 'RateLimitMiddleware(app, limit="5/5s", only=text)',
     "RateLimitMiddleware: misspelt": 'RateLimitMiddleware(app, limit="5/5s", exemt=("/health",))',
     "add_middleware: misspelt": 'app.add_middleware(RateLimitMiddleware, limit="5/5s", exemt=("/health",))',
     "Middleware: misspelt": 'Middleware(RateLimitMiddleware, limit="5/5s", exemt=("/health",))',

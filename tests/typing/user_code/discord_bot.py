@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Mount, Route
 
-from asgi_ratelimit import Decision, MemoryStore, TokenBucket, pace
+from asgi_ratelimit import ClientIP, Decision, MemoryStore, TokenBucket, pace
 from asgi_ratelimit.discord import (
     BULK_DELETE,
     DELETE,
@@ -126,6 +126,8 @@ every_option = InteractionLimit(
     unavailable="Please try again shortly.",
     tolerance=300,
     max_body=1_048_576,
+    failures="60/minute",
+    client=ClientIP(trusted_proxies=["10.0.0.0/8"]),
 )
 by_channel = InteractionLimit(PUBLIC_KEY, "5/10s", key=key_of, text=text_of, unavailable={"default": "Shortly."})
 by_guild = InteractionLimit(PUBLIC_KEY, limit=TokenBucket("5/10s"), key=key_later, text="Again {when}.")

@@ -10,7 +10,7 @@ from fastapi.responses import HTMLResponse
 from starlette.requests import HTTPConnection
 
 from asgi_ratelimit import Decision, MemoryStore, RateLimited, TokenBucket, by_ip
-from asgi_ratelimit.fastapi import RateLimit, document_limits, rate_limit
+from asgi_ratelimit.fastapi import RateLimit, document_limits, exempt, rate_limit
 
 app = FastAPI()
 router = APIRouter(prefix="/v1")
@@ -36,6 +36,18 @@ def limit_of(conn: HTTPConnection) -> str | TokenBucket | None:
     return TokenBucket("5/5s") if conn.cookies else "1/s"
 
 
+def by_method(request: Request) -> str:
+    return request.method
+
+
+def is_server_error(status: int) -> bool:
+    return status >= 500
+
+
+def wait_page(request: Request, decision: Decision) -> HTMLResponse:
+    return HTMLResponse(f"wait {decision.retry_after} s", status_code=429)
+
+
 every_option = RateLimit(
     ["5/5s", TokenBucket("100/minute")],
     key=Depends(current_user),
@@ -43,14 +55,29 @@ every_option = RateLimit(
     per=("channel_id",),
     name="messages",
     store=MemoryStore(),
+    exempt=("/health",),
+    only=("/channels/*",),
+    methods=("POST",),
+    refund=is_server_error,
     enforce=True,
     max_wait=1.0,
     headers="both",
+    on_limited=wait_page,
 )
 by_default = RateLimit()
 by_address = RateLimit(limit="5/5s", key=by_ip, cost=2, per=["channel_id"], headers=None)
 by_function = RateLimit(limit_of, key=by_cookie)
+by_request = RateLimit("5/5s", key=by_method)
+by_email = RateLimit("5/hour", per={"email": str.casefold})
 by_account = RateLimit(TokenBucket("5/5s"), key=Depends(current_account))
+
+
+@app.get("/health", dependencies=[Depends(exempt)])
+def health() -> str:
+    return "ok"
+
+
+app.mount("/wrapped", by_default.wrap(FastAPI()))
 
 
 @app.get("/search", dependencies=[Depends(by_default)], responses=by_default.responses)

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.requests import HTTPConnection
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
 
 from asgi_ratelimit import (
@@ -28,12 +28,16 @@ from asgi_ratelimit import (
 )
 
 behind_a_proxy = ClientIP(trusted_proxies=["10.0.0.0/8", "unix"], ipv6_prefix=56)
+behind_two_proxies = ClientIP(hops=2)
+behind_a_cdn = ClientIP(["10.0.0.0/8"], header="cf-connecting-ip")
 ready_made: list[Callable[[HTTPConnection], str | Awaitable[str | None] | None]] = [
     by_ip,
     by_user,
     by_user_or_ip,
     by_header("x-api-key"),
     by_user_or(behind_a_proxy),
+    behind_two_proxies,
+    behind_a_cdn,
 ]
 
 
@@ -47,6 +51,30 @@ def by_tenant_or_nobody(conn: HTTPConnection) -> str | None:
 
 async def by_session(conn: HTTPConnection) -> str | None:
     return conn.cookies.get("session")
+
+
+def by_client_of_a_request(request: Request) -> str:
+    return f"{request.method}:{request.client.host if request.client else ''}"
+
+
+async def by_form(request: Request) -> str | None:
+    return request.query_params.get("account")
+
+
+def limit_of_a_request(request: Request) -> str:
+    return "5/s" if request.method == "POST" else "50/s"
+
+
+def cost_of_a_request(request: Request) -> int:
+    return 2 if request.method == "POST" else 1
+
+
+def is_get(request: Request) -> bool:
+    return request.method == "GET"
+
+
+def refusal_to_a_request(request: Request, decision: Decision) -> Response:
+    return JSONResponse({"method": request.method}, 429)
 
 
 def limit_by_tier(conn: HTTPConnection) -> str | None:
@@ -94,6 +122,9 @@ app.add_middleware(
     store=MemoryStore(),
     name="app",
     exempt=("/health", "/static/*"),
+    only=("/api/**",),
+    methods=["POST"],
+    default=True,
     refund=failed,
     enforce=False,
     max_wait=2,
@@ -106,6 +137,17 @@ app.add_middleware(RateLimitMiddleware, limit=limits_by_tier, cost=cost_later, e
 app.add_middleware(RateLimitMiddleware, limit=None, key=by_tenant_or_nobody, headers=None, messages=["9/s"])
 app.add_middleware(RateLimitMiddleware, limit=lambda conn: "5/5s", key=lambda conn: "all", cost=lambda conn: 1)
 app.add_middleware(RateLimitMiddleware, limit=TokenBucket("5/5s"), on_limited=refusal_later, headers="ietf")
+app.add_middleware(
+    RateLimitMiddleware,
+    limit=limit_of_a_request,
+    key=by_client_of_a_request,
+    cost=cost_of_a_request,
+    exempt=behind_a_proxy.within("10.0.0.0/8", "2001:db8::/32"),
+    only=is_get,
+    on_limited=refusal_to_a_request,
+)
+app.add_middleware(RateLimitMiddleware, limit="5/s", key=by_user_or(by_client_of_a_request), only="/login")
+app.add_middleware(RateLimitMiddleware, limit="5/s", key=by_form, exempt=behind_two_proxies.within("192.0.2.0/24"))
 wrapped = RateLimitMiddleware(app, limit="1000/hour", headers="discord", messages=TokenBucket("2/s"))
 
 a_limit: LimitSource = limit_by_tier

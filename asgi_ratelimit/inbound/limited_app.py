@@ -1,0 +1,200 @@
+"""An ASGI app behind a limit: what the middleware and a wrapped route have in common."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from inspect import isawaitable
+
+from starlette.types import Message, Receive, Scope, Send
+
+from asgi_ratelimit.decision import Decision
+from asgi_ratelimit.errors import RateLimited, StoreUnavailable
+from asgi_ratelimit.inbound.guard import RequestGuard
+from asgi_ratelimit.inbound.headers import HeaderStyle, check_style
+from asgi_ratelimit.inbound.holding import ClientGone, ReadAhead
+from asgi_ratelimit.inbound.limiter_cache import LimiterCache
+from asgi_ratelimit.inbound.options import ASGIApplication, LimitedHandler, connection
+from asgi_ratelimit.inbound.preflight import check_preflight, is_preflight, refunding
+from asgi_ratelimit.inbound.request_filter import RequestFilter
+from asgi_ratelimit.inbound.request_state import STATE, RefundRule, RequestState, merge_headers
+from asgi_ratelimit.inbound.responses import LimitedResponse, UnavailableResponse, can_only_close
+from asgi_ratelimit.store import Store
+
+__all__ = ["LimitedApp"]
+
+logger = logging.getLogger("asgi_ratelimit")
+
+
+class LimitedApp:
+    """Asks the guard about each request and WebSocket. Then it calls the app, or answers in its place.
+
+    store: of every request; None: `store_for` it
+    request_filter: which requests are counted; None: all
+    refund: a function of the response's status; the charge is given back if it returns true
+    style: of the headers
+    on_limited: a function of the connection and the decision that returns the response to a refused request
+    """
+
+    def __init__(
+        self,
+        app: ASGIApplication,
+        guard: RequestGuard,
+        *,
+        store: Store | None,
+        request_filter: RequestFilter | None,
+        refund: RefundRule | None,
+        style: HeaderStyle | None,
+        on_limited: LimitedHandler | None,
+    ) -> None:
+        for option, function in (("refund", refund), ("on_limited", on_limited)):
+            if function is not None and not callable(function):
+                raise ValueError(f"{option} must be a function or None, not {function!r}")
+        self.app = app
+        self.store = store
+        self._guard = guard
+        self._filter = request_filter
+        self._refund, self._style, self._on_limited = refund, check_style(style), on_limited
+        self._is_new = True
+        self.resource_of: Callable[[Scope], str] | None = None
+        self._limiters: LimiterCache | None = None  # of every request; None: `limiters_for` it
+
+    def store_for(self, scope: Scope, state: RequestState) -> Store:
+        """The store of one request."""
+        raise NotImplementedError
+
+    def limiters_for(self, scope: Scope, state: RequestState) -> LimiterCache:
+        """The limiters of one request."""
+        raise NotImplementedError
+
+    def begin(self, scope: Scope) -> None:
+        """Called once, with the first scope, before anything else is."""
+
+    async def pass_other(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on what is neither a request nor a WebSocket."""
+        await self.app(scope, receive, send)
+
+    def watch_frames(self, receive: Receive, send: Send) -> tuple[Receive, Send]:
+        """The channels of a WebSocket, as they are or with a limit for its frames."""
+        return receive, send
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._is_new:
+            self._is_new = False
+            self.begin(scope)
+        if scope["type"] not in ("http", "websocket"):
+            await self.pass_other(scope, receive, send)
+            return
+        state, receive, send = self.channels(scope, receive, send)
+        if scope["type"] == "websocket":
+            receive, send = self.watch_frames(receive, send)
+        guard, decision, had_user = self._guard, None, "user" in scope
+        try:
+            if not guard.unlimited and (self._filter is None or await self._filter.counts(scope)):
+                limiters = self._limiters or self.limiters_for(scope, state)
+                if scope.get("method") == "OPTIONS" and is_preflight(scope):
+                    await self._pass_preflight(limiters, state, scope, receive, send)
+                    return
+                ahead = ReadAhead(receive) if guard.may_wait else None
+                per = "" if self.resource_of is None else self.resource_of(scope)
+                decision = await guard.check(scope, limiters, state, per=per, gone=ahead.gone if ahead else None)
+                state.middleware_count = len(state.decisions)
+                if ahead is not None:
+                    receive = ahead.receive
+                if decision is not None:
+                    if not decision.allowed and guard.enforce:
+                        await self._refuse(decision, scope, receive, send)
+                        return
+                    if self._refund is not None and decision.allowed:
+                        state.refunds += ((decision, self._refund),)
+            await self.app(scope, receive, send)
+        except (Exception, asyncio.CancelledError) as error:
+            if not await self._answer(error, state, scope, receive, send):
+                raise
+        if not had_user and decision is not None and "user" in scope:
+            guard.diagnostics.look_for_late_user()
+
+    def channels(self, scope: Scope, receive: Receive, send: Send) -> tuple[RequestState, Receive, Send]:
+        """The request's state, and its channels with the additions of this limit."""
+        state: RequestState | None = scope.get(STATE)
+        if state is None:
+            state = scope[STATE] = RequestState()
+        store = self.store
+        if store is None:
+            store = self.store_for(scope, state)
+        else:
+            state.store = store
+        if type(scope.get("headers")) is not list:  # any iterable will do for ASGI, but it is read more than once
+            scope["headers"] = list(scope.get("headers") or ())
+        if state.is_watched and (state.style is not None or self._style is None):
+            return state, receive, send
+        state.is_watched, state.style = True, self._style
+        noted, style, wall = state, self._style, store.clock.wall
+
+        async def write(message: Message) -> None:
+            """Put the headers on the start of a response, or on an accepted WebSocket."""
+            if message["type"] in _STARTS:
+                if noted.refunds:
+                    await noted.refund_by(_status(message))
+                if noted.decisions:
+                    ours = noted.headers(style, wall())
+                    message = {**message, "headers": merge_headers(message.get("headers") or (), ours)}
+                noted.has_started = True
+            elif noted.refunds and message["type"] == "websocket.close":  # it was never accepted
+                await noted.refund_by(403)
+            await send(message)
+
+        return state, receive, write
+
+    async def _pass_preflight(
+        self, limiters: LimiterCache, state: RequestState, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Pass a browser's question on. It is charged unless its response is the answer to one."""
+        limiter, decision = await check_preflight(self._guard, limiters, scope)
+        if not decision.allowed:
+            state.add(limiter, decision, enforced=self._guard.enforce)
+            if self._guard.enforce:
+                await self._refuse(decision, scope, receive, send)
+                return
+            self._guard.tally(repr(limiter), limiter.store.clock)
+        await self.app(scope, receive, refunding(send, limiter, decision))
+
+    async def _answer(
+        self, error: BaseException, state: RequestState, scope: Scope, receive: Receive, send: Send
+    ) -> bool:
+        """Answer an error of ours that the app has not answered. False: it is none of ours, or it is too late."""
+        if isinstance(error, ClientGone):
+            return True
+        if state.has_started or not isinstance(error, (RateLimited, StoreUnavailable)):
+            if state.refunds:
+                await state.refund_by(504 if isinstance(error, asyncio.CancelledError) else 500)
+            return False
+        await state.undo()
+        if isinstance(error, RateLimited):
+            state.report(error.decision)
+            await self._refuse(error.decision, scope, receive, send)
+        else:
+            logger.debug("a request is answered with 503: %s", error)  # the store itself has logged the outage, once
+            await UnavailableResponse()(scope, receive, send)
+        return True
+
+    async def _refuse(self, decision: Decision, scope: Scope, receive: Receive, send: Send) -> None:
+        response: object = None
+        if self._on_limited is not None and not can_only_close(scope):
+            response = self._on_limited(connection(scope), decision)
+            if isawaitable(response):
+                response = await response
+            if not callable(response):
+                self._guard.diagnostics.warn(
+                    "ARL204", f"it must return a Response, not {response!r:.80}; Discord's 429 is sent instead"
+                )
+        await (response if callable(response) else LimitedResponse(decision))(scope, receive, send)
+
+
+_STARTS = frozenset(("http.response.start", "websocket.accept", "websocket.http.response.start"))
+
+
+def _status(message: Message) -> int:
+    """The status of a response that starts with this message. The accept of a WebSocket is its 101."""
+    return 101 if message["type"] == "websocket.accept" else int(message["status"])

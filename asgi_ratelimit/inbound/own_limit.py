@@ -1,0 +1,72 @@
+"""Whether the route of a request has a limit of its own, before the request is routed.
+
+A limit of its own is a dependency, or a middleware of the route, whose `replaces_default(scope)` is true.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from starlette.routing import Match, Mount
+from starlette.types import Scope
+
+__all__ = ["has_own_limit"]
+
+_MOST_LAYERS = 100  # of middleware
+
+
+def has_own_limit(scope: Scope) -> bool:
+    """Whether the route that the app in the scope will choose has a limit of its own."""
+    return _found_in(getattr(scope.get("app"), "routes", None) or (), dict(scope))
+
+
+def _found_in(routes: Iterable[Any], scope: Scope) -> bool:
+    """As Starlette's router: the first full match decides, else the first of another method."""
+    partial: tuple[Any, Scope] | None = None
+    for route in _candidates(routes):
+        match, child = route.matches(scope)
+        if match is Match.FULL:
+            return _has_limit(route, scope | child)
+        if match is Match.PARTIAL and partial is None:
+            partial = route, scope | child
+    return partial is not None and _has_limit(*partial)
+
+
+def _candidates(routes: Iterable[Any]) -> Iterator[Any]:
+    """The routes, and those of FastAPI's included routers, which since 0.137 are not copied into the including one."""
+    for route in routes:
+        contexts = getattr(route, "effective_route_contexts", None)
+        if contexts is None:
+            yield route
+            continue
+        for context in contexts():
+            yield getattr(context, "starlette_route", None) or context
+
+
+def _has_limit(route: Any, scope: Scope) -> bool:
+    if any(_replaces(call, scope) for call in (*_layers(route), *_dependencies(getattr(route, "dependant", None)))):
+        return True
+    return isinstance(route, Mount) and _found_in(route.routes, scope)
+
+
+def _layers(route: Any) -> Iterator[Any]:
+    """The apps of a route, from its outermost middleware inwards."""
+    app = getattr(route, "app", None)
+    for _ in range(_MOST_LAYERS):
+        if app is None:
+            return
+        yield app
+        app = getattr(app, "app", None)
+
+
+def _dependencies(dependant: Any) -> Iterator[Any]:
+    """The functions of all of a route's dependencies."""
+    for inner in getattr(dependant, "dependencies", ()):
+        yield inner.call
+        yield from _dependencies(inner)
+
+
+def _replaces(call: Any, scope: Scope) -> bool:
+    replaces = getattr(call, "replaces_default", None)
+    return replaces is not None and bool(replaces(scope))

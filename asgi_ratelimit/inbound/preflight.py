@@ -1,0 +1,53 @@
+"""The question of a browser before a cross-origin request (Fetch standard, CORS-preflight request).
+
+Anybody can send a request that looks like one. So it is charged to a bucket of its own, which a browser never empties:
+the charge is given back if the response is the answer to such a question.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from starlette.types import Message, Scope, Send
+
+from asgi_ratelimit.decision import Decision
+from asgi_ratelimit.inbound.client_ip import by_ip
+from asgi_ratelimit.inbound.guard import RequestGuard
+from asgi_ratelimit.inbound.limiter_cache import LimiterCache
+from asgi_ratelimit.inbound.request_state import give_back
+from asgi_ratelimit.limiter import Limiter
+from asgi_ratelimit.limits import TokenBucket
+
+__all__ = ["check_preflight", "is_preflight", "refunding"]
+
+_RESOURCE: Final = "preflight"
+_LIMIT: Final = (TokenBucket("5/5s"),)  # where a function of the user's chooses the limit: it may need a user
+
+
+def is_preflight(scope: Scope) -> bool:
+    """Whether a request looks like a preflight."""
+    names = {name for name, _ in scope.get("headers", ())}
+    return b"origin" in names and b"access-control-request-method" in names
+
+
+async def check_preflight(guard: RequestGuard, limiters: LimiterCache, scope: Scope) -> tuple[Limiter, Decision]:
+    """Charge the bucket of preflights of a key, which is the address if a function of the user's makes the keys."""
+    limiter = limiters.fixed or limiters.of(_LIMIT)
+    key = guard.as_key((guard.key_of_scope or by_ip.of)(scope))
+    pending = limiter.decide(key, 1, _RESOURCE)
+    return limiter, pending if isinstance(pending, Decision) else await guard.in_time(pending)
+
+
+def refunding(send: Send, limiter: Limiter, decision: Decision) -> Send:
+    """A `send` that gives the charge back if the response allows an origin."""
+
+    async def send_and_refund(message: Message) -> None:
+        if message["type"] == "http.response.start" and _allows_an_origin(message):
+            await give_back(limiter, decision)
+        await send(message)
+
+    return send_and_refund
+
+
+def _allows_an_origin(message: Message) -> bool:
+    return any(name.lower() == b"access-control-allow-origin" for name, _ in message.get("headers") or ())

@@ -1,0 +1,95 @@
+"""Which requests a limit counts: by method, by path, or by a function of the connection."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from inspect import isawaitable
+from typing import Any
+
+from starlette.types import Scope
+
+from asgi_ratelimit.inbound.options import ExemptSource, connection
+from asgi_ratelimit.inbound.own_limit import has_own_limit
+from asgi_ratelimit.inbound.path_patterns import PathPredicate, app_path, exempting, limiting
+
+__all__ = ["RequestFilter", "request_filter"]
+
+Selection = Callable[[Any], bool | Awaitable[bool]]
+
+
+class RequestFilter:
+    """The requests that are counted.
+
+    exempt: paths that are not counted, or a function of the connection
+    only: the only paths that are counted, or a function; `exempt` makes exceptions from them
+    methods: the methods that are counted; empty: all. A WebSocket has none, and is counted
+    default: whether a route with a limit of its own is left to that
+    """
+
+    def __init__(
+        self,
+        exempt: ExemptSource = (),
+        only: ExemptSource | None = None,
+        methods: Iterable[str] = (),
+        *,
+        default: bool = False,
+    ) -> None:
+        self._exempt_paths = _anything if callable(exempt) else exempting(exempt)
+        self._only_paths = _anything if only is None or callable(only) else limiting(only)
+        self._exempt = _selection(exempt, self._exempt_paths)
+        self._only = None if only is None else _selection(only, self._only_paths)
+        self._methods = _checked_methods(methods)
+        self.default = default
+
+    async def counts(self, scope: Scope) -> bool:
+        """Whether a request is counted."""
+        if not self.counts_method(scope) or (self.default and has_own_limit(scope)):
+            return False
+        for select, selected in ((self._only, False), (self._exempt, True)):
+            if select is not None:
+                chosen = select(scope)
+                if (chosen if isinstance(chosen, bool) else await _truth(chosen)) is selected:
+                    return False
+        return True
+
+    def may_count(self, method: str, path: str) -> bool:
+        """Whether requests of this method and path are counted, unless a function of the user's decides otherwise."""
+        if self._methods and method not in self._methods:
+            return False
+        return self._only_paths(path) and (self._exempt_paths is _anything or not self._exempt_paths(path))
+
+    def counts_method(self, scope: Scope) -> bool:
+        """Whether requests of this method are counted."""
+        return not self._methods or scope.get("method", "") in self._methods
+
+
+def request_filter(
+    exempt: ExemptSource = (), only: ExemptSource | None = None, methods: Iterable[str] = (), *, default: bool = False
+) -> RequestFilter | None:
+    """The filter of these options; None: every request is counted. Raises ValueError if one is out of range."""
+    if exempt in ((), []) and only is None and methods in ((), []) and not default:
+        return None
+    return RequestFilter(exempt, only, methods, default=default)
+
+
+def _checked_methods(methods: Iterable[str]) -> frozenset[str]:
+    names = () if isinstance(methods, str) else tuple(methods)
+    if isinstance(methods, str) or not all(isinstance(name, str) and name.isalpha() for name in names):
+        raise ValueError(f'methods is a list of HTTP methods such as ("POST", "PUT"), not {methods!r}')
+    return frozenset((*(name.upper() for name in names), "")) if names else frozenset()
+
+
+def _selection(paths: ExemptSource, is_listed: PathPredicate) -> Selection:
+    """The function of the scope that is true for these paths, or of the connection if it is the user's own."""
+    if callable(paths):
+        choose = paths
+        return lambda scope: choose(connection(scope))
+    return lambda scope: is_listed(app_path(scope))
+
+
+def _anything(path: str) -> bool:
+    return True
+
+
+async def _truth(value: Any) -> bool:
+    return bool(await value if isawaitable(value) else value)

@@ -1,0 +1,123 @@
+"""`RateLimitMiddleware(default=True)`: a limit for every route that has none of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from fastapi import APIRouter, Depends, FastAPI
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Mount, Route
+
+from asgi_ratelimit import MemoryStore, RateLimitMiddleware
+from asgi_ratelimit.fastapi import RateLimit, exempt
+from tests.support.asgi import ask, statuses
+
+pytestmark = pytest.mark.anyio
+
+OWN = [Depends(RateLimit("5/hour", name="own"))]
+
+
+def default(store: MemoryStore, app: Any) -> Any:
+    app.add_middleware(RateLimitMiddleware, limit="2/hour", store=store, default=True)
+    return app
+
+
+def nested(limit: Any) -> Any:
+    """A dependency that depends on the limit."""
+
+    async def inner(decision: Any = limit) -> None: ...
+
+    return Depends(inner)
+
+
+@pytest.fixture
+def app(store: MemoryStore) -> FastAPI:
+    app = FastAPI()
+    router = APIRouter(prefix="/router")
+    deep = APIRouter(prefix="/deep", dependencies=OWN)
+    sub = FastAPI(dependencies=OWN)
+    plain = FastAPI()
+    for where in (app, router, deep, sub, plain):
+        where.get("/plain")(lambda: "plain")
+        where.get("/own", dependencies=OWN)(lambda: "own")
+        where.get("/items/{item}", dependencies=[nested(OWN[0])])(lambda item: item)
+        where.get("/exempt", dependencies=[Depends(exempt)])(lambda: "exempt")
+        where.post("/plain", dependencies=OWN)(lambda: "post")
+    router.include_router(deep)
+    app.include_router(router)
+    app.include_router(router, prefix="/v2", dependencies=OWN)
+    app.mount("/sub", sub)
+    app.mount("/plain-sub", plain)
+    return default(store, app)  # type: ignore[no-any-return]
+
+
+OWNED = ["/own", "/items/7", "/router/own", "/router/items/7", "/router/deep/plain", "/v2/router/plain", "/sub/plain"]
+
+
+@pytest.mark.parametrize("path", [*OWNED, "/plain-sub/own", "/plain-sub/items/1"])
+async def test_a_route_with_a_limit_of_its_own_is_not_charged_by_it(app: FastAPI, path: str) -> None:
+    assert await statuses(app, 6, path) == [200] * 5 + [429]
+    assert await statuses(app, 3, "/plain") == [200, 200, 429]
+
+
+@pytest.mark.parametrize("path", ["/exempt", "/router/exempt", "/plain-sub/exempt"])
+async def test_an_exempt_route_is_not_counted(app: FastAPI, path: str) -> None:
+    assert await statuses(app, 20, path) == [200] * 20
+
+
+@pytest.mark.parametrize("path", ["/plain", "/router/plain", "/plain-sub/plain", "/nowhere", "/own/", "/v3/own"])
+async def test_every_other_request_is_counted(app: FastAPI, path: str) -> None:
+    assert [status == 429 for status in await statuses(app, 3, path)] == [False, False, True]
+
+
+async def test_it_is_the_route_of_the_method(app: FastAPI) -> None:
+    assert await statuses(app, 3, "/plain", method="POST") == [200] * 3
+    assert await statuses(app, 3, "/plain") == [200, 200, 429]
+    assert await statuses(app, 3, "/own", method="PUT") == [405] * 3
+
+
+async def test_a_used_up_default_does_not_refuse_a_route_with_its_own(app: FastAPI) -> None:
+    assert await statuses(app, 3, "/plain") == [200, 200, 429]
+    assert (await ask(app, "/own")).status == 200
+
+
+async def test_a_limit_for_some_methods_leaves_the_others_to_the_default(store: MemoryStore) -> None:
+    app = FastAPI(dependencies=[Depends(RateLimit("5/hour", methods=("POST",)))])
+    app.get("/")(lambda: "get")
+    app.post("/")(lambda: "post")
+    default(store, app)
+    assert await statuses(app, 3) == [200, 200, 429]
+    assert await statuses(app, 3, method="POST") == [200] * 3
+
+
+async def test_a_wrapped_route_or_app_has_one(store: MemoryStore) -> None:
+    async def page(request: Request) -> Response:
+        return PlainTextResponse("page")
+
+    limit = RateLimit("5/hour", store=store)
+    wrapped = limit.wrap(Starlette(routes=[Route("/page", page)]))
+    routes: list[Any] = [
+        Route("/one", page, middleware=[Middleware(limit.wrap)]),
+        Mount("/app", wrapped),
+        Route("/", page),
+    ]
+    app = default(store, Starlette(routes=routes))
+    assert await statuses(app, 6, "/one") == [200] * 5 + [429]
+    assert await statuses(app, 6, "/app/page") == [200] * 5 + [429]
+    assert await statuses(app, 3) == [200, 200, 429]
+
+
+async def test_under_a_root_path(app: FastAPI) -> None:
+    assert await statuses(app, 3, "/prefix/own", root_path="/prefix") == [200] * 3
+    assert await statuses(app, 3, "/prefix/plain", root_path="/prefix") == [200, 200, 429]
+
+
+async def test_exempt_alone_changes_nothing(store: MemoryStore) -> None:
+    app = FastAPI()
+    app.get("/", dependencies=[Depends(exempt)])(lambda: "ok")
+    app.add_middleware(RateLimitMiddleware, limit="1/hour", store=store)
+    assert await statuses(app, 2) == [200, 429]
