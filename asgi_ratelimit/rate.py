@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
 
-__all__ = ["Rate", "parse_rate", "suggestion"]
+__all__ = ["Rate", "number_hint", "parse_rate", "suggestion"]
 
 EXAMPLES = '"5/5s", "100/minute", "10 per second", "200/500ms" or "50/s burst 100"'
 _LONGEST = 100  # characters
@@ -59,7 +59,7 @@ def parse_rate(text: object) -> Rate:
     if isinstance(text, Rate):
         return text
     if not isinstance(text, str):
-        raise ValueError(f"a limit is a string such as {EXAMPLES}, not {text!r:.80}{_instead(text)}")
+        raise ValueError(f"a limit is a string such as {EXAMPLES}, not {text!r:.80}{number_hint(text)}")
     match = _FORM.fullmatch(text) if len(text) <= _LONGEST else None
     if match is None:
         raise ValueError(f"cannot read the limit {text[:80]!r}; write {suggestion(text)}")
@@ -117,7 +117,8 @@ def _one(text: str) -> str:
     return ""
 
 
-def _instead(value: object) -> str:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+def number_hint(value: object) -> str:
+    """What to write instead of a number without a period."""
+    if isinstance(value, float) or not isinstance(value, int) or value < 0 or value is True:
         return ""
     return '; "0/day" refuses every call' if value == 0 else f'; write the period as well, "{value}/minute"'

@@ -230,40 +230,6 @@ async def test_whoever_stands_in_line_beyond_the_timeout_is_refused_at_once() ->
     assert (await second).allowed
 
 
-LIMITS = [TokenBucket("5/10s"), TokenBucket("5/10s", burst=2), SlidingWindow("3/10s"), FixedWindow("3/10s")]
-
-
-@pytest.mark.parametrize("limit", LIMITS, ids=str)
-@pytest.mark.parametrize("timeout", [4.0, 10.0, 25.0])
-async def test_whoever_is_refused_at_once_would_have_been_too_late(limit: Limit, timeout: float) -> None:
-    clock = ManualClock()
-    limiter, patient = (Limiter(limit, store=MemoryStore(clock=clock)) for _ in range(2))
-    for _ in range(limit.capacity):
-        for one in (limiter, patient):
-            await one.acquire("a")
-        clock.advance(0.5)
-    served: list[float] = []
-
-    async def wait_for_ever() -> None:
-        await patient.acquire("a")
-        served.append(clock.now_us() / 1e6 - start)
-
-    start = clock.now_us() / 1e6
-    everybody = [asyncio.create_task(wait_for_ever()) for _ in range(30)]
-    waiters = [asyncio.create_task(limiter.acquire("a", timeout=timeout)) for _ in range(30)]
-    await settle()
-    refused_at_once = sum(task.done() and task.exception() is not None for task in waiters)
-    for _ in range(400):
-        clock.advance(0.25)
-        await settle()
-    in_time = sum(moment <= timeout for moment in served)
-    assert refused_at_once <= 30 - in_time
-    assert sum(task.exception() is None for task in waiters) == in_time
-    assert len(served) == 30
-    assert refused_at_once >= 30 - in_time - limit.capacity
-    del everybody
-
-
 async def test_whose_turn_comes_too_late_to_be_served_in_time_is_refused_at_once() -> None:
     clock = ManualClock()
     limiter = Limiter("1/10s", store=MemoryStore(clock=clock))

@@ -224,6 +224,13 @@ def test_a_record_further_ahead_than_its_limit_allows_counts_as_full(limit: Limi
 # The value
 
 
+def endless() -> list[Any]:
+    """A list that contains itself."""
+    limits: list[Any] = []
+    limits.append(limits)
+    return limits
+
+
 def test_the_burst_is_the_capacity_and_the_count_without_one() -> None:
     assert TokenBucket("50/s").capacity == 50
     assert TokenBucket("50/s", burst=100).capacity == TokenBucket("50/s burst 100").capacity == 100
@@ -255,6 +262,11 @@ def test_the_burst_is_the_capacity_and_the_count_without_one() -> None:
         (lambda: as_limits([]), "an empty list limits nothing"),
         (lambda: as_limits(["5/s", "5/s"]), "the same limit stands twice"),
         (lambda: as_limits(None), "a limit is a string such as"),
+        (lambda: as_limits(itertools.repeat("5/s")), "at most 100 limits"),
+        (lambda: as_limits(f"{count}/s" for count in itertools.count(1)), "at most 100 limits"),
+        (lambda: as_limits(endless()), "a limit is a string such as"),
+        (lambda: as_limits(0), '"0/day" refuses every call'),
+        (lambda: as_limits(60), 'write the period as well, "60/minute"'),
         (lambda: as_limits(5), "a limit is a string such as"),
         (lambda: as_limits(float("nan")), "a limit is a string such as"),
         (lambda: as_limits({"5/s": 1}), "a limit is a string such as"),

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
+from asgi_ratelimit import FixedWindow, Limit, Limiter, MemoryStore, SlidingWindow, TokenBucket
 from asgi_ratelimit.testing import ManualClock
 from asgi_ratelimit.waiting import Waiter, WaitQueue
+from tests.support.asgi import settle
 
 pytestmark = pytest.mark.anyio
 
@@ -97,3 +101,37 @@ async def test_dismissed_waiters_each_get_an_error_of_their_own() -> None:
     errors = [each.turn.exception() for each in waiters[1:]]
     assert [str(error) for error in errors] == ["over", "over"]
     assert errors[0] is not errors[1]
+
+
+LIMITS = [TokenBucket("5/10s"), TokenBucket("5/10s", burst=2), SlidingWindow("3/10s"), FixedWindow("3/10s")]
+
+
+@pytest.mark.parametrize("limit", LIMITS, ids=str)
+@pytest.mark.parametrize("timeout", [4.0, 10.0, 25.0])
+async def test_whoever_is_refused_at_once_would_have_been_too_late(limit: Limit, timeout: float) -> None:
+    clock = ManualClock()
+    limiter, patient = (Limiter(limit, store=MemoryStore(clock=clock)) for _ in range(2))
+    for _ in range(limit.capacity):
+        for one in (limiter, patient):
+            await one.acquire("a")
+        clock.advance(0.5)
+    served: list[float] = []
+
+    async def wait_for_ever() -> None:
+        await patient.acquire("a")
+        served.append(clock.now_us() / 1e6 - start)
+
+    start = clock.now_us() / 1e6
+    everybody = [asyncio.create_task(wait_for_ever()) for _ in range(30)]
+    waiters = [asyncio.create_task(limiter.acquire("a", timeout=timeout)) for _ in range(30)]
+    await settle()
+    refused_at_once = sum(task.done() and task.exception() is not None for task in waiters)
+    for _ in range(400):
+        clock.advance(0.25)
+        await settle()
+    in_time = sum(moment <= timeout for moment in served)
+    assert refused_at_once <= 30 - in_time
+    assert sum(task.exception() is None for task in waiters) == in_time
+    assert len(served) == 30
+    assert refused_at_once >= 30 - in_time - limit.capacity
+    del everybody

@@ -37,7 +37,7 @@ class RateLimitMiddleware(LimitedApp):
     """Limits an ASGI app: `app.add_middleware(RateLimitMiddleware, limit="100/minute")`.
 
     limit: a string, a limit, a list of them (all or nothing), a function of the connection that returns one of
-        these, or None for no limit
+        these, None for no limit, or 0 to refuse everything
     key: a function of the connection that returns the key of a request
     cost: a whole number, or a function of the connection; a cost of 0 is not counted
     store: by default the MemoryStore of the app that it is part of; the app's routes use it too

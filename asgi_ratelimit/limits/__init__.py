@@ -6,31 +6,45 @@ limit understands it. None is a full bucket, so an expired state may be dropped 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import islice
 
 from asgi_ratelimit.limits.base import OUTAGES, Limit, Measure, Outage, Scope, State
 from asgi_ratelimit.limits.buckets import LeakyBucket, TokenBucket
 from asgi_ratelimit.limits.windows import FixedWindow, SlidingWindow
+from asgi_ratelimit.rate import number_hint
 
 __all__ = [
     "OUTAGES", "FixedWindow", "LeakyBucket", "Limit", "LimitSpec", "Measure", "Outage", "Scope", "SlidingWindow",
     "State", "TokenBucket", "as_limits",
 ]  # fmt: skip
 
+_MOST_LIMITS = 100  # in one list
+_DEEPEST = 10  # lists within each other
+
 LimitSpec = str | Limit | Iterable[str | Limit]  # one limit or several; a string is a TokenBucket
 
 
 def as_limits(value: object) -> tuple[Limit, ...]:
     """One limit or several, as a tuple. Raises ValueError for anything else."""
-    if isinstance(value, Limit):
-        return (value,)
-    if isinstance(value, str):
-        return (TokenBucket(value),)
-    if not isinstance(value, Iterable) or isinstance(value, (bytes, dict)):
-        raise ValueError(f'a limit is a string such as "5/5s", a limit, or a list of them, not {value!r:.80}')
-    limits = tuple(limit for item in value for limit in as_limits(item))
+    limits = tuple(islice(_each(value, _DEEPEST), _MOST_LIMITS + 1))
     if not limits:
         raise ValueError('an empty list limits nothing; give at least one limit such as "5/5s"')
+    if len(limits) > _MOST_LIMITS:
+        raise ValueError(f"a list has at most {_MOST_LIMITS} limits; this one has more: {value!r:.80}")
     if len({limit.identity for limit in limits}) < len(limits):
         raise ValueError(f"the same limit stands twice in {list(limits)!r}; name one of them if both are meant")
     return limits
+
+
+def _each(value: object, depth: int) -> Iterator[Limit]:
+    if isinstance(value, Limit):
+        yield value
+    elif isinstance(value, str):
+        yield TokenBucket(value)
+    elif not isinstance(value, Iterable) or isinstance(value, (bytes, dict)) or not depth:
+        hint = number_hint(value)
+        raise ValueError(f'a limit is a string such as "5/5s", a limit, or a list of them, not {value!r:.80}{hint}')
+    else:
+        for item in value:
+            yield from _each(item, depth - 1)

@@ -92,6 +92,7 @@ class TokenBucket(Limit):
         return state <= now or state > now + self.depth
 
     def encode(self, cost: int) -> list[str | int]:
+        cost = cost if self.capacity else 1  # zero refuses any cost, also one that no double holds exactly
         return ["T", self.ticks, *divmod(cost * self.interval, self.ticks), *divmod(self.depth, self.ticks)]
 
     def encode_charge(self, charged: int, charged_at: int) -> Sequence[int]:

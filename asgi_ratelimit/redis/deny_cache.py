@@ -10,9 +10,9 @@ from asgi_ratelimit.decision import Decision
 
 __all__ = ["DenyCache"]
 
+_MOST_BYTES = 32 * 2**20  # of refusals whose state has a number for each call
+_CALL_BYTES = 40  # of such a number, and its place
 _LONGEST_US = 1_000_000  # so that a reset made elsewhere is soon seen
-_MOST_BYTES = 16 * 2**20  # of the states that have a number for each call
-_CALL_BYTES = 40  # of one call in such a state: a number, and its place in a tuple
 
 
 class _Refusal(NamedTuple):

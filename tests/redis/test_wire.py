@@ -13,7 +13,7 @@ from hiredis import Reader
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asgi_ratelimit import FixedWindow, Limiter, MemoryStore, SlidingWindow, TokenBucket
+from asgi_ratelimit import FixedWindow, LeakyBucket, Limiter, MemoryStore, SlidingWindow, TokenBucket
 from asgi_ratelimit.limits import Limit
 from asgi_ratelimit.rate import Rate
 from asgi_ratelimit.redis.wire import command, shape, write
@@ -32,7 +32,7 @@ class Question:
 
 @given(ANY, st.data())
 def test_a_double_holds_every_number_of_a_limit(limit: Limit, data: st.DataObject) -> None:
-    cost = data.draw(st.integers(1, limit.capacity))
+    cost = data.draw(st.integers(1, limit.capacity or 1))
     kind, *numbers = limit.encode(cost)
     assert (
         kind == {"TokenBucket": "T", "LeakyBucket": "L", "FixedWindow": "F", "SlidingWindow": "S"}[type(limit).__name__]
@@ -43,7 +43,7 @@ def test_a_double_holds_every_number_of_a_limit(limit: Limit, data: st.DataObjec
 
 @given(ANY.filter(lambda limit: isinstance(limit, TokenBucket)), st.data())
 def test_a_cost_and_a_depth_are_whole_microseconds_and_ticks(limit: Any, data: st.DataObject) -> None:
-    cost = data.draw(st.integers(1, limit.capacity))
+    cost = data.draw(st.integers(1, limit.capacity or 1))
     ticks, cost_us, cost_part, depth_us, depth_part = map(int, limit.encode(cost)[1:])
     assert cost_us * ticks + cost_part == cost * limit.interval
     assert depth_us * ticks + depth_part == limit.depth
@@ -98,3 +98,8 @@ def test_commands_are_written_in_redis_own_protocol() -> None:
 )
 def test_a_state_is_read_from_its_place(limit: Limit, written: list[Any], state: Any) -> None:
     assert limit.decode([0, 0, *written, "next"], 2) == (state, 2 + len(written))
+
+
+@pytest.mark.parametrize("kind", [TokenBucket, LeakyBucket])
+def test_a_limit_of_zero_writes_no_number_that_a_double_does_not_hold(kind: type[TokenBucket]) -> None:
+    assert kind("0/day").encode(10**12)[1:] == [1, 86_400_000_000, 0, 0, 0]
