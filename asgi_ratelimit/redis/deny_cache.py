@@ -10,7 +10,7 @@ from asgi_ratelimit.decision import Decision
 
 __all__ = ["DenyCache"]
 
-_MOST_BYTES = 32 * 2**20  # of refusals whose state has a number for each call
+_MOST_BYTES = 16 * 2**20  # of refusals whose state has a number for each call
 _CALL_BYTES = 40  # of such a number, and its place
 _LONGEST_US = 1_000_000  # so that a reset made elsewhere is soon seen
 
