@@ -32,7 +32,7 @@ class Question:
 
 @given(ANY, st.data())
 def test_a_double_holds_every_number_of_a_limit(limit: Limit, data: st.DataObject) -> None:
-    cost = data.draw(st.integers(1, limit.capacity))
+    cost = data.draw(st.integers(1, limit.capacity or 1))
     kind, *numbers = limit.encode(cost)
     assert (
         kind == {"TokenBucket": "T", "LeakyBucket": "L", "FixedWindow": "F", "SlidingWindow": "S"}[type(limit).__name__]
@@ -43,7 +43,7 @@ def test_a_double_holds_every_number_of_a_limit(limit: Limit, data: st.DataObjec
 
 @given(ANY.filter(lambda limit: isinstance(limit, TokenBucket)), st.data())
 def test_a_cost_and_a_depth_are_whole_microseconds_and_ticks(limit: Any, data: st.DataObject) -> None:
-    cost = data.draw(st.integers(1, limit.capacity))
+    cost = data.draw(st.integers(1, limit.capacity or 1))
     ticks, cost_us, cost_part, depth_us, depth_part = map(int, limit.encode(cost)[1:])
     assert cost_us * ticks + cost_part == cost * limit.interval
     assert depth_us * ticks + depth_part == limit.depth
