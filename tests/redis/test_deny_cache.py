@@ -82,17 +82,6 @@ def test_a_refusal_ends_earlier_by_the_time_that_its_answer_took() -> None:
     assert deny.find(["block", "a"], 1, NOW + 100_000) is None
 
 
-def test_refusals_with_a_number_for_each_call_are_bounded_by_their_size() -> None:
-    limit = SlidingWindow("1000/hour")
-    state = tuple(range(NOW - 1_000, NOW))
-    cache = DenyCache(10_000)
-    for number in range(2_000):
-        whole = Decision(Policy("x", limit), 1, state, NOW, False, None, f"record{number}")
-        cache.remember([f"record{number}"], whole, NOW, NOW)
-    assert 500 < len(cache) < 1_000  # 32 MB
-    assert cache.find(["record1999"], 1, NOW) is not None
-
-
 def test_a_smaller_cost_and_another_bucket_are_not_refused() -> None:
     deny = remembering(used_up(FAST, 3, at="a"), keys=["block", "a"])
     assert deny.find(["block", "a"], 2, NOW) is None
