@@ -16,7 +16,7 @@ __all__ = ["Address", "Open", "Service"]
 Address = tuple[str, int]
 Open = Callable[[Address], Awaitable[RedisPyConnection]]
 
-_PATIENCE = 0.6  # seconds for all sentinels, which are asked at once
+_PATIENCE = 0.6  # seconds for all sentinels, which are queried at once
 _DOWN = {"s_down", "o_down"}
 
 
