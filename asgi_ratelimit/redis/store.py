@@ -101,7 +101,7 @@ class RedisStore:
         return RedisScripts(connections, self.namer, source, self._local.clock, self.outage)
 
     async def start(self) -> None:
-        """Connect. Raises StoreUnavailable if the server refuses us, or cannot be connected to, but not if it is down."""
+        """Connect. Raises StoreUnavailable if the server refuses us or settings are unusable, not if it is down."""
         name = self._location.name
         try:
             await self.session().connect()
