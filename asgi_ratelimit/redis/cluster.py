@@ -11,6 +11,7 @@ from redis.exceptions import RedisError
 from asgi_ratelimit.redis.address import Address, Dial
 from asgi_ratelimit.redis.breaker import Breaker, EventHook
 from asgi_ratelimit.redis.calls import Check
+from asgi_ratelimit.redis.connection import end, hang_up
 from asgi_ratelimit.redis.missed import Missed
 from asgi_ratelimit.redis.node import Node
 
@@ -65,8 +66,7 @@ class Cluster:
 
     async def aclose(self) -> None:
         if self._mapping is not None:
-            self._mapping.cancel()
-            await asyncio.wait([self._mapping])
+            await end([self._mapping])
         await asyncio.gather(*(node.aclose() for node in self._nodes.values()))
         self._missed.report()
 
@@ -181,7 +181,7 @@ class Cluster:
                 reply: Any = await connection.read_response(disable_decoding=True)
         finally:
             if connection is not None:
-                await connection.disconnect(nowait=True)
+                hang_up(connection)
         slots = _slots_of(reply, address[0])
         if not slots:
             raise ConnectionError(f"{address[0]}:{address[1]} lists no slots")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any, Protocol
 
 from hiredis import HiredisError, ProtocolError, Reader
 
-__all__ = ["Connect", "NodeConnection", "RedisPyConnection"]
+__all__ = ["Connect", "NodeConnection", "RedisPyConnection", "end", "hang_up"]
 
 
 class RedisPyConnection(Protocol):
@@ -19,8 +19,6 @@ class RedisPyConnection(Protocol):
 
     async def connect(self) -> None: ...
 
-    async def disconnect(self, nowait: bool = ...) -> None: ...
-
     async def send_command(self, *arguments: Any) -> None: ...
 
     async def send_packed_command(self, command: bytes) -> None: ...
@@ -28,8 +26,24 @@ class RedisPyConnection(Protocol):
     async def read_response(self, disable_decoding: bool = ...) -> Any: ...
 
 
+def hang_up(opened: RedisPyConnection) -> None:
+    """Close a connection at once. redis-py would wait for the other end if it speaks TLS."""
+    writer, opened._writer = opened._writer, None
+    if writer is not None:
+        writer.transport.abort()
+
+
+async def end(openings: Collection[asyncio.Future[Any]]) -> None:
+    """End tasks that open connections. They get a moment, since asyncio loses a TLS connection that was just made."""
+    await asyncio.wait(openings, timeout=_A_MOMENT)
+    for opening in openings:
+        opening.cancel()
+    await asyncio.gather(*openings, return_exceptions=True)
+
+
 # More elements, or bytes, than any reply has. The parser makes room for elements as soon as they are announced.
 _too_much = re.compile(rb"\n(?:[*%~>|][0-9]{6}|[$=!][0-9]{9})").search
+_A_MOMENT = 0.05  # seconds
 _LONGEST_HEADER = 32  # bytes of one that may have come in two parts
 Connect = Callable[[], Awaitable[RedisPyConnection]]  # opens a connection
 

@@ -16,7 +16,7 @@ from redis.exceptions import AuthenticationError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from asgi_ratelimit.redis.connection import RedisPyConnection
+from asgi_ratelimit.redis.connection import RedisPyConnection, hang_up
 from asgi_ratelimit.redis.resolver import Resolver
 
 __all__ = ["Settings", "UnusableSettings", "open_connection", "usable"]
@@ -70,7 +70,7 @@ async def _open(connection: Any) -> RedisPyConnection:
     try:
         await connection.connect()
     except BaseException:
-        await connection.disconnect(nowait=True)
+        hang_up(connection)
         raise
     opened: RedisPyConnection = connection
     return opened

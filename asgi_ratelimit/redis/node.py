@@ -13,7 +13,7 @@ from redis.exceptions import ResponseError
 from asgi_ratelimit.clock import Clock
 from asgi_ratelimit.redis.breaker import Breaker, EventHook
 from asgi_ratelimit.redis.calls import Batch, Check, Redirect, groups_of, is_answer
-from asgi_ratelimit.redis.connection import Connect, NodeConnection
+from asgi_ratelimit.redis.connection import Connect, NodeConnection, end, hang_up
 from asgi_ratelimit.redis.missed import Missed
 from asgi_ratelimit.redis.opening import FORBIDDEN, inspect, probe
 from asgi_ratelimit.redis.wire import Command, Reply, command, write
@@ -104,8 +104,7 @@ class Node:
     async def aclose(self) -> None:
         """Wait for the calls in flight, and close the connection."""
         if self._opening is not None:
-            self._opening.cancel()
-            await asyncio.wait([self._opening])
+            await end([self._opening])
         waiting = [check.future for batch in self._batches for check in batch.checks()]
         if waiting:
             await asyncio.wait(waiting, timeout=self._timeout)
@@ -347,7 +346,7 @@ class Node:
             return NodeConnection(opened, self._receive, self._on_lost)
         except BaseException as error:
             if opened is not None:
-                await opened.disconnect(nowait=True)
+                hang_up(opened)
             if isinstance(error, TimeoutError):
                 raise TimeoutError(f"{self.breaker.node} took too long to connect") from None
             raise

@@ -9,14 +9,14 @@ from typing import Any
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from asgi_ratelimit.redis.connection import RedisPyConnection
+from asgi_ratelimit.redis.connection import RedisPyConnection, end, hang_up
 
 __all__ = ["Address", "Open", "Service"]
 
 Address = tuple[str, int]
 Open = Callable[[Address], Awaitable[RedisPyConnection]]
 
-_PATIENCE = 0.6  # seconds for all sentinels, which are asked at once
+_PATIENCE = 0.6  # seconds for all sentinels, which are queried at once
 _DOWN = {"s_down", "o_down"}
 
 
@@ -52,9 +52,7 @@ class Service:
                 except (RedisError, OSError, TimeoutError, _Refused) as error:
                     failures.append(error)
         finally:
-            for query in queries:
-                query.cancel()
-            await asyncio.gather(*queries, return_exceptions=True)
+            await end(queries)
         return self._without_answer(failures)
 
     def _without_answer(self, failures: Sequence[BaseException]) -> Address:
@@ -83,7 +81,7 @@ class Service:
             raise
         finally:
             if connection is not None:
-                await connection.disconnect(nowait=True)
+                hang_up(connection)
 
     def _read(self, reply: Any, sentinel: Address) -> Address:
         try:

@@ -120,7 +120,7 @@ class RedisStore:
             self._local.clear()
 
     async def start(self) -> None:
-        """Connect. Raises StoreUnavailable if the server refuses us, or cannot be asked, but not if it is down."""
+        """Connect. Raises StoreUnavailable if the server refuses us or settings are unusable, not if it is down."""
         name = self._location.name
         try:
             await self.session().connect()

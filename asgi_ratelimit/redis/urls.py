@@ -30,7 +30,7 @@ _OF_POOLS = {"max_connections", "timeout"}  # options that redis-py knows, and t
 
 
 class Place(NamedTuple):
-    """What a URL says."""
+    """The contents of a URL."""
 
     kind: Kind
     connection: type[AbstractConnection]
@@ -122,7 +122,7 @@ def _check(kind: type[AbstractConnection], settings: Settings, scheme: str) -> N
 def _split(url: str) -> SplitResult:
     try:
         split = urlsplit(url)
-    except ValueError:  # whose message may have the password in it
+    except ValueError:  # its message may have the password in it
         raise ValueError(f"this is no URL, or a character in it is not quoted; a RedisStore takes {EXAMPLES}") from None
     if "@" in f"{split.path}{split.query}{split.fragment}":
         raise ValueError(_QUOTED)

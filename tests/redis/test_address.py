@@ -154,7 +154,7 @@ def test_a_client_that_is_a_mock_is_a_value_error() -> None:
         RedisStore(AsyncMock(spec=Redis))
 
 
-def test_a_synchronous_client_is_told_its_sibling_and_no_password(any_redis: Server) -> None:
+def test_the_error_for_a_synchronous_client_names_the_right_one_and_no_password(any_redis: Server) -> None:
     client = SyncRedis(host="localhost", password="hunter2", username="ada")
     with pytest.raises(ValueError, match=r"not the synchronous redis\.Redis: use redis\.asyncio\.Redis") as caught:
         RedisStore(client)  # type: ignore[arg-type]

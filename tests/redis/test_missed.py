@@ -19,7 +19,7 @@ class Timer:
 
 
 class Loop:
-    """An event loop whose time moves when it is told to."""
+    """An event loop whose time moves by `advance` only."""
 
     def __init__(self) -> None:
         self.now = 0.0

@@ -27,7 +27,7 @@ class Dns:
     """Stands in for the system's resolver, which knows one name besides."""
 
     def __init__(self) -> None:
-        self.asked = 0
+        self.lookups = 0
         self._numeric = socket.getaddrinfo
         self.error: Exception | None = None
         self.addresses = [HOST]
@@ -45,7 +45,7 @@ class Dns:
             return self._numeric(host, *rest, **options)
         if host != NAME:
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-        self.asked += 1
+        self.lookups += 1
         self._open.wait(PATIENCE)
         if self.error is not None:
             raise self.error
@@ -90,7 +90,7 @@ async def until_used(limiter: Limiter) -> None:
 async def test_the_thread_pool_is_left_to_the_app(dns: Dns, pool: Pool, any_redis: Server) -> None:
     async with RedisStore(url(any_redis), timeout=5.0, outage="closed") as store:
         assert (await Limiter("5/day", store=store).try_acquire("a")).reason == "ok"
-    assert dns.asked == 1
+    assert dns.lookups == 1
     assert pool.used == 0
 
 
@@ -118,7 +118,7 @@ async def test_known_addresses_are_used_while_the_resolver_does_not_answer(dns: 
         any_redis.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
         await until_used(limiter)
         dns.resume()
-    assert dns.asked > 1
+    assert dns.lookups > 1
 
 
 async def test_they_are_used_after_a_temporary_failure_and_not_for_a_name_that_is_gone(dns: Dns) -> None:
@@ -141,7 +141,7 @@ async def test_a_name_that_moves_is_followed(dns: Dns) -> None:
 async def test_an_address_is_not_looked_up(dns: Dns) -> None:
     for address in (HOST, "::1", "fe80::1%eth0"):
         assert await Resolver().addresses(address) == (address,)
-    assert dns.asked == 0
+    assert dns.lookups == 0
 
 
 async def test_one_look_up_serves_all_who_wait_for_it_and_none_of_them_ends_it(dns: Dns) -> None:
@@ -155,7 +155,7 @@ async def test_one_look_up_serves_all_who_wait_for_it_and_none_of_them_ends_it(d
     results = await asyncio.gather(*tasks, return_exceptions=True)
     assert isinstance(results[0], asyncio.CancelledError)
     assert results[1:] == [(HOST,)] * 4
-    assert dns.asked == 1
+    assert dns.lookups == 1
 
 
 async def test_stuck_look_ups_are_repeated_but_not_without_end(dns: Dns, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,7 +166,7 @@ async def test_stuck_look_ups_are_repeated_but_not_without_end(dns: Dns, monkeyp
     await asyncio.sleep(0)
     dns.resume()
     assert set(await asyncio.gather(*tasks)) == {(HOST,)}
-    assert dns.asked == 30
+    assert dns.lookups == 30
 
 
 async def test_the_second_address_of_a_name_is_tried_too(dns: Dns, any_redis: Server) -> None:

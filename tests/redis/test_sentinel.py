@@ -1,4 +1,4 @@
-"""Sentinels: asked over TLS and with their own password, and the last master when none of them answers."""
+"""Sentinels: queried over TLS and with their own password, and the last master when none of them answers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PASSWORDS = {"server": "server-word", "sentinel": "sentinel-word"}
 
 
 class Secure:
-    """A master and its only sentinel, which speak TLS to each other and ask for different passwords."""
+    """A master and its only sentinel, which speak TLS to each other and have different passwords."""
 
     def __init__(self, master: Server, sentinel: Server, options: dict[str, Any]) -> None:
         self.master, self.sentinel, self.options = master, sentinel, options
@@ -52,7 +52,7 @@ async def reason(store: RedisStore) -> str:
 
 
 async def refusal(store: RedisStore) -> str:
-    """What an app is told that asks a store with outage="closed"."""
+    """The error of a check in a store that fails closed."""
     with pytest.raises(StoreUnavailable) as caught:
         await Limiter("5/day", store=store).try_acquire("a")
     return "".join(traceback.format_exception(caught.value))
@@ -61,7 +61,7 @@ async def refusal(store: RedisStore) -> str:
 # TLS and passwords
 
 
-async def test_the_sentinels_are_asked_over_tls_and_with_their_own_password(secure: Secure) -> None:
+async def test_the_sentinels_are_queried_over_tls_and_with_their_own_password(secure: Secure) -> None:
     async with new_store(secure.url()) as store:
         assert await reason(store) == "ok"
 
@@ -87,7 +87,7 @@ async def test_a_sentinel_that_refuses_the_password_is_an_error_at_the_start(sec
     await store.aclose()
 
 
-async def test_a_client_s_sentinels_are_asked_as_the_client_asks_them(secure: Secure) -> None:
+async def test_a_client_s_sentinels_are_queried_with_its_own_settings(secure: Secure) -> None:
     tls = {"ssl": True, "ssl_ca_certs": secure.options["tls_ca_cert_file"]}
     watching: Any = Sentinel(  # type: ignore[no-untyped-call]
         [(HOST, str(secure.options["tls_port"]))], sentinel_kwargs={**tls, "password": PASSWORDS["sentinel"]}
@@ -99,7 +99,7 @@ async def test_a_client_s_sentinels_are_asked_as_the_client_asks_them(secure: Se
         assert await reason(store) == "ok"
 
 
-async def test_nothing_is_sent_in_plain_text_where_tls_is_asked_for() -> None:
+async def test_nothing_is_sent_in_plain_text_where_the_url_has_tls() -> None:
     with Listener(b"+OK\r\n") as listener:
         url = f"rediss+sentinel://:hunter2@{HOST}:{listener.port}/service?sentinel_password=hunter2"
         async with new_store(url) as store:
