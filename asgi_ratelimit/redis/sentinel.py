@@ -20,7 +20,7 @@ _PATIENCE = 0.6  # seconds for all sentinels, which are queried at once
 _DOWN = {"s_down", "o_down"}
 
 
-class _Refused(Exception):
+class _TurnedAway(Exception):
     """A sentinel has answered, and names no master that is up."""
 
 
@@ -49,7 +49,7 @@ class Service:
             for answer in asyncio.as_completed(queries):
                 try:
                     return await answer
-                except (RedisError, OSError, TimeoutError, _Refused) as error:
+                except (RedisError, OSError, TimeoutError, _TurnedAway) as error:
                     failures.append(error)
         finally:
             await end(queries)
@@ -60,7 +60,7 @@ class Service:
             if isinstance(refusal, (AuthenticationError, NoPermissionError)):
                 raise type(refusal)(f"a sentinel does not let us in: {refusal}") from None
         for refusal in failures:
-            if isinstance(refusal, _Refused):
+            if isinstance(refusal, _TurnedAway):
                 raise RedisConnectionError(str(refusal)) from None
         if self._last_master is None:
             raise RedisConnectionError(f"no sentinel answers: {failures[0]}") from None
@@ -94,6 +94,6 @@ class Service:
             raise self._refusal(sentinel)
         return host, port
 
-    def _refusal(self, sentinel: Address) -> _Refused:
+    def _refusal(self, sentinel: Address) -> _TurnedAway:
         host, port = sentinel
-        return _Refused(f"the sentinel {host}:{port} names no master of {self._name!r} that is up")
+        return _TurnedAway(f"the sentinel {host}:{port} names no master of {self._name!r} that is up")
