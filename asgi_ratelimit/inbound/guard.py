@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import lru_cache
 from inspect import isawaitable
-from typing import Final, TypeVar
+from typing import Final
 
 from starlette.types import Scope
 
 from asgi_ratelimit.clock import Clock
 from asgi_ratelimit.decision import Decision
-from asgi_ratelimit.errors import RateLimited, StoreUnavailable
+from asgi_ratelimit.errors import RateLimited
 from asgi_ratelimit.inbound.diagnostics import Diagnostics
 from asgi_ratelimit.inbound.holding import Gone, Holding
 from asgi_ratelimit.inbound.keys import check_key, key_of_scope
@@ -36,14 +35,11 @@ REFUSAL: Final = (TokenBucket("0/minute"),)  # for one that returned no limit: n
 KEY_FUNCTION: Final = object()  # instead of a key: call the key function
 ANONYMOUS: Final = ""  # the key of all requests without any identity
 
-Result = TypeVar("Result")
-
 
 class RequestGuard:
     """A door's limit, key and cost, and the decision that they give for a connection.
 
     limit, key, cost, max_wait, enforce: the options of the door
-    store_timeout: seconds after which the store counts as down; None: the store has a timeout of its own
     longest_delay: seconds of shaping; a longer delay is a refusal
     visitors: the key of a request for which the door was given no user
 
@@ -60,7 +56,6 @@ class RequestGuard:
         *,
         max_wait: float = 0.0,
         enforce: bool = True,
-        store_timeout: float | None = None,
         longest_delay: float = math.inf,
         visitors: Callable[[Scope], Key] | None = None,
     ) -> None:
@@ -78,7 +73,7 @@ class RequestGuard:
         self._cost = 1 if callable(cost) else _static_cost(cost, self.fixed)
         shapes = self.fixed is None or any(limit.shapes for limit in self.fixed)
         self.may_wait = max_wait > 0 or shapes  # whether a request may be held here
-        self._max_wait, self._store_timeout, self._longest_delay = max_wait, store_timeout, longest_delay
+        self._max_wait, self._longest_delay = max_wait, longest_delay
         self._holding = Holding()
         self._stagger = Stagger()
         self._would_refuse = self._next_tally_us = 0
@@ -124,7 +119,7 @@ class RequestGuard:
         else:
             waited = bool(state.decisions) and state.decisions[-1].reason == "degraded"  # once is enough for a request
             pending = (limiter.decide_without_server if waited else limiter.decide)(key, cost, per)
-            decision = pending if isinstance(pending, Decision) else await self.in_time(pending)
+            decision = pending if isinstance(pending, Decision) else await pending
             if decision.delay_us:
                 decision = await self._delayed(decision, limiter, key, gone)
         if not decision.allowed:
@@ -134,16 +129,6 @@ class RequestGuard:
         if not state.add(limiter, decision, enforced=self.enforce):
             self.diagnostics.warn_of_second_pass(limiter)
         return decision
-
-    async def in_time(self, pending: Awaitable[Result]) -> Result:
-        """The result of the store. Raises StoreUnavailable if it takes longer than `store_timeout`."""
-        if self._store_timeout is None:
-            return await pending
-        try:
-            async with asyncio.timeout(self._store_timeout):
-                return await pending
-        except TimeoutError as error:
-            raise StoreUnavailable(f"the store did not answer within {self._store_timeout} s") from error
 
     def _refused(self, refusal: Decision, limiter: Limiter, scope: Scope) -> Decision:
         clock = limiter.store.clock

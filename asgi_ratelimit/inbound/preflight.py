@@ -35,7 +35,7 @@ async def check_preflight(guard: RequestGuard, limiters: LimiterCache, scope: Sc
     limiter = limiters.fixed or limiters.of(_LIMIT)
     key = guard.as_key((guard.key_of_scope or by_ip.of)(scope))
     pending = limiter.decide(key, 1, _RESOURCE)
-    return limiter, pending if isinstance(pending, Decision) else await guard.in_time(pending)
+    return limiter, pending if isinstance(pending, Decision) else await pending
 
 
 def refunding(send: Send, limiter: Limiter, decision: Decision) -> Send:
