@@ -158,7 +158,7 @@ class InteractionLimit(NoPlainDefault):
             request.state.interaction = verified.interaction
         if self not in verified.charged_by:
             verified.charged_by.add(self)
-            await self._within(verified, self._charge(verified.interaction, request))
+            await self._within(verified, self._charge(verified, request))
         return verified.interaction
 
     # Verification
@@ -226,14 +226,15 @@ class InteractionLimit(NoPlainDefault):
 
     # The limit
 
-    async def _charge(self, interaction: Interaction, request: Request) -> None:
+    async def _charge(self, verified: _Verified, request: Request) -> None:
+        interaction = verified.interaction
         limiters = self._limiters_for(request.scope)
         key = self._key(interaction)
         if isawaitable(key):
             key = await key
         guard, cache = self._commands, limiters.commands
         if interaction["type"] == AUTOCOMPLETE:
-            await self._check_commands(self._commands.as_key(key), interaction, limiters)
+            await self._check_commands(self._commands.as_key(key), interaction, limiters, request.scope)
             guard, cache = self._autocompletes, limiters.autocompletes
 
         async def gone() -> None:  # the body has been read, so the next message is the disconnect
@@ -241,22 +242,25 @@ class InteractionLimit(NoPlainDefault):
                 pass
 
         try:
-            # A state of its own: the response to Discord carries no headers of this limit.
-            decision = await guard.check(request.scope, cache, RequestState(), conn=request, key=key, gone=gone)
+            # A state of its own: the response to Discord carries no headers of these limits.
+            decision = await guard.check(request.scope, cache, verified.state, conn=request, key=key, gone=gone)
         except ClientGone:
             raise error(499, "the client has left") from None
         if decision is not None and not decision.allowed:
-            raise await self._limited(interaction, decision, limiters)
+            raise await self._limited(interaction, decision, limiters, request.scope)
 
-    async def _check_commands(self, key: str, interaction: Interaction, limiters: _Limiters) -> None:
+    async def _check_commands(self, key: str, interaction: Interaction, limiters: _Limiters, scope: Scope) -> None:
         """No choices for a user whose commands are used up."""
         limiter = limiters.commands.fixed
         if limiter is not None:
             decision = await limiter.peek(key)
             if not decision.allowed:
-                raise await self._limited(interaction, decision, limiters)
+                raise await self._limited(interaction, decision, limiters, scope)
 
-    async def _limited(self, interaction: Interaction, decision: Decision, limiters: _Limiters) -> EarlyResponse:
+    async def _limited(
+        self, interaction: Interaction, decision: Decision, limiters: _Limiters, scope: Scope
+    ) -> EarlyResponse:
+        await state_of(scope).undo()  # a refused interaction is charged by no limit of its route
         return reply(interaction, await self._messages.limited(interaction, decision, limiters.store.clock.wall()))
 
     async def _within(self, verified: _Verified, pending: Awaitable[Result]) -> Result:
@@ -298,11 +302,12 @@ def _no_key(conn: HTTPConnection) -> None:
 class _Verified:
     """A verified interaction on its way through one request, the limits that have charged it, and its time left."""
 
-    __slots__ = ("_left", "charged_by", "interaction", "public_key")
+    __slots__ = ("_left", "charged_by", "interaction", "public_key", "state")
 
     def __init__(self, public_key: bytes, interaction: Interaction) -> None:
         self.public_key, self.interaction = public_key, interaction
         self.charged_by: set[InteractionLimit] = set()
+        self.state = RequestState()  # of all interaction limits
         self._left = MOST_SECONDS
 
     async def within(self, pending: Awaitable[Result]) -> Result:

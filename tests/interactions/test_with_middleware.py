@@ -205,3 +205,21 @@ async def test_an_outer_store_keeps_its_buckets_unless_it_has_one_of_its_own(
     discord = Discord(site(store, None, of=InteractionLimit(PUBLIC_KEY, "1/10s")), clock)
     assert reached(await discord.post(command()))  # by the outer store's clock its timestamp is fresh
     assert f"<t:{now(clock) + 10}:R>" in content(await discord.post(command()))
+
+
+async def test_a_refused_interaction_is_charged_by_no_limit_of_its_route(
+    store: MemoryStore, clock: ManualClock
+) -> None:
+    wide, strict = InteractionLimit(PUBLIC_KEY, "3/60s", name="wide", store=store), limited(store, "1/10s")
+    app = FastAPI()
+    limits = [Depends(RateLimit("9/hour", name="route", store=store)), Depends(wide), Depends(strict)]
+    app.add_api_route(URL, lambda: REACHED, methods=["POST"], dependencies=limits)
+    app.add_api_route("/quota", lambda: None, dependencies=limits[:1])
+    app.add_api_route("/wide", lambda: REACHED, methods=["POST"], dependencies=[Depends(wide)])
+    discord = Discord(app, clock)
+    assert await refusals(discord, *(command("1") for _ in range(6))) == [False] + [True] * 5
+    quota = await discord.send(b"", {}, method="GET", url="/quota")
+    assert quota.headers["x-ratelimit-remaining"] == "7"
+    bodies = [encoded(command("1")) for _ in range(3)]
+    answers = [await discord.send(body, signature_of(body, now(clock)), url="/wide") for body in bodies]
+    assert [reached(answer) for answer in answers] == [True, True, False]
