@@ -12,6 +12,7 @@ from typing import Final
 from starlette.types import Scope
 
 from asgi_ratelimit.inbound.addresses import address_bytes, strip_port
+from asgi_ratelimit.inbound.server_trust import running_server_trusts_everyone
 
 __all__ = [
     "MOST_HOPS",
@@ -61,12 +62,20 @@ def only_address(scope: Scope, header: str) -> str | None:
 
 
 def was_rewritten(scope: Scope, peer: str | None) -> bool:
-    """Whether the server has put the leftmost of several hops in place of its peer, whose port is then 0."""
+    """Whether the server has put the leftmost of several hops in place of its peer.
+
+    The port is then 0, unless the hop has one. A client may send its own address and port as well: such a hop counts
+    only behind a server that is seen to believe everyone.
+    """
     client = scope.get("client")
-    if peer is None or not isinstance(client, (list, tuple)) or len(client) < 2 or client[1] != 0:
+    if peer is None or not isinstance(client, (list, tuple)) or len(client) < 2:
         return False
     hops = forwarded_for(scope)
-    return len(hops) > 1 and peer in (hops[0], strip_port(hops[0]))
+    if len(hops) < 2:
+        return False
+    if client[1] == 0 and peer in (hops[0], strip_port(hops[0])):
+        return True
+    return running_server_trusts_everyone() is True
 
 
 def _lines(scope: Scope, header: bytes) -> list[str]:

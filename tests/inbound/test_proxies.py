@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from hypercorn.middleware import ProxyFixMiddleware
 from starlette.authentication import SimpleUser
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import HTTPConnection
@@ -223,6 +224,7 @@ def answers(
 
 EVERYONE = pytest.mark.parametrize(("allowed", "variable"), [("*", None), (None, "*")], ids=["option", "variable"])
 FORTY = [f"198.51.100.{number}, 203.0.113.7" for number in range(40)]
+FORTY_WITH_PORTS = [f"198.51.100.{number}:99, 203.0.113.7" for number in range(40)]
 
 
 @EVERYONE
@@ -235,12 +237,34 @@ def test_uvicorn_that_believes_everyone_is_noticed(
 
 @EVERYONE
 @pytest.mark.parametrize("options", [{"hops": 1}, {"trusted_proxies": ["127.0.0.0/8"]}], ids=str)
+@pytest.mark.parametrize("chains", [FORTY, FORTY_WITH_PORTS], ids=["addresses", "ports"])
 @pytest.mark.filterwarnings("ignore:ARL112")
 def test_invented_hops_do_not_pass_a_limit_behind_uvicorn_that_believes_everyone(
-    store: MemoryStore, monkeypatch: pytest.MonkeyPatch, allowed: str | None, variable: str | None, options: Any
+    store: MemoryStore,
+    monkeypatch: pytest.MonkeyPatch,
+    allowed: str | None,
+    variable: str | None,
+    options: Any,
+    chains: list[str],
 ) -> None:
     app = door(store, limit="10/hour", key=ClientIP(**options))
-    assert answers(app, FORTY, monkeypatch, allowed, variable) == [200] * 10 + [429] * 30
+    assert answers(app, chains, monkeypatch, allowed, variable) == [200] * 10 + [429] * 30
+
+
+async def test_a_client_that_sends_its_own_address_and_port_stays_the_client(store: MemoryStore, said: Said) -> None:
+    app = door(store, limit="2/hour", key=ClientIP(trusted_proxies=["10.0.0.0/8"]))
+    answered = [
+        await statuses(app, 1, headers=[("x-forwarded-for", f"203.0.113.7:4711, 198.51.100.{n}")]) for n in range(4)
+    ]
+    assert answered == [[200], [200], [429], [429]]
+
+
+def test_hypercorn_that_counts_its_proxies_is_no_misconfiguration(store: MemoryStore, said: Said) -> None:
+    app = ProxyFixMiddleware(cast(Any, door(store)), trusted_hops=2)
+    with served(app, proxy_headers=False) as port:
+        chain = {"X-Forwarded-For": "203.0.113.7, 192.0.2.5"}
+        assert get_all(port, [("/", chain), ("/", chain)]) == [200, 429]
+    assert said() == []
 
 
 async def _pass_on(request: Any, call_next: Any) -> Any:
