@@ -46,6 +46,13 @@ CLASSES: list[Any] = [middleware, RateLimit, Limiter, SyncLimiter]
         ({"default_limits": ["200/day"]}, 'limit=["1000/hour", "100/minute"]'),
         ({"storage_uri": "redis://:secret@x"}, "store=RedisStore("),
         ({"strategy": "moving-window"}, "SlidingWindow("),
+        ({"limits": ["5/s"]}, 'Write limit=["1000/hour", "100/minute"].'),
+        ({"burst": 10}, 'limit="50/s burst 100"'),
+        ({"trusted_proxies": ["10.0.0.0/8"]}, "Write key=ClientIP(trusted_proxies="),
+        ({"error_message": "slow down"}, "on_limited="),
+        ({"scope": "reports"}, 'Write name="reports"'),
+        ({"override_defaults": False}, "default=True"),
+        ({"per_method": True}, 'methods=("POST",)'),
     ],
 )
 def test_an_option_of_another_library_is_answered_with_the_spelling_here(

@@ -31,6 +31,8 @@ def per_functions(per: PerSource) -> dict[str, Spelling | None]:
     """The parameters of `per=`, each with its spelling, if it has one. Raises ValueError if it is neither form."""
     if isinstance(per, str):
         raise ValueError(f'per is a list of path parameters such as ("channel_id",), not the string {per!r}')
+    if not isinstance(per, Iterable):
+        raise ValueError(f'per is a list of path parameters such as ("channel_id",), not {per!r}')
     spellings = dict(per) if isinstance(per, Mapping) else dict.fromkeys(per)
     for name, spelling in spellings.items():
         if not isinstance(name, str) or (isinstance(per, Mapping) and not callable(spelling)):

@@ -15,7 +15,7 @@ from starlette.types import Scope
 from asgi_ratelimit.inbound.addresses import digest
 from asgi_ratelimit.inbound.client_ip import ClientIP, by_ip
 from asgi_ratelimit.inbound.forwarded import header_name
-from asgi_ratelimit.inbound.options import Key, KeyFunction
+from asgi_ratelimit.inbound.options import Key, KeyFunction, check_call
 from asgi_ratelimit.inbound.users import LONGEST_TEXT, user_key
 
 __all__ = [
@@ -95,6 +95,7 @@ def check_key(key: Any, place: str = "key must be") -> Any:
         raise ValueError(f"{place} a key function such as {made}, not the class {key.__name__}")
     if not callable(key):
         raise ValueError(f"{place} a function of the connection such as by_ip or by_user_or_ip, not {key!r}")
+    check_call("key", key, "conn")
     return key
 
 

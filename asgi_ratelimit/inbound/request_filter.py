@@ -8,7 +8,7 @@ from typing import Any
 
 from starlette.types import Scope
 
-from asgi_ratelimit.inbound.options import ExemptSource, connection
+from asgi_ratelimit.inbound.options import ExemptSource, check_call, connection
 from asgi_ratelimit.inbound.own_limit import has_own_limit
 from asgi_ratelimit.inbound.path_patterns import PathPredicate, app_path, exempting, limiting
 
@@ -34,6 +34,9 @@ class RequestFilter:
         *,
         default: bool = False,
     ) -> None:
+        for option, source in (("exempt", exempt), ("only", only)):
+            if callable(source):
+                check_call(option, source, "conn")
         self._exempt_paths = _anything if callable(exempt) else exempting(exempt)
         self._only_paths = _anything if only is None or callable(only) else limiting(only)
         self._exempt = _selection(exempt, self._exempt_paths)
