@@ -142,6 +142,22 @@ def test_a_dependency_as_a_plain_default_does_not_go_unnoticed(default: Any) -> 
         serve()
 
 
+@pytest.mark.parametrize(
+    "dependency", [RateLimit("1/s"), InteractionLimit(PUBLIC_KEY)], ids=["RateLimit", "Interaction"]
+)
+def test_a_dependency_in_a_list_without_depends_is_an_error_that_says_what_to_write(dependency: Any) -> None:
+    name = type(dependency).__name__
+    with pytest.raises(AttributeError, match=re.escape(f"write dependencies=[Depends({name}(...))]")):
+        FastAPI().get("/", dependencies=[dependency])(len)
+    assert not hasattr(dependency, "colour")
+
+
+@pytest.mark.parametrize("decorator", ["limit", "shared_limit"])
+def test_a_decorator_of_another_library_is_an_error_that_says_what_to_write(decorator: str) -> None:
+    with pytest.raises(AttributeError, match=re.escape('write @app.get("/", dependencies=[Depends(RateLimit(...))])')):
+        getattr(RateLimit("5/minute"), decorator)
+
+
 def test_a_dependency_in_its_place_is_copied_by_nobody() -> None:
     limit = RateLimit("1/day", name="once")
     app = FastAPI(dependencies=[Depends(limit)])
