@@ -111,6 +111,7 @@ class RequestGuard:
             key = self.key_of_scope(scope) if self.key_of_scope else self._key(conn or connection(scope))
             if self._proxies.trials:
                 self._proxies.look_at(scope)
+                self.diagnostics.check_user(scope)
         elif self._visitors is not None:
             key = self._user_or_visitor(key, scope, self._visitors)
         if type(key) is not str or not key:
