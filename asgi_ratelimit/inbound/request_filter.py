@@ -61,6 +61,10 @@ class RequestFilter:
             return False
         return self._only_paths(path) and (self._exempt_paths is _anything or not self._exempt_paths(path))
 
+    def may_count_route(self, scope: Scope) -> bool:
+        """Whether a limit with this filter stands for a route: `exempt` and functions make exceptions from it."""
+        return self.counts_method(scope) and self._only_paths(app_path(scope))
+
     def counts_method(self, scope: Scope) -> bool:
         """Whether requests of this method are counted."""
         return not self._methods or scope.get("method", "") in self._methods
