@@ -109,8 +109,10 @@ class RequestGuard:
             return None
         if key is KEY_FUNCTION:
             key = self.key_of_scope(scope) if self.key_of_scope else self._key(conn or connection(scope))
+            if type(key) is not str and isawaitable(key):
+                key = await key
             if self._proxies.trials:
-                self._proxies.look_at(scope)
+                self._proxies.look_at(scope, key)
                 self.diagnostics.check_user(scope)
         elif self._visitors is not None:
             key = self._user_or_visitor(key, scope, self._visitors)

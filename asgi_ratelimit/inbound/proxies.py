@@ -35,8 +35,8 @@ class ProxyWatch:
         self._reader = by_ip if reader is None and not is_shipped(key) else reader
         self.trials = 0 if self._reader is None else _TRIALS
 
-    def look_at(self, scope: Scope) -> None:
-        """Warn once if the address in this request is not the client's."""
+    def look_at(self, scope: Scope, key: object = None) -> None:
+        """Warn once if the address in this request is not the client's. `key`: what the key function has returned."""
         reader = self._reader
         client: Any = scope.get("client")
         is_rewritten = isinstance(client, (list, tuple)) and len(client) > 1 and client[1] == 0
@@ -50,7 +50,9 @@ class ProxyWatch:
                 "each invented address is a fresh bucket. Give the server the addresses of your proxies in place of * "
                 "(uvicorn --forwarded-allow-ips, FORWARDED_ALLOW_IPS), or count them: ClientIP(hops=1).",
             )
-        elif self._is_ours and (not reader.reads_header or is_rewritten or reader.believes(scope, peer_host(scope))):
+        elif (self._is_ours or key == peer_host(scope)) and (
+            not reader.reads_header or is_rewritten or reader.believes(scope, peer_host(scope))
+        ):
             header = _unread_header(scope, reader, present)
             if header is not None:
                 self._warn("ARL104", _advice(header))

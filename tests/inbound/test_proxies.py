@@ -203,9 +203,27 @@ def test_nothing_is_looked_for_where_no_address_is_the_key(key: Any) -> None:
     assert ProxyWatch(lambda code, text: None, key).trials == 0
 
 
+async def host_of_later(conn: HTTPConnection) -> str:
+    return host_of(conn)
+
+
+def real_ip(conn: HTTPConnection) -> str:
+    return conn.headers["x-real-ip"]
+
+
 async def test_a_function_of_ones_own_may_read_any_header(store: MemoryStore, said: Said) -> None:
-    await ask(door(store, key=host_of), headers=[*PROXIED, ("x-real-ip", "198.51.100.1")])
+    await ask(door(store, key=real_ip), headers=[*PROXIED, ("x-real-ip", "198.51.100.1")])
     assert said() == []
+
+
+@pytest.mark.parametrize("key", [host_of, host_of_later, by_user_or(host_of)])
+async def test_a_function_of_ones_own_that_returns_the_address_of_a_proxy_is_noticed(
+    store: MemoryStore, said: Said, key: Any
+) -> None:
+    await ask(door(store, key=key))
+    assert said() == []
+    await ask(door(store, key=key), headers=PROXIED)
+    assert said() == ["ARL104"]
 
 
 # With uvicorn itself
