@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
+from difflib import get_close_matches
+from http import HTTPMethod
 from inspect import isawaitable
 from typing import Any
 
@@ -14,6 +16,7 @@ from asgi_ratelimit.inbound.path_patterns import PathPredicate, app_path, exempt
 
 __all__ = ["RequestFilter", "request_filter"]
 
+_SIMILAR = 0.75  # "PSOT" is a POST, "PROPPATCH" is no PATCH
 Selection = Callable[[Any], bool | Awaitable[bool]]
 
 
@@ -83,6 +86,10 @@ def _checked_methods(methods: Iterable[str]) -> frozenset[str]:
     names = () if isinstance(methods, str) else tuple(methods)
     if isinstance(methods, str) or not all(isinstance(name, str) and name.isalpha() for name in names):
         raise ValueError(f'methods is a list of HTTP methods such as ("POST", "PUT"), not {methods!r}')
+    for name in names:
+        meant = get_close_matches(name.upper(), HTTPMethod, 1, _SIMILAR)
+        if meant and meant[0] != name.upper():
+            raise ValueError(f'methods has {name!r}, which no client sends; write methods=("{meant[0]}",)')
     return frozenset((*(name.upper() for name in names), "")) if names else frozenset()
 
 
