@@ -57,7 +57,7 @@ def check_call(option: str, function: Any, *arguments: str) -> None:
         signature.bind(*arguments)
     except TypeError:
         right = f"def {option}({', '.join(arguments)})"
-        raise ValueError(f"{option} is called as in `{right}`, not as {function!r} takes it: {signature}") from None
+        raise ValueError(f"{option} is a function such as `{right}`, but {function!r} takes {signature}") from None
     if option == "limit" and "key" in signature.parameters:
         raise ValueError(f"a limit function gets the connection, as in `def limit(conn)`, not the key: {function!r}")
 
