@@ -32,6 +32,7 @@ __all__ = [
 
 _CREDENTIALS = (b"authorization", b"proxy-authorization")
 _BLANKS = b" \t"  # RFC 9110 §5.6.3
+_URL_SAFE = bytes.maketrans(b"-_", b"+/")
 _TOKEN_START = b"eyJ"  # of a JSON Web Token: `{"` in Base64
 
 
@@ -105,8 +106,8 @@ def by_header(name: str) -> Callable[[HTTPConnection], Key]:
     """The value of a header that *you* have checked, such as a verified API key.
 
     A header that a client may invent gives it a fresh bucket for each value: then nothing is limited. Of
-    `authorization` the scheme is no part of the key, nor is the signature of a JSON Web Token. The first line of a
-    repeated header counts.
+    `authorization` the scheme is no part of the key, and Base64 has one spelling. The first line of a repeated header
+    counts.
     """
     prefix = header_name(name, "x-api-key")
     wanted = prefix.encode("ascii")
@@ -136,7 +137,8 @@ def _credentials(value: bytes) -> bytes:
     if scheme.lower() == b"basic":
         return _base64(credentials)
     if credentials.startswith(_TOKEN_START) and credentials.count(b".") == 2:
-        return credentials.rpartition(b".")[0]  # what is signed; a signature has many spellings
+        signed, _, signature = credentials.rpartition(b".")
+        return signed + b"." + _base64(signature.translate(_URL_SAFE))
     return credentials
 
 
