@@ -77,10 +77,10 @@ async def test_the_handshake_of_a_websocket_is_a_connection(store: MemoryStore) 
     assert seen == [HTTPConnection, Request]
 
 
-DOORS = pytest.mark.parametrize("make", [partial(RateLimitMiddleware, hello), RateLimit])
+EITHER = pytest.mark.parametrize("make", [partial(RateLimitMiddleware, hello), RateLimit])
 
 
-@DOORS
+@EITHER
 @pytest.mark.parametrize(
     ("option", "function", "right"),
     [
@@ -102,7 +102,7 @@ def test_a_function_of_other_arguments_is_an_error_at_construction(
         make(**{"limit": "5/minute", option: function})
 
 
-@DOORS
+@EITHER
 @pytest.mark.parametrize("function", [partial(max, "a"), str, lambda *args: "a", lambda conn, by="x": by])
 def test_a_function_that_takes_the_connection_in_its_own_way_is_taken(make: Any, function: Any) -> None:
     make(limit="5/minute", key=function)
