@@ -15,24 +15,35 @@ Options = ParamSpec("Options")
 
 _PERIODS = {"milliseconds": "ms", "seconds": "s", "minutes": "min", "hours": "h", "days": "d"}
 _REDIS = 'store=RedisStore("redis://localhost:6379") (from asgi_ratelimit.redis import RedisStore)'
+_REFUSALS = "on_limited= of RateLimit or RateLimitMiddleware, or an exception handler for RateLimited"
 _KEY = "key= a function of the connection, e.g. key=by_user_or_ip; a Limiter takes the key in try_acquire(key)"
 _SPELLINGS = {
     "application_limits": 'limit=["1000/hour", "100/minute"]',
-    "callback": "on_limited= of RateLimitMiddleware, or an exception handler for RateLimited",
+    "blocking": "max_wait= seconds",
+    "burst": 'limit="50/s burst 100"',
+    "callback": _REFUSALS,
     "default_limits": 'limit=["1000/hour", "100/minute"]',
-    "exempt_when": "a limit function that returns None, or exempt= of RateLimitMiddleware",
+    "error_message": _REFUSALS,
+    "exempt_when": "exempt= a function of the connection, or a limit function that returns None",
     "headers_enabled": 'headers="discord", "ietf", "both" or None',
     "identifier": _KEY,
     "in_memory_fallback": 'RedisStore(..., outage="local")',
     "in_memory_fallback_enabled": 'RedisStore(..., outage="local")',
     "key_func": _KEY,
     "key_prefix": "name=, or RedisStore(..., prefix=)",
+    "limits": 'limit=["1000/hour", "100/minute"]',
+    "override_defaults": "RateLimitMiddleware(limit=..., default=True), which leaves routes with a RateLimit to that",
+    "per_method": 'one RateLimit for each method, e.g. methods=("POST",), with a name= each',
+    "rate": 'limit="5/minute"',
     "redis": _REDIS,
     "redis_url": _REDIS,
     "storage": _REDIS,
     "storage_uri": _REDIS,
+    "scope": 'name="reports", which routes share',
     "strategy": 'limit=SlidingWindow("5/minute") or FixedWindow("5/minute")',
     "swallow_errors": 'RedisStore(..., outage="open")',
+    "trusted_proxies": 'key=ClientIP(trusted_proxies=["10.0.0.0/8"])',
+    "whitelist": 'exempt=ClientIP().within("192.0.2.0/24")',
 }
 
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
+from difflib import get_close_matches
+from http import HTTPMethod
 from inspect import isawaitable
 from typing import Any
 
 from starlette.types import Scope
 
-from asgi_ratelimit.inbound.options import ExemptSource, connection
+from asgi_ratelimit.inbound.options import ExemptSource, check_call, connection
 from asgi_ratelimit.inbound.own_limit import has_own_limit
 from asgi_ratelimit.inbound.path_patterns import PathPredicate, app_path, exempting, limiting
 
 __all__ = ["RequestFilter", "request_filter"]
 
+_SIMILAR = 0.75  # "PSOT" is a POST, "PROPPATCH" is no PATCH
 Selection = Callable[[Any], bool | Awaitable[bool]]
 
 
@@ -34,6 +37,9 @@ class RequestFilter:
         *,
         default: bool = False,
     ) -> None:
+        for option, source in (("exempt", exempt), ("only", only)):
+            if callable(source):
+                check_call(option, source, "conn")
         self._exempt_paths = _anything if callable(exempt) else exempting(exempt)
         self._only_paths = _anything if only is None or callable(only) else limiting(only)
         self._exempt = _selection(exempt, self._exempt_paths)
@@ -58,6 +64,10 @@ class RequestFilter:
             return False
         return self._only_paths(path) and (self._exempt_paths is _anything or not self._exempt_paths(path))
 
+    def may_count_route(self, scope: Scope) -> bool:
+        """Whether a limit with this filter stands for a route: `exempt` and functions make exceptions from it."""
+        return self.counts_method(scope) and self._only_paths(app_path(scope))
+
     def counts_method(self, scope: Scope) -> bool:
         """Whether requests of this method are counted."""
         return not self._methods or scope.get("method", "") in self._methods
@@ -76,6 +86,10 @@ def _checked_methods(methods: Iterable[str]) -> frozenset[str]:
     names = () if isinstance(methods, str) else tuple(methods)
     if isinstance(methods, str) or not all(isinstance(name, str) and name.isalpha() for name in names):
         raise ValueError(f'methods is a list of HTTP methods such as ("POST", "PUT"), not {methods!r}')
+    for name in names:
+        meant = get_close_matches(name.upper(), HTTPMethod, 1, _SIMILAR)
+        if meant and meant[0] != name.upper():
+            raise ValueError(f'methods has {name!r}, which no client sends; write methods=("{meant[0]}",)')
     return frozenset((*(name.upper() for name in names), "")) if names else frozenset()
 
 

@@ -77,7 +77,11 @@ async def test_every_other_request_is_counted(app: FastAPI, path: str) -> None:
 async def test_it_is_the_route_of_the_method(app: FastAPI) -> None:
     assert await statuses(app, 3, "/plain", method="POST") == [200] * 3
     assert await statuses(app, 3, "/plain") == [200, 200, 429]
-    assert await statuses(app, 3, "/own", method="PUT") == [405] * 3
+
+
+async def test_a_method_that_no_route_has_is_counted_as_no_limit_of_a_route_sees_it(app: FastAPI) -> None:
+    assert await statuses(app, 4, "/own", method="PUT") == [405, 405, 429, 429]
+    assert await statuses(app, 5, "/own") == [200] * 5
 
 
 async def test_a_used_up_default_does_not_refuse_a_route_with_its_own(app: FastAPI) -> None:
@@ -92,6 +96,15 @@ async def test_a_limit_for_some_methods_leaves_the_others_to_the_default(store: 
     default(store, app)
     assert await statuses(app, 3) == [200, 200, 429]
     assert await statuses(app, 3, method="POST") == [200] * 3
+
+
+async def test_a_limit_for_some_paths_leaves_the_others_to_the_default(store: MemoryStore) -> None:
+    app = FastAPI(dependencies=[Depends(RateLimit("5/hour", only=("/export/*",)))])
+    app.get("/export/{name}")(lambda name: name)
+    app.get("/other")(lambda: "other")
+    default(store, app)
+    assert await statuses(app, 3, "/other") == [200, 200, 429]
+    assert await statuses(app, 6, "/export/all") == [200] * 5 + [429]
 
 
 async def test_a_wrapped_route_or_app_has_one(store: MemoryStore) -> None:
