@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from inspect import isawaitable
+from typing import Any
 
 from starlette.types import Message, Receive, Scope, Send
 
@@ -166,6 +167,7 @@ class LimitedApp:
         """Answer an error of ours that the app has not answered. False: it is none of ours, or it is too late."""
         if isinstance(error, ClientGone):
             return True
+        error = _first_of_ours(error)
         if state.has_started or not isinstance(error, (RateLimited, StoreUnavailable)):
             if state.refunds:
                 await state.refund_by(504 if isinstance(error, asyncio.CancelledError) else 500)
@@ -186,10 +188,26 @@ class LimitedApp:
             if isawaitable(response):
                 response = await response
             if not callable(response):
-                self._guard.diagnostics.warn(
-                    "ARL204", f"it must return a Response, not {response!r:.80}; Discord's 429 is sent instead"
-                )
+                self._guard.diagnostics.warn_of_response(response)
         await (response if callable(response) else LimitedResponse(decision))(scope, receive, send)
+
+
+def _first_of_ours(error: BaseException) -> BaseException:
+    """The longest refusal of a task group, else its outage. Any other error as it is."""
+    if not isinstance(error, ExceptionGroup):
+        return error
+    ours, others = error.split((RateLimited, StoreUnavailable))
+    if ours is None or others is not None:
+        return error
+    return max(_leaves(ours), key=lambda one: one.retry_after if isinstance(one, RateLimited) else -1.0)
+
+
+def _leaves(group: BaseExceptionGroup[Any]) -> Iterator[BaseException]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error
 
 
 _STARTS = frozenset(("http.response.start", "websocket.accept", "websocket.http.response.start"))

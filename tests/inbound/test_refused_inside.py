@@ -150,3 +150,26 @@ async def test_other_exceptions_are_passed_on(store: MemoryStore) -> None:
 
     with pytest.raises(HTTPException):
         await ask(door(store, app=app))
+
+
+@pytest.mark.parametrize("others", [(), (StoreUnavailable("out of order"),)])
+async def test_a_task_group_of_refusals_is_one(store: MemoryStore, others: tuple[Exception, ...]) -> None:
+    limiter = Limiter("1/60s", store=store, name="search")
+    await limiter.acquire("all")
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        refusals = [RateLimited(await limiter.try_acquire("all")) for _ in range(2)]
+        raise ExceptionGroup("tasks", [ExceptionGroup("inner", refusals), *others])
+
+    assert await statuses(door(store, "9/60s", app=app), 1) == [429]
+
+
+async def test_a_task_group_with_another_error_is_passed_on(store: MemoryStore) -> None:
+    group = ExceptionGroup("tasks", [StoreUnavailable("out of order"), LookupError("no such user")])
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        raise group
+
+    with pytest.raises(ExceptionGroup) as raised:
+        await ask(door(store, "9/60s", app=app))
+    assert raised.value is group
