@@ -40,4 +40,4 @@ class WrappedApp(LimitedApp):
 
     def replaces_default(self, scope: Scope) -> bool:
         """Whether a `RateLimitMiddleware(default=True)` leaves the request to this limit."""
-        return self._filter is None or self._filter.counts_method(scope)
+        return self._filter is None or self._filter.may_count_scope(scope)

@@ -22,7 +22,7 @@ class RequestFilter:
 
     exempt: paths that are not counted, or a function of the connection
     only: the only paths that are counted, or a function; `exempt` makes exceptions from them
-    methods: the methods that are counted; empty: all. A WebSocket has none, and is counted
+    methods: the methods that are counted; empty: all. GET includes HEAD. A WebSocket has none, and is counted
     default: whether a route with a limit of its own is left to that
     """
 
@@ -54,13 +54,17 @@ class RequestFilter:
 
     def may_count(self, method: str, path: str) -> bool:
         """Whether requests of this method and path are counted, unless a function of the user's decides otherwise."""
-        if self._methods and method not in self._methods:
+        if self._methods and method.upper() not in self._methods:
             return False
         return self._only_paths(path) and (self._exempt_paths is _anything or not self._exempt_paths(path))
 
     def counts_method(self, scope: Scope) -> bool:
-        """Whether requests of this method are counted."""
-        return not self._methods or scope.get("method", "") in self._methods
+        """Whether requests of this method are counted. Some frameworks take `post` for POST."""
+        return not self._methods or scope.get("method", "").upper() in self._methods
+
+    def may_count_scope(self, scope: Scope) -> bool:
+        """As `may_count`, of a request."""
+        return self.may_count(scope.get("method", ""), app_path(scope))
 
 
 def request_filter(
@@ -73,10 +77,14 @@ def request_filter(
 
 
 def _checked_methods(methods: Iterable[str]) -> frozenset[str]:
-    names = () if isinstance(methods, str) else tuple(methods)
-    if isinstance(methods, str) or not all(isinstance(name, str) and name.isalpha() for name in names):
+    listed = not isinstance(methods, str) and isinstance(methods, Iterable)
+    names = tuple(methods) if listed else ()
+    if not listed or not all(isinstance(name, str) and name.replace("-", "").isalpha() for name in names):
         raise ValueError(f'methods is a list of HTTP methods such as ("POST", "PUT"), not {methods!r}')
-    return frozenset((*(name.upper() for name in names), "")) if names else frozenset()
+    counted = {name.upper() for name in names}
+    if "GET" in counted:  # Starlette's routes answer a HEAD as they do a GET
+        counted.add("HEAD")
+    return frozenset((*counted, "")) if counted else frozenset()
 
 
 def _selection(paths: ExemptSource, is_listed: PathPredicate) -> Selection:

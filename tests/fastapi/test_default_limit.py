@@ -94,6 +94,19 @@ async def test_a_limit_for_some_methods_leaves_the_others_to_the_default(store: 
     assert await statuses(app, 3, method="POST") == [200] * 3
 
 
+@pytest.mark.parametrize("options", [{"only": ("/login",)}, {"exempt": ("/", "/search")}])
+@pytest.mark.parametrize("root_path", ["", "/prefix"])
+async def test_a_limit_for_some_paths_leaves_the_others_to_the_default(
+    store: MemoryStore, options: Any, root_path: str
+) -> None:
+    app = FastAPI(dependencies=[Depends(RateLimit("5/hour", name="log-in", **options))])
+    app.get("/login")(lambda: "login")
+    app.get("/search")(lambda: "search")
+    default(store, app)
+    assert await statuses(app, 3, f"{root_path}/search", root_path=root_path) == [200, 200, 429]
+    assert await statuses(app, 6, f"{root_path}/login", root_path=root_path) == [200] * 5 + [429]
+
+
 async def test_a_wrapped_route_or_app_has_one(store: MemoryStore) -> None:
     async def page(request: Request) -> Response:
         return PlainTextResponse("page")
