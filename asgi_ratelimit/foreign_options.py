@@ -15,20 +15,31 @@ Options = ParamSpec("Options")
 
 _PERIODS = {"milliseconds": "ms", "seconds": "s", "minutes": "min", "hours": "h", "days": "d"}
 _REDIS = 'store=RedisStore("redis://localhost:6379") (from asgi_ratelimit.redis import RedisStore)'
+_OWN_ANSWER = "on_limited= a function of the connection and the decision that returns a response"
+_DEFAULT = 'RateLimitMiddleware(limit=["1000/hour", "100/minute"], default=True), which a limit of a route replaces'
 _KEY = "key= a function of the connection, e.g. key=by_user_or_ip; a Limiter takes the key in try_acquire(key)"
 _SPELLINGS = {
     "application_limits": 'limit=["1000/hour", "100/minute"]',
-    "callback": "on_limited= of RateLimitMiddleware, or an exception handler for RateLimited",
-    "default_limits": 'limit=["1000/hour", "100/minute"]',
-    "exempt_when": "a limit function that returns None, or exempt= of RateLimitMiddleware",
+    "blocking": "max_wait= the seconds for which a request may be held",
+    "callback": _OWN_ANSWER,
+    "default": _DEFAULT,
+    "default_limits": _DEFAULT,
+    "enabled": "`with unlimited():` in tests (from asgi_ratelimit.testing import unlimited), or limit=None",
+    "error_message": _OWN_ANSWER,
+    "exempt_when": "exempt= a function of the connection, or a limit function that returns None",
     "headers_enabled": 'headers="discord", "ietf", "both" or None',
     "identifier": _KEY,
     "in_memory_fallback": 'RedisStore(..., outage="local")',
     "in_memory_fallback_enabled": 'RedisStore(..., outage="local")',
     "key_func": _KEY,
     "key_prefix": "name=, or RedisStore(..., prefix=)",
+    "key_style": 'per=["item_id"] for a bucket per value; a path template has one bucket without it',
+    "limiter": 'limit="2/5s"',
+    "override_defaults": "default=True in RateLimitMiddleware if a limit of a route replaces it; both count otherwise",
+    "per_method": 'methods=("POST",), with one RateLimit and name= for each method',
     "redis": _REDIS,
     "redis_url": _REDIS,
+    "scope": 'name="reports" for routes that share their buckets, or limit=TokenBucket("5/s", scope="global")',
     "storage": _REDIS,
     "storage_uri": _REDIS,
     "strategy": 'limit=SlidingWindow("5/minute") or FixedWindow("5/minute")',

@@ -46,6 +46,16 @@ CLASSES: list[Any] = [middleware, RateLimit, Limiter, SyncLimiter]
         ({"default_limits": ["200/day"]}, 'limit=["1000/hour", "100/minute"]'),
         ({"storage_uri": "redis://:secret@x"}, "store=RedisStore("),
         ({"strategy": "moving-window"}, "SlidingWindow("),
+        ({"default_limits": ["200/day"]}, "default=True"),
+        ({"override_defaults": False}, "default=True"),
+        ({"exempt_when": len}, "exempt="),
+        ({"error_message": "slow down"}, "on_limited="),
+        ({"callback": len}, "on_limited="),
+        ({"per_method": True}, "methods="),
+        ({"scope": "reports"}, 'name="reports"'),
+        ({"enabled": False}, "unlimited()"),
+        ({"limiter": object()}, 'limit="2/5s"'),
+        ({"blocking": True}, "max_wait="),
     ],
 )
 def test_an_option_of_another_library_is_answered_with_the_spelling_here(

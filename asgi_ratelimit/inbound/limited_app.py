@@ -72,6 +72,12 @@ class LimitedApp:
     def begin(self, scope: Scope) -> None:
         """Called once, with the first scope, before anything else is."""
 
+    def replaces_default(self, scope: Scope) -> bool:
+        """Whether a `RateLimitMiddleware(default=True)` around the app leaves the request to this limit."""
+        if self._guard.unlimited:
+            return False
+        return self._filter is None or (not self._filter.default and self._filter.may_count_scope(scope))
+
     async def pass_other(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on what is neither a request nor a WebSocket."""
         await self.app(scope, receive, send)

@@ -124,6 +124,25 @@ async def test_a_wrapped_route_or_app_has_one(store: MemoryStore) -> None:
     assert await statuses(app, 3) == [200, 200, 429]
 
 
+async def test_a_route_of_starlette_with_a_middleware_has_one(store: MemoryStore) -> None:
+    async def page(request: Request) -> Response:
+        return PlainTextResponse("page")
+
+    def own(**options: Any) -> list[Middleware]:
+        return [Middleware(RateLimitMiddleware, store=store, **{"name": "own"} | options)]
+
+    routes = [
+        Route("/own", page, middleware=own(limit="5/hour")),
+        Route("/headers", page, middleware=own(limit=None)),
+        Route("/default", page, middleware=own(limit="5/hour", name="inner", default=True)),
+        Route("/posts", page, methods=["GET", "POST"], middleware=own(limit="5/hour", methods=("POST",))),
+    ]
+    app = default(store, Starlette(routes=routes))
+    assert await statuses(app, 6, "/own") == [200] * 5 + [429]
+    assert await statuses(app, 1, "/headers") + await statuses(app, 2, "/default") == [200, 200, 429]
+    assert await statuses(app, 1, "/posts") == [429]
+
+
 async def test_under_a_root_path(app: FastAPI) -> None:
     assert await statuses(app, 3, "/prefix/own", root_path="/prefix") == [200] * 3
     assert await statuses(app, 3, "/prefix/plain", root_path="/prefix") == [200, 200, 429]
