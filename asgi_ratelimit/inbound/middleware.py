@@ -90,7 +90,7 @@ class RateLimitMiddleware(LimitedApp):
             app,
             guard,
             store=MemoryStore() if store is None else store,
-            request_filter=request_filter(exempt, only, methods, default=default),
+            request_filter=request_filter(exempt, only, methods, default=default, app=app),
             refund=refund,
             style=headers,
             on_limited=on_limited,

@@ -24,6 +24,7 @@ class RequestFilter:
     only: the only paths that are counted, or a function; `exempt` makes exceptions from them
     methods: the methods that are counted; empty: all. GET includes HEAD. A WebSocket has none, and is counted
     default: whether a route with a limit of its own is left to that
+    app: the app behind the limit
     """
 
     def __init__(
@@ -33,17 +34,18 @@ class RequestFilter:
         methods: Iterable[str] = (),
         *,
         default: bool = False,
+        app: object = None,
     ) -> None:
         self._exempt_paths = _anything if callable(exempt) else exempting(exempt)
         self._only_paths = _anything if only is None or callable(only) else limiting(only)
         self._exempt = _selection(exempt, self._exempt_paths)
         self._only = None if only is None else _selection(only, self._only_paths)
         self._methods = _checked_methods(methods)
-        self.default = default
+        self.default, self._app = default, app
 
     async def counts(self, scope: Scope) -> bool:
         """Whether a request is counted."""
-        if not self.counts_method(scope) or (self.default and has_own_limit(scope)):
+        if not self.counts_method(scope) or (self.default and has_own_limit(scope, self._app)):
             return False
         for select, selected in ((self._only, False), (self._exempt, True)):
             if select is not None:
@@ -68,12 +70,17 @@ class RequestFilter:
 
 
 def request_filter(
-    exempt: ExemptSource = (), only: ExemptSource | None = None, methods: Iterable[str] = (), *, default: bool = False
+    exempt: ExemptSource = (),
+    only: ExemptSource | None = None,
+    methods: Iterable[str] = (),
+    *,
+    default: bool = False,
+    app: object = None,
 ) -> RequestFilter | None:
     """The filter of these options; None: every request is counted. Raises ValueError if one is out of range."""
     if exempt in ((), []) and only is None and methods in ((), []) and not default:
         return None
-    return RequestFilter(exempt, only, methods, default=default)
+    return RequestFilter(exempt, only, methods, default=default, app=app)
 
 
 def _checked_methods(methods: Iterable[str]) -> frozenset[str]:

@@ -8,6 +8,7 @@ import pytest
 from fastapi import APIRouter, Depends, FastAPI
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Mount, Route
@@ -141,6 +142,15 @@ async def test_a_route_of_starlette_with_a_middleware_has_one(store: MemoryStore
     assert await statuses(app, 6, "/own") == [200] * 5 + [429]
     assert await statuses(app, 1, "/headers") + await statuses(app, 2, "/default") == [200, 200, 429]
     assert await statuses(app, 1, "/posts") == [429]
+
+
+async def test_around_the_whole_app(store: MemoryStore) -> None:
+    inner = FastAPI()
+    inner.get("/own", dependencies=[Depends(RateLimit("5/hour"))])(lambda: "own")
+    inner.get("/")(lambda: "ok")
+    app = RateLimitMiddleware(GZipMiddleware(inner), limit="2/hour", default=True, store=store)
+    assert await statuses(app, 6, "/own") == [200] * 5 + [429]
+    assert await statuses(app, 3) == [200, 200, 429]
 
 
 async def test_under_a_root_path(app: FastAPI) -> None:
