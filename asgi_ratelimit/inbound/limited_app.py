@@ -148,8 +148,11 @@ class LimitedApp:
                     ours = noted.headers(style, wall())
                     message = {**message, "headers": merge_headers(message.get("headers") or (), ours)}
                 noted.has_started = True
-            elif noted.refunds and message["type"] == "websocket.close":  # it was never accepted
-                await noted.refund_by(403)
+                noted.is_open = message["type"] == "websocket.accept"
+            elif message["type"] == "websocket.close":
+                noted.is_open = False
+                if noted.refunds:  # it was never accepted
+                    await noted.refund_by(403)
             await send(message)
 
         return state, receive, write
@@ -174,7 +177,11 @@ class LimitedApp:
         if isinstance(error, ClientGone):
             return True
         error = _first_of_ours(error)
-        if state.has_started or not isinstance(error, (RateLimited, StoreUnavailable)):
+        is_ours = isinstance(error, (RateLimited, StoreUnavailable))
+        if is_ours and state.is_open:
+            await (LimitedResponse if isinstance(error, RateLimited) else UnavailableResponse).close(send)
+            return True
+        if state.has_started or not is_ours:
             if state.refunds:
                 await state.refund_by(504 if isinstance(error, asyncio.CancelledError) else 500)
             return False

@@ -34,8 +34,8 @@ class RequestState:
     """The decisions about one request, and the style in which its response reports them."""
 
     __slots__ = (
-        "decisions", "has_started", "is_watched", "limiters", "middleware_count", "refunds", "refused_by", "store",
-        "style",
+        "decisions", "has_started", "is_open", "is_watched", "limiters", "middleware_count", "refunds", "refused_by",
+        "store", "style",
     )  # fmt: skip
 
     def __init__(self, store: Store | None = None) -> None:
@@ -47,6 +47,7 @@ class RequestState:
         self.refused_by: Decision | None = None
         self.is_watched = False  # whether a middleware sees the start of the response
         self.has_started = False  # whether the response has started
+        self.is_open = False  # whether it is a WebSocket that the app has accepted, and has not closed
         self.refunds: tuple[tuple[Decision, RefundRule], ...] = ()  # those that wait for the status
 
     def add(self, limiter: Limiter, decision: Decision, *, enforced: bool) -> bool:
