@@ -182,6 +182,10 @@ class RateLimit(NoPlainDefault):
         """Whether a `RateLimitMiddleware(default=True)` leaves the request to this limit."""
         return self._filter is None or self._filter.may_count_scope(scope)
 
+    def may_count(self, method: str, path: str) -> bool:
+        """Whether requests of this method and path are counted, unless a function of the user's decides otherwise."""
+        return self._filter is None or self._filter.may_count(method, path)
+
     @property
     def responses(self) -> dict[int | str, dict[str, Any]]:
         """The 429, for a route's `responses=`."""
