@@ -180,7 +180,7 @@ class RateLimit(NoPlainDefault):
 
     def replaces_default(self, scope: Scope) -> bool:
         """Whether a `RateLimitMiddleware(default=True)` leaves the request to this limit."""
-        return self._filter is None or self._filter.may_count_scope(scope)
+        return self._filter is None or self._filter.replaces_default(scope)
 
     def may_count(self, method: str, path: str) -> bool:
         """Whether requests of this method and path are counted, unless a function of the user's decides otherwise."""

@@ -76,7 +76,7 @@ class LimitedApp:
         """Whether a `RateLimitMiddleware(default=True)` around the app leaves the request to this limit."""
         if self._guard.unlimited:
             return False
-        return self._filter is None or (not self._filter.default and self._filter.may_count_scope(scope))
+        return self._filter is None or (not self._filter.default and self._filter.replaces_default(scope))
 
     async def pass_other(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on what is neither a request nor a WebSocket."""

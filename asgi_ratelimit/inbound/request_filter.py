@@ -40,6 +40,7 @@ class RequestFilter:
         self._only_paths = _anything if only is None or callable(only) else limiting(only)
         self._exempt = _selection(exempt, self._exempt_paths)
         self._only = None if only is None else _selection(only, self._only_paths)
+        self._only_is_function = callable(only)
         self._methods = _checked_methods(methods)
         self.default, self._app = default, app
 
@@ -64,9 +65,9 @@ class RequestFilter:
         """Whether requests of this method are counted. Some frameworks take `post` for POST."""
         return not self._methods or scope.get("method", "").upper() in self._methods
 
-    def may_count_scope(self, scope: Scope) -> bool:
-        """As `may_count`, of a request."""
-        return self.may_count(scope.get("method", ""), app_path(scope))
+    def replaces_default(self, scope: Scope) -> bool:
+        """Whether a default limit around this one leaves the request to it. What may be counted by none is not left."""
+        return not self._only_is_function and self.may_count(scope.get("method", ""), app_path(scope))
 
 
 def request_filter(

@@ -108,6 +108,13 @@ async def test_a_limit_for_some_paths_leaves_the_others_to_the_default(
     assert await statuses(app, 6, f"{root_path}/login", root_path=root_path) == [200] * 5 + [429]
 
 
+async def test_a_limit_with_a_function_for_only_is_beside_the_default(store: MemoryStore) -> None:
+    app = FastAPI(dependencies=[Depends(RateLimit("1/hour", only=lambda conn: "x-write" in conn.headers))])
+    app.get("/")(lambda: "ok")
+    default(store, app)
+    assert await statuses(app, 3) == [200, 200, 429]
+
+
 async def test_a_wrapped_route_or_app_has_one(store: MemoryStore) -> None:
     async def page(request: Request) -> Response:
         return PlainTextResponse("page")
