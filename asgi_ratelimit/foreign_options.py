@@ -15,12 +15,13 @@ Options = ParamSpec("Options")
 
 _PERIODS = {"milliseconds": "ms", "seconds": "s", "minutes": "min", "hours": "h", "days": "d"}
 _REDIS = 'store=RedisStore("redis://localhost:6379") (from asgi_ratelimit.redis import RedisStore)'
-_OWN_ANSWER = "on_limited= a function of the connection and the decision that returns a response"
+_OWN_ANSWER = "on_limited= a function of the connection and the decision, or an exception handler for RateLimited"
 _DEFAULT = 'RateLimitMiddleware(limit=["1000/hour", "100/minute"], default=True), which a limit of a route replaces'
 _KEY = "key= a function of the connection, e.g. key=by_user_or_ip; a Limiter takes the key in try_acquire(key)"
 _SPELLINGS = {
     "application_limits": 'limit=["1000/hour", "100/minute"]',
     "blocking": "max_wait= the seconds for which a request may be held",
+    "burst": 'limit="50/s burst 100"',
     "callback": _OWN_ANSWER,
     "default": _DEFAULT,
     "default_limits": _DEFAULT,
@@ -35,8 +36,10 @@ _SPELLINGS = {
     "key_prefix": "name=, or RedisStore(..., prefix=)",
     "key_style": 'per=["item_id"] for a bucket per value; a path template has one bucket without it',
     "limiter": 'limit="2/5s"',
+    "limits": 'limit=["1000/hour", "100/minute"]',
     "override_defaults": "default=True in RateLimitMiddleware if a limit of a route replaces it; both count otherwise",
-    "per_method": 'methods=("POST",), with one RateLimit and name= for each method',
+    "per_method": 'one RateLimit for each method, e.g. methods=("POST",), with a name= each',
+    "rate": 'limit="5/minute"',
     "redis": _REDIS,
     "redis_url": _REDIS,
     "scope": 'name="reports" for routes that share their buckets, or limit=TokenBucket("5/s", scope="global")',
@@ -44,6 +47,8 @@ _SPELLINGS = {
     "storage_uri": _REDIS,
     "strategy": 'limit=SlidingWindow("5/minute") or FixedWindow("5/minute")',
     "swallow_errors": 'RedisStore(..., outage="open")',
+    "trusted_proxies": 'key=ClientIP(trusted_proxies=["10.0.0.0/8"])',
+    "whitelist": 'exempt=ClientIP().within("192.0.2.0/24")',
 }
 
 

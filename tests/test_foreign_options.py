@@ -56,6 +56,11 @@ CLASSES: list[Any] = [middleware, RateLimit, Limiter, SyncLimiter]
         ({"enabled": False}, "unlimited()"),
         ({"limiter": object()}, 'limit="2/5s"'),
         ({"blocking": True}, "max_wait="),
+        ({"limits": ["5/s"]}, 'Write limit=["1000/hour", "100/minute"].'),
+        ({"burst": 10}, 'limit="50/s burst 100"'),
+        ({"trusted_proxies": ["10.0.0.0/8"]}, "Write key=ClientIP(trusted_proxies="),
+        ({"scope": "reports"}, 'Write name="reports"'),
+        ({"per_method": True}, 'methods=("POST",)'),
     ],
 )
 def test_an_option_of_another_library_is_answered_with_the_spelling_here(
@@ -143,6 +148,22 @@ def test_a_dependency_as_a_plain_default_does_not_go_unnoticed(default: Any) -> 
 
     with pytest.raises(TypeError, match=r"is never called, so it limits nothing: write Annotated\[\.\.\., Depends\("):
         serve()
+
+
+@pytest.mark.parametrize(
+    "dependency", [RateLimit("1/s"), InteractionLimit(PUBLIC_KEY)], ids=["RateLimit", "Interaction"]
+)
+def test_a_dependency_in_a_list_without_depends_is_an_error_that_says_what_to_write(dependency: Any) -> None:
+    name = type(dependency).__name__
+    with pytest.raises(AttributeError, match=re.escape(f"write dependencies=[Depends({name}(...))]")):
+        FastAPI().get("/", dependencies=[dependency])(len)
+    assert not hasattr(dependency, "colour")
+
+
+@pytest.mark.parametrize("decorator", ["limit", "shared_limit"])
+def test_a_decorator_of_another_library_is_an_error_that_says_what_to_write(decorator: str) -> None:
+    with pytest.raises(AttributeError, match=re.escape('write @app.get("/", dependencies=[Depends(RateLimit(...))])')):
+        getattr(RateLimit("5/minute"), decorator)
 
 
 def test_a_dependency_in_its_place_is_copied_by_nobody() -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Iterable
-from inspect import Parameter, Signature
-from typing import Any
+from inspect import Parameter, Signature, isfunction, signature
+from typing import Any, get_args
 
-from fastapi import HTTPException, Response, params
+from fastapi import Depends, HTTPException, Response, params
 from starlette.requests import HTTPConnection, Request
 from starlette.types import Scope
 
@@ -34,6 +34,7 @@ from asgi_ratelimit.inbound.options import (
     KeyFunction,
     LimitedHandler,
     LimitSource,
+    check_responders,
 )
 from asgi_ratelimit.inbound.plain_default import NoPlainDefault
 from asgi_ratelimit.inbound.request_filter import request_filter
@@ -97,10 +98,9 @@ class RateLimit(NoPlainDefault):
     ) -> None:
         if name is not None and (not isinstance(name, str) or not name):
             raise ValueError(f'the name of a limit is a string such as "search", not {name!r}')
-        for option, function in (("refund", refund), ("on_limited", on_limited)):
-            if function is not None and not callable(function):
-                raise ValueError(f"{option} must be a function or None, not {function!r}")
+        check_responders(refund, on_limited)
         check_store(store)
+        _check_no_dependency(key)
         depends = key if isinstance(key, params.Depends) else None
         key_function = by_user_or_ip if isinstance(key, params.Depends) else key
         self._warn_once = WarnOnce()
@@ -231,6 +231,19 @@ class RateLimit(NoPlainDefault):
             self._guard.diagnostics.warn(
                 "ARL117", "nothing sees the status of the response; add RateLimitMiddleware(limit=None) to the app"
             )
+
+
+def _check_no_dependency(key: object) -> None:
+    """Raises ValueError for a dependency without its Depends: what it depends on would be missing."""
+    marks = []
+    if isfunction(key):
+        try:
+            parameters = signature(key, eval_str=True).parameters
+        except Exception:  # an annotation for type checkers only
+            parameters = signature(key).parameters
+        marks = [mark for one in parameters.values() for mark in (one.default, *get_args(one.annotation))]
+    if key is Depends or any(isinstance(mark, params.Depends | params.Param) for mark in marks):
+        raise ValueError(f"a dependency as the key is written key=Depends(current_user), not {key!r}")
 
 
 def _watch(conn: HTTPConnection) -> Gone | None:

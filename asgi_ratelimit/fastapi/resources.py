@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
@@ -14,6 +15,7 @@ from pydantic import BaseModel
 from starlette.types import Scope
 
 from asgi_ratelimit.fastapi.route_names import matched_route
+from asgi_ratelimit.inbound.users import user_of
 
 __all__ = ["PerSource", "per_functions", "resource_of"]
 
@@ -22,12 +24,15 @@ PerSource = Iterable[str] | Mapping[str, Spelling]
 
 INVALID: Final = "\0invalid"  # what the route's own field refuses shares one bucket
 _MISSING: Final = object()
+_ADDRESS: Final = re.compile(r" at 0x[0-9a-fA-F]+\b")  # an object that is new for each request has a text of its own
 
 
 def per_functions(per: PerSource) -> dict[str, Spelling | None]:
     """The parameters of `per=`, each with its spelling, if it has one. Raises ValueError if it is neither form."""
     if isinstance(per, str):
         raise ValueError(f'per is a list of path parameters such as ("channel_id",), not the string {per!r}')
+    if not isinstance(per, Iterable):
+        raise ValueError(f'per is a list of path parameters such as ("channel_id",), not {per!r}')
     spellings = dict(per) if isinstance(per, Mapping) else dict.fromkeys(per)
     for name, spelling in spellings.items():
         if not isinstance(name, str) or (isinstance(per, Mapping) and not callable(spelling)):
@@ -50,17 +55,23 @@ def resource_of(scope: Scope, per: Mapping[str, Spelling | None], on_missing: Ca
         value = _value_seen(scope, name, values)
         if spelling is not None and value is not INVALID:
             value = spelling(value)
-        texts.append(one_spelling(value))
+        texts.append(_lasting_text(value, values[name]))
     return texts[0] if len(texts) == 1 and texts[0] else "".join(f"{len(text)}:{text}" for text in texts)
 
 
 def _value_seen(scope: Scope, name: str, values: Mapping[str, Any]) -> Any:
-    """The value that the endpoint's parameter gets, else a reading of the text."""
+    """The value that the endpoint or one of its dependencies gets, else a reading of the text.
+
+    If some of them get the text itself, another one's value counts: it has fewer spellings.
+    """
+    seen = None
     for field in _path_fields(getattr(matched_route(scope), "dependant", None)):
         value = _validated(field, name, values)
-        if value is not _MISSING:
+        if value is INVALID or not (value is _MISSING or isinstance(value, str)):
             return value
-    return _reading(values[name]) if isinstance(values[name], str) else values[name]
+        if value is not _MISSING and seen is None:
+            seen = value
+    return _reading(values[name]) if seen is None else seen
 
 
 def _path_fields(dependant: Any) -> Iterator[Any]:
@@ -89,14 +100,25 @@ def _attribute_of(model: type[BaseModel], name: str) -> str | None:
     return next((attribute for attribute, info in model.model_fields.items() if name in (attribute, info.alias)), None)
 
 
-def _reading(text: str) -> object:
+def _reading(text: Any) -> Any:
     """What an endpoint most likely makes of a text that it reads itself: Python's int, or a UUID in any form."""
+    if not isinstance(text, str):  # a converter of the path has read it
+        return text
     for reads in (int, UUID):
         try:
             return reads(text)
         except ValueError:
             continue
     return text
+
+
+def _lasting_text(value: Any, raw: Any) -> str:
+    """One text for a value. An object without one has that of its `identity`, `id` or `sub`, else of what was sent."""
+    text = one_spelling(value)
+    if isinstance(value, str) or not _ADDRESS.search(text):
+        return text
+    identity = user_of(value)
+    return one_spelling(_reading(raw) if identity is None else identity)
 
 
 def one_spelling(value: object) -> str:

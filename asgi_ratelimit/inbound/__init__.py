@@ -10,4 +10,5 @@ diagnostics    checks for misconfiguration, each done once; proxies: those of pr
 path_patterns  the paths that are exempt, or the only ones that are limited
 keys           the key of a request; users: who a user is; options: the types of the doors' options
 client_ip      the address of a client; forwarded: the headers of proxies; addresses: their spellings
+server_trust   whether the server believes every client's address
 """

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from starlette.middleware.cors import CORSMiddleware
+from starlette.types import Scope
 
 from asgi_ratelimit.call_site import inside_a_request, several_workers
 from asgi_ratelimit.inbound.keys import by_user, by_user_or
 from asgi_ratelimit.inbound.proxies import ProxyWatch
+from asgi_ratelimit.inbound.users import is_nameless
 from asgi_ratelimit.limiter import Limiter
 from asgi_ratelimit.store import Store
 from asgi_ratelimit.warnings import WarnOnce
@@ -56,6 +58,16 @@ class Diagnostics:
                 "ARL107",
                 "it saw no user, so every key was an address. Add AuthenticationMiddleware after "
                 "RateLimitMiddleware: the last one added stands outside and runs first.",
+            )
+
+    def check_user(self, scope: Scope) -> None:
+        """Warn if there is a user, but nothing that tells this user from others."""
+        user = scope.get("user")
+        if user and self.awaits_user and is_nameless(user):
+            self.warn(
+                "ARL103",
+                f'scope["user"] is a {type(user).__name__} without identity, id or sub, so it is counted like a '
+                "visitor. Give it one of them, or write a key function.",
             )
 
     def warn_of_second_pass(self, limiter: Limiter) -> None:

@@ -12,6 +12,7 @@ from typing import Final
 from starlette.types import Scope
 
 from asgi_ratelimit.inbound.addresses import address_bytes, strip_port
+from asgi_ratelimit.inbound.server_trust import running_server_trusts_everyone
 
 __all__ = [
     "MOST_HOPS",
@@ -26,6 +27,11 @@ __all__ = [
 MOST_HOPS: Final = 64
 SINGLE_HEADERS: Final = (
     *("cf-connecting-ip", "true-client-ip", "fly-client-ip", "x-real-ip", "x-envoy-external-address", "x-client-ip"),
+)
+# A parameter of Forwarded. Blanks around "=" are no part of the standard. Nothing is tried twice.
+_PAIR = re.compile(
+    r"""[ \t]*+ ([^=;"\ \t]*+) [ \t]*+ (?: = [ \t]*+ ( "(?:[^"\\]|\\.)*+" | [^;"]*+ ) [ \t]*+ )?+ (?:;|\Z)""",
+    re.VERBOSE,
 )
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+")  # RFC 9110 §5.6.2
 
@@ -50,7 +56,7 @@ def forwarded_for(scope: Scope) -> list[str]:
 
 def _forwarded(scope: Scope) -> list[str]:
     """The `for=` of the hops of all Forwarded lines, the nearest last; "" for a hop without one."""
-    return [_node(element) for element in _hops(_lines(scope, b"forwarded"))]
+    return [_node(element) for element in _elements(",".join(_lines(scope, b"forwarded")))]
 
 
 def only_address(scope: Scope, header: str) -> str | None:
@@ -61,12 +67,20 @@ def only_address(scope: Scope, header: str) -> str | None:
 
 
 def was_rewritten(scope: Scope, peer: str | None) -> bool:
-    """Whether the server has put the leftmost of several hops in place of its peer, whose port is then 0."""
+    """Whether the server has put the leftmost of several hops in place of its peer.
+
+    The port is then 0, unless the hop has one. A client may send its own address and port as well: such a hop counts
+    only behind a server that is seen to believe everyone.
+    """
     client = scope.get("client")
-    if peer is None or not isinstance(client, (list, tuple)) or len(client) < 2 or client[1] != 0:
+    if peer is None or not isinstance(client, (list, tuple)) or len(client) < 2:
         return False
     hops = forwarded_for(scope)
-    return len(hops) > 1 and peer in (hops[0], strip_port(hops[0]))
+    if len(hops) < 2:
+        return False
+    if client[1] == 0 and peer in (hops[0], strip_port(hops[0])):
+        return True
+    return running_server_trusts_everyone() is True
 
 
 def _lines(scope: Scope, header: bytes) -> list[str]:
@@ -74,10 +88,7 @@ def _lines(scope: Scope, header: bytes) -> list[str]:
 
 
 def _hops(lines: list[str]) -> list[str]:
-    """The elements of a list that may stand in several lines.
-
-    They are split at each comma, also within quotes: else a client's unclosed quote would swallow what proxies add.
-    """
+    """The hops of a list that may stand in several lines: the first, and the last of them."""
     if not lines:
         return []
     text = ",".join(lines)
@@ -87,8 +98,46 @@ def _hops(lines: list[str]) -> list[str]:
     return [hop.strip(" \t") for hop in hops]
 
 
+def _elements(text: str) -> list[str]:
+    """The last elements of a list with quotes in it; "" for what is no list.
+
+    The quotes are paired from the right. So no quote of a client's swallows what proxies add, and no comma that a proxy
+    quotes, as that of a client's Host, is one of the list.
+    """
+    elements: list[str] = []
+    end = at = len(text)
+    comma = text.rfind(",")
+    while end >= 0 and len(elements) < MOST_HOPS:
+        quote = text.rfind('"', max(comma, 0), at)
+        if quote >= 0:
+            at = _opening(text, quote)
+            if at < 0:
+                elements.append("")
+                break
+            comma = text.rfind(",", 0, at) if comma > at else comma
+        else:
+            elements.append(text[comma + 1 : end])
+            end = at = comma
+            comma = text.rfind(",", 0, max(end, 0))
+    return elements[::-1]
+
+
+def _opening(text: str, closing: int) -> int:
+    """Where the quotes open that close here; -1 if they do not. A quote within them has a backslash before it."""
+    at = text.rfind('"', 0, closing)
+    while at > 0 and text[at - 1] == "\\":
+        at = text.rfind('"', 0, at)
+    return at
+
+
 def _node(element: str) -> str:
     """The node in `for=`. A parameter may occur once only (RFC 7239 §4)."""
-    pairs = [pair.partition("=") for pair in element.split(";", 8)]
-    nodes = [value for name, _, value in pairs if name.strip(" \t").lower() == "for"]
+    nodes, at = [], 0
+    while at < len(element):
+        pair = _PAIR.match(element, at)
+        if pair is None:
+            return ""
+        if pair[1].lower() == "for":
+            nodes.append(pair[2] or "")
+        at = pair.end()
     return nodes[0] if len(nodes) == 1 else ""

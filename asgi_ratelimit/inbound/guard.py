@@ -19,7 +19,7 @@ from asgi_ratelimit.inbound.diagnostics import Diagnostics
 from asgi_ratelimit.inbound.holding import Gone, Holding
 from asgi_ratelimit.inbound.keys import check_key, key_of_scope
 from asgi_ratelimit.inbound.limiter_cache import LimiterCache
-from asgi_ratelimit.inbound.options import Connection, CostSource, Key, KeyFunction, LimitSource, connection
+from asgi_ratelimit.inbound.options import Connection, CostSource, Key, KeyFunction, LimitSource, check_call, connection
 from asgi_ratelimit.inbound.request_state import RequestState, give_back
 from asgi_ratelimit.inbound.stagger import Stagger, is_discord_client
 from asgi_ratelimit.inbound.users import is_anonymous, user_of
@@ -65,6 +65,9 @@ class RequestGuard:
         visitors: Callable[[Scope], Key] | None = None,
     ) -> None:
         check_key(key)
+        for option, source in (("limit", limit), ("cost", cost)):
+            if callable(source):
+                check_call(option, source, "conn")
         if not isinstance(max_wait, (int, float)) or not 0 <= max_wait < math.inf:
             raise ValueError(f"max_wait must be seconds from 0, e.g. max_wait=2.5, not {max_wait!r}")
         self.enforce = enforce
@@ -106,8 +109,11 @@ class RequestGuard:
             return None
         if key is KEY_FUNCTION:
             key = self.key_of_scope(scope) if self.key_of_scope else self._key(conn or connection(scope))
+            if type(key) is not str and isawaitable(key):
+                key = await key
             if self._proxies.trials:
-                self._proxies.look_at(scope)
+                self._proxies.look_at(scope, key)
+                self.diagnostics.check_user(scope)
         elif self._visitors is not None:
             key = self._user_or_visitor(key, scope, self._visitors)
         if type(key) is not str or not key:

@@ -5,6 +5,7 @@ Keys of different kinds never meet. An address has no prefix, a user has `user:`
 
 from __future__ import annotations
 
+from base64 import b64decode, b64encode
 from collections.abc import Awaitable, Callable
 from inspect import isawaitable
 from typing import Any
@@ -15,7 +16,7 @@ from starlette.types import Scope
 from asgi_ratelimit.inbound.addresses import digest
 from asgi_ratelimit.inbound.client_ip import ClientIP, by_ip
 from asgi_ratelimit.inbound.forwarded import header_name
-from asgi_ratelimit.inbound.options import Key, KeyFunction
+from asgi_ratelimit.inbound.options import Key, KeyFunction, check_call
 from asgi_ratelimit.inbound.users import LONGEST_TEXT, user_key
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
 
 _CREDENTIALS = (b"authorization", b"proxy-authorization")
 _BLANKS = b" \t"  # RFC 9110 §5.6.3
+_TOKEN_START = b"eyJ"  # of a JSON Web Token: `{"` in Base64
 
 
 def by_user(conn: HTTPConnection) -> Key:
@@ -95,6 +97,7 @@ def check_key(key: Any, place: str = "key must be") -> Any:
         raise ValueError(f"{place} a key function such as {made}, not the class {key.__name__}")
     if not callable(key):
         raise ValueError(f"{place} a function of the connection such as by_ip or by_user_or_ip, not {key!r}")
+    check_call("key", key, "conn")
     return key
 
 
@@ -102,7 +105,8 @@ def by_header(name: str) -> Callable[[HTTPConnection], Key]:
     """The value of a header that *you* have checked, such as a verified API key.
 
     A header that a client may invent gives it a fresh bucket for each value: then nothing is limited. Of
-    `authorization` the scheme is no part of the key. The first line of a repeated header counts.
+    `authorization` the scheme is no part of the key, nor is the signature of a JSON Web Token. The first line of a
+    repeated header counts.
     """
     prefix = header_name(name, "x-api-key")
     wanted = prefix.encode("ascii")
@@ -125,8 +129,23 @@ def _header_key(name: str, value: bytes) -> Key:
 
 def _credentials(value: bytes) -> bytes:
     """What follows the scheme, which has any case (RFC 9110 §11.1). A single word is the credentials themselves."""
-    first, *rest = value.replace(b"\t", b" ").split(b" ", 1)
-    return rest[0].strip(_BLANKS) if rest else first
+    scheme, blank, rest = value.replace(b"\t", b" ").partition(b" ")
+    credentials = rest.strip(_BLANKS)
+    if not blank:
+        return scheme
+    if scheme.lower() == b"basic":
+        return _base64(credentials)
+    if credentials.startswith(_TOKEN_START) and credentials.count(b".") == 2:
+        return credentials.rpartition(b".")[0]  # what is signed; a signature has many spellings
+    return credentials
+
+
+def _base64(credentials: bytes) -> bytes:
+    """The one spelling of Base64: decoders skip what is no letter of it, and what is too much at its end."""
+    try:
+        return b64encode(b64decode(credentials + b"=="))
+    except ValueError:
+        return credentials
 
 
 by_user_or_ip = by_user_or(by_ip)

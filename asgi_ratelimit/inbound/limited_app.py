@@ -16,7 +16,7 @@ from asgi_ratelimit.inbound.guard import RequestGuard
 from asgi_ratelimit.inbound.headers import HeaderStyle, check_style
 from asgi_ratelimit.inbound.holding import ClientGone, ReadAhead
 from asgi_ratelimit.inbound.limiter_cache import LimiterCache
-from asgi_ratelimit.inbound.options import ASGIApplication, LimitedHandler, connection
+from asgi_ratelimit.inbound.options import ASGIApplication, LimitedHandler, check_responders, connection
 from asgi_ratelimit.inbound.preflight import check_preflight, is_preflight, refunding
 from asgi_ratelimit.inbound.request_filter import RequestFilter
 from asgi_ratelimit.inbound.request_state import STATE, RefundRule, RequestState, merge_headers
@@ -49,9 +49,7 @@ class LimitedApp:
         style: HeaderStyle | None,
         on_limited: LimitedHandler | None,
     ) -> None:
-        for option, function in (("refund", refund), ("on_limited", on_limited)):
-            if function is not None and not callable(function):
-                raise ValueError(f"{option} must be a function or None, not {function!r}")
+        check_responders(refund, on_limited)
         self.app = app
         self.store = store
         self._guard = guard

@@ -5,6 +5,7 @@ A function of the connection may be annotated with HTTPConnection or with Reques
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Literal
 
@@ -24,6 +25,8 @@ __all__ = [
     "KeyFunction",
     "LimitSource",
     "LimitedHandler",
+    "check_call",
+    "check_responders",
     "connection",
 ]
 
@@ -42,3 +45,31 @@ LimitedHandler = Callable[[Request, Decision], Response | Awaitable[Response]]
 def connection(scope: Scope) -> Connection:
     """The argument of the users' functions: a Request, or for a WebSocket's handshake an HTTPConnection."""
     return Request(scope) if scope["type"] == "http" else HTTPConnection(scope)
+
+
+def check_call(option: str, function: Any, *arguments: str) -> None:
+    """Raises ValueError if a function of the user's cannot be called with these arguments."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # some of those that are written in C
+        return
+    try:
+        signature.bind(*arguments)
+    except TypeError:
+        right = f"def {option}({', '.join(arguments)})"
+        raise ValueError(f"{option} is called as in `{right}`, not as {function!r} takes it: {signature}") from None
+    if option == "limit" and "key" in signature.parameters:
+        raise ValueError(f"a limit function gets the connection, as in `def limit(conn)`, not the key: {function!r}")
+
+
+def check_responders(refund: object, on_limited: object) -> None:
+    """Raises ValueError if one of these options is no function of its arguments."""
+    for option, function, arguments in (
+        ("refund", refund, ("status",)),
+        ("on_limited", on_limited, ("conn", "decision")),
+    ):
+        if function is None:
+            continue
+        if not callable(function):
+            raise ValueError(f"{option} must be a function or None, not {function!r}")
+        check_call(option, function, *arguments)

@@ -26,15 +26,12 @@ def has_own_limit(scope: Scope, wrapped: object) -> bool:
 
 
 def _found_in(routes: Iterable[Any], scope: Scope) -> bool:
-    """As Starlette's router: the first full match decides, else the first of another method."""
-    partial: tuple[Any, Scope] | None = None
+    """As Starlette's router: the first full match decides. Another method is a 405, before any limit of the route."""
     for route in _candidates(routes):
         match, child = route.matches(scope)
         if match is Match.FULL:
             return _has_limit(route, scope | child)
-        if match is Match.PARTIAL and partial is None:
-            partial = route, scope | child
-    return partial is not None and _has_limit(*partial)
+    return False
 
 
 def _candidates(routes: Iterable[Any]) -> Iterator[Any]:

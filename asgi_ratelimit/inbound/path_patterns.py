@@ -5,8 +5,10 @@ There is no backtracking: each run of segments between two `**` is looked for on
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
+from urllib.parse import unquote
 
 from starlette._utils import get_route_path
 from starlette.types import Scope
@@ -19,6 +21,8 @@ _LONGEST: Final = 4096  # characters of a path that is compared
 _MOST_SEGMENTS: Final = 128
 _ANYTHING = "**"
 _DOTS = (".", "..")
+_PARAMETER = re.compile(r"[{}<>]|^:|^\(?\.[*+]\)?$")  # of the routes of frameworks, or an expression for one
+_FOREIGN = frozenset('?#[]|\\^"`')  # no part of a path (RFC 3986 §3.3), but of URLs and regular expressions
 
 
 def app_path(scope: Scope, root_path: str | None = None) -> str:
@@ -107,8 +111,12 @@ def _segments_of(path: object, kind: str) -> list[str]:
     """The segments of a pattern. Raises ValueError if no path has such segments."""
     if not isinstance(path, str) or not path.startswith(("/", "*")):
         raise ValueError(f'{kind} looks like "/health", "/static/*" or "/users/*/avatar", not {path!r}')
-    if "{" in path or "}" in path:
+    if _with_stars(path) != path:
         raise ValueError(f"{kind} has * for a part of it, such as {_with_stars(path)!r}, not {path!r}")
+    if unquote(path) != path:
+        raise ValueError(f"{kind} is written without escapes, as the app sees it: {unquote(path)!r}, not {path!r}")
+    if not _FOREIGN.isdisjoint(path) or path != path.strip():
+        raise ValueError(f'{kind} is neither a URL nor an expression: it looks like "/static/*", not {path!r}')
     segments = path[1:].split("/") if path.startswith("/") else [_ANYTHING, *path.removeprefix("*/").split("/")]
     if any(_ANYTHING in part and part != _ANYTHING for part in segments):
         raise ValueError(f'{kind} has ** only between slashes, such as "/files/**/*.png", not {path!r}')
@@ -120,8 +128,8 @@ def _segments_of(path: object, kind: str) -> list[str]:
 
 
 def _with_stars(path: str) -> str:
-    """`/items/{id}` as `/items/*`."""
-    return "/".join("*" if "{" in part or "}" in part else part for part in path.split("/"))
+    """`/items/{id}` as `/items/*`. So are `/items/<id>`, `/items/:id` and `/items/.*`."""
+    return "/".join("*" if _PARAMETER.search(part) else part for part in path.split("/"))
 
 
 def _fits(run: Sequence[str], segments: Sequence[str], at: int) -> bool:

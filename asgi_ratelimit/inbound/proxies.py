@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import sys
 from collections.abc import Callable, Iterable
@@ -15,6 +14,7 @@ from asgi_ratelimit.inbound.addresses import address_bytes, strip_port
 from asgi_ratelimit.inbound.client_ip import ClientIP, by_ip, peer_host
 from asgi_ratelimit.inbound.forwarded import SINGLE_HEADERS, chain_reader, forwarded_for, only_address
 from asgi_ratelimit.inbound.keys import address_reader, is_shipped
+from asgi_ratelimit.inbound.server_trust import running_server_trusts_everyone
 
 __all__ = ["ProxyWatch"]
 
@@ -35,8 +35,8 @@ class ProxyWatch:
         self._reader = by_ip if reader is None and not is_shipped(key) else reader
         self.trials = 0 if self._reader is None else _TRIALS
 
-    def look_at(self, scope: Scope) -> None:
-        """Warn once if the address in this request is not the client's."""
+    def look_at(self, scope: Scope, key: object = None) -> None:
+        """Warn once if the address in this request is not the client's. `key`: what the key function has returned."""
         reader = self._reader
         client: Any = scope.get("client")
         is_rewritten = isinstance(client, (list, tuple)) and len(client) > 1 and client[1] == 0
@@ -50,7 +50,9 @@ class ProxyWatch:
                 "each invented address is a fresh bucket. Give the server the addresses of your proxies in place of * "
                 "(uvicorn --forwarded-allow-ips, FORWARDED_ALLOW_IPS), or count them: ClientIP(hops=1).",
             )
-        elif self._is_ours and (not reader.reads_header or is_rewritten or reader.believes(scope, peer_host(scope))):
+        elif (self._is_ours or key == peer_host(scope)) and (
+            not reader.reads_header or is_rewritten or reader.believes(scope, peer_host(scope))
+        ):
             header = _unread_header(scope, reader, present)
             if header is not None:
                 self._warn("ARL104", _advice(header))
@@ -100,24 +102,10 @@ def _is_of_the_clients_choice(client: Any, hops: list[str], reader: ClientIP) ->
     host, port = client[:2]
     if host not in (hops[0], strip_port(hops[0])) or not (port == 0 or hops[0].endswith(f":{port}")):
         return False
-    trust = _running_server_trusts_everyone()
+    trust = running_server_trusts_everyone()
     if trust is None:
         trust = _configured_server_trusts_everyone()
     return not all(reader.is_trusted(strip_port(hop)) for hop in hops[1:]) if trust is None else trust
-
-
-def _running_server_trusts_everyone() -> bool | None:
-    """Whether the middleware of uvicorn around this request does; None if it cannot be seen from here."""
-    frame = inspect.currentframe()
-    while frame is not None:
-        if frame.f_code.co_name == "__call__" and "proxy_headers" in frame.f_code.co_filename:
-            layer = frame.f_locals.get("self")
-            for place in (getattr(layer, "trusted_hosts", None), layer):
-                trust = getattr(place, "always_trust", None)
-                if isinstance(trust, bool):
-                    return trust
-        frame = frame.f_back
-    return None
 
 
 def _configured_server_trusts_everyone() -> bool | None:

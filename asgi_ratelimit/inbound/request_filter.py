@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
+from difflib import get_close_matches
+from http import HTTPMethod
 from inspect import isawaitable
 from typing import Any
 
 from starlette.types import Scope
 
-from asgi_ratelimit.inbound.options import ExemptSource, connection
+from asgi_ratelimit.inbound.options import ExemptSource, check_call, connection
 from asgi_ratelimit.inbound.own_limit import has_own_limit
 from asgi_ratelimit.inbound.path_patterns import PathPredicate, app_path, exempting, limiting
 
 __all__ = ["RequestFilter", "request_filter"]
 
+_SIMILAR = 0.75  # "PSOT" is a POST, "PROPPATCH" is no PATCH
 Selection = Callable[[Any], bool | Awaitable[bool]]
 
 
@@ -36,6 +39,9 @@ class RequestFilter:
         default: bool = False,
         app: object = None,
     ) -> None:
+        for option, source in (("exempt", exempt), ("only", only)):
+            if callable(source):
+                check_call(option, source, "conn")
         self._exempt_paths = _anything if callable(exempt) else exempting(exempt)
         self._only_paths = _anything if only is None or callable(only) else limiting(only)
         self._exempt = _selection(exempt, self._exempt_paths)
@@ -66,8 +72,11 @@ class RequestFilter:
         return not self._methods or scope.get("method", "").upper() in self._methods
 
     def replaces_default(self, scope: Scope) -> bool:
-        """Whether a default limit around this one leaves the request to it. What may be counted by none is not left."""
-        return not self._only_is_function and self.may_count(scope.get("method", ""), app_path(scope))
+        """Whether a default limit leaves a request to the limit of its route: `exempt` makes exceptions from both.
+
+        It does not if a function as `only` may leave it, too.
+        """
+        return not self._only_is_function and self.counts_method(scope) and self._only_paths(app_path(scope))
 
 
 def request_filter(
@@ -89,6 +98,10 @@ def _checked_methods(methods: Iterable[str]) -> frozenset[str]:
     names = tuple(methods) if listed else ()
     if not listed or not all(isinstance(name, str) and name.replace("-", "").isalpha() for name in names):
         raise ValueError(f'methods is a list of HTTP methods such as ("POST", "PUT"), not {methods!r}')
+    for name in names:
+        meant = get_close_matches(name.upper(), HTTPMethod, 1, _SIMILAR)
+        if meant and meant[0] != name.upper():
+            raise ValueError(f'methods has {name!r}, which no client sends; write methods=("{meant[0]}",)')
     counted = {name.upper() for name in names}
     if "GET" in counted:  # Starlette's routes answer a HEAD as they do a GET
         counted.add("HEAD")

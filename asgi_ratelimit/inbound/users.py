@@ -11,7 +11,7 @@ from starlette.types import Scope
 
 from asgi_ratelimit.inbound.addresses import digest
 
-__all__ = ["LONGEST_TEXT", "is_anonymous", "user_key", "user_of"]
+__all__ = ["LONGEST_TEXT", "is_anonymous", "is_nameless", "user_key", "user_of"]
 
 LONGEST_TEXT: Final = 256  # characters of a text from outside that are part of a key; a longer one becomes a digest
 
@@ -48,6 +48,13 @@ def user_of(user: Any) -> Any:
         if _is_identity(value):
             return value
     return _attribute(user, "display_name") if isinstance(user, BaseUser) else None
+
+
+def is_nameless(user: Any) -> bool:
+    """Whether a user has none of the names, not even without a value, as that of a visitor may be."""
+    if is_anonymous(user) or isinstance(user, (*_PLAIN, BaseUser)):
+        return False
+    return not any(name in user if isinstance(user, Mapping) else hasattr(user, name) for name in _NAMES)
 
 
 def _is_identity(value: object) -> bool:

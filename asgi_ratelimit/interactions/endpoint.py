@@ -19,7 +19,7 @@ from asgi_ratelimit.inbound.client_ip import by_ip
 from asgi_ratelimit.inbound.guard import RequestGuard
 from asgi_ratelimit.inbound.holding import ClientGone
 from asgi_ratelimit.inbound.limiter_cache import LimiterCache
-from asgi_ratelimit.inbound.options import ASGIApplication, KeyFunction
+from asgi_ratelimit.inbound.options import ASGIApplication, KeyFunction, check_call
 from asgi_ratelimit.inbound.path_patterns import app_path
 from asgi_ratelimit.inbound.plain_default import NoPlainDefault
 from asgi_ratelimit.inbound.request_state import STATE, RequestState, state_of
@@ -110,6 +110,8 @@ class InteractionLimit(NoPlainDefault):
             raise ValueError(f"client must be a key function such as by_ip, not {client!r}")
         if not callable(key) and (not isinstance(key, str) or key not in KEYS):
             raise ValueError(f'key must be "user", "guild", "command" or a function of the interaction, not {key!r}')
+        if callable(key):
+            check_call("key", key, "interaction")
         if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)) or not 1 <= tolerance < 1e6:
             raise ValueError(f"tolerance must be seconds from 1, e.g. tolerance=300, not {tolerance!r}")
         if isinstance(max_body, bool) or not isinstance(max_body, int) or max_body < 1:

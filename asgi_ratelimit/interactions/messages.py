@@ -10,6 +10,7 @@ from inspect import isawaitable
 from typing import Any
 
 from asgi_ratelimit.decision import Decision
+from asgi_ratelimit.inbound.options import check_call
 
 __all__ = ["Messages", "Text", "Unavailable", "check_text"]
 
@@ -27,6 +28,8 @@ _PLACE = re.compile(r"\{(\w*)\}")
 def check_text(option: str, text: Any) -> Any:
     """The text. Raises ValueError if it is none. Only the one for a limited user may have a `{when}`."""
     if text is None or (callable(text) and option == "text"):
+        if text is not None:
+            check_call(option, text, "interaction", "decision")
         return text
     texts = list(text.values()) if isinstance(text, Mapping) else [text]
     if not texts or not all(isinstance(one, str) and 0 < len(one) <= _LONGEST for one in texts):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from http import HTTPMethod
 from typing import Any
 
 import pytest
@@ -156,3 +157,16 @@ async def test_a_websocket_that_can_only_be_closed_is_closed(store: MemoryStore)
 def test_what_is_no_function_is_refused(option: str) -> None:
     with pytest.raises(ValueError, match=rf"{option} must be a function or None, not 404"):
         RateLimit(**{option: 404})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "method", [*HTTPMethod, "PROPFIND", "PROPPATCH", "MKCOL", "REPORT", "SEARCH", "QUERY", "PURGE", "LOCK"]
+)
+def test_methods_of_other_protocols_are_taken(method: str) -> None:
+    RateLimit("1/hour", methods=(method,))
+
+
+@pytest.mark.parametrize(("method", "meant"), [("PSOT", "POST"), ("gets", "GET"), ("OPTION", "OPTIONS")])
+def test_a_misspelt_method_is_refused_with_the_one_that_is_meant(method: str, meant: str) -> None:
+    with pytest.raises(ValueError, match=rf'write methods=\("{meant}",\)'):
+        RateLimit("1/hour", methods=("HEAD", method))

@@ -14,7 +14,7 @@ from fastapi import APIRouter, Depends, FastAPI, Path, Request
 from fastapi.testclient import TestClient
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import StringConstraints
+from pydantic import BeforeValidator, StringConstraints
 from starlette.requests import HTTPConnection
 
 from asgi_ratelimit import MemoryStore
@@ -169,3 +169,43 @@ OFFSETS = st.integers(-14, 14).map(lambda hours: timezone(timedelta(hours=hours)
 @given(st.datetimes(timezones=OFFSETS), st.datetimes(timezones=OFFSETS))
 def test_moments_have_one_spelling_if_they_are_equal(one: datetime, other: datetime) -> None:
     assert (one_spelling(one) == one_spelling(other)) == (one == other)
+
+
+class Channel:
+    """An object of a user's, without a text of its own."""
+
+    def __init__(self, text: str) -> None:
+        self.number = int(text)
+
+
+class StoredChannel(Channel):
+    @property
+    def id(self) -> int:
+        return self.number
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        Annotated[Any, BeforeValidator(Channel)],
+        Annotated[Any, BeforeValidator(StoredChannel)],
+        Annotated[Any, BeforeValidator(lambda text: [Channel(text)])],
+    ],
+)
+def test_an_object_without_a_text_of_its_own_is_one_bucket(store: MemoryStore, kind: Any) -> None:
+    client = client_for(store, kind, "2/hour")
+    assert ask_all(client, ["7", "7", "07", "0_7"]) == [200, 200, 429, 429]
+    assert ask_all(client, ["8"]) == [200]
+
+
+def test_a_dependency_that_reads_a_number_counts_before_an_endpoint_that_takes_the_text(store: MemoryStore) -> None:
+    app = FastAPI()
+    limit = RateLimit("2/hour", per=["value"], store=store)
+
+    async def number(value: int) -> None: ...
+
+    @app.get("/channels/{value}", dependencies=[Depends(limit), Depends(number)])
+    async def endpoint(value: str) -> None: ...
+
+    client = TestClient(app)
+    assert ask_all(client, ["7", "007", "0__7"]) == [200, 200, 429]

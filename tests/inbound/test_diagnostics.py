@@ -200,6 +200,44 @@ async def test_a_mounted_app_that_is_built_at_its_first_request_is_no_misconfigu
     assert said() == []
 
 
+# ARL103: a user without a name
+
+
+class Account:
+    """A user whose backend knows it by another name."""
+
+    def __init__(self, **fields: object) -> None:
+        self.__dict__.update(fields)
+
+
+@pytest.mark.parametrize("user", [Account(pk=7), {"user_id": 7}], ids=["object", "dict"])
+async def test_a_user_without_a_name_is_noticed(store: MemoryStore, said: Said, user: object) -> None:
+    await ask(door(store), user=user)
+    assert said() == ["ARL103"]
+
+
+@pytest.mark.parametrize(
+    "user",
+    [
+        None,
+        {},
+        "ada",
+        0,
+        Account(id=7),
+        Account(id=None),
+        Account(is_authenticated=False),
+        {"sub": None},
+        SimpleUser(""),
+    ],
+    ids=["none", "empty", "text", "number", "id", "no id", "anonymous", "sub", "simple"],
+)
+async def test_a_user_with_a_name_or_a_visitor_is_no_misconfiguration(
+    store: MemoryStore, said: Said, user: object
+) -> None:
+    await ask(door(store), user=user)
+    assert said() == []
+
+
 # ARL107, ARL108
 
 

@@ -56,6 +56,34 @@ def test_a_peer_that_is_not_trusted_is_not_believed() -> None:
     assert by_networks(forwarded("for=1.1.1.1", by="203.0.113.7")) == "203.0.113.7"
 
 
+@pytest.mark.parametrize(
+    "host",
+    [
+        "x, for=6.6.6.6",
+        "x,for=6.6.6.6;a=",
+        r"x\", for=6.6.6.6",
+        r"\", for=\"6.6.6.6",
+        r"x\\",
+        "x;for=6.6.6.6",
+        "," * 200,
+    ],
+)
+@pytest.mark.parametrize("before", ["", "for=1.1.1.1, ", 'for="'])
+def test_nothing_that_a_proxy_quotes_is_a_node(host: str, before: str) -> None:
+    for element in (f'for=203.0.113.7;host="{host}"', f'host="{host}";for="203.0.113.7:80"'):
+        assert by_networks(forwarded(f"{before.removesuffix(',')}{', ' * bool(before)}{element}")) == "203.0.113.7"
+        assert by_networks(forwarded(f"{element}, for=10.0.0.2")) == "203.0.113.7"
+    assert by_networks(forwarded(f'host="{host}"')) == PROXY
+
+
+@pytest.mark.parametrize(
+    "text", ['"' * 60_000, '\\"' * 30_000, 'a="\\"' * 15_000, "a= " * 20_000, f'a={" " * 60_000}"', ";" * 60_000]
+)
+def test_a_header_that_is_no_list_is_read_in_one_go(text: str) -> None:
+    assert by_networks(forwarded(text)) == PROXY
+    assert by_networks(forwarded(f"{text},for=203.0.113.7")) == "203.0.113.7"
+
+
 @pytest.mark.parametrize("spoofed", ['for="', 'for="1.1.1.1', "for=1.1.1.1;", 'host="a, b', ";" * 50_000, "," * 50_000])
 def test_nothing_that_a_client_writes_swallows_what_a_proxy_adds(spoofed: str) -> None:
     assert by_networks(forwarded(f"{spoofed}, for=203.0.113.7")) == "203.0.113.7"

@@ -254,6 +254,28 @@ def test_all_spellings_of_credentials_are_one_key(value: str) -> None:
     assert key(sent(("authorization", value))) != key(sent(("authorization", "Bearer Tok")))
 
 
+TOKEN = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhZGEifQ"
+
+
+@pytest.mark.parametrize(
+    ("spellings", "other"),
+    [
+        (
+            ["Basic YWRhOnB3", "basic YWRhOnB3", "Basic YW!RhOnB3", "Basic YWRhOnB3=", "Basic YWRh  OnB3=="],
+            "Basic YWRhOnB0",
+        ),
+        (["Basic YTpiMQ==", "Basic YTpiMQ", "Basic YTpiMR==", "Basic YTpi*MQ="], "Basic YTpiMg=="),
+        ([f"Bearer {TOKEN}.c2ln", f"bearer {TOKEN}.c2!ln", f"Bearer {TOKEN}.c2lo"], f"Bearer {TOKEN}x.c2ln"),
+        (["Bearer v4.public.one"], "Bearer v4.public.two"),
+        (["Basic a"], "Basic b"),
+    ],
+)
+def test_credentials_that_an_app_decodes_alike_are_one_key(spellings: list[str], other: str) -> None:
+    key = by_header("authorization")
+    assert len({key(sent(("authorization", spelling))) for spelling in spellings}) == 1
+    assert key(sent(("authorization", other))) != key(sent(("authorization", spellings[0])))
+
+
 def test_blanks_around_a_value_are_no_part_of_it() -> None:
     key = by_header("x-api-key")
     assert key(sent(("x-api-key", " \t secret\t "))) == key(sent(("x-api-key", "secret")))

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from functools import partial
+from typing import Annotated, Any
 
 import pytest
+from fastapi import Depends, Header
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import PlainTextResponse
 
 from asgi_ratelimit import Decision, MemoryStore, RateLimitMiddleware
+from asgi_ratelimit.fastapi import RateLimit
 from tests.support.asgi import ask, handshake, hello, statuses
 
 pytestmark = pytest.mark.anyio
@@ -71,3 +75,53 @@ async def test_the_handshake_of_a_websocket_is_a_connection(store: MemoryStore) 
     await handshake(app)
     await ask(app)
     assert seen == [HTTPConnection, Request]
+
+
+DOORS = pytest.mark.parametrize("make", [partial(RateLimitMiddleware, hello), RateLimit])
+
+
+@DOORS
+@pytest.mark.parametrize(
+    ("option", "function", "right"),
+    [
+        ("key", lambda: "1.2.3.4", "def key(conn)"),
+        ("key", lambda conn, settings: "1.2.3.4", "def key(conn)"),
+        ("limit", lambda: "5/minute", "def limit(conn)"),
+        ("limit", lambda key: "9/minute" if key == "ada" else "5/minute", "def limit(conn)"),
+        ("cost", lambda: 1, "def cost(conn)"),
+        ("exempt", lambda: True, "def exempt(conn)"),
+        ("only", lambda: True, "def only(conn)"),
+        ("refund", lambda: True, "def refund(status)"),
+        ("on_limited", lambda conn: None, "def on_limited(conn, decision)"),
+    ],
+)
+def test_a_function_of_other_arguments_is_an_error_at_construction(
+    make: Any, option: str, function: Any, right: str
+) -> None:
+    with pytest.raises(ValueError, match=re.escape(right)):
+        make(**{"limit": "5/minute", option: function})
+
+
+@DOORS
+@pytest.mark.parametrize("function", [partial(max, "a"), str, lambda *args: "a", lambda conn, by="x": by])
+def test_a_function_that_takes_the_connection_in_its_own_way_is_taken(make: Any, function: Any) -> None:
+    make(limit="5/minute", key=function)
+
+
+async def header_user(x_user: Annotated[str, Header()]) -> str:
+    return x_user
+
+
+async def session_user(conn: HTTPConnection, user: str = Depends(header_user)) -> str:
+    return user
+
+
+@pytest.mark.parametrize("key", [Depends, header_user, session_user])
+def test_a_dependency_that_is_the_key_without_depends_is_an_error(key: Any) -> None:
+    with pytest.raises(ValueError, match=re.escape("key=Depends(current_user)")):
+        RateLimit("5/minute", key=key)
+
+
+def test_parameters_that_are_no_list_are_an_error() -> None:
+    with pytest.raises(ValueError, match=re.escape('("channel_id",)')):
+        RateLimit("5/minute", per=len)  # type: ignore[arg-type]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from hypercorn.middleware import ProxyFixMiddleware
 from starlette.authentication import SimpleUser
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import HTTPConnection
@@ -202,9 +203,27 @@ def test_nothing_is_looked_for_where_no_address_is_the_key(key: Any) -> None:
     assert ProxyWatch(lambda code, text: None, key).trials == 0
 
 
+async def host_of_later(conn: HTTPConnection) -> str:
+    return host_of(conn)
+
+
+def real_ip(conn: HTTPConnection) -> str:
+    return conn.headers["x-real-ip"]
+
+
 async def test_a_function_of_ones_own_may_read_any_header(store: MemoryStore, said: Said) -> None:
-    await ask(door(store, key=host_of), headers=[*PROXIED, ("x-real-ip", "198.51.100.1")])
+    await ask(door(store, key=real_ip), headers=[*PROXIED, ("x-real-ip", "198.51.100.1")])
     assert said() == []
+
+
+@pytest.mark.parametrize("key", [host_of, host_of_later, by_user_or(host_of)])
+async def test_a_function_of_ones_own_that_returns_the_address_of_a_proxy_is_noticed(
+    store: MemoryStore, said: Said, key: Any
+) -> None:
+    await ask(door(store, key=key))
+    assert said() == []
+    await ask(door(store, key=key), headers=PROXIED)
+    assert said() == ["ARL104"]
 
 
 # With uvicorn itself
@@ -223,6 +242,7 @@ def answers(
 
 EVERYONE = pytest.mark.parametrize(("allowed", "variable"), [("*", None), (None, "*")], ids=["option", "variable"])
 FORTY = [f"198.51.100.{number}, 203.0.113.7" for number in range(40)]
+FORTY_WITH_PORTS = [f"198.51.100.{number}:99, 203.0.113.7" for number in range(40)]
 
 
 @EVERYONE
@@ -235,12 +255,34 @@ def test_uvicorn_that_believes_everyone_is_noticed(
 
 @EVERYONE
 @pytest.mark.parametrize("options", [{"hops": 1}, {"trusted_proxies": ["127.0.0.0/8"]}], ids=str)
+@pytest.mark.parametrize("chains", [FORTY, FORTY_WITH_PORTS], ids=["addresses", "ports"])
 @pytest.mark.filterwarnings("ignore:ARL112")
 def test_invented_hops_do_not_pass_a_limit_behind_uvicorn_that_believes_everyone(
-    store: MemoryStore, monkeypatch: pytest.MonkeyPatch, allowed: str | None, variable: str | None, options: Any
+    store: MemoryStore,
+    monkeypatch: pytest.MonkeyPatch,
+    allowed: str | None,
+    variable: str | None,
+    options: Any,
+    chains: list[str],
 ) -> None:
     app = door(store, limit="10/hour", key=ClientIP(**options))
-    assert answers(app, FORTY, monkeypatch, allowed, variable) == [200] * 10 + [429] * 30
+    assert answers(app, chains, monkeypatch, allowed, variable) == [200] * 10 + [429] * 30
+
+
+async def test_a_client_that_sends_its_own_address_and_port_stays_the_client(store: MemoryStore, said: Said) -> None:
+    app = door(store, limit="2/hour", key=ClientIP(trusted_proxies=["10.0.0.0/8"]))
+    answered = [
+        await statuses(app, 1, headers=[("x-forwarded-for", f"203.0.113.7:4711, 198.51.100.{n}")]) for n in range(4)
+    ]
+    assert answered == [[200], [200], [429], [429]]
+
+
+def test_hypercorn_that_counts_its_proxies_is_no_misconfiguration(store: MemoryStore, said: Said) -> None:
+    app = ProxyFixMiddleware(cast(Any, door(store)), trusted_hops=2)
+    with served(app, proxy_headers=False) as port:
+        chain = {"X-Forwarded-For": "203.0.113.7, 192.0.2.5"}
+        assert get_all(port, [("/", chain), ("/", chain)]) == [200, 429]
+    assert said() == []
 
 
 async def _pass_on(request: Any, call_next: Any) -> Any:

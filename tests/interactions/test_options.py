@@ -39,6 +39,8 @@ def test_a_public_key_may_be_written_in_capitals() -> None:
         ("key", "ip"),
         ("key", None),
         ("key", ["user"]),
+        ("key", lambda: "7"),
+        ("text", lambda interaction: "no"),
         ("name", ""),
         ("tolerance", 0),
         ("tolerance", float("nan")),
