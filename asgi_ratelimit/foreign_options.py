@@ -15,15 +15,18 @@ Options = ParamSpec("Options")
 
 _PERIODS = {"milliseconds": "ms", "seconds": "s", "minutes": "min", "hours": "h", "days": "d"}
 _REDIS = 'store=RedisStore("redis://localhost:6379") (from asgi_ratelimit.redis import RedisStore)'
-_REFUSALS = "on_limited= of RateLimit or RateLimitMiddleware, or an exception handler for RateLimited"
+_OWN_ANSWER = "on_limited= a function of the connection and the decision, or an exception handler for RateLimited"
+_DEFAULT = 'RateLimitMiddleware(limit=["1000/hour", "100/minute"], default=True), which a limit of a route replaces'
 _KEY = "key= a function of the connection, e.g. key=by_user_or_ip; a Limiter takes the key in try_acquire(key)"
 _SPELLINGS = {
     "application_limits": 'limit=["1000/hour", "100/minute"]',
-    "blocking": "max_wait= seconds",
+    "blocking": "max_wait= the seconds for which a request may be held",
     "burst": 'limit="50/s burst 100"',
-    "callback": _REFUSALS,
-    "default_limits": 'limit=["1000/hour", "100/minute"]',
-    "error_message": _REFUSALS,
+    "callback": _OWN_ANSWER,
+    "default": _DEFAULT,
+    "default_limits": _DEFAULT,
+    "enabled": "`with unlimited():` in tests (from asgi_ratelimit.testing import unlimited), or limit=None",
+    "error_message": _OWN_ANSWER,
     "exempt_when": "exempt= a function of the connection, or a limit function that returns None",
     "headers_enabled": 'headers="discord", "ietf", "both" or None',
     "identifier": _KEY,
@@ -31,15 +34,17 @@ _SPELLINGS = {
     "in_memory_fallback_enabled": 'RedisStore(..., outage="local")',
     "key_func": _KEY,
     "key_prefix": "name=, or RedisStore(..., prefix=)",
+    "key_style": 'per=["item_id"] for a bucket per value; a path template has one bucket without it',
+    "limiter": 'limit="2/5s"',
     "limits": 'limit=["1000/hour", "100/minute"]',
-    "override_defaults": "RateLimitMiddleware(limit=..., default=True), which leaves routes with a RateLimit to that",
+    "override_defaults": "default=True in RateLimitMiddleware if a limit of a route replaces it; both count otherwise",
     "per_method": 'one RateLimit for each method, e.g. methods=("POST",), with a name= each',
     "rate": 'limit="5/minute"',
     "redis": _REDIS,
     "redis_url": _REDIS,
+    "scope": 'name="reports" for routes that share their buckets, or limit=TokenBucket("5/s", scope="global")',
     "storage": _REDIS,
     "storage_uri": _REDIS,
-    "scope": 'name="reports", which routes share',
     "strategy": 'limit=SlidingWindow("5/minute") or FixedWindow("5/minute")',
     "swallow_errors": 'RedisStore(..., outage="open")',
     "trusted_proxies": 'key=ClientIP(trusted_proxies=["10.0.0.0/8"])',

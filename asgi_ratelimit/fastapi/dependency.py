@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from inspect import Parameter, Signature, isfunction, signature
 from typing import Any, get_args
 
@@ -38,7 +38,7 @@ from asgi_ratelimit.inbound.options import (
 )
 from asgi_ratelimit.inbound.plain_default import NoPlainDefault
 from asgi_ratelimit.inbound.request_filter import request_filter
-from asgi_ratelimit.inbound.request_state import RequestState, merge_headers, state_of
+from asgi_ratelimit.inbound.request_state import RefundRule, RequestState, merge_headers, state_of
 from asgi_ratelimit.memory import MemoryStore
 from asgi_ratelimit.store import Store, check_store
 from asgi_ratelimit.warnings import WarnOnce
@@ -90,7 +90,7 @@ class RateLimit(NoPlainDefault):
         exempt: ExemptSource = (),
         only: ExemptSource | None = None,
         methods: Iterable[str] = (),
-        refund: Callable[[int], bool] | None = None,
+        refund: RefundRule | None = None,
         enforce: bool = True,
         max_wait: float = 0.0,
         headers: HeaderStyle | None = "discord",
@@ -150,7 +150,8 @@ class RateLimit(NoPlainDefault):
             return None
         wall = limiters.store.clock.wall()
         if not decision.allowed and self._guard.enforce:
-            raise refusal(conn, decision, state.headers(self._style, wall), self._on_limited)
+            warn = self._guard.diagnostics.warn_of_response
+            raise refusal(conn, decision, state.headers(self._style, wall), self._on_limited, warn)
         if self._refund is not None and decision.allowed:
             self._refund_by_status(state, decision, self._refund)
         if state.style is None and self._style is not None:
@@ -179,7 +180,11 @@ class RateLimit(NoPlainDefault):
 
     def replaces_default(self, scope: Scope) -> bool:
         """Whether a `RateLimitMiddleware(default=True)` leaves the request to this limit."""
-        return self._filter is None or self._filter.may_count_route(scope)
+        return self._filter is None or self._filter.replaces_default(scope)
+
+    def may_count(self, method: str, path: str) -> bool:
+        """Whether requests of this method and path are counted, unless a function of the user's decides otherwise."""
+        return self._filter is None or self._filter.may_count(method, path)
 
     @property
     def responses(self) -> dict[int | str, dict[str, Any]]:
@@ -219,7 +224,7 @@ class RateLimit(NoPlainDefault):
     def _warn_of_parameter(self, name: str) -> None:
         self._guard.diagnostics.warn("ARL109", f"the path has no {{{name}}}; the resource is left out of the bucket")
 
-    def _refund_by_status(self, state: RequestState, decision: Decision, refund: Callable[[int], bool]) -> None:
+    def _refund_by_status(self, state: RequestState, decision: Decision, refund: RefundRule) -> None:
         if state.is_watched:
             state.refunds += ((decision, refund),)
         else:

@@ -41,7 +41,7 @@ def document_limits(app: FastAPI) -> None:
 
 
 def _is_limited(calls: list[Any], middleware: list[RequestFilter], method: str, path: str) -> bool:
-    if any(isinstance(call, RateLimit) for call in calls):
+    if any(isinstance(call, RateLimit) and call.may_count(method, path) for call in calls):
         return True
     return any(one.may_count(method, path) and not (one.default and exempt in calls) for one in middleware)
 

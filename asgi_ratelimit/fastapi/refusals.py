@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from inspect import isawaitable
 from typing import Any
 
@@ -22,11 +22,18 @@ __all__ = ["refusal", "unavailable"]
 
 
 def refusal(
-    conn: HTTPConnection, decision: Decision, headers: RawHeaders, on_limited: LimitedHandler | None
+    conn: HTTPConnection,
+    decision: Decision,
+    headers: RawHeaders,
+    on_limited: LimitedHandler | None,
+    on_nonsense: Callable[[object], None],
 ) -> Exception:
-    """The exception that refuses a request, with the headers of its response."""
+    """The exception that refuses a request, with the headers of its response.
+
+    `on_nonsense` is called with what `on_limited` has returned in place of a response.
+    """
     if on_limited is not None:
-        return _prepared(conn, _RefusedOnce(decision, headers, on_limited))
+        return _prepared(conn, _RefusedOnce(decision, headers, on_limited, on_nonsense))
     return _prepared(conn, _Refused(decision, headers))
 
 
@@ -53,9 +60,11 @@ class _Refused(RateLimited, HTTPException):
 class _RefusedOnce(RateLimited):
     """A refusal with a response of its own, which comes before every handler of the app."""
 
-    def __init__(self, decision: Decision, headers: RawHeaders, on_limited: LimitedHandler) -> None:
+    def __init__(
+        self, decision: Decision, headers: RawHeaders, on_limited: LimitedHandler, on_nonsense: Callable[[object], None]
+    ) -> None:
         super().__init__(decision)
-        self.raw_headers, self.on_limited = headers, on_limited
+        self.raw_headers, self.on_limited, self.on_nonsense = headers, on_limited, on_nonsense
 
     def __reduce__(self) -> tuple[Any, ...]:
         return RateLimited, (self.decision,)  # a function of the app's may not be pickled
@@ -65,6 +74,8 @@ class _RefusedOnce(RateLimited):
         if not can_only_close(conn.scope):
             response = self.on_limited(conn, self.decision)
             response = await response if isawaitable(response) else response
+            if not isinstance(response, Response):
+                self.on_nonsense(response)
         if not isinstance(response, Response):
             response = LimitedResponse(self.decision)
         return _with_headers(conn, response, self.raw_headers)

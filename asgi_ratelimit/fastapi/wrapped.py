@@ -37,7 +37,3 @@ class WrappedApp(LimitedApp):
 
     def limiters_for(self, scope: Scope, state: RequestState) -> LimiterCache:
         return self._limiters_for(scope, state)
-
-    def replaces_default(self, scope: Scope) -> bool:
-        """Whether a `RateLimitMiddleware(default=True)` leaves the request to this limit."""
-        return self._filter is None or self._filter.may_count_route(scope)

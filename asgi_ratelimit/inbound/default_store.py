@@ -12,13 +12,17 @@ from asgi_ratelimit.store import Store
 
 __all__ = ["store_of_app"]
 
-_STORE = "ratelimit_store"  # its name in `app.state`
+_STORE = "ratelimit_store"  # its name in `app.state`, or in a router
 _lock = threading.Lock()
 
 
 def store_of_app(scope: Scope, make: Callable[[], Store] = MemoryStore) -> Store | None:
-    """The store in the state of the app that serves this scope, made when it is first needed. None: it has no place."""
-    state = getattr(scope.get("app"), "state", None)
+    """The store in the state of the app that serves this scope, made when it is first needed. None: it has no place.
+
+    A router of Starlette that is served without an app keeps it itself.
+    """
+    app = scope.get("app")
+    state = scope.get("router") if app is None else getattr(app, "state", None)
     with _lock:
         store: Store | None = getattr(state, _STORE, None)
         if store is None:

@@ -72,3 +72,7 @@ class Diagnostics:
 
     def warn_of_second_pass(self, limiter: Limiter) -> None:
         self.warn("ARL102", f"{limiter!r} has been passed twice; give one of the doors another name")
+
+    def warn_of_response(self, response: object) -> None:
+        """Warn of what `on_limited` has returned in place of a response."""
+        self.warn("ARL204", f"it must return a Response, not {response!r:.80}; Discord's 429 is sent instead")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from inspect import isawaitable
+from typing import Any
 
 from starlette.types import Message, Receive, Scope, Send
 
@@ -68,6 +69,12 @@ class LimitedApp:
 
     def begin(self, scope: Scope) -> None:
         """Called once, with the first scope, before anything else is."""
+
+    def replaces_default(self, scope: Scope) -> bool:
+        """Whether a `RateLimitMiddleware(default=True)` around the app leaves the request to this limit."""
+        if self._guard.unlimited:
+            return False
+        return self._filter is None or (not self._filter.default and self._filter.replaces_default(scope))
 
     async def pass_other(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on what is neither a request nor a WebSocket."""
@@ -139,8 +146,11 @@ class LimitedApp:
                     ours = noted.headers(style, wall())
                     message = {**message, "headers": merge_headers(message.get("headers") or (), ours)}
                 noted.has_started = True
-            elif noted.refunds and message["type"] == "websocket.close":  # it was never accepted
-                await noted.refund_by(403)
+                noted.is_open = message["type"] == "websocket.accept"
+            elif message["type"] == "websocket.close":
+                noted.is_open = False
+                if noted.refunds:  # it was never accepted
+                    await noted.refund_by(403)
             await send(message)
 
         return state, receive, write
@@ -164,7 +174,12 @@ class LimitedApp:
         """Answer an error of ours that the app has not answered. False: it is none of ours, or it is too late."""
         if isinstance(error, ClientGone):
             return True
-        if state.has_started or not isinstance(error, (RateLimited, StoreUnavailable)):
+        error = _first_of_ours(error)
+        is_ours = isinstance(error, (RateLimited, StoreUnavailable))
+        if is_ours and state.is_open:
+            await (LimitedResponse if isinstance(error, RateLimited) else UnavailableResponse).close(send)
+            return True
+        if state.has_started or not is_ours:
             if state.refunds:
                 await state.refund_by(504 if isinstance(error, asyncio.CancelledError) else 500)
             return False
@@ -184,10 +199,26 @@ class LimitedApp:
             if isawaitable(response):
                 response = await response
             if not callable(response):
-                self._guard.diagnostics.warn(
-                    "ARL204", f"it must return a Response, not {response!r:.80}; Discord's 429 is sent instead"
-                )
+                self._guard.diagnostics.warn_of_response(response)
         await (response if callable(response) else LimitedResponse(decision))(scope, receive, send)
+
+
+def _first_of_ours(error: BaseException) -> BaseException:
+    """The longest refusal of a task group, else its outage. Any other error as it is."""
+    if not isinstance(error, ExceptionGroup):
+        return error
+    ours, others = error.split((RateLimited, StoreUnavailable))
+    if ours is None or others is not None:
+        return error
+    return max(_leaves(ours), key=lambda one: one.retry_after if isinstance(one, RateLimited) else -1.0)
+
+
+def _leaves(group: BaseExceptionGroup[Any]) -> Iterator[BaseException]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error
 
 
 _STARTS = frozenset(("http.response.start", "websocket.accept", "websocket.http.response.start"))

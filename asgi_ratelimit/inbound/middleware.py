@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from starlette.types import Receive, Scope, Send
 
@@ -23,6 +23,7 @@ from asgi_ratelimit.inbound.options import (
     LimitSource,
 )
 from asgi_ratelimit.inbound.request_filter import request_filter
+from asgi_ratelimit.inbound.request_state import RefundRule
 from asgi_ratelimit.inbound.websocket import LimitedSocket
 from asgi_ratelimit.limits import LimitSpec, as_limits
 from asgi_ratelimit.memory import MemoryStore
@@ -55,7 +56,7 @@ class RateLimitMiddleware(LimitedApp):
     on_limited: a function of the connection and the decision that returns the response to a refused request
     messages: a limit for the frames that one WebSocket may send
 
-    All functions may be sync or async, except `refund`. An exception that they raise is passed on.
+    All functions may be sync or async. An exception that they raise is passed on.
     Raises ValueError if an option is out of range.
     """
 
@@ -75,7 +76,7 @@ class RateLimitMiddleware(LimitedApp):
         only: ExemptSource | None = None,
         methods: Iterable[str] = (),
         default: bool = False,
-        refund: Callable[[int], bool] | None = None,
+        refund: RefundRule | None = None,
         enforce: bool = True,
         max_wait: float = 0.0,
         headers: HeaderStyle | None = "discord",
@@ -89,7 +90,7 @@ class RateLimitMiddleware(LimitedApp):
             app,
             guard,
             store=MemoryStore() if store is None else store,
-            request_filter=request_filter(exempt, only, methods, default=default),
+            request_filter=request_filter(exempt, only, methods, default=default, app=app),
             refund=refund,
             style=headers,
             on_limited=on_limited,

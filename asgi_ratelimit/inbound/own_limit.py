@@ -16,9 +16,13 @@ __all__ = ["has_own_limit"]
 _MOST_LAYERS = 100  # of middleware
 
 
-def has_own_limit(scope: Scope) -> bool:
-    """Whether the route that the app in the scope will choose has a limit of its own."""
-    return _found_in(getattr(scope.get("app"), "routes", None) or (), dict(scope))
+def has_own_limit(scope: Scope, wrapped: object) -> bool:
+    """Whether the route that the app will choose has a limit of its own.
+
+    wrapped: the app behind the middleware, for a middleware that is around the whole app, which is not in the scope yet
+    """
+    app = scope.get("app") or next((one for one in _chain(wrapped) if hasattr(one, "routes")), None)
+    return _found_in(getattr(app, "routes", None) or (), dict(scope))
 
 
 def _found_in(routes: Iterable[Any], scope: Scope) -> bool:
@@ -49,7 +53,10 @@ def _has_limit(route: Any, scope: Scope) -> bool:
 
 def _layers(route: Any) -> Iterator[Any]:
     """The apps of a route, from its outermost middleware inwards."""
-    app = getattr(route, "app", None)
+    return _chain(getattr(route, "app", None))
+
+
+def _chain(app: Any) -> Iterator[Any]:
     for _ in range(_MOST_LAYERS):
         if app is None:
             return

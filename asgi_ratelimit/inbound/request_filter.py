@@ -25,8 +25,9 @@ class RequestFilter:
 
     exempt: paths that are not counted, or a function of the connection
     only: the only paths that are counted, or a function; `exempt` makes exceptions from them
-    methods: the methods that are counted; empty: all. A WebSocket has none, and is counted
+    methods: the methods that are counted; empty: all. GET includes HEAD. A WebSocket has none, and is counted
     default: whether a route with a limit of its own is left to that
+    app: the app behind the limit
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class RequestFilter:
         methods: Iterable[str] = (),
         *,
         default: bool = False,
+        app: object = None,
     ) -> None:
         for option, source in (("exempt", exempt), ("only", only)):
             if callable(source):
@@ -44,12 +46,13 @@ class RequestFilter:
         self._only_paths = _anything if only is None or callable(only) else limiting(only)
         self._exempt = _selection(exempt, self._exempt_paths)
         self._only = None if only is None else _selection(only, self._only_paths)
+        self._only_is_function = callable(only)
         self._methods = _checked_methods(methods)
-        self.default = default
+        self.default, self._app = default, app
 
     async def counts(self, scope: Scope) -> bool:
         """Whether a request is counted."""
-        if not self.counts_method(scope) or (self.default and has_own_limit(scope)):
+        if not self.counts_method(scope) or (self.default and has_own_limit(scope, self._app)):
             return False
         for select, selected in ((self._only, False), (self._exempt, True)):
             if select is not None:
@@ -60,37 +63,49 @@ class RequestFilter:
 
     def may_count(self, method: str, path: str) -> bool:
         """Whether requests of this method and path are counted, unless a function of the user's decides otherwise."""
-        if self._methods and method not in self._methods:
+        if self._methods and method.upper() not in self._methods:
             return False
         return self._only_paths(path) and (self._exempt_paths is _anything or not self._exempt_paths(path))
 
-    def may_count_route(self, scope: Scope) -> bool:
-        """Whether a limit with this filter stands for a route: `exempt` and functions make exceptions from it."""
-        return self.counts_method(scope) and self._only_paths(app_path(scope))
-
     def counts_method(self, scope: Scope) -> bool:
-        """Whether requests of this method are counted."""
-        return not self._methods or scope.get("method", "") in self._methods
+        """Whether requests of this method are counted. Some frameworks take `post` for POST."""
+        return not self._methods or scope.get("method", "").upper() in self._methods
+
+    def replaces_default(self, scope: Scope) -> bool:
+        """Whether a default limit leaves a request to the limit of its route: `exempt` makes exceptions from both.
+
+        It does not if a function as `only` may leave it, too.
+        """
+        return not self._only_is_function and self.counts_method(scope) and self._only_paths(app_path(scope))
 
 
 def request_filter(
-    exempt: ExemptSource = (), only: ExemptSource | None = None, methods: Iterable[str] = (), *, default: bool = False
+    exempt: ExemptSource = (),
+    only: ExemptSource | None = None,
+    methods: Iterable[str] = (),
+    *,
+    default: bool = False,
+    app: object = None,
 ) -> RequestFilter | None:
     """The filter of these options; None: every request is counted. Raises ValueError if one is out of range."""
     if exempt in ((), []) and only is None and methods in ((), []) and not default:
         return None
-    return RequestFilter(exempt, only, methods, default=default)
+    return RequestFilter(exempt, only, methods, default=default, app=app)
 
 
 def _checked_methods(methods: Iterable[str]) -> frozenset[str]:
-    names = () if isinstance(methods, str) else tuple(methods)
-    if isinstance(methods, str) or not all(isinstance(name, str) and name.isalpha() for name in names):
+    listed = not isinstance(methods, str) and isinstance(methods, Iterable)
+    names = tuple(methods) if listed else ()
+    if not listed or not all(isinstance(name, str) and name.replace("-", "").isalpha() for name in names):
         raise ValueError(f'methods is a list of HTTP methods such as ("POST", "PUT"), not {methods!r}')
     for name in names:
         meant = get_close_matches(name.upper(), HTTPMethod, 1, _SIMILAR)
         if meant and meant[0] != name.upper():
             raise ValueError(f'methods has {name!r}, which no client sends; write methods=("{meant[0]}",)')
-    return frozenset((*(name.upper() for name in names), "")) if names else frozenset()
+    counted = {name.upper() for name in names}
+    if "GET" in counted:  # Starlette's routes answer a HEAD as they do a GET
+        counted.add("HEAD")
+    return frozenset((*counted, "")) if counted else frozenset()
 
 
 def _selection(paths: ExemptSource, is_listed: PathPredicate) -> Selection:

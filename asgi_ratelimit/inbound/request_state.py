@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from inspect import isawaitable
 from typing import Any
 
 import anyio
@@ -24,7 +25,7 @@ __all__ = ["STATE", "RefundRule", "RequestState", "give_back", "merge_headers", 
 
 logger = logging.getLogger("asgi_ratelimit")
 
-RefundRule = Callable[[int], bool]  # of the response's status
+RefundRule = Callable[[int], bool | Awaitable[bool]]  # of the response's status
 
 STATE = "asgi_ratelimit"  # its key in the scope
 
@@ -33,8 +34,8 @@ class RequestState:
     """The decisions about one request, and the style in which its response reports them."""
 
     __slots__ = (
-        "decisions", "has_started", "is_watched", "limiters", "middleware_count", "refunds", "refused_by", "store",
-        "style",
+        "decisions", "has_started", "is_open", "is_watched", "limiters", "middleware_count", "refunds", "refused_by",
+        "store", "style",
     )  # fmt: skip
 
     def __init__(self, store: Store | None = None) -> None:
@@ -46,6 +47,7 @@ class RequestState:
         self.refused_by: Decision | None = None
         self.is_watched = False  # whether a middleware sees the start of the response
         self.has_started = False  # whether the response has started
+        self.is_open = False  # whether it is a WebSocket that the app has accepted, and has not closed
         self.refunds: tuple[tuple[Decision, RefundRule], ...] = ()  # those that wait for the status
 
     def add(self, limiter: Limiter, decision: Decision, *, enforced: bool) -> bool:
@@ -86,7 +88,7 @@ class RequestState:
         refunds, self.refunds = self.refunds, ()
         for decision, rule in refunds:
             place = next((place for place, other in enumerate(self.decisions) if other is decision), None)
-            if place is not None and rule(status):
+            if place is not None and await _agrees(rule, status):
                 self.decisions[place] = decision.as_refunded()
                 await give_back(self.limiters[place], decision)
 
@@ -113,6 +115,15 @@ class RequestState:
         if refused:
             headers.append(retry_after_header(shown))
         return headers
+
+
+async def _agrees(rule: RefundRule, status: int) -> bool:
+    """The answer of a rule, even if the request is cancelled."""
+    answer = rule(status)
+    if isawaitable(answer):
+        with anyio.CancelScope(shield=True):
+            answer = await answer
+    return bool(answer)
 
 
 async def give_back(limiter: Limiter, decision: Decision) -> None:

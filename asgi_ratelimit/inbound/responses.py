@@ -36,9 +36,14 @@ class _ClosingResponse(Response):
     close_code = RATE_LIMITED
     close_reason = "rate limited"
 
+    @classmethod
+    async def close(cls, send: Send) -> None:
+        """Close a WebSocket."""
+        await send({"type": "websocket.close", "code": cls.close_code, "reason": cls.close_reason})
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if can_only_close(scope):
-            await send({"type": "websocket.close", "code": self.close_code, "reason": self.close_reason})
+            await self.close(send)
         else:
             kind = "websocket.http.response" if scope["type"] == "websocket" else "http.response"
             await send({"type": f"{kind}.start", "status": self.status_code, "headers": self.raw_headers})

@@ -85,8 +85,8 @@ class InteractionLimit(NoPlainDefault):
     LeakyBucket, which is a refusal if it is above 0.5 s. What takes longer is answered as an outage that fails closed.
 
     The endpoint can read the body again, and finds it parsed in `request.state.interaction`. The dependency returns it
-    too. An outer RateLimitMiddleware counts Discord like any visitor unless it says `exempt=("/interactions",)`: then
-    there is one warning (ARL111), and its charge for each verified interaction is given back.
+    too. An outer RateLimitMiddleware counts Discord like any visitor unless it has `exempt=("/interactions",)` or
+    `default=True`. There is one warning (ARL111), and its charge for each verified interaction is given back.
     Raises ValueError if an option is out of range.
     """
 
@@ -142,6 +142,10 @@ class InteractionLimit(NoPlainDefault):
             handlers, _ = request.scope.get("starlette.exception_handlers", ({}, {}))
             handlers[EarlyResponse] = respond
             raise
+
+    def replaces_default(self, scope: Scope) -> bool:
+        """Whether a `RateLimitMiddleware(default=True)` leaves the endpoint to it, failures included."""
+        return not self._failures.is_off
 
     def wrap(self, app: ASGIApplication) -> ASGIApp:
         """The app behind this guard, for Starlette and plain ASGI.
@@ -353,6 +357,7 @@ class _GuardedApp:
 
     def __init__(self, limit: InteractionLimit, app: ASGIApplication) -> None:
         self._limit, self.app = limit, app
+        self.replaces_default = limit.replaces_default
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":

@@ -39,6 +39,11 @@ class FailureLimit:
         self._name, self._tally = f"{name}:failures", Tally()
         self._limiters = PerStore(self._open)
 
+    @property
+    def is_off(self) -> bool:
+        """Whether failures are not counted here."""
+        return self._guard.unlimited
+
     def _open(self, store: Store) -> LimiterCache:
         memory = MemoryStore(max_keys=_MOST_CLIENTS, clock=store.clock)
         return LimiterCache(memory, self._name, self._guard.fixed)

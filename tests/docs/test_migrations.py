@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Iterator
 from inspect import isawaitable
@@ -10,7 +11,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import slowapi
 from fastapi import APIRouter, FastAPI
+from fastapi_limiter.depends import RateLimiter
 from starlette.testclient import TestClient
 
 from tests.docs.markdown import DOCS, ROOT, Block, blocks
@@ -101,6 +104,34 @@ def test_the_versions_are_those_that_are_installed() -> None:
         version = re.search(rf"Compared with {page.stem} ([\d.]+\d)\.", page.read_text(encoding="utf-8"))
         assert version, page
         assert f'"{page.stem}=={version[1]}' in project
+
+
+ASKED_FOR = [
+    *("`Depends(exempt)`", "default=True", "`exempt=", '`methods=("POST",)`', "`refund=`", "`on_limited=`"),
+    *("refused.headers", "with unlimited():", "`store.clear()`", "`RateLimit.wrap`"),
+]
+
+
+@pytest.mark.parametrize("page", ["slowapi", "fastapi-limiter"])
+@pytest.mark.parametrize("spelling", ASKED_FOR)
+def test_the_table_has_what_users_look_for(page: str, spelling: str) -> None:
+    table = (DOCS / "migration" / f"{page}.md").read_text(encoding="utf-8").partition("## Options")[2]
+    assert any(spelling in row.split(" | ")[1] for row in table.splitlines() if row.startswith("| "))
+
+
+@pytest.mark.parametrize(
+    ("page", "theirs"),
+    [
+        ("slowapi", slowapi.Limiter),
+        ("slowapi", slowapi.Limiter.limit),
+        ("slowapi", slowapi.Limiter.shared_limit),
+        ("fastapi-limiter", RateLimiter),
+    ],
+)
+def test_the_page_has_every_option_of_theirs(page: str, theirs: Any) -> None:
+    text = (DOCS / "migration" / f"{page}.md").read_text(encoding="utf-8")
+    options = [name for name in inspect.signature(theirs).parameters if name not in ("self", "limiter", "limit_value")]
+    assert [name for name in options if f"{name}=" not in text] == []
 
 
 # The differences that the pages state

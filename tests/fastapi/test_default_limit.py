@@ -8,6 +8,7 @@ import pytest
 from fastapi import APIRouter, Depends, FastAPI
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Mount, Route
@@ -98,13 +99,21 @@ async def test_a_limit_for_some_methods_leaves_the_others_to_the_default(store: 
     assert await statuses(app, 3, method="POST") == [200] * 3
 
 
-async def test_a_limit_for_some_paths_leaves_the_others_to_the_default(store: MemoryStore) -> None:
-    app = FastAPI(dependencies=[Depends(RateLimit("5/hour", only=("/export/*",)))])
-    app.get("/export/{name}")(lambda name: name)
-    app.get("/other")(lambda: "other")
+@pytest.mark.parametrize("root_path", ["", "/prefix"])
+async def test_a_limit_for_some_paths_leaves_the_others_to_the_default(store: MemoryStore, root_path: str) -> None:
+    app = FastAPI(dependencies=[Depends(RateLimit("5/hour", name="log-in", only=("/login",)))])
+    app.get("/login")(lambda: "login")
+    app.get("/search")(lambda: "search")
     default(store, app)
-    assert await statuses(app, 3, "/other") == [200, 200, 429]
-    assert await statuses(app, 6, "/export/all") == [200] * 5 + [429]
+    assert await statuses(app, 3, f"{root_path}/search", root_path=root_path) == [200, 200, 429]
+    assert await statuses(app, 6, f"{root_path}/login", root_path=root_path) == [200] * 5 + [429]
+
+
+async def test_a_limit_with_a_function_for_only_is_beside_the_default(store: MemoryStore) -> None:
+    app = FastAPI(dependencies=[Depends(RateLimit("1/hour", only=lambda conn: "x-write" in conn.headers))])
+    app.get("/")(lambda: "ok")
+    default(store, app)
+    assert await statuses(app, 3) == [200, 200, 429]
 
 
 async def test_a_wrapped_route_or_app_has_one(store: MemoryStore) -> None:
@@ -121,6 +130,34 @@ async def test_a_wrapped_route_or_app_has_one(store: MemoryStore) -> None:
     app = default(store, Starlette(routes=routes))
     assert await statuses(app, 6, "/one") == [200] * 5 + [429]
     assert await statuses(app, 6, "/app/page") == [200] * 5 + [429]
+    assert await statuses(app, 3) == [200, 200, 429]
+
+
+async def test_a_route_of_starlette_with_a_middleware_has_one(store: MemoryStore) -> None:
+    async def page(request: Request) -> Response:
+        return PlainTextResponse("page")
+
+    def own(**options: Any) -> list[Middleware]:
+        return [Middleware(RateLimitMiddleware, store=store, **{"name": "own"} | options)]
+
+    routes = [
+        Route("/own", page, middleware=own(limit="5/hour")),
+        Route("/headers", page, middleware=own(limit=None)),
+        Route("/default", page, middleware=own(limit="5/hour", name="inner", default=True)),
+        Route("/posts", page, methods=["GET", "POST"], middleware=own(limit="5/hour", methods=("POST",))),
+    ]
+    app = default(store, Starlette(routes=routes))
+    assert await statuses(app, 6, "/own") == [200] * 5 + [429]
+    assert await statuses(app, 1, "/headers") + await statuses(app, 2, "/default") == [200, 200, 429]
+    assert await statuses(app, 1, "/posts") == [429]
+
+
+async def test_around_the_whole_app(store: MemoryStore) -> None:
+    inner = FastAPI()
+    inner.get("/own", dependencies=[Depends(RateLimit("5/hour"))])(lambda: "own")
+    inner.get("/")(lambda: "ok")
+    app = RateLimitMiddleware(GZipMiddleware(inner), limit="2/hour", default=True, store=store)
+    assert await statuses(app, 6, "/own") == [200] * 5 + [429]
     assert await statuses(app, 3) == [200, 200, 429]
 
 

@@ -171,6 +171,24 @@ def test_what_the_middleware_counts_is_documented(options: Any, limited: list[st
     assert limited_operations(app) == limited
 
 
+@pytest.mark.parametrize(
+    ("options", "limited"),
+    [
+        ({"methods": ("POST",)}, ["post /items/{item}"]),
+        ({"only": ("/items/*",)}, ["get /items/{item}", "post /items/{item}"]),
+        ({"exempt": ("/items/*",)}, ["get /health"]),
+        ({"exempt": lambda conn: True}, ["get /health", "get /items/{item}", "post /items/{item}"]),
+    ],
+)
+def test_what_an_app_wide_limit_counts_is_documented(options: Any, limited: list[str]) -> None:
+    app = FastAPI(dependencies=[Depends(RateLimit(**options))])
+    app.get("/health")(lambda: None)
+    app.get("/items/{item}")(lambda item: None)
+    app.post("/items/{item}")(lambda item: None)
+    document_limits(app)
+    assert limited_operations(app) == limited
+
+
 def test_an_app_wide_limit_is_documented_on_every_route() -> None:
     app = FastAPI(dependencies=[Depends(RateLimit())])
     router = APIRouter()

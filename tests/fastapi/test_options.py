@@ -9,7 +9,10 @@ import pytest
 from fastapi import Depends, FastAPI, Response, WebSocket
 from fastapi.responses import PlainTextResponse
 from fastapi.testclient import TestClient
-from starlette.requests import HTTPConnection
+from starlette.applications import Starlette
+from starlette.requests import HTTPConnection, Request
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from asgi_ratelimit import Decision, MemoryStore, RateLimited, RateLimitMiddleware
 from asgi_ratelimit.fastapi import RateLimit
@@ -61,7 +64,30 @@ async def test_a_middleware_counts_only_these_methods(store: MemoryStore) -> Non
     assert [(await ask(app, method=method)).status for method in ("GET", "GET", "POST", "POST")] == [200, 200, 200, 429]
 
 
-@pytest.mark.parametrize("methods", ["POST", ("PO ST",), (1,)])
+async def test_a_head_is_counted_as_a_get(store: MemoryStore) -> None:
+    async def page(request: Request) -> Response:
+        return PlainTextResponse("page")
+
+    app = Starlette(routes=[Route("/", page)])
+    app.add_middleware(RateLimitMiddleware, limit="2/hour", store=store, methods=("GET",))
+    assert [(await ask(app, method=method)).status for method in ("GET", "HEAD", "HEAD")] == [200, 200, 429]
+
+
+async def test_the_case_of_a_method_is_ignored(store: MemoryStore) -> None:
+    """Django and Flask take `post` for POST."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await PlainTextResponse("posted")(scope, receive, send)
+
+    limited = RateLimitMiddleware(app, limit="1/hour", store=store, methods=("POST",))
+    assert [(await ask(limited, method=method)).status for method in ("POST", "post", "pOST")] == [200, 429, 429]
+
+
+def test_a_method_may_have_a_hyphen(store: MemoryStore) -> None:
+    RateLimit(methods=("M-SEARCH", "VERSION-CONTROL"))
+
+
+@pytest.mark.parametrize("methods", ["POST", ("PO ST",), (1,), ("*",), None])
 def test_methods_that_are_none_are_refused(methods: Any) -> None:
     with pytest.raises(ValueError, match=r'methods is a list of HTTP methods such as \("POST", "PUT"\)'):
         RateLimit(methods=methods)
@@ -109,9 +135,10 @@ def test_another_limit_of_the_app_keeps_its_answer(store: MemoryStore) -> None:
 
 
 def test_a_response_that_is_none_is_replaced(store: MemoryStore) -> None:
-    client = site(store, on_limited=lambda conn, decision: None)
+    client = site(store, on_limited=lambda conn, decision: {"error": "too fast"})
     statuses(client, "/", "/")
-    assert client.get("/").json()["retry_after"] == 1800.0
+    with pytest.warns(match=r"ARL204 .*it must return a Response, not {'error': 'too fast'}"):
+        assert client.get("/").json()["retry_after"] == 1800.0
 
 
 async def test_a_websocket_that_can_only_be_closed_is_closed(store: MemoryStore) -> None:

@@ -10,7 +10,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Mount, Route
+from starlette.routing import Mount, Route, Router
 from starlette.types import ASGIApp
 
 from asgi_ratelimit import MemoryStore, RateLimitMiddleware
@@ -136,3 +136,15 @@ async def test_a_named_limit_of_routes_is_one_with_and_without_middleware() -> N
     (route,) = (route for route in inner.routes if getattr(route, "path", "") == "/plain")
     app = FastAPI(routes=[route, Mount("/mount", routes=[route], middleware=[limited("9/hour")])])
     assert await allowed(app, "/plain", "/mount/plain") == 3
+
+
+async def test_a_router_that_is_served_without_an_app_has_one_bucket_for_all() -> None:
+    middleware = [limited()]
+    app = Router(routes=[Route(path, endpoint, middleware=middleware) for path in ROUTES])
+    assert await allowed(app, *ROUTES) == 3
+
+
+async def test_routes_of_such_a_router_that_are_wrapped_share_a_name() -> None:
+    middleware = [[Middleware(RateLimit("3/hour", name="all").wrap)] for _ in ROUTES]
+    routes = [Route(path, endpoint, middleware=own) for path, own in zip(ROUTES, middleware, strict=True)]
+    assert await allowed(Router(routes=routes), *ROUTES) == 3

@@ -149,3 +149,16 @@ async def test_every_middleware_decides_about_its_own_charge(store: MemoryStore)
 
 async def _stuck(scope: Scope, receive: Receive, send: Send) -> None:
     await asyncio.get_running_loop().create_future()
+
+
+async def test_the_rule_may_be_async(store: MemoryStore) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await respond(send, 200 if scope["path"] == "/right" else 401)
+
+    async def succeeded(status: int) -> bool:
+        await asyncio.sleep(0)
+        return status < 400
+
+    limited = door(store, "2/60s", app=app, refund=succeeded)
+    assert await statuses(limited, 5, "/right") == [200] * 5
+    assert await statuses(limited, 3, "/wrong") == [401, 401, 429]

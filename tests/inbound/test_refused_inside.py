@@ -16,11 +16,25 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from asgi_ratelimit import Decision, Limiter, MemoryStore, RateLimited, RateLimitMiddleware, StoreUnavailable
+from asgi_ratelimit import (
+    Decision,
+    Limiter,
+    MemoryStore,
+    Policy,
+    RateLimited,
+    RateLimitMiddleware,
+    StoreUnavailable,
+    TokenBucket,
+)
 from tests.inbound.test_middleware import door
 from tests.support.asgi import DENIAL, ask, handshake, statuses
 
 pytestmark = pytest.mark.anyio
+
+
+def used_up() -> Decision:
+    policy = Policy("messages", TokenBucket("1/minute"))
+    return Decision(policy, cost=1, state=60_000_000, now_us=0, allowed=False)
 
 
 def site(store: MemoryStore, **options: Any) -> Starlette:
@@ -150,3 +164,49 @@ async def test_other_exceptions_are_passed_on(store: MemoryStore) -> None:
 
     with pytest.raises(HTTPException):
         await ask(door(store, app=app))
+
+
+@pytest.mark.parametrize("others", [(), (StoreUnavailable("out of order"),)])
+async def test_a_task_group_of_refusals_is_one(store: MemoryStore, others: tuple[Exception, ...]) -> None:
+    limiter = Limiter("1/60s", store=store, name="search")
+    await limiter.acquire("all")
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        refusals = [RateLimited(await limiter.try_acquire("all")) for _ in range(2)]
+        raise ExceptionGroup("tasks", [ExceptionGroup("inner", refusals), *others])
+
+    assert await statuses(door(store, "9/60s", app=app), 1) == [429]
+
+
+async def test_a_task_group_with_another_error_is_passed_on(store: MemoryStore) -> None:
+    group = ExceptionGroup("tasks", [StoreUnavailable("out of order"), LookupError("no such user")])
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        raise group
+
+    with pytest.raises(ExceptionGroup) as raised:
+        await ask(door(store, "9/60s", app=app))
+    assert raised.value is group
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(RateLimited(used_up()), 4008), (StoreUnavailable("out of order"), 1013)], ids=["429", "503"]
+)
+async def test_an_open_websocket_is_closed(store: MemoryStore, error: Exception, code: int) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "websocket.accept"})
+        raise error
+
+    sent = (await handshake(door(store, "9/60s", app=app), "/")).sent
+    assert [message["type"] for message in sent] == ["websocket.accept", "websocket.close"]
+    assert sent[1]["code"] == code
+
+
+async def test_a_websocket_that_the_app_has_closed_stays_as_it_is(store: MemoryStore) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.close", "code": 3000})
+        raise RateLimited(used_up())
+
+    with pytest.raises(RateLimited):
+        await handshake(door(store, "9/60s", app=app), "/")

@@ -105,6 +105,29 @@ async def test_an_exempt_endpoint_is_left_alone_and_nothing_else(store: MemorySt
     assert await refusals(discord, *[command(str(user)) for user in range(5)]) == [False] * 5
 
 
+@pytest.mark.parametrize("wrapped", [True, False])
+async def test_a_default_limit_leaves_the_endpoint_alone(store: MemoryStore, clock: ManualClock, wrapped: bool) -> None:
+    limit = limited(store, failures="2/60s")
+    app = site(store, "1/60s", of=limit, default=True)
+    if wrapped:
+        app = FastAPI()
+        app.add_middleware(RateLimitMiddleware, limit="1/60s", store=store, default=True)
+        route = Route(URL, JSONResponse(REACHED), methods=["POST"], middleware=[Middleware(limit.wrap)])
+        app.router.routes.append(route)
+    discord = Discord(app, clock)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert await refusals(discord, *[command(str(user)) for user in range(5)]) == [False] * 5
+        assert [(await discord.send(b"{}", {})).status_code for _ in range(3)] == [401, 401, 429]
+
+
+async def test_a_default_limit_counts_an_endpoint_that_counts_no_failures(
+    store: MemoryStore, clock: ManualClock
+) -> None:
+    discord = Discord(site(store, "1/60s", of=limited(store, failures=None), default=True), clock)
+    assert [(await discord.send(b"{}", {})).status_code for _ in range(2)] == [401, 429]
+
+
 async def test_without_exempt_it_warns_once_and_shares_a_bucket_with_other_visitors(
     store: MemoryStore, clock: ManualClock
 ) -> None:

@@ -207,3 +207,19 @@ def test_the_conftest_of_the_guide_switches_limits_off_and_wipes_the_store(tmp_p
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert "4 passed" in done.stdout, done.stdout + done.stderr
+
+
+@pytest.mark.anyio
+async def test_it_decorates_tests_sync_and_async() -> None:
+    limiter, sync_limiter = Limiter("1/day", name="decorated"), SyncLimiter("1/day", name="decorated")
+
+    @unlimited()
+    def sync_test(calls: int) -> list[bool]:
+        return [sync_limiter.try_acquire("ada").allowed for _ in range(calls)]
+
+    @unlimited()
+    async def async_test(calls: int) -> list[bool]:
+        return [(await limiter.try_acquire("ada")).allowed for _ in range(calls)]
+
+    assert sync_test(3) == await async_test(3) == [True] * 3
+    assert not OFF_SWITCH.is_off

@@ -101,7 +101,7 @@ async def is_exempt_later(conn: HTTPConnection) -> bool:
     return is_exempt(conn)
 
 
-def failed(status: int) -> bool:
+async def failed(status: int) -> bool:
     return status >= 400
 
 

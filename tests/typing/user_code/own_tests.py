@@ -21,6 +21,12 @@ class MyStoreContract(StoreContract):
         return MemoryStore(clock=clock)
 
 
+@unlimited()
+async def test_without_limits(calls: int) -> None:
+    limiter = Limiter("1/hour")
+    assert all([(await limiter.try_acquire("ada")).allowed for _ in range(calls)])
+
+
 @pytest.fixture(autouse=True)
 def fresh() -> Iterator[None]:
     MemoryStore().clear()
