@@ -96,6 +96,10 @@ class Node:
         elif self._next_call is None:
             self._next_call = self._schedule_call()
 
+    def miss(self, check: Check, error: Exception) -> None:
+        """Answer a check without the server, and count it."""
+        self._missed.fail([check], error)
+
     async def connect(self) -> None:
         """Open the connection, unless there is one. Raises the errors of redis-py."""
         if self._connection is None:
