@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from asgi_ratelimit.redis.address import Address, Location
-from asgi_ratelimit.redis.connection import RedisPyConnection
+from asgi_ratelimit.redis.connection import RedisPyConnection, hang_up
 
 __all__ = ["delete_records"]
 
@@ -24,7 +24,7 @@ async def delete_records(location: Location, prefix: str) -> None:
             try:
                 await _delete_on(connection, prefix)
             finally:
-                await connection.disconnect(nowait=True)
+                hang_up(connection)
 
 
 async def _masters(location: Location) -> list[Address]:
@@ -36,7 +36,7 @@ async def _masters(location: Location) -> list[Address]:
                 try:
                     slots = await _call(connection, "CLUSTER SLOTS")
                 finally:
-                    await connection.disconnect(nowait=True)
+                    hang_up(connection)
         except (OSError, TimeoutError) as error:
             failure = error
         else:
