@@ -299,6 +299,8 @@ class Query(Pending):
         block, name = self.keys
         last_states = self.buckets.server.last_states
         state = reply[place + 1] * limit.ticks + reply[place + 2]
+        if type(state) is not int:
+            raise TypeError("a reply has a state that is no number")
         last_states.note(name, state)
         if last_states.blocks:
             last_states.blocks.pop(block, None)

@@ -210,7 +210,6 @@ class Node:
             if not is_answer(reply, self._received):
                 raise ConnectionError(f"{self.breaker.node} has sent the reply of another call")
             received_us = self._clock.now_us()
-            self._on_time(reply[0])
             place = 1
             for check in checks:
                 if type(reply[place]) is bytes:
@@ -223,6 +222,7 @@ class Node:
                         self._log_error(str(error))
                 else:
                     place = check.answer(reply, place, sent_us, received_us)
+            self._on_time(reply[0])
         except Exception as unforeseen:  # still no caller may wait for ever
             self._missed.fail(checks, unforeseen)
             server_error = unforeseen
