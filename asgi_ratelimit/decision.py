@@ -216,8 +216,9 @@ class Decision:
         )  # fmt: skip
 
     def __getstate__(self) -> tuple[None, dict[str, object]]:
-        """A copy or pickle has no charge: it is given back only once, and its receipt may hold other keys."""
-        return None, {name: getattr(self, name) for name in self.__slots__} | {"_charge": None}
+        """A copy or pickle names no key, and has no charge: it is given back once, and its receipt may hold others."""
+        left_out = {"_charge": None, "bucket_key": ""}
+        return None, {name: getattr(self, name) for name in self.__slots__} | left_out
 
     def __eq__(self, other: object) -> bool:
         return _public(self) == _public(other) if isinstance(other, Decision) else NotImplemented

@@ -226,8 +226,8 @@ class MemoryBuckets:
     """The buckets of one limiter in a MemoryStore."""
 
     __slots__ = (
-        "_blocks", "_depth", "_interval", "_is_plain", "_lock", "_mask", "_now_ns", "_now_us", "_policies", "_policy",
-        "_shards", "_store", "_tables", "_ticks",
+        "_block_shards", "_blocks", "_depth", "_interval", "_is_plain", "_lock", "_mask", "_now_ns", "_now_us",
+        "_policies", "_policy", "_shards", "_store", "_tables", "_ticks",
     )  # fmt: skip
 
     def __init__(
@@ -236,6 +236,7 @@ class MemoryBuckets:
         self._store, self._lock, self._mask = store, store.lock, store.mask
         self._now_us, self._now_ns = store.clock.now_us, store.clock.now_ns
         self._policies, self._tables, self._blocks = tuple(policies), tuple(tables), blocks
+        self._block_shards = blocks.shards
         limit = policies[0].limit
         self._is_plain = type(limit) is TokenBucket and len(policies) == 1 and limit.scope == "user"
         if isinstance(limit, TokenBucket):
@@ -243,7 +244,7 @@ class MemoryBuckets:
         self._policy, self._shards = policies[0], tables[0].shards
 
     def decide(self, key: str, cost: int, per: str, waiting: bool = False) -> Decision:
-        if not self._is_plain or per or self._blocks.shards:
+        if not self._is_plain or per or self._block_shards:
             return self._decide(key, cost, per, charge=True)
         # One token bucket per user is by far the most common case. It takes a shorter way to the same decision.
         stored: BucketKey = key
@@ -343,7 +344,7 @@ class MemoryBuckets:
 
     def _blocked_us(self, key: str, now_us: int) -> int:
         """Microseconds until the key's block ends. After the clock went back it lasts its own length at most."""
-        shard = self._blocks.shards.get(hash(stored := _stored_key(key)) & self._mask)
+        shard = self._block_shards.get(hash(stored := _stored_key(key)) & self._mask)
         block: tuple[int, int] | None = shard.get(stored) if shard else None
         if shard is None or block is None:
             return 0

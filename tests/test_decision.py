@@ -7,8 +7,9 @@ import pickle
 
 import pytest
 
-from asgi_ratelimit import Decision, Limiter, MemoryStore, TokenBucket
+from asgi_ratelimit import Decision, Limiter, MemoryStore, SlidingWindow, TokenBucket
 from asgi_ratelimit.decision import Policy
+from asgi_ratelimit.limits import Limit
 from asgi_ratelimit.testing import ManualClock
 
 pytestmark = pytest.mark.anyio
@@ -106,6 +107,18 @@ def test_a_copy_has_nothing_to_give_back() -> None:
     for twin in (copy.copy(decision), copy.deepcopy(decision), pickle.loads(pickle.dumps(decision))):
         assert twin == decision
         assert twin.take_charge() is None
+
+
+@pytest.mark.parametrize("limit", [TokenBucket("1/h"), SlidingWindow("1/h"), SlidingWindow("1/h", scope="shared")])
+async def test_a_pickle_names_no_user_and_no_resource(store: MemoryStore, limit: Limit) -> None:
+    limiter = Limiter([limit, SlidingWindow("9/h", scope="global")], store=store)
+    await limiter.try_acquire("user:bob", per="room:7")
+    for decision in [await limiter.try_acquire("user:ada", per="room:7"), await limiter.try_acquire("user:ada")]:
+        twin = pickle.loads(pickle.dumps(decision))
+        assert b"user:" not in pickle.dumps(decision)
+        assert b"room:" not in pickle.dumps(decision)
+        assert (twin, twin.parts) == (decision, decision.parts)
+        assert [part.wait_us(1) for part in twin.parts] == [part.wait_us(1) for part in decision.parts]
 
 
 def test_the_refusal_after_an_allowed_call_is_no_success() -> None:

@@ -123,7 +123,7 @@ class RequestGuard:
         if self._max_wait and (not self._holding.is_full(key) or limiter.has_line(key, per=per)):
             decision = await self._acquired(limiter, key, cost, per, gone)
         else:
-            waited = bool(state.decisions) and state.decisions[-1].reason == "degraded"  # once is enough for a request
+            waited = bool(state.decisions) and state.has_missed(limiter.store)  # once is enough for a request
             pending = (limiter.decide_without_server if waited else limiter.decide)(key, cost, per)
             decision = pending if isinstance(pending, Decision) else await pending
             if decision.delay_us:

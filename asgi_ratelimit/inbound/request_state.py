@@ -64,6 +64,11 @@ class RequestState:
         earlier = {(p.bucket, p.bucket_key) for other, d in others if other.store is limiter.store for p in d.parts}
         return earlier.isdisjoint((part.bucket, part.bucket_key) for part in decision.parts)
 
+    def has_missed(self, store: Store) -> bool:
+        """Whether a decision about this request was made without the server of that store."""
+        decided = zip(self.limiters, self.decisions, strict=False)
+        return any(decision.reason == "degraded" and limiter.store is store for limiter, decision in decided)
+
     def report(self, refusal: Decision) -> None:
         """Report the refusal of a limiter that the app has asked itself."""
         self.decisions, self.limiters, self.refused_by = [refusal], [], refusal

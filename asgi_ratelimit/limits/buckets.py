@@ -99,7 +99,10 @@ class TokenBucket(Limit):
         return divmod(charged, self.ticks)
 
     def decode(self, reply: Sequence[Any], place: int) -> tuple[int, int]:
-        return reply[place] * self.ticks + reply[place + 1], place + 2
+        state = reply[place] * self.ticks + reply[place + 1]
+        if type(state) is not int:
+            raise TypeError("a reply has a state that is no number")
+        return state, place + 2
 
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)

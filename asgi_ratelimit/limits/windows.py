@@ -68,7 +68,10 @@ class FixedWindow(_Window):
         return charged[:1]
 
     def decode(self, reply: Sequence[Any], place: int) -> tuple[tuple[int, int], int]:
-        return (reply[place], reply[place + 1]), place + 2
+        finish, used = reply[place], reply[place + 1]
+        if type(finish) is not int or type(used) is not int:
+            raise TypeError("a reply has a state that is no number")
+        return (finish, used), place + 2
 
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import time
 
+from redis.exceptions import AuthenticationError, NoPermissionError
+
 from asgi_ratelimit.store_events import EventHook, StoreEvent, emit
 
 __all__ = ["Breaker", "EventHook", "StoreEvent", "line_of"]
@@ -41,6 +43,7 @@ class Breaker:
     def trip(self, error: BaseException) -> None:
         """A call has failed."""
         if self.is_open:
+            self._note_refusal(error)
             return
         self.is_open = True
         self.cause = line_of(error)
@@ -59,6 +62,7 @@ class Breaker:
     def record_probe(self, error: BaseException | None, started_at: float | None = None) -> None:
         """A probe has succeeded, or failed with this error. The pause counts from its start."""
         if error is not None:
+            self._note_refusal(error)
             self._wait(self.now() if started_at is None else started_at)
             return
         self._close("answers again")
@@ -75,6 +79,13 @@ class Breaker:
         missed, self.missed = self.missed, 0
         logger.warning("%s is up; checks decided without it: %d (%s)", self.node, missed, cause)
         self._emit(StoreEvent("missed", self.node, cause, 0.0, missed))
+
+    def _note_refusal(self, error: BaseException) -> None:
+        """Log that the server runs, and does not let us work: that does not mend itself."""
+        cause = line_of(error)
+        if isinstance(error, (AuthenticationError, NoPermissionError)) and cause != self.cause:
+            self.cause = cause
+            logger.warning("%s is still unavailable: %s", self.node, cause)
 
     def _close(self, change: str) -> None:
         cause, self.cause = self.cause, ""

@@ -31,6 +31,10 @@ class Session(Protocol):
         """Send a check, or answer it without the server."""
         ...
 
+    def miss(self, check: Any, error: Exception) -> None:
+        """Answer a check without the server, and count it."""
+        ...
+
 
 class Server(Protocol):
     """The part of a store that all of its limiters use."""
@@ -90,7 +94,7 @@ class RedisBuckets:
 
     def decide_without_server(self, key: str, cost: int, per: str) -> Decision:
         """The decision about a caller that has waited for the server before, in vain."""
-        return self.fallback.decide(self._names(key, per), key, cost, per, "it did not answer in time")
+        return self._query("decide", self._names(key, per), key, cost, per, False, due=0.0).result()
 
     def peek(self, key: str, cost: int, per: str) -> Awaitable[Decision]:
         return self._query("peek", self._names(key, per), key, cost, per, False)
@@ -257,7 +261,7 @@ class Pending:
         if now < self.due:
             session.put(self)
         else:
-            self.fail(TimeoutError("no time is left"))
+            session.miss(self, TimeoutError("no time is left"))
         return future
 
 
@@ -295,6 +299,8 @@ class Query(Pending):
         block, name = self.keys
         last_states = self.buckets.server.last_states
         state = reply[place + 1] * limit.ticks + reply[place + 2]
+        if type(state) is not int:
+            raise TypeError("a reply has a state that is no number")
         last_states.note(name, state)
         if last_states.blocks:
             last_states.blocks.pop(block, None)

@@ -12,15 +12,11 @@
 -- A record is not believed if other software wrote it, or if the clock has gone back since. It is cut to what its limit
 -- allows.
 
-local CENTURY = 3155760000000000
+local CENTURY, EXACT = 3155760000000000, 9007199254740991
 
 local function append_both(one, other)
   reply[size + 1], reply[size + 2] = one, other
   size = size + 2
-end
-
-local function is_exact(number)
-  return number and number >= 0 and number <= 9007199254740991 and number % 1 == 0
 end
 
 local function pair(value) -- 0, 0 if there is none, or if it is not believed
@@ -30,7 +26,8 @@ local function pair(value) -- 0, 0 if there is none, or if it is not believed
     us, part = string.match(value, '^(%d+):(%d+)$')
     us, part = tonumber(us), tonumber(part)
   end
-  if is_exact(us) and is_exact(part) then return us, part end
+  -- Both are exact: whole numbers, and no double skips one.
+  if us and us >= 0 and us <= EXACT and part <= EXACT and us % 1 == 0 then return us, part end
   doubt = true
   return 0, 0
 end
@@ -193,12 +190,9 @@ end
 
 -- The verbs. Each takes a shape and the place of the check's first key.
 
-local function keep_block(key, length)
-  keep(key, string.format('%.0f:%.0f', now + length, length), now + length)
-end
-
 local function block(key) -- µs until it ends; 0 if there is none
-  local value = run('GET', key)
+  local value = call('GET', key)
+  if not value then return 0 end
   local until_us, length = pair(value)
   local left = math.max(0, until_us - now)
   local longest = length > 0 and length or CENTURY -- blocks once had no length
@@ -206,26 +200,26 @@ local function block(key) -- µs until it ends; 0 if there is none
     doubt, left = true, 0
   elseif left > longest then
     doubt, left = true, longest
-    keep_block(key, longest)
+    keep(key, string.format('%.0f:%.0f', now + longest, longest), now + longest)
   end
   if doubt and left == 0 then call('DEL', key) end
   return left
 end
 
-local function outcome(charged, blocked)
-  if blocked > 0 then return -(2 * blocked + (doubt and 1 or 0)) end
-  return (charged and 1 or 0) + (doubt and 2 or 0)
+local function say_refused(blocked)
+  local flag = doubt and 1 or 0
+  say(blocked > 0 and -(2 * blocked + flag) or 2 * flag)
 end
 
 local function decide_one(limit, first, charge) -- the usual case, without a table
   local blocked, key, kind = block(KEYS[first]), KEYS[first + 1], kind_of(limit)
-  local a, b, after_a, after_b = kind.take(limit, run('GET', key))
+  local a, b, after_a, after_b = kind.take(limit, call('GET', key))
   if charge and after_a and blocked <= 0 then
     kind.store(limit, key, after_a, after_b)
-    say(outcome(true, 0))
+    say(doubt and 3 or 1)
     kind.report(after_a, after_b)
   else
-    say(outcome(false, blocked))
+    say_refused(blocked)
     kind.report(a, b)
   end
 end
@@ -234,11 +228,11 @@ local function decide_all(shape, first, charge)
   local blocked, states = block(KEYS[first]), {}
   local allowed = charge and blocked <= 0
   for i = 3, #shape do
-    local state = {kind_of(shape[i]).take(shape[i], run('GET', KEYS[first + i - 2]))}
+    local state = {kind_of(shape[i]).take(shape[i], call('GET', KEYS[first + i - 2]))}
     states[i] = state
     allowed = allowed and state[3]
   end
-  say(outcome(allowed, blocked))
+  if allowed then say(doubt and 3 or 1) else say_refused(blocked) end
   for i = 3, #shape do
     local state, kind = states[i], kind_of(shape[i])
     if allowed then
@@ -251,12 +245,27 @@ local function decide_all(shape, first, charge)
 end
 
 local function refund(shape, first)
+  local values = {}
+  for i = 3, #shape do values[i] = call('GET', KEYS[first + i - 3]) end
   for i = 3, #shape do
-    local key, kind = KEYS[first + i - 3], kind_of(shape[i])
-    local value, a, b = run('GET', key), nil, nil
-    if value then a, b = kind.give_back(shape[i], value) end
+    local key, kind, a, b = KEYS[first + i - 3], kind_of(shape[i]), nil, nil
+    if values[i] then a, b = kind.give_back(shape[i], values[i]) end
     if a then kind.store(shape[i], key, a, b) else call('DEL', key) end
   end
+end
+
+-- Records of a wrong type are dropped, since other software wrote them. No verb has written anything before it has read
+-- all of its records, so it can be run again.
+function repair(shape, first)
+  local repaired = false
+  for i = first, first + shape[2] - 1 do
+    local result = redis.pcall('GET', KEYS[i])
+    if type(result) == 'table' and string.find(result.err, 'WRONGTYPE', 1, true) then
+      call('DEL', KEYS[i])
+      doubt, repaired = true, true
+    end
+  end
+  return repaired
 end
 
 function answer(shape, first)
@@ -270,9 +279,9 @@ function answer(shape, first)
   elseif verb == 'reset' or (verb == 'block' and shape[3] == 0) then
     call('DEL', unpack(KEYS, first, first + shape[2] - 1))
   elseif verb == 'block' then -- [verb, 1, µs]
-    keep_block(KEYS[first], shape[3])
+    keep(KEYS[first], string.format('%.0f:%.0f', now + shape[3], shape[3]), now + shape[3])
   elseif verb == 'probe' then
-    run('GET', KEYS[first])
+    call('GET', KEYS[first])
     call('SET', KEYS[first], 1, 'PX', 1000)
   end
   say(1)

@@ -58,6 +58,14 @@ class Cluster:
             self._waiting.append(check)
             self._refresh()
 
+    def miss(self, check: Check, error: Exception) -> None:
+        """Answer a check without its server, and count it."""
+        address = self._slots.get(check.slot)
+        if address is None:
+            self._missed.fail([check], error)
+        else:
+            self._node(address, check.slot).miss(check, error)
+
     async def connect(self) -> None:
         """Read the map and connect to each node. Raises the errors of redis-py."""
         if not self._slots:

@@ -8,11 +8,11 @@ import os
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
 from warnings import warn as _warn  # still there when the interpreter ends
-from weakref import WeakSet
+from weakref import WeakSet, ref
 
 from asgi_ratelimit.clock import Clock, SystemClock
 from asgi_ratelimit.redis.address import Address, Location
-from asgi_ratelimit.redis.breaker import EventHook
+from asgi_ratelimit.redis.breaker import EventHook, StoreEvent
 from asgi_ratelimit.redis.calls import Check, Redirect
 from asgi_ratelimit.redis.cluster import Cluster
 from asgi_ratelimit.redis.connection import Connect
@@ -38,31 +38,38 @@ class SessionFactory:
         prefix: str,
         clock: Clock | None,
         on_time: Callable[[int], None],
-        on_event: EventHook | None,
     ) -> None:
         self.is_cluster, self.name = location.kind == "cluster", location.name
         self._location, self._prefix = location, prefix
         self._clock, self._sets_time = clock or SystemClock(), clock is not None
-        self._on_time, self._on_event = on_time, on_event
+        self._on_time = on_time
         self._warnings = WarnOnce()
 
-    def make(self, timeout: float) -> Node | Cluster:
+    def make(self, timeout: float, on_event: EventHook | None) -> Node | Cluster:
         """A session of the running event loop."""
         dial = self._location.dial
         if not self.is_cluster:
-            return self._node(self._location.name, lambda: dial(None), "{probe}", timeout)
+            return self._node(self._location.name, lambda: dial(None), "{probe}", timeout, on_event)
 
         def make_node(address: Address, slot: int) -> Node:
             def redirect(message: str, checks: Sequence[Check]) -> None:
                 cluster.redirect(message, checks, address[0])
 
             name = f"{address[0]}:{address[1]}"
-            return self._node(name, lambda: dial(address), _tag_in(slot), timeout, redirect)
+            return self._node(name, lambda: dial(address), _tag_in(slot), timeout, on_event, redirect)
 
-        cluster = Cluster(self._location.name, self._location.seeds, dial, make_node, self._on_event)
+        cluster = Cluster(self._location.name, self._location.seeds, dial, make_node, on_event)
         return cluster
 
-    def _node(self, name: str, dial: Connect, tag: str, timeout: float, redirect: Redirect | None = None) -> Node:
+    def _node(
+        self,
+        name: str,
+        dial: Connect,
+        tag: str,
+        timeout: float,
+        on_event: EventHook | None,
+        redirect: Redirect | None = None,
+    ) -> Node:
         return Node(
             name,
             dial,
@@ -71,7 +78,7 @@ class SessionFactory:
             probe_key=f"{self._prefix}:{tag}:probe",
             sets_time=self._sets_time,
             on_time=self._on_time,
-            on_event=self._on_event,
+            on_event=on_event,
             redirect=redirect,
             on_memory=self._warn_of_eviction,
         )
@@ -88,9 +95,9 @@ class SessionFactory:
 class Connections:
     """One session for each event loop. It ends with `aclose`, with its event loop, or with these connections."""
 
-    def __init__(self, factory: SessionFactory, timeout: float) -> None:
+    def __init__(self, factory: SessionFactory, timeout: float, on_event: EventHook | None = None) -> None:
         self.timeout, self.is_cluster = timeout, factory.is_cluster
-        self._factory = factory
+        self._factory, self._on_event = factory, on_event
         self._sessions: _Sessions = {}
         self._lifetimes: _Lifetimes = {}
         _all.add(self)
@@ -123,11 +130,27 @@ class Connections:
             with suppress(RuntimeError):  # the loop has been closed just now
                 loop.call_soon_threadsafe(session.retire)
 
+    def emit(self, event: StoreEvent) -> None:
+        """Call the hook of the store's user."""
+        if self._on_event is not None:
+            self._on_event(event)
+
+    def _hook(self) -> EventHook:
+        """`emit`, without a reference to it: the hook may refer to the store, which no open connection keeps alive."""
+        reference = ref(self)
+
+        def hook(event: StoreEvent) -> None:
+            connections = reference()
+            if connections is not None:
+                connections.emit(event)
+
+        return hook
+
     def _new_session(self, loop: asyncio.AbstractEventLoop) -> Node | Cluster:
         for former in [other for other in list(self._sessions) if other.is_closed()]:
             self._sessions.pop(former, None)
             self._lifetimes.pop(former, None)
-        session = self._sessions[loop] = self._factory.make(self.timeout)
+        session = self._sessions[loop] = self._factory.make(self.timeout, self._hook())
         self._lifetimes[loop] = lifetime = _lifetime(loop, session, self._sessions, self._lifetimes)
         with suppress(StopIteration):
             lifetime.__anext__().send(None)

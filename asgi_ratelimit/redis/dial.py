@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
@@ -46,6 +47,8 @@ async def open_connection(kind: type[AbstractConnection], settings: Settings, re
     """Raises UnusableSettings, and the errors of redis-py."""
     if "path" in settings:
         return await _open(kind(**settings))
+    if settings.get("ssl_cert_reqs") in ("none", ssl.CERT_NONE):  # which redis-py 6.0 refuses while names are checked
+        settings = {**settings, "ssl_check_hostname": False}
     addresses = await resolver.addresses(str(settings.get("host", "localhost")))
     for address in addresses[:-1]:
         try:

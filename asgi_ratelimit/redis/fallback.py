@@ -19,8 +19,8 @@ logger = logging.getLogger("asgi_ratelimit")
 
 _LOCAL_KEYS = 100_000  # counted one by one in an outage
 _GENERATION = 16_384  # buckets; at most twice as many are recorded
-_GENERATION_BYTES = 16 * 2**20  # of the states that grow with each call; at most twice as much is recorded
-_CALL_BYTES = 40  # of one call in such a state: a number, and its place in a tuple
+_CALL_BYTES = 40  # of one call in a state that grows with each: a number, and its place in a tuple
+_GENERATION_CALLS = 16 * 2**20 // _CALL_BYTES  # in such states: 16 MiB; at most twice as much is recorded
 
 
 class ServerClock(SystemClock):
@@ -67,7 +67,7 @@ class LastKnown:
         if type(state) is tuple:
             self._calls += len(state) - _calls_in(self._young.get(name))
         self._young[name] = state
-        if len(self._young) >= _GENERATION or self._calls * _CALL_BYTES >= _GENERATION_BYTES:
+        if len(self._young) >= _GENERATION or self._calls >= _GENERATION_CALLS:
             self._old, self._young, self._calls = self._young, {}, 0
 
     def note_block(self, name: str, now_us: int, left_us: int) -> None:

@@ -6,8 +6,8 @@
 -- A question is JSON: [verb, number of keys, ...]. The script defines answer(question, place of its first key).
 -- It appends its results with say(value), and stores a record until a moment in µs with keep(key, value, until_us).
 -- The reply is the time in µs, then the results of each question, or its error message instead of them, then the
--- number of the call. It reads and changes records with run(command, key, ...): one of a wrong type is dropped, since
--- other software wrote it. `doubt` is whether a record of this question was not believed.
+-- number of the call. `doubt` is whether a record of this question was not believed. If an answer fails, and the script
+-- defines repair(question, place of its first key), and that returns true, the question is answered once more.
 
 local call = redis.call
 local now, slack = tonumber(ARGV[1]), 86400000 -- a test's clock stands still while records expire by the server's
@@ -23,20 +23,11 @@ local function say(value)
   reply[size] = value
 end
 
-local function run(command, key, ...)
-  local result = redis.pcall(command, key, ...)
-  if type(result) ~= 'table' or not result.err then return result end
-  if not string.find(result.err, 'WRONGTYPE', 1, true) then error(result) end
-  doubt = true
-  call('DEL', key)
-  return call(command, key, ...)
-end
-
 local function keep(key, value, until_us)
   call('SET', key, value, 'PX', math.max(1, math.ceil((until_us - now) / 1000)) + slack)
 end
 
-local answer
+local answer, repair
 
 --[[SCRIPT]]
 
@@ -49,6 +40,10 @@ for run = 3, #ARGV, 2 do
     local before = size
     doubt = false
     local succeeded, problem = pcall(answer, question, place)
+    if not succeeded and repair and repair(question, place) then
+      size = before
+      succeeded, problem = pcall(answer, question, place)
+    end
     if not succeeded then
       for i = before + 1, size do reply[i] = nil end
       size = before

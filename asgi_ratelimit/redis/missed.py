@@ -24,10 +24,13 @@ class Missed:
 
     def fail(self, checks: Iterable[Check], error: Exception) -> None:
         """Answer checks without the server."""
+        missed = 0
         for check in checks:
-            self._breaker.missed += not check.future.done()
+            missed += not check.future.done()
             check.fail(error)
-        self._cause = line_of(error)
+        if missed:
+            self._breaker.missed += missed
+            self._cause = line_of(error)
         if self._breaker.missed and self._report is None and not self._breaker.is_open:
             self._report = self._loop.call_at(max(self._loop.time() + _SOON, self._next_report), self.report)
 

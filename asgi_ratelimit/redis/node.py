@@ -96,6 +96,10 @@ class Node:
         elif self._next_call is None:
             self._next_call = self._schedule_call()
 
+    def miss(self, check: Check, error: Exception) -> None:
+        """Answer a check without the server, and count it."""
+        self._missed.fail([check], error)
+
     async def connect(self) -> None:
         """Open the connection, unless there is one. Raises the errors of redis-py."""
         if self._connection is None:
@@ -206,7 +210,6 @@ class Node:
             if not is_answer(reply, self._received):
                 raise ConnectionError(f"{self.breaker.node} has sent the reply of another call")
             received_us = self._clock.now_us()
-            self._on_time(reply[0])
             place = 1
             for check in checks:
                 if type(reply[place]) is bytes:
@@ -219,6 +222,7 @@ class Node:
                         self._log_error(str(error))
                 else:
                     place = check.answer(reply, place, sent_us, received_us)
+            self._on_time(reply[0])
         except Exception as unforeseen:  # still no caller may wait for ever
             self._missed.fail(checks, unforeseen)
             server_error = unforeseen

@@ -78,8 +78,9 @@ class RedisStore:
         self._prefix = prefix
         server_clock = ServerClock()
         self._local = OutageStore(self._location.name, clock or server_clock, on_event)
-        self._factory = SessionFactory(self._location, prefix, clock, server_clock.set, on_event)
-        self._connections = Connections(self._factory, timeout)
+        self._factory = SessionFactory(self._location, prefix, clock, server_clock.set)
+        self._connections = Connections(self._factory, timeout, on_event)
+        self._on_event = on_event
         self._patient: dict[float, Connections] = {}
         self.session: Callable[[], Node | Cluster] = self._connections.session
 
@@ -99,7 +100,7 @@ class RedisStore:
         """A script on the same servers. Calls that may take longer than `timeout` have connections of their own."""
         connections = self._connections
         if self.timeout < patience:
-            connections = self._patient.setdefault(patience, Connections(self._factory, patience))
+            connections = self._patient.setdefault(patience, Connections(self._factory, patience, self._on_event))
         return RedisScripts(connections, self.namer, source, self._local.clock, self.outage)
 
     async def clear(self) -> None:

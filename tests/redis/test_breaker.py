@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 import pytest
+from redis.exceptions import NoPermissionError
 
 from asgi_ratelimit.redis import StoreEvent
 from asgi_ratelimit.redis.breaker import Breaker
@@ -54,6 +55,18 @@ def test_checks_that_missed_it_are_reported_while_it_is_closed_and_else_at_its_e
         ("down", "gone", 0),
         ("up", "gone", 3),
         ("missed", "too late", 2),
+    ]
+
+
+def test_a_server_that_is_back_and_does_not_let_us_work_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    breaker = tripped([])
+    for _ in range(3):
+        breaker.record_probe(NoPermissionError("no permissions to run 'time'"))
+        breaker.trip(OSError("gone again"))
+    assert breaker.cause == "no permissions to run 'time'"
+    assert [record.getMessage() for record in caplog.records] == [
+        "host:1 is unavailable: gone",
+        "host:1 is still unavailable: no permissions to run 'time'",
     ]
 
 

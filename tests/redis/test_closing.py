@@ -23,7 +23,7 @@ from starlette.testclient import TestClient
 from starlette.types import Message
 
 from asgi_ratelimit import Limiter, RateLimitMiddleware
-from asgi_ratelimit.redis import RedisStore
+from asgi_ratelimit.redis import RedisStore, StoreEvent
 from tests.support.server_counts import clients, until_alone
 from tests.support.servers import Cluster, Proxy, Server, wait_until
 
@@ -234,6 +234,36 @@ async def test_a_cluster_store_that_is_dropped_is_closed_with_a_warning(
     assert [str(warning.message).partition(" 127")[0] for warning in recwarn] == ["the RedisStore at cluster"]
 
 
+class Owner:
+    """An object of the app that has a store, and receives its events."""
+
+    def __init__(self, where: str) -> None:
+        self.events: list[StoreEvent] = []
+        self.store = RedisStore(where, timeout=PATIENCE, on_event=self.note)
+
+    def note(self, event: StoreEvent) -> None:
+        self.events.append(event)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("kind", ["single", "cluster"])
+@pytest.mark.filterwarnings("always::ResourceWarning")
+async def test_a_store_is_dropped_with_the_object_that_receives_its_events(
+    request: pytest.FixtureRequest, recwarn: pytest.WarningsRecorder, kind: str
+) -> None:
+    servers = request.getfixturevalue("any_redis" if kind == "single" else "cluster")
+    nodes = [servers] if kind == "single" else servers.nodes
+    before = [len(clients(node)) for node in nodes]
+    owner = Owner(servers.url)
+    await owner.store.start()
+    owner.store.session().suspend(OSError("gone"))
+    assert len(owner.events) == (kind == "single")
+    del owner
+    for node, count in zip(nodes, before, strict=True):
+        await until_closed(node, besides=count)
+    assert ["was not closed" in str(warning.message) for warning in recwarn] == [True]
+
+
 @pytest.mark.anyio
 async def test_a_store_that_was_closed_or_never_used_is_dropped_in_silence(any_redis: Server) -> None:
     with warnings.catch_warnings():
@@ -262,7 +292,7 @@ async def test_a_limiter_or_a_script_keeps_the_connections_of_its_store(any_redi
 BEGINNING = """
 import asyncio, gc, logging, sys, threading
 from asgi_ratelimit import Limiter
-from asgi_ratelimit.redis import RedisStore
+from asgi_ratelimit.redis import RedisStore, StoreEvent
 
 logging.getLogger("asyncio").setLevel(logging.ERROR)  # it would report how busy the machine is
 store = RedisStore(sys.argv[1], timeout=5)

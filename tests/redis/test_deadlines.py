@@ -11,7 +11,7 @@ import pytest
 from asgi_ratelimit import Decision, Limiter, MemoryStore, RateLimitMiddleware, TokenBucket
 from asgi_ratelimit.decision import Policy
 from asgi_ratelimit.limits import Scope
-from asgi_ratelimit.redis import RedisStore
+from asgi_ratelimit.redis import RedisStore, StoreEvent
 from tests.support.asgi import ask, hello
 from tests.support.server_counts import calls
 from tests.support.servers import Cluster, Proxy, Server
@@ -152,3 +152,37 @@ async def test_a_request_waits_once_for_a_server_that_does_not_answer() -> None:
         app = RateLimitMiddleware(app, limit="2/hour", store=store, name=f"door{number}")
     assert [(await ask(app)).status for _ in range(3)] == [200, 200, 429]
     assert (store.waits, store.decisions) == (3, 7)
+
+
+async def test_a_request_waits_for_each_of_its_stores() -> None:
+    stores = [Silent(), Silent()]
+    app: Any = hello
+    for number, store in enumerate(stores * 2):
+        app = RateLimitMiddleware(app, limit="9/hour", store=store, name=f"door{number}")
+    assert (await ask(app)).status == 200
+    assert [(store.waits, store.decisions) for store in stores] == [(1, 2), (1, 2)]
+
+
+@pytest.mark.parametrize("kind", ["single", "cluster"])
+async def test_every_check_of_a_request_that_misses_the_server_is_counted(
+    request: pytest.FixtureRequest, kind: str
+) -> None:
+    server = request.getfixturevalue("any_redis" if kind == "single" else "cluster")
+    nodes = [server] if kind == "single" else server.nodes
+    events: list[StoreEvent] = []
+    async with RedisStore(server.url, timeout=0.5, on_event=events.append) as store:
+        app: Any = hello
+        for number in range(3):
+            app = RateLimitMiddleware(app, limit="9/hour", store=store, name=f"door{number}", key=lambda conn: "ada")
+        for node in nodes:
+            node.pause()
+        for _ in range(2):
+            assert (await ask(app)).status == 200
+        for node in nodes:
+            node.resume()
+        degraded = 6
+        while "up" not in [event.kind for event in events]:
+            degraded += (await Limiter("9/hour", store=store).peek("ada")).reason == "degraded"  # it may start a probe
+            await asyncio.sleep(0.01)
+    assert sum(event.checks for event in events) == degraded
+    assert "not used any more" not in " ".join(event.cause for event in events)

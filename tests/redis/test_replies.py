@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from asgi_ratelimit import Limiter
+from asgi_ratelimit import FixedWindow, LeakyBucket, Limiter, TokenBucket
+from asgi_ratelimit.limits import Limit
 from asgi_ratelimit.redis import RedisStore, StoreEvent
 from asgi_ratelimit.redis.calls import is_answer
 from asgi_ratelimit.redis.connection import NodeConnection
@@ -46,6 +47,22 @@ async def test_a_strange_reply_is_an_outage_that_changes_nothing(proxy: Proxy, r
         assert abs(decision.now_us / 1e6 - time.time()) < 600
         assert [event.kind for event in events][:1] == ["down"]
         await asyncio.to_thread(proxy.pass_through)
+
+
+@pytest.mark.parametrize("state", [b"$1\r\nx\r\n$1\r\ny\r\n", b"$-1\r\n:0\r\n", b",1.5\r\n:0\r\n"])
+@pytest.mark.parametrize("limit", [TokenBucket("5/day"), LeakyBucket("1/day", queue=4), FixedWindow("5/day")], ids=repr)
+async def test_a_state_that_is_no_number_is_neither_believed_nor_remembered(
+    proxy: Proxy, limit: Limit, state: bytes
+) -> None:
+    async with RedisStore(proxy.url, timeout=5.0) as store:
+        limiter = Limiter(limit, store=store)
+        await limiter.try_acquire("a")
+        await asyncio.to_thread(proxy.reply, b"*5\r\n:1\r\n:1\r\n" + state + b":2\r\n", to=["EVALSHA"])
+        decisions = [await limiter.try_acquire("a") for _ in range(6)]
+        await asyncio.to_thread(proxy.pass_through)
+    assert [decision.allowed for decision in decisions] == [True] * 4 + [False] * 2
+    assert {decision.reason for decision in decisions} == {"degraded"}
+    assert abs(decisions[0].now_us / 1e6 - time.time()) < 600
 
 
 async def test_a_reply_too_many_answers_no_check(proxy: Proxy) -> None:

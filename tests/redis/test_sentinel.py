@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from redis.asyncio import Sentinel
+from redis.asyncio import Sentinel, SSLConnection
 
 from asgi_ratelimit import Limiter, StoreUnavailable
 from asgi_ratelimit.redis import RedisStore
@@ -176,3 +176,25 @@ async def test_a_sentinel_that_answers_wrongly_is_passed_over(steady_sentinels: 
             url = steady_sentinels.url.replace("//", f"//{HOST}:{listener.port},")
             async with new_store(url) as store:
                 assert await reason(store) == "ok"
+
+
+async def test_a_certificate_need_not_be_checked_with_any_version_of_redis_py(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """6.0 makes no context that checks the name of a certificate, and not the certificate."""
+    options = tls_options(tmp_path, host="elsewhere.example")
+    made = list[dict[str, Any]]()
+    init = SSLConnection.__init__
+
+    def note(connection: SSLConnection, **settings: Any) -> None:
+        made.append(settings)
+        init(connection, **settings)
+
+    with Server("redis-7.0", **options):
+        url = f"rediss://{HOST}:{options['tls_port']}?ssl_cert_reqs=none"
+        async with new_store(url) as store:
+            monkeypatch.setattr(SSLConnection, "__init__", note)
+            assert await reason(store) == "ok"
+            await store.aclose()
+            assert await reason(store) == "ok"
+    assert [settings["ssl_check_hostname"] for settings in made] == [False]

@@ -20,6 +20,15 @@ local EARLY, LATE, SECOND, IDLE, RETENTION = 1000, 1000, 1001000, 10000000, 6000
 local WEEK = 604800000000 -- no limit of Discord's lasts longer
 local GO, BANNED, STOPPED, ROUTE, BUCKET, ANSWERS, GLOBAL = 0, 1, 2, 3, 4, 5, 6
 
+local function run(command, key, ...) -- drops a record of a wrong type first, since other software wrote it
+  local result = redis.pcall(command, key, ...)
+  if type(result) ~= 'table' or not result.err then return result end
+  if not string.find(result.err, 'WRONGTYPE', 1, true) then error(result) end
+  doubt = true
+  call('DEL', key)
+  return call(command, key, ...)
+end
+
 local function whole(number) return string.format('%.0f', number) end
 
 local function number(text)
