@@ -195,5 +195,5 @@ def test_the_dependency_s_own_refusal_has_those_of_its_response() -> None:
 
 
 def test_a_refusal_with_a_function_for_its_response_leaves_that_behind() -> None:
-    error = _RefusedOnce(refusal(), [], lambda conn, decision: Response())
+    error = _RefusedOnce(refusal(), [], lambda conn, decision: Response(), lambda response: None)
     assert type(pickle.loads(pickle.dumps(error))) is RateLimited
