@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 __all__ = ["NoPlainDefault"]
 
-_DECORATORS = ("limit", "shared_limit")  # of other libraries
+_NO_DECORATOR = 'It is no decorator: write @app.get("/", dependencies=[Depends({0}(...))])'
+
+
+class _Missing:
+    """An attribute that other libraries, or FastAPI, look for in vain. The error has an advice."""
+
+    def __init__(self, advice: str) -> None:
+        self._advice, self._attribute = advice, ""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._attribute = name
+
+    def __get__(self, instance: object, owner: type) -> NoReturn:
+        name = owner.__name__
+        raise AttributeError(
+            f"{name!r} object has no attribute {self._attribute!r}. {self._advice.format(name)}",
+            name=self._attribute,
+            obj=instance,
+        )
 
 
 class NoPlainDefault:
@@ -19,13 +37,6 @@ class NoPlainDefault:
             f"Annotated[..., Depends({name}(...))], or dependencies=[Depends({name}(...))]"
         )
 
-    if not TYPE_CHECKING:  # else every attribute would pass a type check
-
-        def __getattr__(self, attribute: str) -> Any:
-            name = type(self).__name__
-            advice = ""
-            if attribute == "dependency":  # FastAPI looks for it in `dependencies=`
-                advice = f". A {name} needs its Depends: write dependencies=[Depends({name}(...))]"
-            elif attribute in _DECORATORS:
-                advice = f'. It is no decorator: write @app.get("/", dependencies=[Depends({name}(...))])'
-            raise AttributeError(f"{name!r} object has no attribute {attribute!r}{advice}", name=attribute, obj=self)
+    if not TYPE_CHECKING:  # a type check is to find them missing
+        dependency = _Missing("A {0} needs its Depends: write dependencies=[Depends({0}(...))]")
+        limit, shared_limit = _Missing(_NO_DECORATOR), _Missing(_NO_DECORATOR)
