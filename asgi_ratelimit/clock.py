@@ -8,7 +8,7 @@ import itertools
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
+from types import MethodType
 from typing import Protocol
 
 __all__ = ["Clock", "ManualClock", "SystemClock", "Timer"]
@@ -52,7 +52,7 @@ def _steady_clock() -> Callable[[], int]:
     if boottime is not None:
         with suppress(OSError):  # the system has the name only
             time.clock_gettime_ns(boottime)
-            return partial(time.clock_gettime_ns, boottime)
+            return MethodType(time.clock_gettime_ns, boottime)  # called faster than a partial
     return time.monotonic_ns
 
 

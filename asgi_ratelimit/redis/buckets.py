@@ -338,5 +338,7 @@ class Update(Pending):
         if self.lenient:
             self.future.set_result(None)
         else:
-            unavailable = StoreUnavailable(f"Redis cannot answer ({error}), so only this process has been changed")
+            unavailable = StoreUnavailable(
+                f"Redis cannot answer ({error}), so only this process has been changed, if it has room"
+            )
             self.future.set_exception(unavailable)

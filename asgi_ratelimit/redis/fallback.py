@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 
 from asgi_ratelimit.clock import Clock, SystemClock
 from asgi_ratelimit.decision import Decision, Policy
@@ -46,8 +47,8 @@ class OutageStore(MemoryStore):
         self._node, self._hook = node, on_event
 
     def report_full(self) -> None:
-        cause = f"{self.max_keys} buckets are in use in this process, so new keys share a few"
-        logger.warning("%s is not used, and %s", self._node, cause)
+        cause = f"{self.max_keys} buckets and blocks are in this process for outages, so new keys share a few in one"
+        logger.warning("%s: %s", self._node, cause)
         emit(self._hook, StoreEvent("full", self._node, cause, 0.0))
 
 
@@ -142,7 +143,8 @@ class Fallback:
     def block(self, name: str, key: str, seconds: float) -> None:
         self._last_states.blocks.pop(name, None)
         if self._local is not None:
-            self._local.block(key, seconds)
+            with suppress(StoreUnavailable):  # no room here; the server has it
+                self._local.block(key, seconds)
 
     def _granted(self, cost: int) -> Decision:
         if self._policies:

@@ -258,3 +258,16 @@ def test_a_record_that_is_written_again_and_again_pushes_no_other_out() -> None:
         if end % 7 == 0:
             known.take("busy")
     assert known.take("quiet") == (1, 2, 3)
+
+
+@pytest.mark.anyio
+async def test_a_block_is_stored_in_redis_though_this_process_has_no_room_for_it(
+    any_redis: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fallback, "_LOCAL_KEYS", 3)
+    async with new_store(any_redis.url, outage="local") as store:
+        limiter = Limiter("5/day", store=store)
+        for number in range(9):
+            await limiter.block(f"user {number}", 3600)
+        reasons = [(await limiter.try_acquire(f"user {number}")).reason for number in range(9)]
+    assert reasons == ["blocked"] * 9
