@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from hiredis import HiredisError, ProtocolError, Reader
 
-__all__ = ["Connect", "NodeConnection", "RedisPyConnection", "end", "hang_up"]
+__all__ = ["TLS_GOODBYE", "Connect", "NodeConnection", "RedisPyConnection", "end", "hang_up"]
 
 
 class RedisPyConnection(Protocol):
@@ -35,15 +35,18 @@ def hang_up(opened: RedisPyConnection) -> None:
 
 async def end(openings: Collection[asyncio.Future[Any]]) -> None:
     """End tasks that open connections. They get a moment, since asyncio loses a TLS connection that was just made."""
-    await asyncio.wait(openings, timeout=_A_MOMENT)
-    for opening in openings:
+    _, late = await asyncio.wait(openings, timeout=_A_MOMENT)
+    for opening in late:
         opening.cancel()
     await asyncio.gather(*openings, return_exceptions=True)
+    if late:  # the loop may end after this: until then a lost TLS connection has to be closed
+        await asyncio.sleep(2 * TLS_GOODBYE)
 
 
 # More elements, or bytes, than any reply has. The parser makes room for elements as soon as they are announced.
 _too_much = re.compile(rb"\n(?:[*%~>|][0-9]{6}|[$=!][0-9]{9})").search
 _A_MOMENT = 0.05  # seconds
+TLS_GOODBYE = 0.01  # seconds for the other end to close a TLS connection; asyncio would wait for 30
 _LONGEST_HEADER = 32  # bytes of one that may have come in two parts
 Connect = Callable[[], Awaitable[RedisPyConnection]]  # opens a connection
 

@@ -17,7 +17,7 @@ from redis.exceptions import AuthenticationError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from asgi_ratelimit.redis.connection import RedisPyConnection, hang_up
+from asgi_ratelimit.redis.connection import TLS_GOODBYE, RedisPyConnection, hang_up
 from asgi_ratelimit.redis.resolver import Resolver
 
 __all__ = ["Settings", "UnusableSettings", "open_connection", "usable"]
@@ -95,7 +95,9 @@ class _Resolved:
 
     def _connection_arguments(self) -> Mapping[str, Any]:
         arguments = {**super()._connection_arguments(), "host": self.address}  # type: ignore[misc]
-        return {**arguments, "server_hostname": self.host} if "ssl" in arguments else arguments
+        if "ssl" not in arguments:
+            return arguments
+        return {**arguments, "server_hostname": self.host, "ssl_shutdown_timeout": TLS_GOODBYE}
 
 
 @lru_cache(maxsize=8)
