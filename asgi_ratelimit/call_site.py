@@ -6,7 +6,6 @@ import itertools
 import multiprocessing
 import os
 import sys
-import threading
 from collections.abc import Iterator, Mapping
 from types import FrameType
 
@@ -26,9 +25,13 @@ _VARIABLES = ("WEB_CONCURRENCY", "GRANIAN_WORKERS")
 
 
 def several_workers() -> bool:
-    """Whether this process is one of several that serve the same app, as far as the process can see."""
+    """Whether this process is one of several that serve the same app, as far as the process can see.
+
+    Servers run their event loop in the main thread. It reads the stack of the calling thread alone: the frames of
+    another one may be freed while they are read, which is a crash.
+    """
     places = _OTHERS if multiprocessing.parent_process() is None else _CHILDREN
-    numbers = [number for frame in _main_thread_frames() if (number := _workers_in(frame, places))]
+    numbers = [number for frame in _outward(sys._getframe(1)) if (number := _workers_in(frame, places))]
     return max(numbers) > 1 if numbers else _guessed_from_options()
 
 
@@ -52,10 +55,6 @@ def _guessed_from_options() -> bool:
     numbers = [after for option, after in itertools.pairwise(arguments) if option in _OPTIONS]
     numbers += [os.environ.get(variable, "") for variable in _VARIABLES]
     return any(number.isdigit() and int(number) > 1 for number in numbers)
-
-
-def _main_thread_frames() -> Iterator[FrameType]:
-    return _outward(sys._current_frames().get(threading.main_thread().ident or 0))
 
 
 def inside_a_request() -> bool:

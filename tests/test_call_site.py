@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
@@ -103,3 +104,14 @@ def test_the_options_of_a_test_run_are_not_those_of_a_server(monkeypatch: pytest
     monkeypatch.setenv("WEB_CONCURRENCY", "4")
     monkeypatch.setattr(sys, "argv", ["pytest", "--workers", "4"])
     assert not several_workers()
+
+
+def test_the_stack_of_another_thread_is_never_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its frames may be freed meanwhile. A test client calls the app from a thread while the main thread goes on."""
+
+    def read() -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(sys, "_current_frames", read)
+    with ThreadPoolExecutor(1) as threads:
+        assert threads.submit(several_workers).result() is False
