@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import traceback
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,13 @@ class Secure:
         query = "&".join(filter(None, [f"ssl_ca_certs={self.options['tls_ca_cert_file']}", options]))
         query += f"&sentinel_password={password}" if password else ""
         return f"rediss+sentinel://:{PASSWORDS['server']}@{host}:{self.options['tls_port']}/service?{query}"
+
+
+@pytest.fixture(autouse=True)
+async def goodbye() -> AsyncIterator[None]:
+    """TLS connections whose opening was cancelled get a moment to end before the event loop does."""
+    yield
+    await asyncio.sleep(0.05)
 
 
 @pytest.fixture(scope="module")
