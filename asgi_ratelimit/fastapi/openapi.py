@@ -12,6 +12,7 @@ from asgi_ratelimit.fastapi.exemption import exempt
 from asgi_ratelimit.fastapi.responses import documented_429
 from asgi_ratelimit.fastapi.route_names import every_route
 from asgi_ratelimit.inbound.middleware import RateLimitMiddleware
+from asgi_ratelimit.inbound.own_limit import dependency_calls
 from asgi_ratelimit.inbound.request_filter import RequestFilter
 
 __all__ = ["document_limits"]
@@ -29,7 +30,10 @@ def document_limits(app: FastAPI) -> None:
         schema = former()
         middleware = list(_middleware_filters(app))
         for route in every_route(app.routes):
-            path, calls = str(getattr(route, "path_format", "")), list(_calls(getattr(route, "dependant", None)))
+            path, calls = (
+                str(getattr(route, "path_format", "")),
+                list(dependency_calls(getattr(route, "dependant", None))),
+            )
             operations = schema.get("paths", {}).get(path, {})
             for method in getattr(route, "methods", None) or ():
                 responses = operations.get(method.lower(), {}).get("responses")
@@ -53,10 +57,3 @@ def _middleware_filters(app: FastAPI) -> Iterator[RequestFilter]:
         if isinstance(entry.cls, type) and issubclass(entry.cls, RateLimitMiddleware) and options.get("limit"):
             names = ("exempt", "only", "methods", "default")
             yield RequestFilter(**{name: options[name] for name in names if name in options})
-
-
-def _calls(dependant: Any) -> Iterator[Any]:
-    """The functions of a route's dependencies."""
-    for inner in getattr(dependant, "dependencies", ()):
-        yield inner.call
-        yield from _calls(inner)

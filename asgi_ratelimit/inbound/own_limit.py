@@ -11,7 +11,7 @@ from typing import Any
 from starlette.routing import Match, Mount
 from starlette.types import Scope
 
-__all__ = ["has_own_limit"]
+__all__ = ["dependency_calls", "has_own_limit"]
 
 _MOST_LAYERS = 100  # of middleware
 
@@ -46,7 +46,7 @@ def _candidates(routes: Iterable[Any]) -> Iterator[Any]:
 
 
 def _has_limit(route: Any, scope: Scope) -> bool:
-    if any(_replaces(call, scope) for call in (*_layers(route), *_dependencies(getattr(route, "dependant", None)))):
+    if any(_replaces(call, scope) for call in (*_layers(route), *dependency_calls(getattr(route, "dependant", None)))):
         return True
     return isinstance(route, Mount) and _found_in(route.routes, scope)
 
@@ -64,11 +64,11 @@ def _chain(app: Any) -> Iterator[Any]:
         app = getattr(app, "app", None)
 
 
-def _dependencies(dependant: Any) -> Iterator[Any]:
+def dependency_calls(dependant: Any) -> Iterator[Any]:
     """The functions of all of a route's dependencies."""
     for inner in getattr(dependant, "dependencies", ()):
         yield inner.call
-        yield from _dependencies(inner)
+        yield from dependency_calls(inner)
 
 
 def _replaces(call: Any, scope: Scope) -> bool:
