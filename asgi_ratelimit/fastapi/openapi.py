@@ -10,9 +10,8 @@ from fastapi import FastAPI
 from asgi_ratelimit.fastapi.dependency import RateLimit
 from asgi_ratelimit.fastapi.exemption import exempt
 from asgi_ratelimit.fastapi.responses import documented_429
-from asgi_ratelimit.fastapi.route_names import every_route
 from asgi_ratelimit.inbound.middleware import RateLimitMiddleware
-from asgi_ratelimit.inbound.own_limit import dependency_calls
+from asgi_ratelimit.inbound.own_limit import dependency_calls, every_route
 from asgi_ratelimit.inbound.request_filter import RequestFilter
 
 __all__ = ["document_limits"]

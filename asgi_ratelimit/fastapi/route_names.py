@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
-from fastapi import routing as fastapi_routing
 from starlette.routing import Mount
 
-__all__ = ["every_route", "matched_route", "route_template"]
+from asgi_ratelimit.inbound.own_limit import every_route
+
+__all__ = ["matched_route", "route_template"]
 
 
 def matched_route(scope: Any) -> Any:
@@ -48,12 +48,3 @@ def _walk(routes: Any, prefix: str) -> str:
             if inner or not rest:
                 return f"{route.path}{inner}"
     return ""
-
-
-def every_route(routes: Any) -> Iterator[Any]:
-    """Included routers' routes too: since FastAPI 0.137 they are not copied into the including router."""
-    contexts = getattr(fastapi_routing, "iter_route_contexts", None)
-    if contexts is None:
-        return iter(routes)
-    # Until 0.142 the context of an included mount knows no path itself.
-    return (getattr(context, "starlette_route", None) or context for context in contexts(routes))

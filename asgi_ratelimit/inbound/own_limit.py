@@ -11,7 +11,7 @@ from typing import Any
 from starlette.routing import Match, Mount
 from starlette.types import Scope
 
-__all__ = ["dependency_calls", "has_own_limit"]
+__all__ = ["dependency_calls", "every_route", "has_own_limit"]
 
 _MOST_LAYERS = 100  # of middleware
 
@@ -27,14 +27,14 @@ def has_own_limit(scope: Scope, wrapped: object) -> bool:
 
 def _found_in(routes: Iterable[Any], scope: Scope) -> bool:
     """As Starlette's router: the first full match decides. Another method is a 405, before any limit of the route."""
-    for route in _candidates(routes):
+    for route in every_route(routes):
         match, child = route.matches(scope)
         if match is Match.FULL:
             return _has_limit(route, scope | child)
     return False
 
 
-def _candidates(routes: Iterable[Any]) -> Iterator[Any]:
+def every_route(routes: Iterable[Any]) -> Iterator[Any]:
     """The routes, and those of FastAPI's included routers, which since 0.137 are not copied into the including one."""
     for route in routes:
         contexts = getattr(route, "effective_route_contexts", None)
