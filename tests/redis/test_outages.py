@@ -88,10 +88,12 @@ def test_one_event_says_that_redis_is_down_and_one_that_it_is_back(seen: Seen) -
     assert (down.kind, down.seconds, up.kind) == ("down", 0.0, "up")
     assert 0 < up.seconds <= seen.seconds
     assert down.node == up.node
-    assert down.cause == up.cause
     assert CAUSES[seen.case.fault] in down.cause or SILENT in down.cause  # a busy machine hears nothing in time
+    learned = [f"{down.node} is still unavailable: {up.cause}"] if up.cause != down.cause else []
+    assert not learned or seen.case.fault is faults.locked  # a call may lose its connection before it is refused
     assert seen.logged == [
         f"{down.node} is unavailable: {down.cause}",
+        *learned,
         f"{down.node} answers again after {up.seconds:.3f} s; checks decided without it: {up.checks}",
     ]
     assert "\n" not in down.cause
