@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Literal
+from typing import Literal, final
 
 from asgi_ratelimit.limits import Limit, Measure, Scope, State
 
@@ -23,12 +23,18 @@ class Policy:
     name: str
     limit: Limit
     bucket: str = field(init=False)
+    raw_headers: tuple[tuple[bytes, bytes], ...] = field(init=False)  # those of its limit, its bucket and its scope
 
     def __post_init__(self) -> None:
         identity = repr((self.name, *self.limit.identity)).encode("utf-8", "surrogatepass")
-        object.__setattr__(self, "bucket", blake2b(identity, digest_size=16).hexdigest())
+        bucket = blake2b(identity, digest_size=16).hexdigest()
+        values = {"limit": str(self.limit.capacity), "bucket": bucket, "scope": self.limit.scope}
+        headers = tuple((f"x-ratelimit-{name}".encode(), value.encode()) for name, value in values.items())
+        object.__setattr__(self, "bucket", bucket)
+        object.__setattr__(self, "raw_headers", headers)
 
 
+@final
 class Decision:
     """Whether a call may go on, and the state of its bucket. Its numbers are computed when they are read.
 
@@ -85,7 +91,7 @@ class Decision:
     @property
     def remaining(self) -> int:
         """How many are left."""
-        return self.measure[0]
+        return self.measured()[0]
 
     @property
     def reset_after(self) -> float:
@@ -125,20 +131,24 @@ class Decision:
     @property
     def reset_us(self) -> int:
         """Microseconds until the bucket is full again, rounded up."""
-        return self.measure[1]
+        return self.measured()[1]
 
     @property
     def retry_us(self) -> int:
         """Microseconds until as much again would be allowed, rounded up."""
-        return self.measure[2]
+        return self.measured()[2]
 
-    @property
-    def measure(self) -> Measure:
+    def measured(self) -> Measure:
         """What remains, and the microseconds until the bucket is full and until this cost is allowed."""
         measure = self._measure
         if measure is None:
             measure = self._measure = self.policy.limit.measure(self.state, self.now_us, self.cost)
         return measure
+
+    @property
+    def measure(self) -> Measure:
+        """The same: a method is called faster than a property is read."""
+        return self.measured()
 
     def wait_us(self, cost: int) -> int:
         """Microseconds from this decision until another `cost` would be allowed, if no other call comes.
@@ -181,9 +191,19 @@ class Decision:
             parts=self._parts and tuple(part.as_refunded() for part in self._parts),
         )  # fmt: skip
 
+    def later(self, wait_us: int) -> Decision:
+        """The same refusal, for `wait_us` microseconds."""
+        remaining, reset_us, retry_us = self.measured()
+        if wait_us == retry_us:
+            return self
+        return Decision(
+            self.policy, self.cost, self.state, self.now_us, False, None, self.bucket_key,
+            reason=self._reason, measure=(remaining, reset_us, wait_us), parts=self._parts,
+        )  # fmt: skip
+
     def as_refusal(self, cost: int, wait_us: int = 0, *, passed_us: int = 0) -> Decision:
         """The refusal of another `cost`, `passed_us` after this decision, for `wait_us` microseconds at least."""
-        remaining, reset_us, retry_us = self.measure
+        remaining, reset_us, retry_us = self.measured()
         blocked_us = retry_us if self.reason == "blocked" else 0
         due_us = max(self.wait_us(cost), blocked_us) - passed_us
         measure = remaining, max(0, reset_us - passed_us), max(due_us, wait_us)
@@ -202,7 +222,7 @@ class Decision:
         part = max(refused, key=lambda p: p.retry_us) if refused else min(parts, key=lambda p: p.remaining)
         return cls(
             part.policy, part.cost, part.state, part.now_us,
-            allowed=part.allowed, reason=part.reason, measure=part.measure, bucket_key=part.bucket_key,
+            allowed=part.allowed, reason=part.reason, measure=part.measured(), bucket_key=part.bucket_key,
             delay_us=0 if refused else max(part.delay_us for part in parts), parts=tuple(parts),
         )  # fmt: skip
 

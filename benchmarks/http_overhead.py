@@ -141,7 +141,7 @@ class HandWritten:
             (b"x-ratelimit-remaining", b"%d" % (left // self.interval)),
             (b"x-ratelimit-reset", b"%.3f" % (time() + reset)),
             (b"x-ratelimit-reset-after", b"%.3f" % reset),
-            (b"x-ratelimit-bucket", b"0123456789abcdef"),
+            (b"x-ratelimit-bucket", b"0123456789abcdef0123456789abcdef"),
         ]
 
 

@@ -38,6 +38,7 @@ from asgi_ratelimit.inbound.options import (
 )
 from asgi_ratelimit.inbound.plain_default import NoPlainDefault
 from asgi_ratelimit.inbound.request_filter import request_filter
+from asgi_ratelimit.inbound.request_headers import headers_of
 from asgi_ratelimit.inbound.request_state import RefundRule, RequestState, merge_headers, state_of
 from asgi_ratelimit.memory import MemoryStore
 from asgi_ratelimit.store import Store, check_store
@@ -128,18 +129,13 @@ class RateLimit(NoPlainDefault):
         """Let the request pass, or raise RateLimited. None: nothing limits it."""
         if self._filter is not None and not await self._filter.counts(conn.scope):
             return None
-        state = state_of(conn.scope)
-        limiters = self._limiters_for(conn.scope, state)
+        scope, guard = conn.scope, self._guard
+        state = state_of(scope)
+        limiters = self._limiters_for(scope, state)
+        per = self._resource(scope) if self._per else ""
+        gone = _watch(conn) if guard.may_wait else None
         try:
-            decision = await self._guard.check(
-                conn.scope,
-                limiters,
-                state,
-                conn=conn,
-                key=key,
-                per=self._resource(conn.scope),
-                gone=_watch(conn) if self._guard.may_wait else None,
-            )
+            decision = await guard.check(scope, limiters, state, per, gone, conn, key)
         except ClientGone:
             raise HTTPException(499, "The client has left.") from None  # nginx's status; no client reads it
         except StoreUnavailable as error:
@@ -148,15 +144,15 @@ class RateLimit(NoPlainDefault):
             raise unavailable(conn) from error
         if decision is None:
             return None
-        wall = limiters.store.clock.wall()
-        if not decision.allowed and self._guard.enforce:
-            warn = self._guard.diagnostics.warn_of_response
-            raise refusal(conn, decision, state.headers(self._style, wall), self._on_limited, warn)
+        if not decision.allowed and guard.enforce:
+            headers = state.headers(self._style, limiters.store.clock.wall())
+            raise refusal(conn, decision, headers, self._on_limited, guard.diagnostics.warn_of_response)
         if self._refund is not None and decision.allowed:
             self._refund_by_status(state, decision, self._refund)
         if state.style is None and self._style is not None:
-            others = response.raw_headers if len(state.decisions) == 1 else _foreign(response.raw_headers)
-            response.raw_headers[:] = merge_headers(others, state.headers(self._style, wall))
+            headers = state.headers(self._style, limiters.store.clock.wall())
+            others = response.raw_headers if len(state.charges) == 1 else _foreign(response.raw_headers)
+            response.raw_headers[:] = merge_headers(others, headers)
         return decision
 
     def wrap(self, app: ASGIApplication) -> WrappedApp:
@@ -192,8 +188,11 @@ class RateLimit(NoPlainDefault):
         return {429: documented_429()}
 
     def _limiters_for(self, scope: Scope, state: RequestState) -> LimiterCache:
-        store = state.store if self._own_store is None else self._own_store
-        store = self._store_of_app(scope) if store is None else store
+        store = self._own_store
+        if store is None:
+            store = state.store
+            if store is None:
+                store = self._store_of_app(scope)
         template = route_template(scope) or "/"
         place = id(store), template  # a store need not be hashable; its LimiterCache keeps it alive
         limiters = self._limiters.get(place)
@@ -219,7 +218,7 @@ class RateLimit(NoPlainDefault):
         return store
 
     def _resource(self, scope: Scope) -> str:
-        return resource_of(scope, self._per, self._warn_of_parameter) if self._per else ""
+        return resource_of(scope, self._per, self._warn_of_parameter)
 
     def _warn_of_parameter(self, name: str) -> None:
         self._guard.diagnostics.warn("ARL109", f"the path has no {{{name}}}; the resource is left out of the bucket")
@@ -248,7 +247,7 @@ def _check_no_dependency(key: object) -> None:
 
 def _watch(conn: HTTPConnection) -> Gone | None:
     """A function that returns when the client has left. None: a body may follow, which the endpoint has to receive."""
-    if not isinstance(conn, Request) or any(name in _BODY_HEADERS for name, _ in conn.scope["headers"]):
+    if not isinstance(conn, Request) or any(name in _BODY_HEADERS for name, _ in headers_of(conn.scope)):
         return None
 
     async def gone() -> None:

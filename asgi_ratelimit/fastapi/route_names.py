@@ -13,8 +13,8 @@ __all__ = ["matched_route", "route_template"]
 
 def matched_route(scope: Any) -> Any:
     """The matched route, with the prefix and the dependencies of the routers that include it. None: none is known."""
-    route = scope.get("route")
-    context = (scope.get("fastapi") or {}).get("effective_route_context")
+    route, fastapi = scope.get("route"), scope.get("fastapi")
+    context = fastapi and fastapi.get("effective_route_context")
     if context is not None:
         effective = getattr(context, "starlette_route", None) or context
         if route is effective or route is getattr(context, "original_route", None):
@@ -25,13 +25,13 @@ def matched_route(scope: Any) -> Any:
 def route_template(scope: Any) -> str:
     """The path template of the matched route, with the prefixes of its routers and mounts; never a concrete URL."""
     path = getattr(matched_route(scope), "path", "/{path}")
-    return f"{_mount_template(scope)}{path}"
-
-
-def _mount_template(scope: Any) -> str:
     outer = scope.get("app_root_path")
-    prefix = "" if outer is None else str(scope.get("root_path", ""))[len(outer) :]
-    if not prefix or not scope.get("path_params"):
+    prefix = "" if outer is None else scope.get("root_path", "")[len(outer) :]
+    return f"{_mount_template(scope, prefix)}{path}" if prefix else path
+
+
+def _mount_template(scope: Any, prefix: str) -> str:
+    if not scope.get("path_params"):
         return prefix
     return _walk(getattr(scope.get("router"), "routes", ()), prefix) or "/{mount}"
 

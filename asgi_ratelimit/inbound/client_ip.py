@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import lru_cache
-from typing import Any
 
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
@@ -57,7 +56,7 @@ class ClientIP:
         self._chain = chain_reader(self.header)
         if self._chain is None and (hops or 1) > 1:
             raise ValueError(f"{header!r} has one address, so hops must be 1 with it, not {hops!r}")
-        self._read = lru_cache(_CACHED)(self._customer)
+        self._keys: dict[str, str] = {}  # by host
         self._is_proxy = lru_cache(_CACHED)(lambda host: is_within(host, self.trusted_proxies))
 
     def __call__(self, conn: HTTPConnection) -> Key:
@@ -66,15 +65,12 @@ class ClientIP:
     def of(self, scope: Scope) -> Key:
         """The key of a scope."""
         if not self.reads_header:
-            client: Any = scope.get("client")
-            # The form of every server; peer_host reads the odd ones, too.
-            if type(client) is tuple and len(client) == 2 and type(client[0]) is str and 0 < len(client[0]) <= LONGEST:
-                return self._read(client[0])
+            try:
+                return self._keys[scope["client"][0]]
+            except (KeyError, IndexError, TypeError):  # it is new, or something odd
+                pass
         host = self.host_of(scope)
-        if host is None:
-            return None
-        # A text that is too long is not cached, so that nobody can fill the memory with it.
-        return self._read(host) if len(host) <= LONGEST else self._customer(host)
+        return None if host is None else self._key_of(host)
 
     def host_of(self, scope: Scope) -> str | None:
         """The client's whole address, or what the server has in its place; None for a unix socket or anything odd."""
@@ -116,8 +112,15 @@ class ClientIP:
             return self.trusts_unix
         return len(host) <= LONGEST and self._is_proxy(host)
 
-    def _customer(self, host: str) -> str:
-        return customer(host, self.ipv6_prefix)
+    def _key_of(self, host: str) -> str:
+        key = self._keys.get(host)
+        if key is None:
+            key = customer(host, self.ipv6_prefix)
+            if len(host) <= LONGEST:  # nobody can fill the memory with long texts
+                if len(self._keys) >= _CACHED:
+                    self._keys.clear()
+                self._keys[host] = key
+        return key
 
 
 def peer_host(scope: Scope) -> str | None:

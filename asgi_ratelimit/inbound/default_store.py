@@ -23,6 +23,11 @@ def store_of_app(scope: Scope, make: Callable[[], Store] = MemoryStore) -> Store
     """
     app = scope.get("app")
     state = scope.get("router") if app is None else getattr(app, "state", None)
+    store: Store | None = getattr(state, _STORE, None)
+    return _store_made_once(state, make) if store is None else store
+
+
+def _store_made_once(state: object, make: Callable[[], Store]) -> Store | None:
     with _lock:
         store: Store | None = getattr(state, _STORE, None)
         if store is None:

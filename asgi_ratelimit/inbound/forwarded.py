@@ -12,6 +12,7 @@ from typing import Final
 from starlette.types import Scope
 
 from asgi_ratelimit.inbound.addresses import address_bytes, strip_port
+from asgi_ratelimit.inbound.request_headers import headers_of
 from asgi_ratelimit.inbound.server_trust import running_server_trusts_everyone
 
 __all__ = [
@@ -84,7 +85,7 @@ def was_rewritten(scope: Scope, peer: str | None) -> bool:
 
 
 def _lines(scope: Scope, header: bytes) -> list[str]:
-    return [value.decode("latin-1") for name, value in scope.get("headers", ()) if name.lower() == header]
+    return [value.decode("latin-1") for name, value in headers_of(scope) if name.lower() == header]
 
 
 def _hops(lines: list[str]) -> list[str]:

@@ -16,12 +16,12 @@ from asgi_ratelimit.decision import Decision
 from asgi_ratelimit.errors import RateLimited
 from asgi_ratelimit.inbound.diagnostics import Diagnostics
 from asgi_ratelimit.inbound.holding import Gone, Holding
-from asgi_ratelimit.inbound.keys import check_key, key_of_scope
+from asgi_ratelimit.inbound.keys import address_reader, by_user_or, check_key
 from asgi_ratelimit.inbound.limiter_cache import LimiterCache
 from asgi_ratelimit.inbound.options import Connection, CostSource, Key, KeyFunction, LimitSource, check_call, connection
 from asgi_ratelimit.inbound.request_state import RequestState, give_back
 from asgi_ratelimit.inbound.stagger import Stagger, is_discord_client
-from asgi_ratelimit.inbound.users import is_anonymous, user_of
+from asgi_ratelimit.inbound.users import is_anonymous, user_key, user_of
 from asgi_ratelimit.limiter import Limiter
 from asgi_ratelimit.limits import Limit, TokenBucket, as_limits
 from asgi_ratelimit.warnings import WarnOnce
@@ -71,9 +71,11 @@ class RequestGuard:
         self.diagnostics = Diagnostics(warn_once, key)
         self._proxies, self._visitors = self.diagnostics.proxies, visitors
         self._limit_function = limit if callable(limit) else None
-        self._key, self.key_of_scope = key, key_of_scope(key)
+        address = address_reader(key)  # our own key functions read the scope, without a connection
+        self.address_of, self._reads_user = address and address.of, address is not None and isinstance(key, by_user_or)
+        self._key = key
         self._cost_function = cost if callable(cost) else None
-        self._cost = 1 if callable(cost) else _static_cost(cost, self.fixed)
+        self._cost = None if callable(cost) else _static_cost(cost, self.fixed)
         shapes = self.fixed is None or any(limit.shapes for limit in self.fixed)
         self.may_wait = max_wait > 0 or shapes  # whether a request may be held here
         self._max_wait, self._longest_delay = max_wait, longest_delay
@@ -86,11 +88,10 @@ class RequestGuard:
         scope: Scope,
         limiters: LimiterCache,
         state: RequestState,
-        *,
-        conn: Connection | None = None,
-        key: object = KEY_FUNCTION,
         per: str = "",
         gone: Gone | None = None,
+        conn: Connection | None = None,
+        key: object = KEY_FUNCTION,
     ) -> Decision | None:
         """Charge the buckets of a request, and note the decision in its state; None: nothing limits it.
 
@@ -103,9 +104,9 @@ class RequestGuard:
         if limiter is None:
             return None
         if key is KEY_FUNCTION:
-            key = self.key_of_scope(scope) if self.key_of_scope else self._key(conn or connection(scope))
-            if type(key) is not str and isawaitable(key):
-                key = await key
+            key = user_key(scope) if "user" in scope and self._reads_user else None
+            if key is None:
+                key = self.address_of(scope) if self.address_of else await self._key_of(conn or connection(scope))
             if self._proxies.trials:
                 self._proxies.look_at(scope, key)
                 self.diagnostics.check_user(scope)
@@ -114,25 +115,29 @@ class RequestGuard:
         if type(key) is not str or not key:
             key = self.as_key(await key if isawaitable(key) else key)
         cost = self._cost
-        if self._cost_function is not None:
+        if cost is None:
             cost = await self._cost_of(conn or connection(scope))
             if cost == 0:
                 return None
         if cost > limiter.capacity:
             cost = self._whole_capacity(limiter, cost)
+        earlier = state.charges
         if self._max_wait and (not self._holding.is_full(key) or limiter.has_line(key, per=per)):
             decision = await self._acquired(limiter, key, cost, per, gone)
         else:
-            waited = bool(state.decisions) and state.has_missed(limiter.store)  # once is enough for a request
-            pending = (limiter.decide_without_server if waited else limiter.decide)(key, cost, per)
-            decision = pending if isinstance(pending, Decision) else await pending
+            decide = limiter.decide
+            if earlier and state.has_missed(limiter.store):  # to wait once is enough for a request
+                decide = limiter.decide_without_server
+            pending = decide(key, cost, per)
+            decision = pending if type(pending) is Decision else await pending
             if decision.delay_us:
                 decision = await self._delayed(decision, limiter, key, gone)
         if not decision.allowed:
             decision = self._refused(decision, limiter, scope)
-            if self.enforce and state.decisions:
+            if self.enforce and earlier:
                 await state.undo()
-        if not state.add(limiter, decision, enforced=self.enforce):
+        state.add(limiter, decision, self.enforce)
+        if earlier and state.repeats():
             self.diagnostics.warn_of_second_pass(limiter)
         return decision
 
@@ -198,6 +203,10 @@ class RequestGuard:
         except ValueError as error:
             self.diagnostics.warn("ARL202", f"{error}. Until it returns one, such requests are refused.")
             return limiters.of(REFUSAL)
+
+    async def _key_of(self, conn: Connection) -> object:
+        key = self._key(conn)
+        return await key if isawaitable(key) else key
 
     def as_key(self, key: object) -> str:
         """The key as a string. A value that is no key becomes the one that all of them share, with a warning."""

@@ -11,12 +11,12 @@ from inspect import isawaitable
 from typing import Any
 
 from starlette.requests import HTTPConnection
-from starlette.types import Scope
 
 from asgi_ratelimit.inbound.addresses import digest
 from asgi_ratelimit.inbound.client_ip import ClientIP, by_ip
 from asgi_ratelimit.inbound.forwarded import header_name
 from asgi_ratelimit.inbound.options import Key, KeyFunction, check_call
+from asgi_ratelimit.inbound.request_headers import headers_of
 from asgi_ratelimit.inbound.users import LONGEST_TEXT, user_key
 
 __all__ = [
@@ -27,7 +27,6 @@ __all__ = [
     "by_user_or_ip",
     "check_key",
     "is_shipped",
-    "key_of_scope",
 ]
 
 _CREDENTIALS = (b"authorization", b"proxy-authorization")
@@ -62,17 +61,6 @@ def _apart(key: Key) -> Key:
 
 async def _later(key: Awaitable[Key]) -> Key:
     return _apart(await key)
-
-
-def key_of_scope(key: object) -> Callable[[Scope], Key] | None:
-    """The same as a function of the scope, if it is one of ours and needs no connection."""
-    address = address_reader(key)
-    if address is None:
-        return None
-    address_of = address.of
-    if key is address:
-        return address_of
-    return lambda scope: (user_key(scope) if "user" in scope else None) or address_of(scope)
 
 
 def address_reader(key: object) -> ClientIP | None:
@@ -114,7 +102,7 @@ def by_header(name: str) -> Callable[[HTTPConnection], Key]:
     has_scheme = wanted in _CREDENTIALS
 
     def key(conn: HTTPConnection) -> Key:
-        for header, value in conn.scope.get("headers", ()):
+        for header, value in headers_of(conn.scope):
             if header == wanted:
                 value = value.strip(_BLANKS)
                 return _header_key(prefix, _credentials(value) if has_scheme else value)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from inspect import isawaitable
 from typing import Any
 
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from asgi_ratelimit.decision import Decision
 from asgi_ratelimit.errors import RateLimited, StoreUnavailable
@@ -18,8 +18,9 @@ from asgi_ratelimit.inbound.holding import ClientGone, ReadAhead
 from asgi_ratelimit.inbound.limiter_cache import LimiterCache
 from asgi_ratelimit.inbound.options import ASGIApplication, LimitedHandler, check_responders, connection
 from asgi_ratelimit.inbound.preflight import check_preflight, is_preflight, refunding
-from asgi_ratelimit.inbound.request_filter import RequestFilter
-from asgi_ratelimit.inbound.request_state import STATE, RefundRule, RequestState, merge_headers
+from asgi_ratelimit.inbound.reporting import reporting, reporting_of_socket
+from asgi_ratelimit.inbound.request_filter import NOTHING, RequestFilter
+from asgi_ratelimit.inbound.request_state import STATE, RefundRule, RequestState
 from asgi_ratelimit.inbound.responses import LimitedResponse, UnavailableResponse, can_only_close
 from asgi_ratelimit.store import Store
 
@@ -53,7 +54,7 @@ class LimitedApp:
         self.app = app
         self.store = store
         self._guard = guard
-        self._filter = request_filter
+        self._filter = NOTHING if guard.unlimited else request_filter
         self._refund, self._style, self._on_limited = refund, check_style(style), on_limited
         self._is_new = True
         self.resource_of: Callable[[Scope], str] | None = None
@@ -88,40 +89,10 @@ class LimitedApp:
         if self._is_new:
             self._is_new = False
             self.begin(scope)
-        if scope["type"] not in ("http", "websocket"):
+        report = _REPORTING.get(scope["type"])
+        if report is None:
             await self.pass_other(scope, receive, send)
             return
-        state, receive, send = self.channels(scope, receive, send)
-        if scope["type"] == "websocket":
-            receive, send = self.watch_frames(receive, send)
-        guard, decision, had_user = self._guard, None, "user" in scope
-        try:
-            if not guard.unlimited and (self._filter is None or await self._filter.counts(scope)):
-                limiters = self._limiters or self.limiters_for(scope, state)
-                if scope.get("method") == "OPTIONS" and is_preflight(scope):
-                    await self._pass_preflight(limiters, state, scope, receive, send)
-                    return
-                ahead = ReadAhead(receive) if guard.may_wait else None
-                per = "" if self.resource_of is None else self.resource_of(scope)
-                decision = await guard.check(scope, limiters, state, per=per, gone=ahead.gone if ahead else None)
-                state.middleware_count = len(state.decisions)
-                if ahead is not None:
-                    receive = ahead.receive
-                if decision is not None:
-                    if not decision.allowed and guard.enforce:
-                        await self._refuse(decision, scope, receive, send)
-                        return
-                    if self._refund is not None and decision.allowed:
-                        state.refunds += ((decision, self._refund),)
-            await self.app(scope, receive, send)
-        except (Exception, asyncio.CancelledError) as error:
-            if not await self._answer(error, state, scope, receive, send):
-                raise
-        if not had_user and decision is not None and "user" in scope:
-            guard.diagnostics.look_for_late_user()
-
-    def channels(self, scope: Scope, receive: Receive, send: Send) -> tuple[RequestState, Receive, Send]:
-        """The request's state, and its channels with the additions of this limit."""
         state: RequestState | None = scope.get(STATE)
         if state is None:
             state = scope[STATE] = RequestState()
@@ -130,30 +101,40 @@ class LimitedApp:
             store = self.store_for(scope, state)
         else:
             state.store = store
-        if type(scope.get("headers")) is not list:  # any iterable will do for ASGI, but it is read more than once
-            scope["headers"] = list(scope.get("headers") or ())
-        if state.is_watched and (state.style is not None or self._style is None):
-            return state, receive, send
-        state.is_watched, state.style = True, self._style
-        noted, style, wall = state, self._style, store.clock.wall
-
-        async def write(message: Message) -> None:
-            """Put the headers on the start of a response, or on an accepted WebSocket."""
-            if message["type"] in _STARTS:
-                if noted.refunds:
-                    await noted.refund_by(_status(message))
-                if noted.decisions:
-                    ours = noted.headers(style, wall())
-                    message = {**message, "headers": merge_headers(message.get("headers") or (), ours)}
-                noted.has_started = True
-                noted.is_open = message["type"] == "websocket.accept"
-            elif message["type"] == "websocket.close":
-                noted.is_open = False
-                if noted.refunds:  # it was never accepted
-                    await noted.refund_by(403)
-            await send(message)
-
-        return state, receive, write
+        if not state.is_watched:
+            state.is_watched, state.style = True, self._style
+            send = report(send, state, store.clock.wall)
+        elif state.style is None:
+            state.style = self._style
+        if report is reporting_of_socket:
+            receive, send = self.watch_frames(receive, send)
+        guard, decision, had_user = self._guard, None, "user" in scope
+        try:
+            if self._filter is None or await self._filter.counts(scope):
+                limiters = self._limiters or self.limiters_for(scope, state)
+                if scope.get("method") == "OPTIONS" and is_preflight(scope):
+                    await self._pass_preflight(limiters, state, scope, receive, send)
+                    return
+                gone = None
+                if guard.may_wait:
+                    ahead = ReadAhead(receive)
+                    receive, gone = ahead.receive, ahead.gone
+                per = self.resource_of(scope) if self.resource_of else ""
+                decision = await guard.check(scope, limiters, state, per, gone)
+                state.middleware_count = len(state.charges)
+                if decision is not None:
+                    if not decision.allowed:
+                        if guard.enforce:
+                            await self._refuse(decision, scope, receive, send)
+                            return
+                    elif self._refund is not None:
+                        state.refunds += ((decision, self._refund),)
+            await self.app(scope, receive, send)
+        except (Exception, asyncio.CancelledError) as error:
+            if not await self._answer(error, state, scope, receive, send):
+                raise
+        if "user" in scope and not had_user and decision is not None:
+            guard.diagnostics.look_for_late_user()
 
     async def _pass_preflight(
         self, limiters: LimiterCache, state: RequestState, scope: Scope, receive: Receive, send: Send
@@ -161,7 +142,7 @@ class LimitedApp:
         """Pass a browser's question on. It is charged unless its response is the answer to one."""
         limiter, decision = await check_preflight(self._guard, limiters, scope)
         if not decision.allowed:
-            state.add(limiter, decision, enforced=self._guard.enforce)
+            state.add(limiter, decision, self._guard.enforce)
             if self._guard.enforce:
                 await self._refuse(decision, scope, receive, send)
                 return
@@ -203,6 +184,9 @@ class LimitedApp:
         await (response if callable(response) else LimitedResponse(decision))(scope, receive, send)
 
 
+_REPORTING = {"http": reporting, "websocket": reporting_of_socket}
+
+
 def _first_of_ours(error: BaseException) -> BaseException:
     """The longest refusal of a task group, else its outage. Any other error as it is."""
     if not isinstance(error, ExceptionGroup):
@@ -219,11 +203,3 @@ def _leaves(group: BaseExceptionGroup[Any]) -> Iterator[BaseException]:
             yield from _leaves(error)
         else:
             yield error
-
-
-_STARTS = frozenset(("http.response.start", "websocket.accept", "websocket.http.response.start"))
-
-
-def _status(message: Message) -> int:
-    """The status of a response that starts with this message. The accept of a WebSocket is its 101."""
-    return 101 if message["type"] == "websocket.accept" else int(message["status"])

@@ -14,6 +14,7 @@ from asgi_ratelimit.decision import Decision
 from asgi_ratelimit.inbound.client_ip import by_ip
 from asgi_ratelimit.inbound.guard import RequestGuard
 from asgi_ratelimit.inbound.limiter_cache import LimiterCache
+from asgi_ratelimit.inbound.request_headers import headers_of
 from asgi_ratelimit.inbound.request_state import give_back
 from asgi_ratelimit.limiter import Limiter
 from asgi_ratelimit.limits import TokenBucket
@@ -26,14 +27,14 @@ _LIMIT: Final = (TokenBucket("5/5s"),)  # where a function of the user's chooses
 
 def is_preflight(scope: Scope) -> bool:
     """Whether a request looks like a preflight."""
-    names = {name for name, _ in scope.get("headers", ())}
+    names = {name for name, _ in headers_of(scope)}
     return b"origin" in names and b"access-control-request-method" in names
 
 
 async def check_preflight(guard: RequestGuard, limiters: LimiterCache, scope: Scope) -> tuple[Limiter, Decision]:
-    """Charge the bucket of preflights of a key, which is the address if a function of the user's makes the keys."""
+    """Charge the bucket of preflights of an address: a browser sends them without credentials."""
     limiter = limiters.fixed or limiters.of(_LIMIT)
-    key = guard.as_key((guard.key_of_scope or by_ip.of)(scope))
+    key = guard.as_key((guard.address_of or by_ip.of)(scope))
     pending = limiter.decide(key, 1, _RESOURCE)
     return limiter, pending if isinstance(pending, Decision) else await pending
 

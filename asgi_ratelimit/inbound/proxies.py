@@ -14,6 +14,7 @@ from asgi_ratelimit.inbound.addresses import address_bytes, strip_port
 from asgi_ratelimit.inbound.client_ip import ClientIP, by_ip, peer_host
 from asgi_ratelimit.inbound.forwarded import SINGLE_HEADERS, chain_reader, forwarded_for, only_address
 from asgi_ratelimit.inbound.keys import address_reader, is_shipped
+from asgi_ratelimit.inbound.request_headers import headers_of
 from asgi_ratelimit.inbound.server_trust import running_server_trusts_everyone
 
 __all__ = ["ProxyWatch"]
@@ -41,7 +42,7 @@ class ProxyWatch:
         client: Any = scope.get("client")
         is_rewritten = isinstance(client, (list, tuple)) and len(client) > 1 and client[1] == 0
         self.trials = max(0, self.trials - (_REWRITTEN if is_rewritten else _PLAIN))
-        present = {name.lower() for name, _ in scope.get("headers", ())} & _HEADERS
+        present = {name.lower() for name, _ in headers_of(scope)} & _HEADERS
         if not present or reader is None:
             return
         if reader.hops is None and _is_of_the_clients_choice(client, forwarded_for(scope), reader):

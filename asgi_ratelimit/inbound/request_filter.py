@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from difflib import get_close_matches
 from http import HTTPMethod
 from inspect import isawaitable
-from typing import Any
+from typing import Any, Final
 
 from starlette.types import Scope
 
@@ -14,7 +14,7 @@ from asgi_ratelimit.inbound.options import ExemptSource, check_call, connection
 from asgi_ratelimit.inbound.own_limit import has_own_limit
 from asgi_ratelimit.inbound.path_patterns import PathPredicate, app_path, exempting, limiting
 
-__all__ = ["RequestFilter", "request_filter"]
+__all__ = ["NOTHING", "RequestFilter", "request_filter"]
 
 _SIMILAR = 0.75  # "PSOT" is a POST, "PROPPATCH" is no PATCH
 Selection = Callable[[Any], bool | Awaitable[bool]]
@@ -122,3 +122,11 @@ def _anything(path: str) -> bool:
 
 async def _truth(value: Any) -> bool:
     return bool(await value if isawaitable(value) else value)
+
+
+class _Nothing(RequestFilter):
+    async def counts(self, scope: Scope) -> bool:
+        return False
+
+
+NOTHING: Final = _Nothing()  # what a limit of None counts

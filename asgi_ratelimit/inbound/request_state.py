@@ -8,6 +8,7 @@ from inspect import isawaitable
 from typing import Any
 
 import anyio
+from starlette.types import Message
 
 from asgi_ratelimit.decision import Decision
 from asgi_ratelimit.errors import StoreUnavailable
@@ -33,93 +34,111 @@ STATE = "asgi_ratelimit"  # its key in the scope
 class RequestState:
     """The decisions about one request, and the style in which its response reports them."""
 
-    __slots__ = (
-        "decisions", "has_started", "is_open", "is_watched", "limiters", "middleware_count", "refunds", "refused_by",
-        "store", "style",
-    )  # fmt: skip
+    # Values are those of the class until they are set: each request has a state, and sets few of them.
+    store: Store | None = None  # of the innermost middleware; its routes use it too
+    style: HeaderStyle | None = None  # of the outermost middleware that writes headers
+    charges: tuple[tuple[Limiter | None, Decision], ...] = ()  # the decisions, each with the limiter that made it
+    middleware_count = 0  # the first charges, which are those of middleware
+    refused_by: Decision | None = None
+    is_watched = False  # whether a middleware sees the start of the response
+    has_started = False  # whether the response has started
+    is_open = False  # whether it is a WebSocket that the app has accepted, and has not closed
+    refunds: tuple[tuple[Decision, RefundRule], ...] = ()  # those that wait for the status
 
-    def __init__(self, store: Store | None = None) -> None:
-        self.store = store  # of the innermost middleware; its routes use it too
-        self.style: HeaderStyle | None = None  # of the outermost middleware that writes headers
-        self.decisions: list[Decision] = []
-        self.limiters: list[Limiter] = []  # of these decisions, in the same order
-        self.middleware_count = 0  # the first decisions, which are those of middleware
-        self.refused_by: Decision | None = None
-        self.is_watched = False  # whether a middleware sees the start of the response
-        self.has_started = False  # whether the response has started
-        self.is_open = False  # whether it is a WebSocket that the app has accepted, and has not closed
-        self.refunds: tuple[tuple[Decision, RefundRule], ...] = ()  # those that wait for the status
+    @property
+    def decisions(self) -> list[Decision]:
+        """The decisions, in the order in which they were made."""
+        return [decision for _, decision in self.charges]
 
-    def add(self, limiter: Limiter, decision: Decision, *, enforced: bool) -> bool:
-        """Note a decision. False if this request had already been charged to one of its buckets."""
-        self.decisions.append(decision)
-        self.limiters.append(limiter)
-        if not decision.allowed:
-            if enforced:
-                self.refused_by = decision
-            return True
-        if len(self.decisions) == 1:
-            return True
-        others = zip(self.limiters[:-1], self.decisions[:-1], strict=True)
-        earlier = {(p.bucket, p.bucket_key) for other, d in others if other.store is limiter.store for p in d.parts}
-        return earlier.isdisjoint((part.bucket, part.bucket_key) for part in decision.parts)
+    def add(self, limiter: Limiter, decision: Decision, enforced: bool) -> None:
+        """Note a decision."""
+        self.charges += ((limiter, decision),)
+        if enforced and not decision.allowed:
+            self.refused_by = decision
+
+    def repeats(self) -> bool:
+        """Whether the last decision has charged a bucket that an earlier one had charged already."""
+        *others, (limiter, decision) = self.charges
+        if limiter is None or not decision.allowed:
+            return False
+        earlier = {
+            (part.bucket, part.bucket_key)
+            for other, one in others
+            if other is not None and other.store is limiter.store
+            for part in one.parts
+        }
+        return not earlier.isdisjoint((part.bucket, part.bucket_key) for part in decision.parts)
 
     def has_missed(self, store: Store) -> bool:
         """Whether a decision about this request was made without the server of that store."""
-        decided = zip(self.limiters, self.decisions, strict=False)
-        return any(decision.reason == "degraded" and limiter.store is store for limiter, decision in decided)
+        return any(
+            decision.reason == "degraded" and limiter is not None and limiter.store is store
+            for limiter, decision in self.charges
+        )
 
     def report(self, refusal: Decision) -> None:
         """Report the refusal of a limiter that the app has asked itself."""
-        self.decisions, self.limiters, self.refused_by = [refusal], [], refusal
+        self.charges, self.refused_by = ((None, refusal),), refusal
 
     async def undo(self) -> None:
         """Give back every charge: a refused request is charged by none. The response reports the refusal alone."""
-        await self._undo(len(self.decisions))
+        await self._undo(len(self.charges))
 
     async def refund_middleware(self) -> None:
         """Give back the charges of all middleware. The response does not report them any more."""
         await self._undo(self.middleware_count)
 
     async def _undo(self, count: int) -> None:
-        charges = list(zip(self.limiters[:count], self.decisions[:count], strict=True))
-        del self.limiters[:count], self.decisions[:count]
+        charges, self.charges = self.charges[:count], self.charges[count:]
         self.middleware_count = max(0, self.middleware_count - count)
         for limiter, decision in charges:
-            await give_back(limiter, decision)
+            if limiter is not None:
+                await give_back(limiter, decision)
 
     async def refund_by(self, status: int) -> None:
         """Give back the charges that this status does not cost. The response reports their buckets without them."""
         refunds, self.refunds = self.refunds, ()
         for decision, rule in refunds:
-            place = next((place for place, other in enumerate(self.decisions) if other is decision), None)
-            if place is not None and await _agrees(rule, status):
-                self.decisions[place] = decision.as_refunded()
-                await give_back(self.limiters[place], decision)
+            if any(one is decision for _, one in self.charges) and await _agrees(rule, status):
+                await self._refund(decision)
+
+    async def _refund(self, decision: Decision) -> None:
+        limiter = next((limiter for limiter, one in self.charges if one is decision), None)
+        without = decision.as_refunded()
+        self.charges = tuple((other, without if one is decision else one) for other, one in self.charges)
+        if limiter is not None:
+            await give_back(limiter, decision)
+
+    def start(self, message: Message, wall: float) -> Message:
+        """The message that starts the response, with the headers."""
+        self.has_started = True
+        if not self.charges:
+            return message
+        ours = self.headers(self.style, wall)
+        return {**message, "headers": merge_headers(message.get("headers") or (), ours)}  # a copy: it may be a constant
 
     @property
     def shown(self) -> Decision | None:
         """The bucket of Discord's headers: the one that refused, else the one with the fewest remaining."""
-        if self.refused_by is not None or not self.decisions:
+        if self.refused_by is not None or not self.charges:
             return self.refused_by
-        return min(self.decisions, key=lambda d: d.remaining) if len(self.decisions) > 1 else self.decisions[0]
+        return min(self.decisions, key=lambda d: d.remaining) if len(self.charges) > 1 else self.charges[0][1]
 
     def headers(self, style: HeaderStyle | None, wall: float) -> RawHeaders:
         """The headers of a response to this request in that style."""
-        if style == "discord" and self.refused_by is None and len(self.decisions) == 1:
-            return discord_headers(self.decisions[0], wall, refused=False)
-        shown = self.shown
+        refusal = self.refused_by
+        shown = refusal or (self.charges[0][1] if len(self.charges) == 1 else self.shown)
         if shown is None:
             return []
-        refused = self.refused_by is not None
-        headers: RawHeaders = []
-        if style in ("discord", "both"):
-            headers += discord_headers(shown, wall, refused=refused)
+        headers = discord_headers(shown, wall, refusal is not None) if style in _WITH_DISCORDS else []
         if style in ("ietf", "both"):
-            headers += ietf_headers(self.decisions, self.refused_by)
-        if refused:
-            headers.append(retry_after_header(shown))
+            headers += ietf_headers(self.decisions, refusal)
+        if refusal is not None:
+            headers.append(retry_after_header(refusal))
         return headers
+
+
+_WITH_DISCORDS = ("discord", "both")
 
 
 async def _agrees(rule: RefundRule, status: int) -> bool:
@@ -143,7 +162,7 @@ async def give_back(limiter: Limiter, decision: Decision) -> None:
 def state_of(scope: MutableMapping[str, Any]) -> RequestState:
     """The state of a request, made if it has none."""
     state = scope.get(STATE)
-    if not isinstance(state, RequestState):
+    if type(state) is not RequestState:
         state = scope[STATE] = RequestState()
     return state
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -12,17 +10,17 @@ from asgi_ratelimit.refusal_headers import VIA, in_milliseconds
 
 __all__ = ["RATE_LIMITED", "VIA", "LimitedResponse", "UnavailableResponse", "can_only_close", "limited_body"]
 
+_JSON = (b"content-type", b"application/json")
 RATE_LIMITED = 4008  # the code with which Discord's gateway closes a socket that sends too much
 
 
-def limited_body(decision: Decision) -> dict[str, object]:
+def limited_body(decision: Decision) -> bytes:
     """Discord's body of a 429: `retry_after` in seconds, rounded up to a millisecond."""
-    whose = "The resource is" if decision.scope == "shared" else "You are"
-    return {
-        "message": f"{whose} being rate limited.",
-        "retry_after": max(0.001, in_milliseconds(decision.retry_us)),
-        "global": decision.scope == "global",
-    }
+    scope = decision.policy.limit.scope
+    whose = b"The resource is" if scope == "shared" else b"You are"
+    seconds = repr(max(0.001, in_milliseconds(decision.measured()[2]))).encode("ascii")
+    is_global = b"true" if scope == "global" else b"false"
+    return b'{"message": "%b being rate limited.", "retry_after": %b, "global": %b}' % (whose, seconds, is_global)
 
 
 def can_only_close(scope: Scope) -> bool:
@@ -59,11 +57,10 @@ class LimitedResponse(_ClosingResponse):
     response where the server can send one, else closed with 4008.
     """
 
-    media_type = "application/json"
-
     def __init__(self, decision: Decision) -> None:
-        super().__init__(json.dumps(limited_body(decision)).encode("ascii"), status_code=429)
-        self.raw_headers.append(VIA)
+        self.status_code, self.background = 429, None
+        self.body = limited_body(decision)
+        self.raw_headers = [(b"content-length", b"%d" % len(self.body)), _JSON, VIA]
 
 
 class UnavailableResponse(_ClosingResponse):

@@ -8,10 +8,12 @@ times. The decisions of the store do not change, and every other client gets the
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
 from typing import Any
 
+from starlette.types import Scope
+
 from asgi_ratelimit.decision import Decision
+from asgi_ratelimit.inbound.request_headers import headers_of
 
 __all__ = ["Stagger", "is_discord_client"]
 
@@ -19,9 +21,12 @@ _MOST_BUCKETS = 10_000
 _HANDFUL = 5
 
 
-def is_discord_client(scope: Mapping[str, Any]) -> bool:
+def is_discord_client(scope: Scope) -> bool:
     """Whether its User-Agent is that of a client of Discord's API: `DiscordBot ($url, $version)`."""
-    return any(name == b"user-agent" and value.startswith(b"DiscordBot") for name, value in scope.get("headers") or ())
+    for name, value in headers_of(scope):
+        if name == b"user-agent":
+            return value.startswith(b"DiscordBot")
+    return False
 
 
 class Stagger:
@@ -36,16 +41,15 @@ class Stagger:
         It is never later than the bucket is full, nor than a handful of calls later than the exact moment. A bucket
         that others share keeps the exact moment: refused calls of one bot must not make the others wait.
         """
-        if refusal.reason != "limited" or refusal.scope != "user":
-            return refusal
         limit = refusal.policy.limit
-        if refusal.reason != "limited" or not limit.capacity:
+        if limit.scope != "user" or not limit.capacity or refusal.reason != "limited":
             return refusal
+        _, reset_us, retry_us = refusal.measured()
         place = (refusal.bucket, refusal.bucket_key)
         interval_us = -(-limit.window_us * refusal.cost // limit.capacity)
         free_us = self._last_us.pop(place, 0) + interval_us
-        latest_us = now_us + max(refusal.retry_us, min(refusal.reset_us, refusal.retry_us + _HANDFUL * interval_us))
-        moment_us = self._last_us[place] = min(max(free_us, now_us + refusal.retry_us), latest_us)
+        latest_us = now_us + max(retry_us, min(reset_us, retry_us + _HANDFUL * interval_us))
+        moment_us = self._last_us[place] = min(max(free_us, now_us + retry_us), latest_us)
         if len(self._last_us) > _MOST_BUCKETS:
             self._last_us.popitem(last=False)
-        return refusal.as_refusal(refusal.cost, moment_us - now_us)
+        return refusal.later(moment_us - now_us)

@@ -9,6 +9,7 @@ from contextlib import aclosing
 
 from starlette.requests import ClientDisconnect, Request
 
+from asgi_ratelimit.inbound.request_headers import headers_of
 from asgi_ratelimit.interactions.keys import Interaction
 from asgi_ratelimit.interactions.responses import closing, error
 
@@ -30,7 +31,7 @@ class BodyReader:
 
     def check_announced(self, request: Request) -> None:
         """Raise the 413 to a body that announces itself as too large."""
-        if _content_length(request.scope["headers"]) > self._most_bytes:
+        if _content_length(headers_of(request.scope)) > self._most_bytes:
             raise self._too_large(request)
 
     async def read(self, request: Request) -> bytes:

@@ -22,6 +22,7 @@ from asgi_ratelimit.inbound.limiter_cache import LimiterCache
 from asgi_ratelimit.inbound.options import ASGIApplication, KeyFunction, check_call
 from asgi_ratelimit.inbound.path_patterns import app_path
 from asgi_ratelimit.inbound.plain_default import NoPlainDefault
+from asgi_ratelimit.inbound.request_headers import headers_of
 from asgi_ratelimit.inbound.request_state import STATE, RequestState, state_of
 from asgi_ratelimit.interactions.body import BodyReader, parse
 from asgi_ratelimit.interactions.failures import FailureLimit, Tally
@@ -190,7 +191,7 @@ class InteractionLimit(NoPlainDefault):
 
     async def _read(self, request: Request, clock: Clock) -> tuple[Signed, Interaction]:
         """The signed message. The headers are enough to refuse most others: then the body is not read."""
-        headers = SignatureHeaders.of(request.scope["headers"])
+        headers = SignatureHeaders.of(headers_of(request.scope))
         if headers is None:
             raise error(401, "invalid request signature", closing(request.scope))
         self._bodies.check_announced(request)
@@ -249,7 +250,7 @@ class InteractionLimit(NoPlainDefault):
 
         try:
             # A state of its own: the response to Discord carries no headers of these limits.
-            decision = await guard.check(request.scope, cache, verified.state, conn=request, key=key, gone=gone)
+            decision = await guard.check(request.scope, cache, verified.state, "", gone, request, key)
         except ClientGone:
             raise error(499, "the client has left") from None
         if decision is not None and not decision.allowed:

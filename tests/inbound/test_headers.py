@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Sequence
@@ -161,7 +162,7 @@ async def test_who_obeys_retry_after_is_not_refused_again(limit: Limit, start_us
 @given(limits, starts_us)
 async def test_who_obeys_the_body_is_not_refused_again(limit: Limit, start_us: int) -> None:
     decision, limiter, clock = await ask_until_refused(limit, start_us)
-    retry_after = limited_body(decision)["retry_after"]
+    retry_after = json.loads(limited_body(decision))["retry_after"]
     assert isinstance(retry_after, float)
     assert retry_after > 0
     clock.advance(retry_after)
@@ -172,7 +173,7 @@ async def test_who_obeys_the_body_is_not_refused_again(limit: Limit, start_us: i
 async def test_nobody_is_sent_away_for_longer_than_rounding_needs(limit: Limit, start_us: int) -> None:
     decision, limiter, clock = await ask_until_refused(limit, start_us)
     assert int(retry_after_header(decision)[1]) < decision.retry_after + 1
-    assert float(str(limited_body(decision)["retry_after"])) < decision.retry_after + 0.001
+    assert float(str(json.loads(limited_body(decision))["retry_after"])) < decision.retry_after + 0.001
     clock.advance(decision.retry_after - 1e-6)
     assert not (await limiter.try_acquire("k")).allowed
 

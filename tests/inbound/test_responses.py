@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -197,6 +198,6 @@ async def test_a_refusal_says_how_long_even_when_it_is_built_by_hand(clock: Manu
     limiter = Limiter("1/60s", store=MemoryStore(clock=clock))
     await limiter.try_acquire("k")
     decision = await limiter.try_acquire("k")
-    assert limited_body(decision)["retry_after"] == decision.retry_after == 60.0
+    assert json.loads(limited_body(decision))["retry_after"] == decision.retry_after == 60.0
     response = LimitedResponse(decision)
     assert (response.status_code, response.headers["content-type"]) == (429, "application/json")

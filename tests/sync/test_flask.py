@@ -73,7 +73,7 @@ def limited(limiter: SyncLimiter) -> Callable[[View], View]:
         @wraps(view)
         def limited_view(*args: Any, **kwargs: Any) -> Response:
             quota = limiter.try_acquire(request.remote_addr or "")
-            answer = make_response(view(*args, **kwargs) if quota.allowed else (limited_body(quota), 429))
+            answer = make_response(view(*args, **kwargs) if quota.allowed else (json.loads(limited_body(quota)), 429))
             headers = discord_headers(quota, time.time(), refused=not quota.allowed)
             if not quota.allowed:
                 headers.append(retry_after_header(quota))

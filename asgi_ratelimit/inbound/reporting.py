@@ -1,0 +1,52 @@
+"""The `send` of a request, which puts the headers on the start of its response.
+
+The state of the request does not refer to it: a server's `send` refers to the scope, and the scope to the state. It is
+no coroutine itself, but returns the server's: one less for each message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from starlette.types import Message, Send
+
+from asgi_ratelimit.inbound.request_state import RequestState
+
+__all__ = ["reporting", "reporting_of_socket"]
+
+_REFUSED_SOCKET = 403  # the server's answer if a WebSocket is closed before it is accepted
+
+
+def reporting(send: Send, state: RequestState, wall: Callable[[], float]) -> Send:
+    """The `send` of an HTTP request. `wall`: now in epoch seconds."""
+
+    def write(message: Message) -> Awaitable[None]:
+        if message["type"] == "http.response.start":
+            if state.refunds:
+                return _refund_and_send(message, send, state, wall)
+            message = state.start(message, wall())
+        return send(message)
+
+    return write
+
+
+async def _refund_and_send(message: Message, send: Send, state: RequestState, wall: Callable[[], float]) -> None:
+    await state.refund_by(message["status"])
+    await send(state.start(message, wall()))
+
+
+def reporting_of_socket(send: Send, state: RequestState, wall: Callable[[], float]) -> Send:
+    """The `send` of a WebSocket. Accepted, it has the status 101."""
+
+    async def write(message: Message) -> None:
+        kind = message["type"]
+        if kind == "websocket.close":
+            state.is_open = False
+            await state.refund_by(_REFUSED_SOCKET)  # if it has not been accepted
+        elif kind in ("websocket.accept", "websocket.http.response.start"):
+            await state.refund_by(message.get("status", 101))
+            message = state.start(message, wall())
+            state.is_open = kind == "websocket.accept"
+        await send(message)
+
+    return write
