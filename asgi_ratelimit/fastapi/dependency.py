@@ -39,7 +39,7 @@ from asgi_ratelimit.inbound.options import (
 from asgi_ratelimit.inbound.plain_default import NoPlainDefault
 from asgi_ratelimit.inbound.request_filter import request_filter
 from asgi_ratelimit.inbound.request_headers import headers_of
-from asgi_ratelimit.inbound.request_state import RefundRule, RequestState, merge_headers, state_of
+from asgi_ratelimit.inbound.request_state import STATE, RefundRule, RequestState, merge_headers
 from asgi_ratelimit.memory import MemoryStore
 from asgi_ratelimit.store import Store, check_store
 from asgi_ratelimit.warnings import WarnOnce
@@ -130,7 +130,9 @@ class RateLimit(NoPlainDefault):
         if self._filter is not None and not await self._filter.counts(conn.scope):
             return None
         scope, guard = conn.scope, self._guard
-        state = state_of(scope)
+        state = scope.get(STATE)
+        if state is None:
+            state = scope[STATE] = RequestState()
         limiters = self._limiters_for(scope, state)
         per = self._resource(scope) if self._per else ""
         gone = _watch(conn) if guard.may_wait else None
@@ -150,9 +152,11 @@ class RateLimit(NoPlainDefault):
         if self._refund is not None and decision.allowed:
             self._refund_by_status(state, decision, self._refund)
         if state.style is None and self._style is not None:
-            headers = state.headers(self._style, limiters.store.clock.wall())
-            others = response.raw_headers if len(state.charges) == 1 else _foreign(response.raw_headers)
-            response.raw_headers[:] = merge_headers(others, headers)
+            headers, others = state.headers(self._style, limiters.store.clock.wall()), response.raw_headers
+            if others:
+                headers = merge_headers(others if len(state.charges) == 1 else _foreign(others), headers)
+                others.clear()
+            others += headers
         return decision
 
     def wrap(self, app: ASGIApplication) -> WrappedApp:
@@ -192,7 +196,9 @@ class RateLimit(NoPlainDefault):
         if store is None:
             store = state.store
             if store is None:
-                store = self._store_of_app(scope)
+                store = store_of_app(scope)
+                if store is None:
+                    store = self._own_spare_store()
         template = route_template(scope) or "/"
         place = id(store), template  # a store need not be hashable; its LimiterCache keeps it alive
         limiters = self._limiters.get(place)
@@ -208,14 +214,11 @@ class RateLimit(NoPlainDefault):
             self._guard.diagnostics.check_workers(store)
         return limiters
 
-    def _store_of_app(self, scope: Scope) -> Store:
-        """The store that the app keeps. Without any app in the scope, a wrapped one keeps it for itself."""
-        store = store_of_app(scope)
-        if store is None:
-            if self._spare_store is None:
-                self._spare_store = MemoryStore()
-            return self._spare_store
-        return store
+    def _own_spare_store(self) -> Store:
+        """The store where there is no app in the scope to keep it."""
+        if self._spare_store is None:
+            self._spare_store = MemoryStore()
+        return self._spare_store
 
     def _resource(self, scope: Scope) -> str:
         return resource_of(scope, self._per, self._warn_of_parameter)

@@ -114,8 +114,9 @@ class RequestState:
         self.has_started = True
         if not self.charges:
             return message
-        ours = self.headers(self.style, wall)
-        return {**message, "headers": merge_headers(message.get("headers") or (), ours)}  # a copy: it may be a constant
+        message = dict(message)  # it may be a constant of the app's
+        message["headers"] = merge_headers(message.get("headers") or (), self.headers(self.style, wall))
+        return message
 
     @property
     def shown(self) -> Decision | None:
@@ -126,19 +127,20 @@ class RequestState:
 
     def headers(self, style: HeaderStyle | None, wall: float) -> RawHeaders:
         """The headers of a response to this request in that style."""
-        refusal = self.refused_by
-        shown = refusal or (self.charges[0][1] if len(self.charges) == 1 else self.shown)
+        if style == "discord" and self.refused_by is None and len(self.charges) == 1:
+            return discord_headers(self.charges[0][1], wall)
+        shown = self.shown
         if shown is None:
             return []
-        headers = discord_headers(shown, wall, refusal is not None) if style in _WITH_DISCORDS else []
+        refused = self.refused_by is not None
+        headers: RawHeaders = []
+        if style in ("discord", "both"):
+            headers += discord_headers(shown, wall, refused)
         if style in ("ietf", "both"):
-            headers += ietf_headers(self.decisions, refusal)
-        if refusal is not None:
-            headers.append(retry_after_header(refusal))
+            headers += ietf_headers(self.decisions, self.refused_by)
+        if refused:
+            headers.append(retry_after_header(shown))
         return headers
-
-
-_WITH_DISCORDS = ("discord", "both")
 
 
 async def _agrees(rule: RefundRule, status: int) -> bool:
