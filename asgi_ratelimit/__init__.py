@@ -11,7 +11,7 @@ The floor plan, from the street down:
     sync/          the same limiter without an event loop
     limiter        Limiter: limits + store + name; waiting: first come, first served
     redis/         RedisStore: one limit for every process                    (extra: redis)
-    memory         MemoryStore: buckets in this process
+    memory         MemoryStore: buckets in this process; record_keys: the keys of its records
     store          the interface of a store; scripts: of one that runs scripts, too
     warnings, errors, refusal_headers
     decision       Decision; limits, rate: the kinds of limit; foreign_options

@@ -9,7 +9,7 @@ from typing import Literal, final
 
 from asgi_ratelimit.limits import Limit, Measure, Scope, State
 
-__all__ = ["BucketKey", "Charge", "Decision", "Policy", "Reason"]
+__all__ = ["BucketKey", "Charge", "Decision", "Policy", "Reason", "make_decision"]
 
 Reason = Literal["ok", "limited", "blocked", "cached", "degraded"]
 Charge = object  # the receipt of the store that decided; opaque to every other reader
@@ -62,7 +62,7 @@ class Decision:
         cost: int,
         state: State,
         now_us: int,
-        allowed: bool,  # by position too: a keyword costs 40 ns on the hot path
+        allowed: bool,
         charge: Charge | None = None,
         bucket_key: BucketKey = "",
         *,
@@ -249,6 +249,31 @@ class Decision:
         return f"Decision({', '.join(f'{n}={v!r}' for n, v in zip(_NAMES, _public(self), strict=True))})"
 
 
+def make_decision(
+    policy: Policy,
+    cost: int,
+    state: State,
+    now_us: int,
+    allowed: bool,
+    charge: Charge | None,
+    bucket_key: BucketKey,
+    delay_us: int,
+) -> Decision:
+    """What the constructor makes of these, in two thirds of its time. For stores, which make one for every check."""
+    decision = _new(Decision)
+    decision.policy = policy
+    decision.cost = cost
+    decision.state = state
+    decision.now_us = now_us
+    decision.allowed = allowed
+    decision.delay_us = delay_us
+    decision.bucket_key = bucket_key
+    decision._charge = charge
+    decision._reason = decision._measure = decision._parts = None
+    return decision
+
+
+_new = object.__new__  # CPython 3.11 and 3.12 call a constructor that is written in Python slowly
 _NAMES = ("allowed", "limit", "remaining", "reset_after", "retry_after", "delay", "bucket", "scope", "reason")
 
 

@@ -74,8 +74,11 @@ class Limiter:
         """
         if cost is not _ONE:
             self._check_cost(cost)
-        pending = self.decide(key, cost, per)
-        return pending if isinstance(pending, Decision) else await pending
+        decide = self.decide  # CPython 3.11 calls a variable faster than an attribute
+        pending = decide(key, cost, per)
+        if type(pending) is Decision or isinstance(pending, Decision):  # the first of them takes half the time
+            return pending
+        return await pending
 
     async def acquire(self, key: str, cost: int = 1, *, timeout: float | None = None, per: str = "") -> Decision:
         """Wait until the call is allowed, first come, first served, and then for the decision's `delay`.

@@ -8,7 +8,7 @@ import pickle
 import pytest
 
 from asgi_ratelimit import Decision, Limiter, MemoryStore, SlidingWindow, TokenBucket
-from asgi_ratelimit.decision import Policy
+from asgi_ratelimit.decision import Policy, make_decision
 from asgi_ratelimit.limits import Limit
 from asgi_ratelimit.testing import ManualClock
 
@@ -59,6 +59,15 @@ async def test_it_is_not_changed_by_what_comes_after() -> None:
     await limiter.try_acquire("a", 2)
     assert first.remaining == 2
     assert first.reset_after == pytest.approx(1 / 3, abs=1e-6)
+
+
+def test_the_quick_constructor_makes_what_the_constructor_makes() -> None:
+    policy, charge = Policy("app", TokenBucket("5/5s")), object()
+    quick = make_decision(policy, 2, 7_000_000, 6_000_000, True, charge, "a", 8)
+    usual = Decision(policy, 2, 7_000_000, 6_000_000, True, charge, "a", delay_us=8)
+    assert [getattr(quick, name) for name in Decision.__slots__] == [
+        getattr(usual, name) for name in Decision.__slots__
+    ]
 
 
 def test_a_user_s_test_builds_a_decision_from_a_policy_a_state_and_a_moment() -> None:

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from asgi_ratelimit import Decision, Limiter, MemoryStore, StoreUnavailable, TokenBucket
 from asgi_ratelimit.decision import Policy
@@ -210,3 +212,28 @@ def test_a_fork_while_somebody_holds_the_lock_leaves_the_child_a_free_one(store:
             answer = buckets("a", 1, "")
             os._exit(0 if isinstance(answer, Decision) and answer.allowed else 1)
     assert os.waitpid(child, 0)[1] == 0
+
+
+RATES = st.sampled_from(["1/s", "5/5s", "7/3s", "3/1ms", "2/s burst 9", "0/day"])
+STEPS = st.lists(st.tuples(st.integers(-5_000_000, 5_000_000), st.integers(1, 4)), max_size=30)  # µs, cost
+
+
+@given(RATES, STEPS)
+def test_a_check_in_memory_is_what_the_arithmetic_of_its_limit_says(rate: str, steps: list[tuple[int, int]]) -> None:
+    clock, limit = ManualClock(), TokenBucket(rate)
+    buckets, state = MemoryStore(clock=clock).open("x", [Policy("x", limit)]), None
+    for step_us, cost in steps:
+        clock.advance(step_us / 1e6)
+        after = limit.take(state, clock.now_us(), cost)
+        decision = decided(buckets, "a", cost)
+        state = state if after is None else after
+        assert (decision.allowed, decision.state, decision.now_us) == (after is not None, state, clock.now_us())
+
+
+def test_a_block_of_one_key_leaves_the_checks_of_others_as_they_are() -> None:
+    buckets = open_buckets(MemoryStore(clock=ManualClock()), "2/s")
+    buckets.block("a", 60)
+    assert decided(buckets, "a").reason == "blocked"
+    assert [decided(buckets, "b").reason for _ in range(3)] == ["ok", "ok", "limited"]
+    buckets.block("a", 0)
+    assert decided(buckets, "a").remaining == 1
