@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from inspect import isawaitable
 from typing import Any
 
@@ -45,13 +46,17 @@ def unavailable(conn: HTTPConnection) -> Exception:
 class _Refused(RateLimited, HTTPException):
     """A refusal. It is both, so that a handler for either of them, or for 429, gets it."""
 
-    headers: dict[str, str]
+    status_code = 429
+    detail = "You are being rate limited."
 
     def __init__(self, decision: Decision, headers: RawHeaders) -> None:
-        texts = {name.decode("ascii"): value.decode("ascii") for name, value in [VIA, *headers]}
-        HTTPException.__init__(self, 429, detail="You are being rate limited.", headers=texts)
         RateLimited.__init__(self, decision)
         self.raw_headers = headers
+
+    @cached_property
+    def headers(self) -> dict[str, str]:  # type: ignore[override]
+        """The headers of its response, for a handler of the app's."""
+        return {name.decode("ascii"): value.decode("ascii") for name, value in [VIA, *self.raw_headers]}
 
     async def respond(self, conn: HTTPConnection) -> Response:
         return _with_headers(conn, LimitedResponse(self.decision), self.raw_headers)

@@ -75,7 +75,8 @@ class RequestGuard:
         self.address_of, self._reads_user = address and address.of, address is not None and isinstance(key, by_user_or)
         self._key = key
         self._cost_function = cost if callable(cost) else None
-        self._cost = None if callable(cost) else _static_cost(cost, self.fixed)
+        self._static_cost = 1 if callable(cost) else _static_cost(cost, self.fixed)
+        self._cost = 0 if callable(cost) or callable(limit) else self._static_cost  # 0: `_cost_of` the request
         shapes = self.fixed is None or any(limit.shapes for limit in self.fixed)
         self.may_wait = max_wait > 0 or shapes  # whether a request may be held here
         self._max_wait, self._longest_delay = max_wait, longest_delay
@@ -114,13 +115,9 @@ class RequestGuard:
             key = self._user_or_visitor(key, scope, self._visitors)
         if type(key) is not str or not key:
             key = self.as_key(await key if isawaitable(key) else key)
-        cost = self._cost
-        if cost is None:
-            cost = await self._cost_of(conn or connection(scope))
-            if cost == 0:
-                return None
-        if cost > limiter.capacity:
-            cost = self._whole_capacity(limiter, cost)
+        cost = self._cost or await self._cost_of(conn or connection(scope), limiter)
+        if not cost:
+            return None
         earlier = state.charges
         if self._max_wait and (not self._holding.is_full(key) or limiter.has_line(key, per=per)):
             decision = await self._acquired(limiter, key, cost, per, gone)
@@ -133,19 +130,21 @@ class RequestGuard:
             if decision.delay_us:
                 decision = await self._delayed(decision, limiter, key, gone)
         if not decision.allowed:
-            decision = self._refused(decision, limiter, scope)
-            if self.enforce and earlier:
-                await state.undo()
-        state.add(limiter, decision, self.enforce)
+            decision = await self._refused(decision, limiter, scope, state)
+        state.charges += ((limiter, decision),)
         if earlier and state.repeats():
             self.diagnostics.warn_of_second_pass(limiter)
         return decision
 
-    def _refused(self, refusal: Decision, limiter: Limiter, scope: Scope) -> Decision:
+    async def _refused(self, refusal: Decision, limiter: Limiter, scope: Scope, state: RequestState) -> Decision:
         clock = limiter.store.clock
         if is_discord_client(scope):
             refusal = self._stagger.next(refusal, clock.now_us())
-        if not self.enforce:
+        if self.enforce:
+            if state.charges:
+                await state.undo()
+            state.refused_by = refusal
+        else:
             self.tally(repr(limiter), clock)
         return refusal
 
@@ -241,8 +240,9 @@ class RequestGuard:
             return address and f"visitor:{address}"
         return f"key:{user}" if isinstance(user, str) and user.startswith(("visitor:", "key:")) else user
 
-    async def _cost_of(self, conn: Connection) -> int:
-        cost = self._cost_function(conn) if self._cost_function else 1
+    async def _cost_of(self, conn: Connection, limiter: Limiter) -> int:
+        """The cost of one request, at most the capacity; 0 if it is not counted."""
+        cost = self._cost_function(conn) if self._cost_function else self._static_cost
         if isawaitable(cost):
             cost = await cost
         if isinstance(cost, float) and 0 <= cost < math.inf:
@@ -250,11 +250,8 @@ class RequestGuard:
         if not isinstance(cost, int) or cost < 0:
             self.diagnostics.warn("ARL203", f"a cost is a whole number from 0, not {cost!r:.80}; 1 is charged instead")
             return 1
-        return int(cost)
-
-    def _whole_capacity(self, limiter: Limiter, cost: int) -> int:
-        if not limiter.capacity:  # a limit of zero refuses any cost
-            return cost
+        if cost <= limiter.capacity or not limiter.capacity:  # a limit of zero refuses any cost
+            return int(cost)
         self.diagnostics.warn("ARL203", f"one is above the capacity of {limiter!r}; the capacity is charged instead")
         return limiter.capacity
 

@@ -142,8 +142,9 @@ class LimitedApp:
         """Pass a browser's question on. It is charged unless its response is the answer to one."""
         limiter, decision = await check_preflight(self._guard, limiters, scope)
         if not decision.allowed:
-            state.add(limiter, decision, self._guard.enforce)
+            state.charges += ((limiter, decision),)
             if self._guard.enforce:
+                state.refused_by = decision
                 await self._refuse(decision, scope, receive, send)
                 return
             self._guard.tally(repr(limiter), limiter.store.clock)

@@ -50,12 +50,6 @@ class RequestState:
         """The decisions, in the order in which they were made."""
         return [decision for _, decision in self.charges]
 
-    def add(self, limiter: Limiter, decision: Decision, enforced: bool) -> None:
-        """Note a decision."""
-        self.charges += ((limiter, decision),)
-        if enforced and not decision.allowed:
-            self.refused_by = decision
-
     def repeats(self) -> bool:
         """Whether the last decision has charged a bucket that an earlier one had charged already."""
         *others, (limiter, decision) = self.charges

@@ -75,17 +75,16 @@ class TokenBucket(Limit):
         return state if state > now else None
 
     def measure(self, state: int | None, now_us: int, cost: int) -> Measure:
-        now = now_us * self.ticks
-        latest = now + self.depth
-        if state is None or state < now or state > latest:
-            state = now
-        room = latest - state
-        remaining = room // self.interval
+        ticks, depth, interval = self.ticks, self.depth, self.interval
+        used = 0 if state is None else state - now_us * ticks
+        if not 0 <= used <= depth:
+            used = 0
+        remaining = (depth - used) // interval
         if remaining >= cost:
-            return remaining, -((now - state) // self.ticks), 0
+            return remaining, -(-used // ticks), 0
         if not self.capacity:
             return self._never
-        return remaining, -((now - state) // self.ticks), -((room - cost * self.interval) // self.ticks)
+        return remaining, -(-used // ticks), -((depth - used - cost * interval) // ticks)
 
     def is_full(self, state: int, now_us: int) -> bool:
         now = now_us * self.ticks
