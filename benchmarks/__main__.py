@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 
-from benchmarks import candidates, decisions, discord_report, http_overhead, redis_report, report
+from benchmarks import candidates, decisions, discord_report, http_overhead, redis_report, report, served_report
 from benchmarks.memory import memory
 
 
@@ -55,6 +55,7 @@ def _in_requests(quick: bool) -> Iterator[tuple[str, str, str]]:
     rounds = 5 if quick else 15
     yield _middlewares(rounds, quick)
     yield _dependencies(rounds, quick)
+    yield from served_report.sections(quick)
 
 
 PARTS = {

@@ -8,7 +8,7 @@ from functools import partial
 from time import monotonic_ns, time
 from typing import Any
 
-from fastapi import Depends, FastAPI, Request, Response
+from fastapi import Depends, FastAPI, HTTPException, Request, Response
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import HTTPConnection
@@ -258,8 +258,9 @@ async def _hand_written_dependency() -> Any:
 
     async def limited(conn: HTTPConnection, response: Response) -> None:
         headers = limit.take(conn.scope["client"][0])
-        if headers is not None:
-            response.raw_headers.extend(headers)
+        if headers is None:
+            raise HTTPException(429)
+        response.raw_headers.extend(headers)
 
     return _fastapi(limited)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -68,6 +69,8 @@ def _processor_ns(process: int) -> int:
 def _load(port: int) -> tuple[int, int]:
     """Requests of wrk, and how many of them were answered with an error."""
     headers = [part for header in HEADERS for part in ("-H", header)]
+    if shutil.which("wrk") is None:
+        raise RuntimeError("wrk is not installed (Debian has it)")
     command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{SECONDS}s", *headers, f"http://127.0.0.1:{port}/"]
     report = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     refused = re.search(r"Non-2xx or 3xx responses: (\d+)", report)
