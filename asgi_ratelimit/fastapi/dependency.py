@@ -116,6 +116,7 @@ class RateLimit(NoPlainDefault):
         )
         self._per, self._name, self._own_store = per_functions(per), name, store
         self._spare_store: Store | None = None
+        self._app_store: tuple[object, Store | None] = None, None  # the last app, and its store
         self._filter = request_filter(exempt, only, methods)
         self._refund, self._style, self._on_limited = refund, check_style(headers), on_limited
         self._limiters: OrderedDict[tuple[int, str], LimiterCache] = OrderedDict()
@@ -196,9 +197,9 @@ class RateLimit(NoPlainDefault):
         if store is None:
             store = state.store
             if store is None:
-                store = store_of_app(scope)
-                if store is None:
-                    store = self._own_spare_store()
+                app, store = self._app_store
+                if store is None or app is not scope.get("app"):
+                    store = self._store_of_app(scope)
         template = route_template(scope) or "/"
         place = id(store), template  # a store need not be hashable; its LimiterCache keeps it alive
         limiters = self._limiters.get(place)
@@ -214,11 +215,16 @@ class RateLimit(NoPlainDefault):
             self._guard.diagnostics.check_workers(store)
         return limiters
 
-    def _own_spare_store(self) -> Store:
-        """The store where there is no app in the scope to keep it."""
-        if self._spare_store is None:
-            self._spare_store = MemoryStore()
-        return self._spare_store
+    def _store_of_app(self, scope: Scope) -> Store:
+        """The store that the app keeps. Without any app in the scope, a wrapped one keeps it for itself."""
+        store = store_of_app(scope)
+        if store is None:
+            if self._spare_store is None:
+                self._spare_store = MemoryStore()
+            return self._spare_store
+        if "app" in scope:
+            self._app_store = scope["app"], store
+        return store
 
     def _resource(self, scope: Scope) -> str:
         return resource_of(scope, self._per, self._warn_of_parameter)
