@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import multiprocessing
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -30,9 +29,15 @@ def several_workers() -> bool:
     Servers run their event loop in the main thread. It reads the stack of the calling thread alone: the frames of
     another one may be freed while they are read, which is a crash.
     """
-    places = _OTHERS if multiprocessing.parent_process() is None else _CHILDREN
+    places = _CHILDREN if _is_child() else _OTHERS
     numbers = [number for frame in _outward(sys._getframe(1)) if (number := _workers_in(frame, places))]
     return max(numbers) > 1 if numbers else _guessed_from_options()
+
+
+def _is_child() -> bool:
+    """Whether multiprocessing has made this process. A child has the module, and its import takes long."""
+    multiprocessing = sys.modules.get("multiprocessing")
+    return multiprocessing is not None and multiprocessing.parent_process() is not None
 
 
 def _workers_in(frame: FrameType, places: Mapping[str, str]) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import ParamSpec
@@ -54,7 +53,7 @@ _SPELLINGS = {
 
 def explains_foreign_options(init: Callable[Options, None]) -> Callable[Options, None]:
     """The same `__init__`. Its TypeError for an option of another library names the spelling here."""
-    own = inspect.signature(init).parameters.keys()
+    own = init.__annotations__  # every option has one; a signature takes long to make
 
     @wraps(init)
     def explaining(*args: Options.args, **options: Options.kwargs) -> None:

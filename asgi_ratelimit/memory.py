@@ -331,7 +331,7 @@ class MemoryBuckets:
                     policy.limit.take(state, now_us, cost)
                     for policy, (_, _, state) in zip(self._policies, located, strict=True)
                 ]
-                blocked_us = self._blocked_us(key, now_us)
+                blocked_us = self._blocked_us(key, now_us) if self._block_shards else 0
                 charge_now = charge and not blocked_us and None not in after
                 if charge_now:
                     for (shard, stored, _), state in zip(located, after, strict=True):
@@ -366,16 +366,12 @@ def _part(
 ) -> Decision:
     """The decision of one limit; `after` is the state with the cost charged, None if the limit refuses."""
     shard, stored, state = place
-    return Decision(
-        policy,
-        cost,
-        after if charged else state,
-        now_us,
-        allowed=after is not None,
-        charge=shard if charged else None,
-        delay_us=0 if after is None else policy.limit.delay_us(after, now_us, cost),
-        bucket_key=stored,
-    )
+    if after is None:
+        return make_decision(policy, cost, state, now_us, False, None, stored, 0)
+    delay_us = policy.limit.delay_us(after, now_us, cost)
+    if not charged:
+        return make_decision(policy, cost, state, now_us, True, None, stored, delay_us)
+    return make_decision(policy, cost, after, now_us, True, shard, stored, delay_us)
 
 
 class _Done:

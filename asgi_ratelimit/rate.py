@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from contextlib import suppress
 from dataclasses import dataclass
-from decimal import Decimal
 
 __all__ = ["Rate", "number_hint", "parse_rate", "suggestion"]
 
@@ -31,9 +30,10 @@ _FORM = re.compile(
     r"(?:\s++burst\s++([0-9]{1,15}+))?+\s*+",
     re.ASCII | re.IGNORECASE,
 )
-_FILLERS = re.compile(r"\b(?:req(?:uest)?s?|calls?|times?|hits?|an?)\b|(?<=[0-9])[xr]\b", re.ASCII | re.IGNORECASE)
-_JOINTS = re.compile(r"[;,|&+]|\band\b", re.ASCII | re.IGNORECASE)  # between the limits of a list, in other libraries
-_EACH = re.compile(r"\b(?:every|each|in)\b", re.ASCII | re.IGNORECASE)
+# Of the spelling in other libraries. They are compiled when a text cannot be read.
+_FILLERS = r"(?ai)\b(?:req(?:uest)?s?|calls?|times?|hits?|an?)\b|(?<=[0-9])[xr]\b"
+_JOINTS = r"(?ai)[;,|&+]|\band\b"  # between the limits of a list
+_EACH = r"(?ai)\b(?:every|each|in)\b"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +80,12 @@ def _period_us(amount: str, unit: str, text: str) -> int:
         raise ValueError(f"months and years in the limit {text!r} have no fixed length; write days, as in 3000/30 days")
     if unit not in _UNITS:
         raise ValueError(f"unknown unit {unit!r} in the limit {text!r}; use ms, s, minute, hour, day or week")
-    period = Decimal(amount) * _MICROSECONDS[_UNITS[unit]]
-    if period < 1 or period != int(period):
+    whole, _, decimals = amount.partition(".")
+    parts: int = 10 ** len(decimals)
+    period_us, rest = divmod(int(whole + decimals) * _MICROSECONDS[_UNITS[unit]], parts)
+    if rest or not period_us:
         raise ValueError(f"the period in the limit {text!r} must be a whole number of microseconds above 0")
-    return int(period)
+    return period_us
 
 
 def _period_text(period_us: int) -> str:
@@ -93,7 +95,7 @@ def _period_text(period_us: int) -> str:
             return _LONG[unit]
         if amount and not rest:
             return f"{amount}{unit}"
-    return f"{Decimal(period_us) / 1000}ms"
+    return f"{period_us // 1000}.{period_us % 1000:03}".rstrip("0") + "ms"
 
 
 # The spelling here of what other libraries write
@@ -101,14 +103,14 @@ def _period_text(period_us: int) -> str:
 
 def suggestion(text: str) -> str:
     """How a text is written here, in quotes or as a list; the usual forms if that cannot be guessed."""
-    parts = [_one(part) for part in _JOINTS.split(text) if part.strip()] if len(text) <= _LONGEST else []
+    parts = [_one(part) for part in re.split(_JOINTS, text) if part.strip()] if len(text) <= _LONGEST else []
     if not parts or "" in parts:
         return EXAMPLES
     return parts[0] if len(parts) == 1 else f"[{', '.join(parts)}]"
 
 
 def _one(text: str) -> str:
-    plain = " ".join(_EACH.sub("per", _FILLERS.sub(" ", text)).split()).replace(" /", "/")
+    plain = " ".join(re.sub(_EACH, "per", re.sub(_FILLERS, " ", text)).split()).replace(" /", "/")
     for spelled in (plain, f"{plain}s", plain.replace(" ", "/", 1)):
         with suppress(ValueError):
             if match := _FORM.fullmatch(spelled):

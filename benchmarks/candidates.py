@@ -8,9 +8,10 @@ from datetime import timedelta
 from time import monotonic_ns
 from typing import Any
 
-__all__ = ["CANDIDATES", "FLOOR", "OURS", "Allowance", "BareGCRA", "Drive", "keys_of", "ours"]
+__all__ = ["CANDIDATES", "FLOOR", "KINDS", "OURS", "Allowance", "BareGCRA", "Drive", "Take", "drive_of", "keys_of"]
 
 Drive = Callable[[Sequence[str]], Awaitable[bool]]  # asks about every key and returns whether the last was allowed
+Take = Callable[[str], Awaitable[object]]  # asks about one key
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,4 +181,38 @@ CANDIDATES: dict[str, Callable[[Allowance], Awaitable[Drive]]] = {
     "throttled-py, GCRA": throttled("gcra"),
     "throttled-py, token bucket": throttled("token_bucket"),
     "pyrate-limiter, token bucket": pyrate,
+}
+
+
+# All kinds of limit that we have
+
+
+def bare(allowance: Allowance) -> Take:
+    return BareGCRA(allowance).take
+
+
+def kind(name: str) -> Callable[[Allowance], Take]:
+    def build(allowance: Allowance) -> Take:
+        import asgi_ratelimit
+
+        rate = f"{allowance.count}/{allowance.seconds}s"
+        if name == "LeakyBucket":
+            return asgi_ratelimit.Limiter(asgi_ratelimit.LeakyBucket(rate, queue=allowance.count)).try_acquire
+        return asgi_ratelimit.Limiter(getattr(asgi_ratelimit, name)(rate)).try_acquire
+
+    return build
+
+
+def drive_of(take: Take) -> Drive:
+    async def drive(keys: Sequence[str]) -> bool:
+        for key in keys:
+            decision = await take(key)
+        return bool(getattr(decision, "allowed", decision))
+
+    return drive
+
+
+KINDS: dict[str, Callable[[Allowance], Take]] = {
+    FLOOR: bare,
+    **{name: kind(name) for name in ("TokenBucket", "LeakyBucket", "FixedWindow", "SlidingWindow")},
 }

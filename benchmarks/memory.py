@@ -6,18 +6,19 @@ import asyncio
 import gc
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
-from benchmarks.candidates import CANDIDATES, Allowance, keys_of
+from benchmarks.candidates import CANDIDATES, KINDS, Allowance, Drive, drive_of, keys_of
 
 __all__ = ["memory"]
 
 KEYS = 100_000
 
 
-def memory(repeats: int) -> dict[str, float | str]:
+def memory(names: Iterable[str], repeats: int) -> dict[str, float | str]:
     """MB by which the resident process grows, the median of several; a string is why a candidate did not run."""
-    return {name: _in_processes(name, repeats) for name in CANDIDATES}
+    return {name: _in_processes(name, repeats) for name in names}
 
 
 def _in_processes(name: str, repeats: int) -> float | str:
@@ -33,13 +34,18 @@ def _in_processes(name: str, repeats: int) -> float | str:
 
 async def _measure(name: str) -> float:
     keys = keys_of(KEYS)
-    await (await CANDIDATES[name](Allowance(100, 3600)))(["warm-up"])  # imports, caches
-    drive = await CANDIDATES[name](Allowance(100, 3600))
+    await (await _build(name))(["warm-up"])  # imports, caches
+    drive = await _build(name)
     gc.collect()
     before = _resident()
     await drive(keys)
     gc.collect()
     return (_resident() - before) / 1e6
+
+
+async def _build(name: str) -> Drive:
+    allowance = Allowance(100, 3600)
+    return await CANDIDATES[name](allowance) if name in CANDIDATES else drive_of(KINDS[name](allowance))
 
 
 def _resident() -> int:

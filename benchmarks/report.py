@@ -9,8 +9,9 @@ from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 
 from benchmarks.harness import Score
+from benchmarks.kinds import Latency
 
-__all__ = ["added", "growth", "inserts", "page", "per_check", "spaced", "table"]
+__all__ = ["added", "growth", "imports", "inserts", "kinds", "page", "per_check", "spaced", "table"]
 
 PACKAGES = (
     "starlette",
@@ -121,6 +122,27 @@ def inserts(worst: Mapping[tuple[str, bool], float], names: Mapping[str, str]) -
     """One row per candidate: its slowest single insert with the garbage collector on and off."""
     rows = [[shown, f"{worst[name, True]:.2f}", f"{worst[name, False]:.2f}"] for name, shown in names.items()]
     return table(["worst insert, ms", "collector on", "collector off"], rows)
+
+
+def kinds(latencies: Mapping[str, Latency], memory: Mapping[str, float | str]) -> str:
+    """One row per kind of limit: p50 and p99 of one call, and memory."""
+    rows = []
+    for name, latency in latencies.items():
+        used = memory[name]
+        size = f"{used:.1f}" if isinstance(used, float) else used
+        rows.append([name, f"{latency.p50 / 1e3:.2f}", f"{latency.p99 / 1e3:.2f}", size])
+    return table(["", "p50, µs", "p99, µs", "MB per 100 000 keys"], rows)
+
+
+def imports(scores: Mapping[str, Score], floor: str) -> str:
+    """One row per import: ms, and the multiple of the floor's."""
+    rows = []
+    for name, score in scores.items():
+        if score.failure:
+            rows.append([name, f"did not run: {score.failure}", "-"])
+        else:
+            rows.append([name, f"{score.ns / 1e6:.1f}", f"{score.times(scores[floor]):.2f}"])
+    return table(["", "ms", "times the floor"], rows)
 
 
 def added(scores: Mapping[str, Score], headers: Mapping[str, int], bare: str, floor: str) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from starlette.routing import Match, Mount
 from starlette.types import Scope
 
 __all__ = ["dependency_calls", "every_route", "has_own_limit"]
@@ -29,7 +28,7 @@ def _found_in(routes: Iterable[Any], scope: Scope) -> bool:
     """As Starlette's router: the first full match decides. Another method is a 405, before any limit of the route."""
     for route in every_route(routes):
         match, child = route.matches(scope)
-        if match is Match.FULL:
+        if match.name == "FULL":  # starlette.routing.Match, which an app without Starlette's router need not import
             return _has_limit(route, scope | child)
     return False
 
@@ -48,7 +47,7 @@ def every_route(routes: Iterable[Any]) -> Iterator[Any]:
 def _has_limit(route: Any, scope: Scope) -> bool:
     if any(_replaces(call, scope) for call in (*_layers(route), *dependency_calls(getattr(route, "dependant", None)))):
         return True
-    return isinstance(route, Mount) and _found_in(route.routes, scope)
+    return _found_in(getattr(route, "routes", None) or (), scope)  # of a mount
 
 
 def _layers(route: Any) -> Iterator[Any]:

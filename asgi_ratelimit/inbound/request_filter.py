@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
-from difflib import get_close_matches
 from http import HTTPMethod
 from inspect import isawaitable
 from typing import Any, Final
@@ -99,13 +98,18 @@ def _checked_methods(methods: Iterable[str]) -> frozenset[str]:
     if not listed or not all(isinstance(name, str) and name.replace("-", "").isalpha() for name in names):
         raise ValueError(f'methods is a list of HTTP methods such as ("POST", "PUT"), not {methods!r}')
     for name in names:
-        meant = get_close_matches(name.upper(), HTTPMethod, 1, _SIMILAR)
-        if meant and meant[0] != name.upper():
-            raise ValueError(f'methods has {name!r}, which no client sends; write methods=("{meant[0]}",)')
+        if name.upper() not in HTTPMethod.__members__ and (meant := _similar_method(name)):
+            raise ValueError(f'methods has {name!r}, which no client sends; write methods=("{meant}",)')
     counted = {name.upper() for name in names}
     if "GET" in counted:  # Starlette's routes answer a HEAD as they do a GET
         counted.add("HEAD")
     return frozenset((*counted, "")) if counted else frozenset()
+
+
+def _similar_method(name: str) -> str | None:
+    from difflib import get_close_matches  # for mistakes only
+
+    return next(iter(get_close_matches(name.upper(), HTTPMethod, 1, _SIMILAR)), None)
 
 
 def _selection(paths: ExemptSource, is_listed: PathPredicate) -> Selection:

@@ -104,7 +104,6 @@ class TokenBucket(Limit):
         return state, place + 2
 
 
-@dataclass(frozen=True, init=False, repr=False, eq=False)
 class LeakyBucket(TokenBucket):
     """Calls leave evenly spaced, `count` per period. Up to `queue` of them have to wait for their slot.
 

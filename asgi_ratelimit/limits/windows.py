@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
 from struct import unpack
 from typing import Any, ClassVar
 
@@ -14,7 +13,6 @@ from asgi_ratelimit.rate import Rate, parse_rate
 __all__ = ["FixedWindow", "SlidingWindow"]
 
 
-@dataclass(frozen=True, init=False, repr=False, eq=False)
 class _Window(Limit):
     """The options that both kinds of window have."""
 
@@ -30,7 +28,6 @@ class _Window(Limit):
         Limit.__init__(self, rate, name=name, scope=scope, outage=outage)
 
 
-@dataclass(frozen=True, init=False, repr=False, eq=False)
 class FixedWindow(_Window):
     """`count` in a window that opens with its first request: how Discord's own buckets began.
 
@@ -74,7 +71,6 @@ class FixedWindow(_Window):
         return (finish, used), place + 2
 
 
-@dataclass(frozen=True, init=False, repr=False, eq=False)
 class SlidingWindow(_Window):
     """Exact: never more than `count` in any period. The state holds one number per call that still counts.
 
