@@ -25,6 +25,7 @@ PACKAGES = (
     "fastapi-limiter",
     "redis",
     "hiredis",
+    "valkey-glide",
     "httpx",
     "uvicorn",
     "discord.py",
