@@ -26,6 +26,7 @@ PACKAGES = (
     "fastapi-limiter",
     "redis",
     "hiredis",
+    "valkey-glide",
     "httpx",
     "uvicorn",
     "discord.py",

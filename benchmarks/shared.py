@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
+from urllib.parse import urlsplit
 
 from benchmarks.candidates import Allowance
 
@@ -15,6 +16,7 @@ __all__ = [
     "BURST",
     "FLOOD",
     "FLOOR",
+    "GLIDE",
     "MEMORY",
     "OURS",
     "OWN_EVALSHA",
@@ -42,23 +44,28 @@ class Degraded(Exception):
     """Answered without Redis."""
 
 
-def ours(kind: str = "TokenBucket", **options: Any) -> Build:
+def ours(kind: str = "TokenBucket", *, outage: Literal["local", "closed"] = "closed", **options: Any) -> Build:
+    """Without Redis its checks raise StoreUnavailable, or Degraded where that is not to be an error."""
+
     async def build(url: str, allowance: Allowance, connections: int | None) -> Entrant:
         import asgi_ratelimit
         from asgi_ratelimit.redis import RedisStore
 
-        store = RedisStore(url, **options)
+        store = RedisStore(url, outage=outage, **options)
         limit = getattr(asgi_ratelimit, kind)(f"{allowance.count}/{allowance.seconds}s")
         limiter = asgi_ratelimit.Limiter(limit, store=store, name="bench")
         await store.start()
 
         async def check(key: str) -> bool:
+            return (await limiter.try_acquire(key)).allowed
+
+        async def check_where(key: str) -> bool:
             decision = await limiter.try_acquire(key)
             if decision.reason == "degraded":
                 raise Degraded
             return decision.allowed
 
-        return Entrant(check, store.aclose)
+        return Entrant(check if outage == "closed" else check_where, store.aclose)
 
     return build
 
@@ -89,23 +96,23 @@ return answers
 
 
 class Queue:
-    """Checks that come while a call is in flight leave together in the next one."""
+    """Checks that come while `calls` calls are in flight leave together in the next one, `most` of them at most."""
 
-    def __init__(self, send: Callable[[Sequence[str]], Awaitable[Sequence[int]]]) -> None:
-        self.send = send
+    def __init__(self, send: Callable[[Sequence[str]], Awaitable[Sequence[int]]], calls: int, most: int) -> None:
+        self.send, self.calls, self.most = send, calls, most
         self.waiting: list[tuple[str, asyncio.Future[bool]]] = []
-        self.flight: asyncio.Task[None] | None = None
+        self.flights: set[asyncio.Task[None] | None] = set()
 
     def check(self, key: str) -> asyncio.Future[bool]:
         answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self.waiting.append((key, answer))
-        if self.flight is None:
-            self.flight = asyncio.create_task(self.fly())
+        if len(self.flights) < self.calls:
+            self.flights.add(asyncio.create_task(self.fly()))
         return answer
 
     async def fly(self) -> None:
         while self.waiting:
-            leaving, self.waiting = self.waiting, []
+            leaving, self.waiting = self.waiting[: self.most], self.waiting[self.most :]
             try:
                 answers = await self.send([key for key, _ in leaving])
             except Exception as error:
@@ -114,7 +121,7 @@ class Queue:
             else:
                 for (_, future), answer in zip(leaving, answers, strict=True):
                     future.set_result(bool(answer))
-        self.flight = None
+        self.flights.discard(asyncio.current_task())
 
 
 async def _scripted(url: str, allowance: Allowance, connections: int | None, script: str) -> tuple[Any, str, list[int]]:
@@ -145,20 +152,43 @@ async def pipelined(url: str, allowance: Allowance, connections: int | None) -> 
             pipeline.evalsha(sha, 1, f"floor:{key}", *numbers)
         return await pipeline.execute()  # type: ignore[no-any-return]
 
-    return Entrant(Queue(send).check, client.connection_pool.disconnect)
+    return Entrant(Queue(send, 1, _MOST).check, client.connection_pool.disconnect)
 
 
-async def many_keys(url: str, allowance: Allowance, connections: int | None) -> Entrant:
-    client, sha, numbers = await _scripted(url, allowance, connections, _MANY)
+def many_keys(calls: int) -> Build:
+    """Each of the calls in flight takes its share of the checks that are made at once, so that all of them are used."""
 
-    async def send(keys: Sequence[str]) -> Sequence[int]:
-        names = [f"floor:{key}" for key in keys]
-        return await client.evalsha(sha, len(names), *names, *numbers)  # type: ignore[no-any-return]
+    async def build(url: str, allowance: Allowance, connections: int | None) -> Entrant:
+        client, sha, numbers = await _scripted(url, allowance, connections, _MANY)
 
-    return Entrant(Queue(send).check, client.connection_pool.disconnect)
+        async def send(keys: Sequence[str]) -> Sequence[int]:
+            names = [f"floor:{key}" for key in keys]
+            return await client.evalsha(sha, len(names), *names, *numbers)  # type: ignore[no-any-return]
+
+        most = (connections or _MOST) // calls
+        return Entrant(Queue(send, calls, most).check, client.connection_pool.disconnect)
+
+    return build
 
 
 # The peers
+
+
+async def glide(url: str, allowance: Allowance, connections: int | None) -> Entrant:
+    """One connection for all checks, each with its own call. It has no script that takes many."""
+    from glide import GlideClient, GlideClientConfiguration, NodeAddress, Script
+
+    address = urlsplit(url)
+    patience = round(_PATIENT * 1e3) if connections else None
+    configuration = GlideClientConfiguration([NodeAddress(address.hostname, address.port)], request_timeout=patience)
+    client = await GlideClient.create(configuration)
+    script, interval = Script(_ONE), allowance.seconds * 1_000_000 // allowance.count
+    numbers = [str(interval), str(interval * allowance.count)]
+
+    async def check(key: str) -> bool:
+        return bool(await client.invoke_script(script, [f"floor:{key}"], numbers))
+
+    return Entrant(check, client.close)
 
 
 def limits(strategy: str) -> Build:
@@ -204,27 +234,31 @@ def throttled(algorithm: str) -> Build:
     return build
 
 
+_MOST = 1_000  # checks in a call
 # Everybody else waits for as long as it takes; left at 0.1 s, ours would answer by itself whenever the machine is busy.
 _PATIENT = 10.0
 
 OURS = "**asgi_ratelimit, token bucket**"
-FLOOR = "one EVALSHA for all checks that queue behind a call in flight (the floor)"
+FLOOR = "one EVALSHA for the checks that queue, two calls in flight (the floor)"
+GLIDE = "valkey-glide, one script call per check"
 OWN_EVALSHA = "redis-py, one EVALSHA per check"
 
 PEERS: dict[str, Build] = {
     "limits.aio (redis-py), fixed window": limits("FixedWindowRateLimiter"),
     "throttled-py, GCRA": throttled("gcra"),
     "throttled-py, token bucket": throttled("token_bucket"),
+    GLIDE: glide,
 }
 TOGETHER: dict[str, Build] = {
-    FLOOR: many_keys,
-    "one pipeline for all checks that queue behind a call in flight": pipelined,
+    FLOOR: many_keys(2),
+    "one EVALSHA for the checks that queue, one call in flight": many_keys(1),
+    "one pipeline for the checks that queue, one call in flight": pipelined,
     OURS: ours(timeout=_PATIENT),
     OWN_EVALSHA: one_by_one,
     **PEERS,
 }
 ALONE: dict[str, Build] = {OWN_EVALSHA: one_by_one, OURS: ours(timeout=_PATIENT), **PEERS}
-BURST: dict[str, Build] = {OURS: ours(), **PEERS}
+BURST: dict[str, Build] = {OURS: ours(outage="local"), **PEERS}
 FLOOD: dict[str, Build] = {
     OURS: ours(timeout=_PATIENT),
     f"{OURS}, deny_cache=0": ours(timeout=_PATIENT, deny_cache=0),

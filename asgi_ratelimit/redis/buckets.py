@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Sequence
+from itertools import islice
 from typing import Any, ClassVar, Protocol
 
 from asgi_ratelimit.clock import Clock
@@ -19,6 +20,7 @@ from asgi_ratelimit.redis.wire import CHECKS, Reply, Script, Verb, shape
 __all__ = ["Pending", "RedisBuckets", "Server", "Session"]
 
 _MOST_SHAPES = 256  # of one limiter, each for one cost
+_LONGEST_RECENT = 64  # characters of a key whose names are remembered
 _PAUSE_US = 1_000_000  # until a refusal of the script is checked again if its states do not explain it
 
 
@@ -69,14 +71,16 @@ class RedisBuckets:
         self.reported_policy = reported_policy
         for policy in policies:
             policy.limit.encode(1)  # raises ValueError here, not in a request, if Redis cannot keep this kind of limit
+        self.last_states, self.deny = server.last_states, server.deny
         limit = policies[0].limit if len(policies) == 1 else None
-        self.only = limit if type(limit) is TokenBucket else None
-        self._namer, self._blocks = server.namer, blocks
+        # Of a single token bucket, whose replies are read in a shorter way; else 0.
+        self.ticks = limit.ticks if type(limit) is TokenBucket else 0
+        self._namer, self._recent_names, self._blocks = server.namer, server.namer.recent_names, blocks
         self._prefix = self._namer.start("user", name)
         own = all(policy.limit.scope == "user" for policy in self.policies)
         # Where all records have the key's own tag, their names differ in the end alone.
-        self._ends = ["block", *[policy.bucket[:16] for policy in self.policies]] if own and blocks else None
-        self._shapes: dict[tuple[Verb, int], str] = {}
+        self._ends = ("block", *[policy.bucket[:16] for policy in self.policies]) if own and blocks else None
+        self._shapes: dict[Verb, dict[int, str]] = {"decide": {}, "peek": {}}
 
     # The verbs
 
@@ -85,19 +89,20 @@ class RedisBuckets:
     ) -> Decision | Awaitable[Decision]:
         """`due`: the moment by the event loop's clock at which it is answered without the server."""
         names = self._names(key, per)
-        if not waiting and self.server.deny.refusals:
-            refusal = self.server.deny.find(names, cost, self.server.clock.now_us())
+        if waiting:
+            return self._read_or_refund(self._query(Waiting, names, key, cost, per, due))
+        if self.deny.refusals:
+            refusal = self.deny.find(names, cost, self.server.clock.now_us())
             if refusal is not None:
                 return refusal
-        decision = self._query("decide", names, key, cost, per, waiting, due)
-        return self._read_or_refund(decision) if waiting else decision
+        return self._query(Query, names, key, cost, per, due)
 
     def decide_without_server(self, key: str, cost: int, per: str) -> Decision:
         """The decision about a caller that has waited for the server before, in vain."""
-        return self._query("decide", self._names(key, per), key, cost, per, False, due=0.0).result()
+        return self._query(Query, self._names(key, per), key, cost, per, due=0.0).result()
 
     def peek(self, key: str, cost: int, per: str) -> Awaitable[Decision]:
-        return self._query("peek", self._names(key, per), key, cost, per, False)
+        return self._query(Peek, self._names(key, per), key, cost, per)
 
     def refund(self, decision: Decision) -> Awaitable[None] | None:
         """Lost without an error if the server does not answer: no caller waits for it or fails."""
@@ -125,12 +130,10 @@ class RedisBuckets:
     # Checks
 
     def _query(
-        self, verb: Verb, names: list[str], key: str, cost: int, per: str, waiting: bool, due: float | None = None
+        self, kind: type[Query], names: Sequence[str], key: str, cost: int, per: str, due: float | None = None
     ) -> asyncio.Future[Decision]:
-        check = Query(names, self._shapes.get((verb, cost)) or self._shape(verb, cost))
-        check.buckets, check.key, check.cost, check.per = self, key, cost, per
-        check.charge, check.waiting = verb == "decide", waiting
-        return check.put(self.server, due)
+        text = self._shapes[kind.verb].get(cost) or self._shape(kind.verb, cost)
+        return kind(names, text, self, key, cost, per).put(self.server, due)
 
     async def _read_or_refund(self, decision: asyncio.Future[Decision]) -> Decision:
         """The decision. It is refunded if the caller is cancelled after its arrival and before reading it."""
@@ -142,25 +145,25 @@ class RedisBuckets:
             raise
 
     def _update(self, names: Sequence[str], text: str, *, lenient: bool = False) -> Awaitable[None]:
-        self.server.deny.forget(names)
-        check = Update(names, text)
-        check.deny, check.lenient = self.server.deny, lenient
-        return check.put(self.server)
+        self.deny.forget(names)
+        return Update(names, text, self.deny, lenient).put(self.server)
 
     def _shape(self, verb: Verb, cost: int) -> str:
-        if len(self._shapes) >= _MOST_SHAPES:
-            self._shapes.clear()
+        shapes = self._shapes[verb]
+        if len(shapes) >= _MOST_SHAPES:
+            shapes.clear()
         limits = [policy.limit.encode(cost) for policy in self.policies]
-        text = self._shapes[verb, cost] = shape(verb, 1 + len(limits), *limits)
+        text = shapes[cost] = shape(verb, 1 + len(limits), *limits)
         return text
 
-    def _names(self, key: str, per: str) -> list[str]:
+    def _names(self, key: str, per: str) -> Sequence[str]:
         """The names of the block's record and of each bucket's."""
         if not isinstance(key, str):
             raise TypeError(f'a key is a string such as "user:1", not {key!r}')
-        tag = self._namer.tag(self._prefix, key)
         if self._ends is not None and not per:
-            return self._namer.names(tag, self._ends)
+            names = self._recent_names if len(key) <= _LONGEST_RECENT else self._namer.names
+            return names(self._prefix, key, self._ends)
+        tag = self._namer.tag(self._prefix, key)
         buckets = [self._bucket(policy, tag, per) for policy in self.policies]
         # The block is in the slot of the key's own buckets; in another slot there is none.
         return [self._namer.name(tag if self._blocks else tag_of(buckets[0]), "block"), *buckets]
@@ -194,9 +197,34 @@ class RedisBuckets:
         if not parts:
             return self._granted(query.cost, now_us), place
         decision = Decision.combine(parts)
-        if decision.allowed and query.charge and not charged:
+        if decision.allowed and query.verb == "decide" and not charged:
             return self._refused_by_the_script(decision), place
         return decision, place
+
+    def answer_charged(self, checks: Sequence[Query], number: int, reply: Reply, place: int) -> tuple[int, int]:
+        """Read the most common replies by far, in a shorter way: to a run of equal checks, all charged."""
+        policy, ticks, now_us, blocks, deny = self.policies[0], self.ticks, reply[0], self.last_states.blocks, self.deny
+        text, cost, states = checks[number].shape, checks[number].cost, self.last_states.young
+        for check in islice(checks, number, None):
+            if reply[place] != 1 or check.shape is not text:
+                break
+            state = reply[place + 1] * ticks + reply[place + 2]
+            if type(state) is not int:
+                raise TypeError("a reply has a state that is no number")
+            name = check.keys[1]
+            states[name] = state
+            decision = Decision(policy, cost, state, now_us, True, self, name)
+            future = check.future
+            if future.done():
+                check.arrive_late(decision)
+            else:
+                future.set_result(decision)
+            if blocks:
+                blocks.pop(check.keys[0], None)
+            if deny.refusals:
+                deny.forget(check.keys[1:])  # a higher cost has to wait longer now
+            number, place = number + 1, place + 3
+        return number, place
 
     def _part(self, policy: Policy, name: str, state: State, cost: int, now_us: int, *, is_charged: bool) -> Decision:
         limit = policy.limit
@@ -244,21 +272,19 @@ class Pending:
 
     __slots__ = ("asking", "due", "future", "hops", "keys", "shape", "slot")
     script: ClassVar[Script] = CHECKS
+    keys: Sequence[str]
+    shape: str
     future: asyncio.Future[Any]
-
-    def __init__(self, names: Sequence[str], text: str) -> None:
-        self.keys, self.shape = names, text
-        self.asking, self.hops, self.slot = False, 0, 0
 
     def put(self: Any, server: Server, due: float | None = None) -> asyncio.Future[Any]:
         session = server.session()
         if server.is_cluster:
-            self.slot = slot_of(tag_of(self.keys[0]))
-        now = session.loop.time()
-        self.due = now + server.timeout if due is None else due
-        future: asyncio.Future[Any] = session.loop.create_future()
+            self.slot, self.asking, self.hops = slot_of(tag_of(self.keys[0])), False, 0
+        loop = session.loop
+        self.due = loop.time() + server.timeout if due is None else due
+        future: asyncio.Future[Any] = loop.create_future()
         self.future = future
-        if now < self.due:
+        if due is None or loop.time() < due:
             session.put(self)
         else:
             session.miss(self, TimeoutError("no time is left"))
@@ -266,52 +292,50 @@ class Pending:
 
 
 class Query(Pending):
-    """Decide or peek."""
+    """Decide, and charge what is allowed."""
 
-    __slots__ = ("buckets", "charge", "cost", "key", "per", "waiting")
-    buckets: RedisBuckets
-    key: str
-    cost: int
-    per: str
-    charge: bool  # whether the verb is decide
-    waiting: bool
+    __slots__ = ("buckets", "cost", "key", "per")
+    verb: ClassVar[Verb] = "decide"
 
-    def answer(self, reply: Reply, place: int, sent_us: int, received_us: int) -> int:
+    def __init__(self, names: Sequence[str], text: str, buckets: RedisBuckets, key: str, cost: int, per: str) -> None:
+        self.keys = names
+        self.shape = text
+        self.buckets = buckets
+        self.key = key
+        self.cost = cost
+        self.per = per
+
+    def answer(
+        self, checks: Sequence[Any], number: int, reply: Reply, place: int, sent_us: int, received_us: int
+    ) -> tuple[int, int]:
         buckets = self.buckets
-        if buckets.only is not None and reply[place] == 1:
-            decision = self._read_token_bucket(buckets.policies[0], buckets.only, reply, place)
-            place += 3
+        if buckets.ticks and reply[place] == 1:
+            return buckets.answer_charged(checks, number, reply, place)
+        decision, place = buckets.read(self, reply, place)
+        if self.future.done():
+            self.arrive_late(decision)
         else:
-            decision, place = buckets.read(self, reply, place)
-        if not self.future.done():
             self.future.set_result(decision)
-        elif self.waiting and decision.allowed:
-            buckets.refund(decision)  # cancelled while it waited
-        deny = buckets.server.deny
-        if self.charge and not decision.allowed:
-            deny.remember(self.keys, decision, sent_us, received_us)
-        elif self.charge and deny.refusals:
-            deny.forget(self.keys[1:])  # a higher cost has to wait longer now
-        return place
+        self.note(decision, sent_us, received_us)
+        return number + 1, place
 
-    def _read_token_bucket(self, policy: Policy, limit: TokenBucket, reply: Reply, place: int) -> Decision:
-        """The most common reply by far, read in a shorter way: one token bucket, charged."""
-        block, name = self.keys
-        last_states = self.buckets.server.last_states
-        state = reply[place + 1] * limit.ticks + reply[place + 2]
-        if type(state) is not int:
-            raise TypeError("a reply has a state that is no number")
-        last_states.note(name, state)
-        if last_states.blocks:
-            last_states.blocks.pop(block, None)
-        return Decision(policy, self.cost, state, reply[0], True, self.buckets, name)
+    def arrive_late(self, decision: Decision) -> None:
+        """Nobody waits for the answer any more."""
+
+    def note(self, decision: Decision, sent_us: int, received_us: int) -> None:
+        """Remember a refusal, or forget those that it has changed."""
+        deny = self.buckets.deny
+        if not decision.allowed:
+            deny.remember(self.keys, decision, sent_us, received_us)
+        elif deny.refusals:
+            deny.forget(self.keys[1:])  # a higher cost has to wait longer now
 
     def fail(self, error: BaseException) -> None:
         if self.future.done():
             return
-        fallback = self.buckets.fallback
+        fallback, charge = self.buckets.fallback, self.verb == "decide"
         try:
-            answer = fallback.decide(self.keys, self.key, self.cost, self.per, error, charge=self.charge)
+            answer = fallback.decide(self.keys, self.key, self.cost, self.per, error, charge=charge)
         except Exception as unavailable:
             unavailable.__cause__ = error
             self.future.set_exception(unavailable)
@@ -319,18 +343,41 @@ class Query(Pending):
             self.future.set_result(answer)
 
 
+class Waiting(Query):
+    """As a caller asks that waits in line: a charge that it does not learn of is given back."""
+
+    __slots__ = ()
+
+    def arrive_late(self, decision: Decision) -> None:
+        if decision.allowed:
+            self.buckets.refund(decision)  # cancelled while it waited
+
+
+class Peek(Query):
+    """Decide without a charge."""
+
+    __slots__ = ()
+    verb: ClassVar[Verb] = "peek"
+
+    def note(self, decision: Decision, sent_us: int, received_us: int) -> None:
+        """Nothing has changed."""
+
+
 class Update(Pending):
-    """Refund, reset or block."""
+    """Refund, reset or block. `lenient`: a failure is no error."""
 
     __slots__ = ("deny", "lenient")
-    deny: DenyCache
-    lenient: bool  # whether a failure is no error
 
-    def answer(self, reply: Reply, place: int, sent_us: int, received_us: int) -> int:
+    def __init__(self, names: Sequence[str], text: str, deny: DenyCache, lenient: bool) -> None:
+        self.keys, self.shape, self.deny, self.lenient = names, text, deny, lenient
+
+    def answer(
+        self, checks: Sequence[Any], number: int, reply: Reply, place: int, sent_us: int, received_us: int
+    ) -> tuple[int, int]:
         self.deny.forget(self.keys)  # again: a refusal in flight has been noted since
         if not self.future.done():
             self.future.set_result(None)
-        return place + 1
+        return number + 1, place + 1
 
     def fail(self, error: BaseException) -> None:
         if self.future.done():

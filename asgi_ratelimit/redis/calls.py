@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import groupby
+from operator import attrgetter
 from typing import Any, Protocol
 
 from asgi_ratelimit.redis.wire import Question, Reply, Script
@@ -23,8 +24,14 @@ class Check(Question, Protocol):
     hops: int  # how often it was sent elsewhere
     future: asyncio.Future[Any]
 
-    def answer(self, reply: Reply, place: int, sent_us: int, received_us: int, /) -> int:
-        """Read the answer at `place`. Returns the place of the next check's answer."""
+    def answer(
+        self, checks: Sequence[Check], number: int, reply: Reply, place: int, sent_us: int, received_us: int, /
+    ) -> tuple[int, int]:
+        """Read the answer at `place`, to this check, which has this number among the checks of its call.
+
+        Checks that follow may be answered as well. Returns the number of the first that has not been, and the place of
+        its answer.
+        """
         ...
 
     def fail(self, error: BaseException, /) -> None:
@@ -38,17 +45,21 @@ Redirect = Callable[[str, Sequence[Check]], None]  # the server's message, and t
 class Batch:
     """A call in flight: for each expected reply the checks that it answers, or None if it answers no check."""
 
-    __slots__ = ("due", "expected", "first_due", "sent_at", "sent_us", "without_script")
+    __slots__ = ("due", "expected", "first_due", "sent_at", "sent_us", "size", "without_script")
 
-    def __init__(self, sent_us: int, sent_at: float, due: float, first_due: float) -> None:
+    def __init__(self, sent_us: int, sent_at: float, due: float, first_due: float, size: int) -> None:
         self.sent_us = sent_us
         self.sent_at = sent_at  # by the event loop's clock
         self.due, self.first_due = due, first_due  # of the call itself, and of the first check that waits for it
+        self.size = size  # checks
         self.expected: deque[Sequence[Check] | None] = deque()
         self.without_script: list[Sequence[Check]] = []  # the server does not have their script yet
 
     def checks(self) -> list[Check]:
         return [check for group in (*self.expected, *self.without_script) if group for check in group]
+
+
+_script_of = attrgetter("script")
 
 
 def groups_of(checks: Sequence[Check], *, by_slot: bool) -> Sequence[Sequence[Check]]:
@@ -57,7 +68,7 @@ def groups_of(checks: Sequence[Check], *, by_slot: bool) -> Sequence[Sequence[Ch
     def place(check: Check) -> tuple[str, int, bool]:
         return check.script.sha, check.slot, check.asking
 
-    if len({place(check) for check in checks} if by_slot else {check.script for check in checks}) == 1:
+    if len(checks) == 1 or len({*map(place if by_slot else _script_of, checks)}) == 1:
         return [checks]
     return [list(group) for _, group in groupby(sorted(checks, key=place), key=place)]
 

@@ -79,9 +79,9 @@ local function tokens() -- limit: [kind, ticks, cost µs, part, depth µs, part,
 
   function kind.store(_, key, us, part)
     if part == 0 then
-      keep(key, string.format('%.0f', us), us)
+      keep(key, digits(us), us)
     else
-      keep(key, string.format('%.0f:%.0f', us, part), us + 1)
+      keep(key, digits(us) .. ':' .. digits(part), us + 1)
     end
   end
 
@@ -127,7 +127,7 @@ local function window() -- limit: [kind, period µs, capacity, cost, end of the 
   end
 
   function kind.store(_, key, finish, used)
-    keep(key, string.format('%.0f:%.0f', finish, used), finish)
+    keep(key, digits(finish) .. ':' .. digits(used), finish)
   end
 
   return kind
@@ -200,7 +200,7 @@ local function block(key) -- µs until it ends; 0 if there is none
     doubt, left = true, 0
   elseif left > longest then
     doubt, left = true, longest
-    keep(key, string.format('%.0f:%.0f', now + longest, longest), now + longest)
+    keep(key, digits(now + longest) .. ':' .. digits(longest), now + longest)
   end
   if doubt and left == 0 then call('DEL', key) end
   return left
@@ -279,7 +279,7 @@ function answer(shape, first)
   elseif verb == 'reset' or (verb == 'block' and shape[3] == 0) then
     call('DEL', unpack(KEYS, first, first + shape[2] - 1))
   elseif verb == 'block' then -- [verb, 1, µs]
-    keep(KEYS[first], string.format('%.0f:%.0f', now + shape[3], shape[3]), now + shape[3])
+    keep(KEYS[first], digits(now + shape[3]) .. ':' .. digits(shape[3]), now + shape[3])
   elseif verb == 'probe' then
     call('GET', KEYS[first])
     call('SET', KEYS[first], 1, 'PX', 1000)

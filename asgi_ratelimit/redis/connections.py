@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+from asyncio import get_running_loop
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
 from warnings import warn as _warn  # still there when the interpreter ends
@@ -104,9 +105,8 @@ class Connections:
 
     def session(self) -> Node | Cluster:
         """The session of the running event loop."""
-        loop = asyncio.get_running_loop()
-        session = self._sessions.get(loop)
-        return self._new_session(loop) if session is None else session
+        loop = get_running_loop()
+        return self._sessions.get(loop) or self._new_session(loop)
 
     async def aclose(self) -> None:
         """End the session of the running event loop. A later call of `session` makes another one."""

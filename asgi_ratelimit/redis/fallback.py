@@ -57,19 +57,23 @@ class LastKnown:
 
     def __init__(self) -> None:
         self.blocks: dict[str, tuple[int, int]] = {}  # until when, in µs of the server's clock, and how long
-        self._young: dict[str, State] = {}
+        self.young: dict[str, State] = {}  # a state that is a number may be written into it directly
         self._old: dict[str, State] = {}
         self._calls = 0  # in the tuples among the young
 
     def __len__(self) -> int:
-        return len(self._young) + len(self._old)
+        return len(self.young) + len(self._old)
 
     def note(self, name: str, state: State) -> None:
         if type(state) is tuple:
-            self._calls += len(state) - _calls_in(self._young.get(name))
-        self._young[name] = state
-        if len(self._young) >= _GENERATION or self._calls >= _GENERATION_CALLS:
-            self._old, self._young, self._calls = self._young, {}, 0
+            self._calls += len(state) - _calls_in(self.young.get(name))
+        self.young[name] = state
+        self.trim()
+
+    def trim(self) -> None:
+        """Drop the older ones once there are many of the young. Called after each reply, which may add to these."""
+        if len(self.young) >= _GENERATION or self._calls >= _GENERATION_CALLS:
+            self._old, self.young, self._calls = self.young, {}, 0
 
     def note_block(self, name: str, now_us: int, left_us: int) -> None:
         self.blocks[name] = now_us + left_us, left_us
@@ -77,12 +81,12 @@ class LastKnown:
             self.blocks.clear()
 
     def clear(self) -> None:
-        self.blocks, self._young, self._old, self._calls = {}, {}, {}, 0
+        self.blocks, self.young, self._old, self._calls = {}, {}, {}, 0
 
     def take(self, name: str) -> State:
         """The last state, once: its reader goes on from it. None: there is none."""
         older = self._old.pop(name, None)
-        state = self._young.pop(name, older)
+        state = self.young.pop(name, older)
         if state is not older:
             self._calls -= _calls_in(state)
         return state

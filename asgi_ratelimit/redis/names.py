@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from binascii import b2a_base64, crc_hqx
-from collections.abc import Sequence
+from functools import lru_cache
 from hashlib import blake2b
 
 __all__ = ["SLOTS", "Namer", "slot_of", "tag_of"]
@@ -11,6 +11,7 @@ __all__ = ["SLOTS", "Namer", "slot_of", "tag_of"]
 SLOTS = 16_384  # of every cluster
 
 _DIGEST = 15  # bytes: 120 bits, twenty characters
+_MOST_RECENT = 16_384  # keys whose names are remembered
 
 
 class Namer:
@@ -22,6 +23,7 @@ class Namer:
     def __init__(self, prefix: str, secret: bytes) -> None:
         self._prefix = prefix
         self._secret = secret if len(secret) <= blake2b.MAX_KEY_SIZE else blake2b(secret).digest()
+        self.recent_names = lru_cache(_MOST_RECENT)(self.names)
 
     def start(self, *texts: str) -> blake2b:
         """A digest of some texts for `tag` to continue. None of them can run into the next."""
@@ -37,12 +39,13 @@ class Namer:
         digest.update(text.encode("utf-8", "surrogatepass"))
         return b2a_base64(digest.digest(), newline=False).decode("ascii")
 
-    def names(self, tag: str, ends: Sequence[str]) -> list[str]:
-        start = f"{self._prefix}:{{{tag}}}:"
-        return [start + end for end in ends]
-
     def name(self, tag: str, rest: str) -> str:
-        return self.names(tag, (rest,))[0]
+        return f"{self._prefix}:{{{tag}}}:{rest}"
+
+    def names(self, started: blake2b, key: str, ends: tuple[str, ...]) -> tuple[str, ...]:
+        """The names of a key's own records. `recent_names` remembers those of the keys that were used last."""
+        tag = self.tag(started, key)
+        return tuple([self.name(tag, end) for end in ends])
 
 
 def slot_of(tag: str) -> int:

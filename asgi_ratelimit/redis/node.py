@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import takewhile
 from typing import Any
 
 from redis.exceptions import ResponseError
@@ -23,7 +25,7 @@ __all__ = ["Node"]
 logger = logging.getLogger("asgi_ratelimit")
 
 MOST_IN_A_CALL = 128  # checks; a call of so many keeps Redis busy for less than a millisecond
-WORTH_A_CALL = 64  # so many do not wait for the call in flight: Redis works on one while we read another
+WORTH_A_CALL = 64  # at least; so many do not wait for the calls in flight: Redis works on one while we read another
 MOST_CALLS = 4  # in flight
 _SECONDS_TO_CONNECT = 1.0  # at least; no caller waits so long: checks are answered without the server meanwhile
 _MOST_LOGGED = 16  # errors of scripts, each logged once
@@ -67,9 +69,11 @@ class Node:
         self.breaker = Breaker(name, on_event)
         self._dial, self._clock, self._timeout, self._sets_time = dial, clock, timeout, sets_time
         self._probe_key, self._on_time, self._redirect, self._on_memory = probe_key, on_time, redirect, on_memory
-        self._queue: deque[Check] = deque()
+        self._queue: list[Check] = []
         self._connection: NodeConnection | None = None
         self._batches: deque[Batch] = deque()  # in flight on it, in this order
+        self._in_flight = 0  # checks
+        self._enough = 1  # checks for a call of their own
         self._sent = self._received = 0  # calls of scripts, and replies to them, on this connection
         self._round_trip = 0.0  # of the last call, in seconds
         self._in_time_at = 0.0  # the moment of the last reply that came within the timeout
@@ -82,17 +86,10 @@ class Node:
 
     def put(self, check: Check) -> None:
         """Have a check answered: by the server, or without it while it is down."""
-        if self.breaker.is_open:
-            self._probe()
-            self._missed.fail([check], ConnectionError(self.breaker.cause))
-            return
-        self._queue.append(check)
-        if self._deadline is None:
-            self._deadline = self.loop.call_at(check.due, self._check_deadlines, _GRACE)
-        if self._connection is None:
-            self._start_opening()
-        elif not self._batches or (len(self._queue) >= WORTH_A_CALL and len(self._batches) < MOST_CALLS):
-            self._send(self._connection)
+        queue = self._queue
+        queue.append(check)
+        if len(queue) >= self._enough:
+            self._put_out()
         elif self._next_call is None:
             self._next_call = self._schedule_call()
 
@@ -133,15 +130,28 @@ class Node:
 
     # Out
 
+    def _put_out(self) -> None:
+        """Send what is in the queue, if that is possible."""
+        if self.breaker.is_open:
+            self._probe()
+            failed, self._queue = self._queue, []
+            self._missed.fail(failed, ConnectionError(self.breaker.cause))
+            return
+        if self._deadline is None:
+            self._deadline = self.loop.call_at(self._queue[0].due, self._check_deadlines, _GRACE)
+        if self._connection is None:
+            self._start_opening()
+        else:
+            self._send(self._connection)
+
     def _send(self, connection: NodeConnection) -> None:
         """Send the next checks, as many as fit in a call."""
         now, queue = self.loop.time(), self._queue
         if queue[0].due <= now:
             self._fail_late(now)
-        if len(queue) == 1:
-            self._write(connection, [[queue.popleft()]], now, by_name=True)
-        elif queue:
-            checks = [queue.popleft() for _ in range(min(len(queue), MOST_IN_A_CALL))]
+        checks = queue[:MOST_IN_A_CALL]
+        del queue[:MOST_IN_A_CALL]
+        if checks:
             self._write(connection, groups_of(checks, by_slot=self._redirect is not None), now, by_name=True)
 
     @property
@@ -163,18 +173,29 @@ class Node:
         self, connection: NodeConnection, groups: Sequence[Sequence[Check]], now: float, *, by_name: bool
     ) -> None:
         first_due = groups[0][0].due if len(groups) == 1 else min(group[0].due for group in groups)
-        batch = Batch(self._clock.now_us(), now, now + self._timeout, first_due)
+        batch = Batch(self._clock.now_us(), now, now + self._timeout, first_due, sum(map(len, groups)))
         time = str(batch.sent_us) if self._sets_time else ""
         commands: list[Command] = []
         for group in groups:
-            if group[0].asking:
+            if self._redirect is not None and group[0].asking:
                 commands.append(("ASKING",))
                 batch.expected.append(None)
             self._sent += 1
             commands.append(command(group, time, group[0].script, number=self._sent, by_name=by_name))
             batch.expected.append(group)
         self._batches.append(batch)
+        self._count(batch.size)
         connection.send(write(*commands))
+
+    def _count(self, change: int) -> None:
+        """Note how many checks are in flight. As many more are worth a call, since equal calls keep both ends busy."""
+        self._in_flight += change
+        if not self._in_flight:
+            self._enough = 1
+        elif len(self._batches) < MOST_CALLS:
+            self._enough = min(max(self._in_flight, WORTH_A_CALL), MOST_IN_A_CALL)
+        else:
+            self._enough = sys.maxsize
 
     # In
 
@@ -195,13 +216,14 @@ class Node:
         if batch.expected or connection is not self._connection:
             return
         self._batches.popleft()
+        self._count(-batch.size)
         now = self.loop.time()
         self._round_trip = now - batch.sent_at
         if now <= batch.due:
             self._in_time_at = now
         if batch.without_script:
             self._write(connection, batch.without_script, now, by_name=False)
-        if self._queue and (not self._batches or self._next_call is None or len(self._queue) >= WORTH_A_CALL):
+        if self._queue and (self._next_call is None or len(self._queue) >= self._enough):
             self._send(connection)
 
     def _answer(self, checks: Sequence[Check], reply: Reply, sent_us: int) -> None:
@@ -210,18 +232,18 @@ class Node:
             if not is_answer(reply, self._received):
                 raise ConnectionError(f"{self.breaker.node} has sent the reply of another call")
             received_us = self._clock.now_us()
-            place = 1
-            for check in checks:
+            number, place, count = 0, 1, len(checks)
+            while number < count:
                 if type(reply[place]) is bytes:
                     error = ResponseError(reply[place].decode(errors="replace").strip())
-                    self._missed.fail([check], error)
-                    place += 1
+                    self._missed.fail([checks[number]], error)
+                    number, place = number + 1, place + 1
                     if any(word in str(error) for word in _SERVER_ERRORS):
                         server_error = error
                     else:
                         self._log_error(str(error))
                 else:
-                    place = check.answer(reply, place, sent_us, received_us)
+                    number, place = checks[number].answer(checks, number, reply, place, sent_us, received_us)
             self._on_time(reply[0])
         except Exception as unforeseen:  # still no caller may wait for ever
             self._missed.fail(checks, unforeseen)
@@ -272,16 +294,15 @@ class Node:
         is_silent = bool(self._batches) and max(self._batches[0].due, self._in_time_at + self._timeout) <= now
         if is_silent or (late and self._connection is None):
             self.suspend(error)
-        dues = [batch.first_due for batch in self._batches] + [check.due for check in list(self._queue)[:1]]
+        dues = [batch.first_due for batch in self._batches] + [check.due for check in self._queue[:1]]
         if dues:
             next_due = max(min(dues), now + self._timeout / 20)
             self._deadline = self.loop.call_at(next_due, self._check_deadlines, _GRACE)
 
     def _fail_late(self, now: float) -> bool:
         """Answer without the server the checks that have waited too long to be sent."""
-        late: list[Check] = []
-        while self._queue and self._queue[0].due <= now:
-            late.append(self._queue.popleft())
+        late = [*takewhile(lambda check: check.due <= now, self._queue)]
+        del self._queue[: len(late)]
         self._missed.fail(late, TimeoutError(f"{self.breaker.node} is too busy, or not connected"))
         return bool(late)
 
@@ -292,6 +313,7 @@ class Node:
         left = [check for batch in self._batches for check in batch.checks()]
         left += self._queue
         self._batches.clear()
+        self._count(-self._in_flight)
         self._queue.clear()
         self._round_trip = 0.0
         self._missed.fail(left, error)

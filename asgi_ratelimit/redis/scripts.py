@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Generic, TypeVar
+from collections.abc import Sequence
+from typing import Any, Generic, TypeVar
 
 from asgi_ratelimit.clock import Clock
 from asgi_ratelimit.limits import Outage
@@ -60,14 +61,16 @@ class _Check(Generic[Result]):
         self.future: asyncio.Future[Result] = loop.create_future()
         self.asking, self.due, self.hops, self.slot = False, 0.0, 0, 0
 
-    def answer(self, reply: Reply, place: int, sent_us: int, received_us: int) -> int:
+    def answer(
+        self, checks: Sequence[Any], number: int, reply: Reply, place: int, sent_us: int, received_us: int
+    ) -> tuple[int, int]:
         result, end = self.call.read(reply, place)
         if not self.future.done():
             self.call.on_delivered(result)
             self.future.set_result(result)
         else:
             self.call.on_undelivered(result, self._delivered())
-        return end
+        return number + 1, end
 
     def fail(self, error: BaseException) -> None:
         if self.future.done():

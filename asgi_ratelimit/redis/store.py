@@ -78,7 +78,7 @@ class RedisStore:
         self._prefix = prefix
         server_clock = ServerClock()
         self._local = OutageStore(self._location.name, clock or server_clock, on_event)
-        self._factory = SessionFactory(self._location, prefix, clock, server_clock.set)
+        self._factory = SessionFactory(self._location, prefix, clock, _after_reply(server_clock, self.last_states))
         self._connections = Connections(self._factory, timeout, on_event)
         self._on_event = on_event
         self._patient: dict[float, Connections] = {}
@@ -159,6 +159,16 @@ class RedisStore:
     ) -> RedisBuckets:
         fallback = Fallback(self._local, self.last_states, name, policies, reported_policy, self.outage)
         return RedisBuckets(self, name, policies, fallback, reported_policy, blocks=blocks)
+
+
+def _after_reply(clock: ServerClock, last_states: LastKnown) -> Callable[[int], None]:
+    """What follows each reply. No open connection keeps the store alive."""
+
+    def note(now_us: int) -> None:
+        clock.set(now_us)
+        last_states.trim()
+
+    return note
 
 
 def _check_options(prefix: object, secret: object, timeout: object, outage: object, deny_cache: object) -> None:

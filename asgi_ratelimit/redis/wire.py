@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha1
 from importlib.resources import files
+from itertools import chain, groupby
+from operator import attrgetter
 from typing import Any, Literal, Protocol
 
 from hiredis import pack_command
@@ -19,7 +21,7 @@ Command = tuple[Any, ...]
 Reply = list[Any]  # the server's time in µs, then the result of each check, then the number of the call
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Script:
     """A script and its SHA, its name in Redis."""
 
@@ -51,6 +53,9 @@ class Question(Protocol):
     def shape(self) -> str: ...
 
 
+_keys_of, _shape_of = attrgetter("keys"), attrgetter("shape")
+
+
 def shape(verb: str, keys: int, *rest: object) -> str:
     """The text that checks of one kind have in common."""
     return json.dumps([verb, keys, *rest], separators=(",", ":"))
@@ -60,15 +65,8 @@ def command(
     questions: Sequence[Question], now: str, script: Script = CHECKS, *, number: int = 0, by_name: bool = True
 ) -> Command:
     """One call of a script, by its SHA or with its text. Its number is at the end of its reply."""
-    keys = [key for question in questions for key in question.keys]
-    runs: list[Any] = []
-    previous = None
-    for question in questions:
-        if question.shape == previous:
-            runs[-1] += 1
-        else:
-            previous = question.shape
-            runs += previous, 1
+    keys = [*chain.from_iterable(map(_keys_of, questions))]
+    runs = [part for text, run in groupby(map(_shape_of, questions)) for part in (text, len([*run]))]
     call = ("EVALSHA", script.sha) if by_name else ("EVAL", script.text)
     return (*call, len(keys), *keys, now, number, *runs)
 
