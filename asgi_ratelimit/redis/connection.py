@@ -52,7 +52,11 @@ Connect = Callable[[], Awaitable[RedisPyConnection]]  # opens a connection
 
 
 class NodeConnection(asyncio.Protocol):
-    """Takes over the transport of a redis-py connection."""
+    """Takes over the transport of a redis-py connection, by a private name.
+
+    redis-py's public methods would do for sending and reading, at 8 to 12 % more for a lone check. But its fast parser
+    makes room for as many elements as a reply announces, and the bounded one halves the checks per second.
+    """
 
     def __init__(
         self,
