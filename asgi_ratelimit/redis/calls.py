@@ -59,18 +59,16 @@ class Batch:
         return [check for group in (*self.expected, *self.without_script) if group for check in group]
 
 
-_script_of = attrgetter("script")
-
-
 def groups_of(checks: Sequence[Check], *, by_slot: bool) -> Sequence[Sequence[Check]]:
-    """One group for each call of a script: of one slot, and of those that follow an ASK."""
-
-    def place(check: Check) -> tuple[str, int, bool]:
-        return check.script.sha, check.slot, check.asking
-
-    if len(checks) == 1 or len({*map(place if by_slot else _script_of, checks)}) == 1:
+    """One group for each call of a script: of one slot in a cluster, and of those that follow an ASK."""
+    if len(checks) == 1 or len({*map(_place_in_cluster if by_slot else _script_of, checks)}) == 1:
         return [checks]
+    place = _place_in_cluster if by_slot else _sha_of
     return [list(group) for _, group in groupby(sorted(checks, key=place), key=place)]
+
+
+_script_of, _sha_of = attrgetter("script"), attrgetter("script.sha")
+_place_in_cluster = attrgetter("script.sha", "slot", "asking")
 
 
 def is_answer(reply: Reply, number: int) -> bool:

@@ -151,8 +151,13 @@ class Node:
             self._fail_late(now)
         checks = queue[:MOST_IN_A_CALL]
         del queue[:MOST_IN_A_CALL]
-        if checks:
+        if not checks:
+            return
+        try:
             self._write(connection, groups_of(checks, by_slot=self._redirect is not None), now, by_name=True)
+        except Exception as unforeseen:  # still no caller may wait for ever
+            self._missed.fail(checks, unforeseen)
+            self.suspend(unforeseen)
 
     @property
     def _is_far(self) -> bool:

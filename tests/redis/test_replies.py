@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 
 from asgi_ratelimit import FixedWindow, LeakyBucket, Limiter, TokenBucket
+from asgi_ratelimit.errors import StoreUnavailable
 from asgi_ratelimit.limits import Limit
 from asgi_ratelimit.redis import RedisStore, StoreEvent
 from asgi_ratelimit.redis.calls import is_answer
 from asgi_ratelimit.redis.connection import NodeConnection
 from tests.support.listener import Listener
-from tests.support.servers import Cluster, Proxy
+from tests.support.servers import Cluster, Proxy, Server
+from tests.support.stores import new_store
 
 pytestmark = pytest.mark.anyio
 
@@ -183,3 +185,18 @@ async def test_a_map_of_a_cluster_that_is_none_is_an_outage(cluster: Cluster, re
         async with RedisStore(url, timeout=5.0, on_event=events.append) as store:
             assert (await Limiter("5/day", store=store).try_acquire("a")).reason == "degraded"
     assert [event.kind for event in events] == ["down"]
+
+
+async def test_no_caller_waits_for_ever_for_a_call_that_cannot_be_written(
+    any_redis: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*commands: object) -> bytes:
+        raise RuntimeError("no memory")
+
+    async with new_store(any_redis.url, outage="closed") as store:
+        limiter = Limiter("5/day", store=store)
+        assert (await limiter.try_acquire("a")).allowed
+        monkeypatch.setattr("asgi_ratelimit.redis.node.write", fails)
+        checks = [limiter.try_acquire(key) for key in "abcd"]
+        answers = await asyncio.gather(*checks, return_exceptions=True)
+        assert {type(answer) for answer in answers} == {StoreUnavailable}
