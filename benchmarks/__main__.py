@@ -66,7 +66,6 @@ def _in_requests(quick: bool) -> Iterator[tuple[str, str, str]]:
     rounds = 5 if quick else 15
     yield _middlewares(rounds, quick)
     yield _dependencies(rounds, quick)
-    yield from served_report.sections(quick)
 
 
 def _imports(quick: bool) -> Iterator[tuple[str, str, str]]:
@@ -81,6 +80,7 @@ PARTS = {
     "memory": _in_memory,
     "import": _imports,
     "requests": _in_requests,
+    "served": served_report.sections,
     "redis": redis_report.sections,
     "discord": discord_report.sections,
 }

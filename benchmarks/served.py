@@ -61,9 +61,15 @@ async def _turn(process: int, port: int, refused: bool) -> float:
 
 
 def _processor_ns(process: int) -> int:
-    """The time that a process with one busy thread has been on a processor."""
-    threads = Path(f"/proc/{process}/task").iterdir()
-    return sum(int(thread.joinpath("schedstat").read_text().split()[0]) for thread in threads)
+    """The time that the threads of a process have been on a processor, except those that have ended."""
+    return sum(map(_thread_ns, Path(f"/proc/{process}/task").iterdir()))
+
+
+def _thread_ns(thread: Path) -> int:
+    try:
+        return int(thread.joinpath("schedstat").read_text().split()[0])
+    except FileNotFoundError:  # it has ended just now
+        return 0
 
 
 def _load(port: int) -> tuple[int, int]:
