@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from asgi_ratelimit import MemoryStore
+from asgi_ratelimit import Decision, Limiter, MemoryStore
 from asgi_ratelimit.redis import RedisStore
 from asgi_ratelimit.scripts import Scripts, ScriptStore
 from tests.support.servers import Cluster, Server
@@ -108,3 +108,17 @@ async def test_in_a_cluster_the_records_of_an_owner_are_in_one_slot(cluster: Clu
         assert await asyncio.gather(*(scripts.call(Count(base, 1)) for base in bases)) == [1] * 30
         assert len({cluster.slot_of(base) for base in bases}) > 20
         assert all(cluster.slot_of(base) == cluster.slot_of(f"{base}:count") for base in bases)
+
+
+async def test_calls_of_a_script_travel_beside_checks_of_limiters(store: RedisStore, scripts: Scripts) -> None:
+    limiter, base = Limiter("5/day", store=store), scripts.keys_of("test", "owner").base
+    count = Count(base, 3)
+    first, number, second = await asyncio.gather(
+        limiter.try_acquire("a"), scripts.call(count), limiter.try_acquire("a")
+    )
+    assert (first.remaining, number, second.remaining) == (4, 3, 3)
+    together = [scripts.call(Count(base, 1)) if i % 3 else limiter.peek("a") for i in range(9)]
+    answers = await asyncio.wait_for(asyncio.gather(*together), 5.0)
+    assert [answer.remaining if isinstance(answer, Decision) else answer for answer in answers] == [
+        3, 4, 5, 3, 6, 7, 3, 8, 9,
+    ]  # fmt: skip
