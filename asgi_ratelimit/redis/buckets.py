@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any, ClassVar, Protocol
 
 from asgi_ratelimit.clock import Clock
-from asgi_ratelimit.decision import Decision, Policy
+from asgi_ratelimit.decision import Decision, Policy, make_decision
 from asgi_ratelimit.errors import StoreUnavailable
 from asgi_ratelimit.limits import SlidingWindow, State, TokenBucket
 from asgi_ratelimit.redis.deny_cache import DenyCache
@@ -213,7 +213,7 @@ class RedisBuckets:
                 raise TypeError("a reply has a state that is no number")
             name = check.keys[1]
             states[name] = state
-            decision = Decision(policy, cost, state, now_us, True, self, name)
+            decision = make_decision(policy, cost, state, now_us, True, self, name, 0)
             future = check.future
             if future.done():
                 check.arrive_late(decision)
@@ -231,7 +231,7 @@ class RedisBuckets:
         after = state if is_charged else limit.take(state, now_us, cost)
         delay_us = 0 if after is None else limit.delay_us(after, now_us, cost)
         charge = self if is_charged else None
-        part = Decision(policy, cost, state, now_us, after is not None, charge, name, delay_us=delay_us)
+        part = make_decision(policy, cost, state, now_us, after is not None, charge, name, delay_us)
         if after is None and cost <= limit.capacity and not 0 < part.retry_us <= limit.window_us:
             return self._doubted(part)
         return part
