@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol, TypeVar
 
 from asgi_ratelimit.clock import Clock
-from asgi_ratelimit.discord.errors import Cause, DiscordEvent, EventHook
+from asgi_ratelimit.discord.errors import Cause, DiscordEvent, DiscordRateLimited, EventHook
 from asgi_ratelimit.discord.invalid_requests import InvalidRequests
 from asgi_ratelimit.discord.permits.bucket import CallReport
 from asgi_ratelimit.discord.permits.memory import Permit
@@ -30,7 +30,8 @@ from asgi_ratelimit.discord.tokens import TokenRegistry, TokenState
 
 __all__ = ["RetryPolicy", "SendFailed", "Sender", "UnreadResponse"]
 
-_MOST_REFUSALS: Final = 50  # of one call: a limit that refuses it as often never lets it pass
+_MOST_REFUSALS: Final = 10  # of one call: a limit that refuses it as often never lets it pass
+_SPARED_REFUSALS: Final = 2  # they are waited out as they say; from the next one on, the call also waits for itself
 _FIRST_PAUSE_S: Final = 0.25
 _LAST_PAUSE_S: Final = 30.0
 _UNSENT: Final = CallReport("unsent")
@@ -114,6 +115,7 @@ class Sender:
             else:
                 status = response.status_code
                 if status == 429 and self._policy.max_retries and call.refusals < _MOST_REFUSALS:
+                    await self._rest_after_refusals(call)
                     continue
                 pause_s = None
                 if status in RETRIED:
@@ -167,6 +169,19 @@ class Sender:
             except BaseException:
                 self._invalid.withdraw(cause)
                 raise
+
+    async def _rest_after_refusals(self, call: Call) -> None:
+        """Wait longer with each 429 of the same call, whatever it says: it may be wrong, or of a limit not seen here."""
+        doublings = call.refusals - _SPARED_REFUSALS - 1
+        if doublings < 0:
+            return
+        seconds = min(_LAST_PAUSE_S, _FIRST_PAUSE_S * (1 << doublings) * random.uniform(1.0, 1.5))
+        now_us = self._clock.now_us()
+        self._set_due(call, now_us)
+        if call.due_us is not None and now_us + round(seconds * 1e6) > call.due_us:
+            raise DiscordRateLimited(call.route, seconds, "retry")
+        await self._rest(seconds)
+        call.waited_us += self._clock.now_us() - now_us
 
     async def _rest(self, seconds: float) -> None:
         over: asyncio.Future[None] = asyncio.get_running_loop().create_future()

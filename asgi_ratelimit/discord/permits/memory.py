@@ -112,6 +112,7 @@ class MemoryPermits:
         self._lock = threading.Lock()
         _all.add(self)
         self._stopped = self._banned = 0
+        self._exempt_stopped = 0  # calls that the global limit does not count, and which it has refused all the same
         self._held: dict[str, int] = {}  # permits under the global limit -> until when they count
         self._by_end: list[tuple[int, str]] = []  # the same as a heap, with former ends
         self._names: OrderedDict[str, tuple[str, str]] = OrderedDict()  # route -> its bucket, and its former one
@@ -151,7 +152,7 @@ class MemoryPermits:
             if report.verdict == "banned":
                 self._banned = max(self._banned, now + report.retry_us)
             elif report.verdict == "stopped":
-                self._stopped = max(self._stopped, now + report.retry_us)
+                self._stop(now + report.retry_us, is_exempt=not permit.per_second)
             elif report.verdict in ("limited", "sublimited"):
                 place = (permit.route, permit.major)
                 self._locked[place] = max(self._locked.get(place, 0), now + report.retry_us + 1_000)
@@ -164,7 +165,12 @@ class MemoryPermits:
             self._release_held(now)
             # A dict keeps the room that it once needed.
             self._buckets, self._locked = OrderedDict(self._buckets), OrderedDict(self._locked)
-            return bool(self._buckets or self._locked or self._held or now < max(self._stopped, self._banned))
+            return bool(
+                self._buckets
+                or self._locked
+                or self._held
+                or now < max(self._stopped, self._exempt_stopped, self._banned)
+            )
 
     # These are called with the lock held.
 
@@ -197,8 +203,9 @@ class MemoryPermits:
     ) -> tuple[WaitCause | None, int]:
         if now < self._banned:
             return "banned", self._banned - now
-        if now < self._stopped and per_second:
-            return "stopped", self._stopped - now
+        stopped = self._stopped if per_second else self._exempt_stopped
+        if now < stopped:
+            return "stopped", stopped - now
         locked = self._locked.get((route, major), 0)
         if now < locked:
             return "route", locked - now
@@ -218,6 +225,11 @@ class MemoryPermits:
         self._buckets[place, major] = learned
         if per_second:
             self._hold(name, now + EXPIRY_US)
+
+    def _stop(self, until: int, *, is_exempt: bool) -> None:
+        self._stopped = max(self._stopped, until)
+        if is_exempt:
+            self._exempt_stopped = max(self._exempt_stopped, until)
 
     def _hold(self, name: str, until: int) -> None:
         self._held[name] = until

@@ -5,6 +5,7 @@
 --         names that begin with it, so they have its hash tag and are in its slot:
 --           :held                            a sorted set: permits under the global limit, until when they count
 --           :stop                            until when the global limit, and everything, is stopped: "µs µs"
+--           :exempt                          until when calls are stopped that the global limit does not count
 --           :hash:<route>                    the bucket that responses reported: its digest, its former one's, its name
 --           :lock:<route>:<resource>         until when a kind of call is stopped
 --           :bucket:<bucket>:<resource>      LearnedBucket.as_text(); a route before it has a bucket
@@ -306,7 +307,8 @@ end
 local function why_not(base, record, route, major, per_second)
   local stopped, banned = stops(base)
   if now < banned then return BANNED, banned - now end
-  if now < stopped and per_second > 0 then return STOPPED, stopped - now end
+  if per_second == 0 then stopped = moment(run('GET', base .. ':exempt')) end
+  if now < stopped then return STOPPED, stopped - now end
   local locked = moment(run('GET', base .. ':lock:' .. route .. ':' .. major))
   if now < locked then return ROUTE, locked - now end
   record.has_expired = expire(record)
@@ -393,6 +395,10 @@ local function settle(question, base)
   end
   if verdict == 'banned' then banned = max(banned, now + report.retry) end
   if verdict == 'stopped' then stopped = max(stopped, now + report.retry) end
+  if verdict == 'stopped' and question[6] == 0 then
+    local exempt = max(moment(run('GET', base .. ':exempt')), now + report.retry)
+    keep(base .. ':exempt', whole(exempt), exempt)
+  end
   if verdict == 'banned' or verdict == 'stopped' then
     keep(base .. ':stop', whole(stopped) .. ' ' .. whole(banned), max(stopped, banned))
   end

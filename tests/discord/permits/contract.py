@@ -170,6 +170,18 @@ class PermitContract:
         owner.pass_us(3 * _S)
         await owner.permit(major="6", per_second=1)
 
+    async def test_a_global_429_stops_exempt_calls_once_it_has_refused_one(self) -> None:
+        owner = self.owner()
+        first, second = await owner.permit(), await owner.permit(major="2", per_second=0)
+        await owner.settle(first, "stopped", retry_us=2 * _S)
+        assert await owner.cause(major="3") == ("stopped", 2 * _S)
+        await owner.settle(await owner.permit(major="4", per_second=0), "answered")
+        await owner.settle(second, "stopped", retry_us=3 * _S)
+        for per_second in (0, 50):
+            assert await owner.cause(major="5", per_second=per_second) == ("stopped", 3 * _S)
+        owner.pass_us(3 * _S)
+        await owner.permit(major="6", per_second=0)
+
     async def test_a_ban_stops_everything_of_its_owner(self) -> None:
         clock = ManualClock()
         store = self.make_store(clock)
