@@ -72,19 +72,33 @@ class InvalidBudgetSpent(DiscordError):
 
 
 class TokenRejected(DiscordError):
-    """Discord has answered a call with this token with 401; further ones would only use up the invalid budget."""
+    """Discord has answered 401 to this token, twice; further calls would only use up the invalid budget.
 
-    def __init__(self, route: Route) -> None:
+    retry_after  seconds after which a call is sent again, and finds out whether the token is good by now
+    """
+
+    def __init__(self, route: Route, retry_after: float = 0.0) -> None:
         super().__init__(
-            route, "not sent: Discord has rejected the token (401). Make a new client with the bot's present token."
+            route,
+            "not sent: Discord has rejected the token (401). Make a new client with the bot's present token. With this "
+            f"one the next call may go in {retry_after:.0f} s.",
         )
+        self.retry_after = retry_after
 
 
 class WebhookGone(DiscordError):
-    """Discord has answered that this webhook does not exist, or that its token is wrong."""
+    """Discord has answered that this webhook does not exist, or that its token is wrong.
 
-    def __init__(self, route: Route) -> None:
-        super().__init__(route, "not sent: Discord has answered that this webhook does not exist; stop using it.")
+    retry_after  seconds after which a call is sent again, and finds out whether it exists by now
+    """
+
+    def __init__(self, route: Route, retry_after: float = 0.0) -> None:
+        super().__init__(
+            route,
+            "not sent: Discord has answered that this webhook does not exist; stop using it. The next call may go in "
+            f"{retry_after:.0f} s.",
+        )
+        self.retry_after = retry_after
 
 
 _WORDS: dict[Cause, str] = {

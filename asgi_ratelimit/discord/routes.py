@@ -10,7 +10,7 @@ from hashlib import blake2b
 from typing import Final
 from urllib.parse import unquote
 
-__all__ = ["Route", "route_of"]
+__all__ = ["Route", "prefix_of", "route_of"]
 
 CALLBACK: Final = 3.0  # seconds in which an interaction has to be answered,
 FOLLOW_UP: Final = 900.0  # and those for which its token lives
@@ -27,6 +27,7 @@ CHANGE_REACTIONS: Final = "PUT|DELETE /channels/{channel_id}/messages/{message_i
 
 MAJORS: Final = frozenset({"channels", "guilds", "webhooks", "interactions"})
 TOKENS: Final = frozenset({"{webhook_token}", "{interaction_token}"})
+INTERACTION: Final = "aW50ZXJhY3Rpb246"  # the beginning of every interaction's token: "interaction:" in base64
 
 # The segment after one of these is always a parameter.
 ALWAYS: Final = {
@@ -74,6 +75,8 @@ class Route:
     guild or webhook; an interaction), a token in it only as a digest; "" where there is none. An `exempt` call does not
     count towards the global limit. `lifetime` is the seconds after which Discord refuses it in any case. A call that
     `creates_message` may carry a nonce. A `webhook` call is addressed by a webhook's token: a 404 ends that webhook.
+    Unless a call `bears_token`, the bot's token has no business in it. Where a 401 `judges_token`, it may be about the
+    token of the call; elsewhere it is about a secret or a scope.
     """
 
     name: str
@@ -82,6 +85,8 @@ class Route:
     lifetime: float | None
     creates_message: bool
     webhook: bool
+    bears_token: bool
+    judges_token: bool
 
     def __str__(self) -> str:
         """The route for people: its name and its top-level resource, without any token."""
@@ -98,8 +103,8 @@ def route_of(
 ) -> Route:
     """The route of a call; never raises for a path, however odd.
 
-    `path` is a raw URL path, percent-encoded or not; all up to the last "/api/vN" or "/api" is left out. With
-    `application_id` the follow-ups of interactions differ from ordinary webhooks. `body` is the JSON that is sent:
+    `path` is a raw URL path, percent-encoded or not; all up to the last "/api/vN" or "/api" is left out. The
+    follow-ups of interactions are known by their token, or by the `application_id`. `body` is the JSON that is sent:
     a channel's name and topic have a limit of their own. `wall` is the time now in epoch seconds: so has deleting a
     message older than 14 days or younger than 10 s. Source: Discord's documentation of rate limits and its tracker.
     """
@@ -116,7 +121,8 @@ def _parsed(method: str, path: str, application_id: str | None) -> Route:
     name = _name(method, template)
     token = len(template) > 2 and template[2] in TOKENS
     interaction = token and segments[0] == "interactions"
-    follow_up = token and not interaction and segments[1] == application_id
+    follow_up = token and not interaction and (segments[1] == application_id or segments[2].startswith(INTERACTION))
+    bears_token = not (interaction or follow_up or template[:2] == ["oauth2", "token"])
     return Route(
         name=_of_an_interaction(name) if follow_up else name,
         major=_major(segments, template, token),
@@ -124,14 +130,21 @@ def _parsed(method: str, path: str, application_id: str | None) -> Route:
         lifetime=FOLLOW_UP if follow_up else CALLBACK if interaction and template[3:] == ["callback"] else None,
         creates_message=name == CREATE_MESSAGE,
         webhook=token and not interaction and not follow_up,
+        bears_token=bears_token,
+        judges_token=bears_token and not token and template[:1] != ["oauth2"],
     )
+
+
+def prefix_of(path: str) -> str:
+    """What stands before the API's own path: "/api/v10"; "" if there is no such thing."""
+    prefix = _VERSIONED.match(path) or _UNVERSIONED.match(path)
+    return prefix[0] if prefix else ""
 
 
 def _segments(path: str) -> list[str]:
     """The path's own segments, decoded one by one: an encoded slash divides nothing."""
     path = path.partition("?")[0].partition("#")[0]
-    prefix = _VERSIONED.match(path) or _UNVERSIONED.match(path)
-    own = path[prefix.end() :] if prefix else path
+    own = path[len(prefix_of(path)) :]
     segments = [segment for segment in own.split("/") if segment][:DEEPEST]
     return [unquote(segment) if "%" in segment else segment for segment in segments]
 

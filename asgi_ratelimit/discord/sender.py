@@ -6,6 +6,7 @@ This room has no httpx: the function that transmits a call is passed in.
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -25,10 +26,13 @@ from asgi_ratelimit.discord.response_headers import (
     of_response,
     retry_after,
 )
+from asgi_ratelimit.discord.routes import Route
 from asgi_ratelimit.discord.scheduler import CLOSED, Call
 from asgi_ratelimit.discord.tokens import TokenRegistry, TokenState
 
 __all__ = ["RetryPolicy", "SendFailed", "Sender", "UnreadResponse"]
+
+logger = logging.getLogger("asgi_ratelimit")
 
 _MOST_REFUSALS: Final = 10  # of one call: a limit that refuses it as often never lets it pass
 _SPARED_REFUSALS: Final = 2  # they are waited out as they say; from the next one on, the call also waits for itself
@@ -87,6 +91,7 @@ class RetryPolicy:
 
 R = TypeVar("R", bound=UnreadResponse)
 Transmit = Callable[[float | None], Awaitable[R]]  # its argument: how many seconds are left
+AskAgain = Callable[[], Awaitable[int]]  # the status of a call that every living token may make
 
 
 class Sender:
@@ -98,15 +103,16 @@ class Sender:
         self._tokens, self._invalid, self._clock, self._policy, self._emit = tokens, invalid, clock, policy, emit
         self._resting: set[asyncio.Future[None]] = set()
 
-    async def send(self, call: Call, token: TokenState, transmit: Transmit[R]) -> R:
+    async def send(self, call: Call, token: TokenState, transmit: Transmit[R], ask_again: AskAgain | None = None) -> R:
         """The response. 429s are waited out and failures are repeated; the last one is returned, or raised.
 
+        `ask_again` gives a second opinion on the token after a 401; None: this call is one.
         Raises DiscordError for a call that is not sent at all.
         """
         while True:
-            permit = await self._permit(call, token)
+            permit = await self._permit(call, token, is_opinion=ask_again is None)
             try:
-                response = await self._attempt(call, token, permit, transmit)
+                response = await self._attempt(call, token, permit, transmit, ask_again)
             except SendFailed as failed:
                 pause_s = self._pause(call, sent=failed.sent, least_s=0.0)
                 if pause_s is None:
@@ -136,17 +142,20 @@ class Sender:
 
     # Before an attempt
 
-    async def _permit(self, call: Call, token: TokenState) -> Permit:
+    async def _permit(self, call: Call, token: TokenState, *, is_opinion: bool) -> Permit:
         started_us = self._clock.now_us()
         self._set_due(call, started_us)
         while True:
             self._tokens.check(token, call.route)
             await self._wait_for_address(call)
             permit = await token.scheduler.permit(call)
-            if not self._invalid.is_banned:
+            is_in_doubt = token.opinion is not None and not is_opinion and call.route.judges_token
+            if not (is_in_doubt or self._invalid.is_banned):
                 call.waited_us += self._clock.now_us() - started_us
                 return permit
             token.scheduler.settle(permit, _UNSENT)
+            if is_in_doubt:
+                await self._wait_for_opinion(token, call.due_us)
 
     def _set_due(self, call: Call, now_us: int) -> None:
         call.due_us = call.deadline_us
@@ -171,7 +180,7 @@ class Sender:
                 raise
 
     async def _rest_after_refusals(self, call: Call) -> None:
-        """Wait longer with each 429 of the same call, whatever it says: it may be wrong, or of a limit not seen here."""
+        """Wait longer with each 429 of the same call, whatever it says: the limit may be one that is not seen here."""
         doublings = call.refusals - _SPARED_REFUSALS - 1
         if doublings < 0:
             return
@@ -195,7 +204,9 @@ class Sender:
 
     # An attempt
 
-    async def _attempt(self, call: Call, token: TokenState, permit: Permit, transmit: Transmit[R]) -> R:
+    async def _attempt(
+        self, call: Call, token: TokenState, permit: Permit, transmit: Transmit[R], ask_again: AskAgain | None
+    ) -> R:
         settle, body = token.scheduler.settle, b""
         try:
             response = await transmit(self._left_s(call))
@@ -215,7 +226,7 @@ class Sender:
             else:
                 settle(permit, of_response(response.status_code, response.headers))
                 if response.status_code in INVALID or (response.status_code == 404 and call.route.webhook):
-                    await self._on_invalid(call, token, response)
+                    await self._on_invalid(call.route, token, response, ask_again)
         except BaseException:
             await response.aclose()
             raise
@@ -232,15 +243,44 @@ class Sender:
         elif scope != "shared":
             await self._invalid.count(call.route)
 
-    async def _on_invalid(self, call: Call, token: TokenState, response: UnreadResponse) -> None:
-        route, status = call.route, response.status_code
+    async def _on_invalid(
+        self, route: Route, token: TokenState, response: UnreadResponse, ask_again: AskAgain | None
+    ) -> None:
+        status = response.status_code
         if status in INVALID:
             await self._invalid.count(route)
         if route.webhook and status != 403:
             if error_code(await response.read_body()) in UNKNOWN_WEBHOOK:
                 self._tokens.mark_webhook_gone(route, status)
-        elif status == 401 and token.is_token and not route.exempt:
+        elif status == 401 and token.is_token and route.judges_token and ask_again is not None:
+            await self._form_opinion(route, token, ask_again)
+
+    async def _form_opinion(self, route: Route, token: TokenState, ask_again: AskAgain) -> None:
+        """One 401 may be about anything. A second one, where every living token is welcome, is about the token."""
+        if self._tokens.is_rejected(token) or self._tokens.is_trusted(token):
+            return
+        if token.opinion is None or token.opinion.get_loop() is not asyncio.get_running_loop():
+            token.opinion = asyncio.ensure_future(self._judge(route, token, ask_again))
+        await self._wait_for_opinion(token)
+
+    async def _judge(self, route: Route, token: TokenState, ask_again: AskAgain) -> None:
+        status = 0
+        try:
+            status = await ask_again()
+        except Exception as error:
+            logger.debug("there is no second opinion on the token: %r", error)
+        finally:
+            token.opinion = None
+        if status == 401:
             self._tokens.mark_rejected(token, route)
+        elif 200 <= status < 300:
+            self._tokens.mark_trusted(token)
+
+    async def _wait_for_opinion(self, token: TokenState, due_us: int | None = None) -> None:
+        opinion = token.opinion
+        if opinion is not None and opinion.get_loop() is asyncio.get_running_loop():
+            left_s = None if due_us is None else max(0.0, (due_us - self._clock.now_us()) / 1e6)
+            await asyncio.wait([opinion], timeout=left_s)
 
     def _left_s(self, call: Call) -> float | None:
         return None if call.deadline_us is None else max(0.001, (call.deadline_us - self._clock.now_us()) / 1e6)

@@ -23,6 +23,8 @@ logger = logging.getLogger("asgi_ratelimit")
 
 _MOST_TOKENS = 1_000
 _MOST_WEBHOOKS = 10_000
+_TRUSTED_US = 60_000_000  # in which further 401s of a token ask for no second opinion
+_REJECTED_US = 300_000_000  # after which a call may find out whether a token, or a webhook, is still dead
 
 
 @dataclass(slots=True, eq=False)
@@ -30,7 +32,9 @@ class TokenState:
     """A token; or the address, for calls without one."""
 
     is_token: bool
-    is_rejected: bool = False
+    rejected_until_us: int = 0
+    trusted_until_us: int = 0  # a second opinion has been good
+    opinion: asyncio.Future[None] | None = None  # it is being asked for
     scheduler: Scheduler = field(init=False)
 
 
@@ -45,7 +49,7 @@ class TokenRegistry:
         self._store, self._limits, self._egress, self._emit = store, limits, egress, emit
         self._tokens: OrderedDict[str, TokenState] = OrderedDict()
         self._mark = _MOST_TOKENS  # at so many, unused ones are forgotten
-        self._gone: OrderedDict[str, None] = OrderedDict()  # webhooks
+        self._gone: OrderedDict[str, int] = OrderedDict()  # webhooks, and until when nothing is sent there
 
     @property
     def waiting(self) -> list[Waiting]:
@@ -64,34 +68,51 @@ class TokenRegistry:
 
     def check(self, token: TokenState, route: Route) -> None:
         """Raises TokenRejected or WebhookGone for a call that Discord is sure to refuse."""
-        if token.is_rejected and not (route.webhook or route.exempt):
-            raise TokenRejected(route)
+        if token.rejected_until_us and route.bears_token and not route.webhook:
+            self._refuse_until(token.rejected_until_us, TokenRejected, route)
         if route.webhook and route.major in self._gone:
-            raise WebhookGone(route)
+            self._refuse_until(self._gone[route.major], WebhookGone, route)
+
+    def is_rejected(self, token: TokenState) -> bool:
+        return self._store.clock.now_us() < token.rejected_until_us
+
+    def is_trusted(self, token: TokenState) -> bool:
+        """Whether a second opinion on the token has been good a moment ago."""
+        return self._store.clock.now_us() < token.trusted_until_us
+
+    def mark_trusted(self, token: TokenState) -> None:
+        token.trusted_until_us = self._store.clock.now_us() + _TRUSTED_US
 
     def mark_rejected(self, token: TokenState, route: Route) -> None:
-        if not token.is_rejected:
-            token.is_rejected = True
-            token.scheduler.wake()
-            logger.error("Discord has rejected the token (401 at %s); nothing more is sent with it", route)
-            self._emit(DiscordEvent("token", str(route), status=401))
+        token.rejected_until_us = self._store.clock.now_us() + _REJECTED_US
+        token.scheduler.wake()
+        logger.error(
+            "Discord has rejected the token (401 at %s, and when it was asked again); nothing more is sent with it "
+            "for %d s", route, _REJECTED_US // 1_000_000,
+        )  # fmt: skip
+        self._emit(DiscordEvent("token", str(route), _REJECTED_US / 1e6, status=401))
 
     def mark_webhook_gone(self, route: Route, status: int) -> None:
-        self._gone[route.major] = None
+        self._gone[route.major] = self._store.clock.now_us() + _REJECTED_US
         if len(self._gone) > _MOST_WEBHOOKS:
             self._gone.popitem(last=False)
         for token in self._tokens.values():
             token.scheduler.wake(route.major)
-        self._emit(DiscordEvent("webhook", str(route), status=status))
+        self._emit(DiscordEvent("webhook", str(route), _REJECTED_US / 1e6, status=status))
 
     async def aclose(self) -> None:
         await asyncio.gather(*(token.scheduler.aclose() for token in self._tokens.values()))
+
+    def _refuse_until(self, until_us: int, error: type[TokenRejected | WebhookGone], route: Route) -> None:
+        left_us = until_us - self._store.clock.now_us()
+        if left_us > 0:
+            raise error(route, left_us / 1e6)
 
     def _make_room(self) -> None:
         """Forget tokens without calls, the least recently used first and rejected ones last."""
         if len(self._tokens) < self._mark:
             return
-        idle = [(name, token.is_rejected) for name, token in self._tokens.items() if token.scheduler.is_idle]
+        idle = [(name, self.is_rejected(token)) for name, token in self._tokens.items() if token.scheduler.is_idle]
         idle.sort(key=itemgetter(1))
         for name, _ in idle[: max(0, len(self._tokens) - _MOST_TOKENS // 2)]:
             del self._tokens[name]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Final, Self
 
@@ -9,9 +10,11 @@ import httpx
 
 from asgi_ratelimit.discord.errors import EventHook
 from asgi_ratelimit.discord.invalid_requests import InvalidRequests
-from asgi_ratelimit.discord.outgoing import DiscordResponse, OutgoingRequest
+from asgi_ratelimit.discord.origins import Origin, Origins, origin_of
+from asgi_ratelimit.discord.outgoing import DiscordResponse, OutgoingRequest, RedactedRequest
 from asgi_ratelimit.discord.pools import CONNECTIONS, pooled
 from asgi_ratelimit.discord.redaction import install_log_filters
+from asgi_ratelimit.discord.routes import prefix_of
 from asgi_ratelimit.discord.scheduler import CLOSED, Call, CallLimits, Waiting
 from asgi_ratelimit.discord.sender import RetryPolicy, Sender
 from asgi_ratelimit.discord.tokens import TokenRegistry, safe_hook
@@ -20,12 +23,11 @@ from asgi_ratelimit.store import Store
 
 __all__ = ["DiscordTransport"]
 
-_Origin = tuple[str, str, int | None]  # scheme, host, port
-_PORTS: Final = {"http": 80, "https": 443}
+_OPINION_S: Final = 10.0  # that a second opinion on a token may take
 
 
 class DiscordTransport(httpx.AsyncBaseTransport):
-    """Sends requests to Discord when their limits allow, through an inner transport.
+    """Sends requests to Discord when their limits allow, through an inner transport. All others go out as they are.
 
     inner: the transport that sends; httpx's own by default
     store: where buckets are stored: a RedisStore for several processes; a MemoryStore by default
@@ -37,6 +39,7 @@ class DiscordTransport(httpx.AsyncBaseTransport):
     application_id: separates an interaction's follow-ups from ordinary webhooks
     egress: the name of the address that requests come from: all processes with one name share its budget of
         invalid requests
+    origins: addresses that are Discord besides its own, e.g. of a proxy: ["http://127.0.0.1:8080"]
     max_in_flight: calls of one token without a response at a time, each over a connection of its own
     on_event: called with each DiscordEvent
 
@@ -60,6 +63,7 @@ class DiscordTransport(httpx.AsyncBaseTransport):
         retry_unsafe: bool = True,
         application_id: str | int | None = None,
         egress: str = "default",
+        origins: Iterable[str | httpx.URL] = (),
         max_in_flight: int = 100,
         on_event: EventHook | None = None,
     ) -> None:
@@ -73,8 +77,9 @@ class DiscordTransport(httpx.AsyncBaseTransport):
         invalid = InvalidRequests(self._store, egress, emit)
         self._sender = Sender(self._tokens, invalid, self._store.clock, policy, emit)
         self._inner = pooled(most=max(CONNECTIONS, max_in_flight)) if inner is None else inner
+        self._origins = Origins(origins)
         self._authorization: str | None = None
-        self._origin: _Origin | None = None  # None: every request is one to Discord
+        self._homes: frozenset[Origin] = frozenset()  # where that token belongs
         self._is_closed = False
         install_log_filters()
 
@@ -84,8 +89,8 @@ class DiscordTransport(httpx.AsyncBaseTransport):
         return self._tokens.waiting
 
     def use_token(self, authorization: str, origin: httpx.URL) -> None:
-        """Add this header to requests to this origin, and limit only those. Other requests go out as they are."""
-        self._authorization, self._origin = authorization, _origin_of(origin)
+        """Add this header to requests to this origin: to all of Discord's addresses, if it is one of them."""
+        self._authorization, self._homes = authorization, self._origins.include(origin)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Raises DiscordError for a request that is not sent, and httpx's own errors for one that fails for good."""
@@ -95,17 +100,44 @@ class DiscordTransport(httpx.AsyncBaseTransport):
         """The same over another inner transport, e.g. one that is mounted for some addresses."""
         if self._is_closed:
             raise RuntimeError(CLOSED)
-        if self._origin is not None and _origin_of(request.url) != self._origin:
+        if not self._origins.hold(request.url):
             return DiscordResponse.of(await inner.handle_async_request(request))
         clock = self._store.clock
         outgoing = OutgoingRequest(request, await request.aread(), self._application_id, clock.wall())
-        if self._authorization is not None:
-            outgoing.headers.setdefault("Authorization", self._authorization)
+        authorization = self._authorization_of(outgoing, request.url)
+        token = self._tokens.of(authorization)
         deadline_s = outgoing.deadline_s
         deadline_us = None if deadline_s is None else clock.now_us() + round(deadline_s * 1e6)
         call = Call(outgoing.route, outgoing.priority, outgoing.is_safe, deadline_us)
-        token = self._tokens.of(outgoing.headers.get("Authorization"))
-        return await self._sender.send(call, token, lambda left_s: outgoing.transmit(inner, left_s))
+        return await self._sender.send(
+            call,
+            token,
+            lambda left_s: outgoing.transmit(inner, left_s),
+            None if authorization is None else lambda: self._ask_again(inner, request.url, authorization),
+        )
+
+    def _authorization_of(self, outgoing: OutgoingRequest, url: httpx.URL) -> str | None:
+        """The header that a call is counted by. The bot's own is sent only where it belongs."""
+        given = outgoing.headers.get("Authorization")
+        own = self._authorization if origin_of(url) in self._homes else None
+        if given is None and own is not None and outgoing.route.bears_token:
+            outgoing.headers["Authorization"] = own
+        return own if given is None else given
+
+    async def _ask_again(self, inner: httpx.AsyncBaseTransport, url: httpx.URL, authorization: str) -> int:
+        """The status of a call that every living token may make."""
+        path = "/oauth2/@me" if authorization.startswith("Bearer ") else "/users/@me"
+        prefix = prefix_of(url.raw_path.decode("ascii"))
+        request = RedactedRequest(
+            "GET", url.copy_with(raw_path=f"{prefix}{path}".encode()), headers={"Authorization": authorization}
+        )
+        outgoing = OutgoingRequest(request, b"", self._application_id, self._store.clock.wall())
+        due_us = self._store.clock.now_us() + round(_OPINION_S * 1e6)
+        call = Call(outgoing.route, outgoing.priority, outgoing.is_safe, due_us)
+        token = self._tokens.of(authorization)
+        response = await self._sender.send(call, token, lambda left_s: outgoing.transmit(inner, left_s))
+        await response.aclose()
+        return response.status_code
 
     async def __aenter__(self) -> Self:
         await self._inner.__aenter__()
@@ -140,7 +172,3 @@ def _checked_id(application_id: object) -> str | None:
 
 def _is_number(text: str) -> bool:
     return text.isascii() and text.isdecimal()
-
-
-def _origin_of(url: httpx.URL) -> _Origin:
-    return url.scheme, url.host, url.port or _PORTS.get(url.scheme)

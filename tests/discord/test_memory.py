@@ -109,7 +109,7 @@ async def test_tokens_that_are_used_no_more_are_forgotten_even_if_they_are_dead(
         owner = owners.of(f"Bot {number}")
         owner.scheduler.settle(await owner.scheduler.permit(Call(route)), CallReport("answered"))
         if number % 2:
-            owner.is_rejected = True
+            owner.rejected_until_us = 10**18
         if number % 250 == 0:
             await idle(clock)
     assert len(owners._tokens) <= 1_000

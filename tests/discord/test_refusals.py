@@ -6,6 +6,7 @@ The servers here are functions written from Discord's public facts: a global 429
 from __future__ import annotations
 
 import asyncio
+import itertools
 from typing import Any
 
 import httpx
@@ -82,7 +83,7 @@ async def test_a_call_stays_away_longer_with_each_of_its_refusals(clock: ManualC
     async with bot_of(server, clock) as discord:
         call = asyncio.gather(discord.post(path, json={}), return_exceptions=True)
         (outcome,) = await passing(clock, call, step=0.05)
-    pauses = [(later - earlier) / 1e6 for earlier, later in zip(times, times[1:], strict=False)]
+    pauses = [(later - earlier) / 1e6 for earlier, later in itertools.pairwise(times)]
     for number, pause in enumerate(pauses[2:]):
         assert pause >= min(30, 0.25 * 2**number)
     if path == CALLBACK.format(1):

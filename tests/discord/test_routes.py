@@ -146,14 +146,43 @@ def test_a_callback_is_exempt_and_lives_three_seconds() -> None:
 
 
 @pytest.mark.parametrize("end", ["", "/messages/@original", "/messages/2"])
-def test_a_follow_up_differs_from_a_webhook_by_the_application(end: str) -> None:
-    path = f"/webhooks/9/{INTERACTION}{end}"
+def test_a_follow_up_is_known_by_its_token(end: str) -> None:
+    route = route_of("PATCH", f"/webhooks/9/{INTERACTION}{end}")
+    assert (route.exempt, route.lifetime, route.webhook, route.bears_token) == (True, 900.0, False, False)
+    assert route.name.startswith("PATCH /webhooks/{application_id}/{interaction_token}")
+    assert route == route_of("PATCH", f"/webhooks/9/{INTERACTION}{end}", application_id="8")
+
+
+@pytest.mark.parametrize("end", ["", "/messages/@original", "/messages/2"])
+def test_or_by_the_application(end: str) -> None:
+    path = f"/webhooks/9/a-token-of-another-form{end}"
     known, other = route_of("PATCH", path, application_id="9"), route_of("PATCH", path, application_id="8")
     assert (known.exempt, known.lifetime, known.webhook) == (True, 900.0, False)
-    assert known.name.startswith("PATCH /webhooks/{application_id}/{interaction_token}")
     assert (other.exempt, other.lifetime, other.webhook) == (False, None, True)
     assert other == route_of("PATCH", path)
     assert known.major == other.major
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "bears", "judges"),
+    [
+        ("GET", "/users/@me", True, True),
+        ("POST", "/channels/1/messages", True, True),
+        ("GET", "/oauth2/@me", True, False),
+        ("GET", "/oauth2/applications/@me", True, False),
+        ("POST", "/oauth2/token", False, False),
+        ("POST", "/oauth2/token/revoke", False, False),
+        ("POST", f"/interactions/4/{INTERACTION}/callback", False, False),
+        ("POST", f"/webhooks/9/{INTERACTION}", False, False),
+        ("POST", "/webhooks/9/a-webhooks-token", True, False),
+        ("PATCH", "/webhooks/9", True, True),
+    ],
+)
+def test_where_the_bots_token_belongs_and_where_a_401_is_about_it(
+    method: str, path: str, bears: bool, judges: bool
+) -> None:
+    route = route_of(method, path)
+    assert (route.bears_token, route.judges_token) == (bears, judges)
 
 
 def test_a_webhook_without_its_token_is_nothing_special() -> None:

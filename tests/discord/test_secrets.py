@@ -118,7 +118,9 @@ async def test_in_no_log_at_any_level_over_a_real_connection(logged: Callable[[]
 
 
 async def test_in_no_log_line_of_the_plainest_client(logged: Callable[[], str], clock: ManualClock) -> None:
-    transport = DiscordTransport(httpx.ASGITransport(app=FakeDiscord(clock=clock)), store=MemoryStore(clock=clock))
+    transport = DiscordTransport(
+        httpx.ASGITransport(app=FakeDiscord(clock=clock)), store=MemoryStore(clock=clock), origins=[API]
+    )
     async with httpx.AsyncClient(transport=transport, base_url=API) as client:
         for path in PATHS:
             await client.post(path, json={}, headers={"Authorization": f"Bot {TOKEN}"})
@@ -205,7 +207,7 @@ async def test_in_no_error_about_a_status(clock: ManualClock, status: int) -> No
         return httpx.Response(status, headers={"Location": str(request.url)})
 
     inner = httpx.MockTransport(answer)
-    transport = DiscordTransport(inner, store=MemoryStore(clock=clock), max_retries=0)
+    transport = DiscordTransport(inner, store=MemoryStore(clock=clock), max_retries=0, origins=[API])
     plain = httpx.AsyncClient(transport=transport, base_url=API)
     async with bot_of(answer, clock, max_retries=0) as discord, plain:
         for client in (discord, plain):

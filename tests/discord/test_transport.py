@@ -39,7 +39,7 @@ def fake(clock: ManualClock) -> FakeDiscord:
 
 def plain(fake: FakeDiscord, store: MemoryStore, **options: Any) -> httpx.AsyncClient:
     """A usual client, for several tokens."""
-    transport = DiscordTransport(httpx.ASGITransport(app=fake), store=store, **options)
+    transport = DiscordTransport(httpx.ASGITransport(app=fake), store=store, origins=[API], **options)
     return httpx.AsyncClient(transport=transport, base_url=API)
 
 
@@ -343,7 +343,7 @@ async def test_the_age_of_a_message_is_taken_by_the_stores_clock(clock: ManualCl
 
 async def test_a_closed_transport_is_an_error_also_for_waiting_calls(clock: ManualClock, store: MemoryStore) -> None:
     fake = FakeDiscord({MESSAGES: "1/100s"}, clock=clock)
-    transport = DiscordTransport(httpx.ASGITransport(app=fake), store=store)
+    transport = DiscordTransport(httpx.ASGITransport(app=fake), store=store, origins=[API])
     client = httpx.AsyncClient(transport=transport, base_url=API, headers={"Authorization": "Bot x"})
     await client.post(SEND, json={})
     waiting = [asyncio.create_task(client.post(SEND, json={})) for _ in range(3)]
