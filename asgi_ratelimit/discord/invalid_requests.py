@@ -23,6 +23,8 @@ _WARNED = 0.5  # of them: from here on there is a warning,
 _SLOWED = 0.7  # spreads the rest over the time that is left,
 _SPARED = 500  # and with so few left no request goes: others may have some in flight
 _READ_EVERY_US = 1_000_000  # between two readings of the count of all processes
+_PROBE_US = 15_000_000  # that the first call after a ban may take; meanwhile
+_PROBE_CHECK_US = 250_000  # the others look so often whether the ban is over
 
 
 class InvalidRequests:
@@ -40,6 +42,9 @@ class InvalidRequests:
         self._reading: asyncio.Future[None] | None = None
         self._next_us = 0  # when the next may go, once they are spread
         self._banned_us = 0  # until when the address is banned
+        self._is_over = True  # a response has shown that the last ban is
+        self._probe_us = 0  # until when the first call after it has to show that
+        self.bans = 0  # so many were noticed
         self._has_warned = False
 
     @property
@@ -63,11 +68,16 @@ class InvalidRequests:
 
     async def ban(self, seconds: float) -> None:
         """Cloudflare has banned the address: no request may leave it for so long."""
-        self._banned_us = max(self._banned_us, self._clock.now_us() + round(seconds * 1e6))
+        self._note_ban(seconds)
         try:
             await self._limiter.block(self._egress, seconds)
         except StoreUnavailable as error:
             logger.debug("a ban was not shared with other processes: %s", error)
+
+    def note_response(self) -> None:
+        """A response has come that is no ban."""
+        if not self._is_over and not self.is_banned:
+            self._is_over = True
 
     async def admit(self, route: Route, due_us: int | None) -> tuple[float, Cause | None]:
         """Seconds that the next request has to wait, and the cause: "banned", "invalid" or None.
@@ -76,17 +86,31 @@ class InvalidRequests:
         """
         await self._read(route)
         now_us, cause = self._clock.now_us(), self._cause
-        if cause is None:
-            return 0.0, None
-        if cause == "invalid" and self._last is not None and self._is_spent:
-            retry_after = max(0.0, self._last.retry_after - (now_us - self._next_read_us + _READ_EVERY_US) / 1e6)
-            raise InvalidBudgetSpent(route, self.used, ALLOWED, retry_after)
-        wait_us = max(0, (self._banned_us if cause == "banned" else self._next_us) - now_us)
-        if due_us is not None and now_us + wait_us > due_us:
-            raise DiscordRateLimited(route, wait_us / 1e6, cause)
+        wait_us = self._wait_us(cause, now_us, route)
+        if wait_us and due_us is not None and now_us + wait_us > due_us:
+            raise DiscordRateLimited(route, wait_us / 1e6, cause or "banned")
         if cause == "invalid":
             self._next_us = now_us + wait_us + self._slot_us
-        return wait_us / 1e6, cause
+        return wait_us / 1e6, cause or ("banned" if wait_us else None)
+
+    def _wait_us(self, cause: Cause | None, now_us: int, route: Route) -> int:
+        if cause == "banned":
+            return self._banned_us - now_us
+        if cause is None:
+            return self._probe_wait_us(now_us)
+        if self._last is not None and self._is_spent:
+            retry_after = max(0.0, self._last.retry_after - (now_us - self._next_read_us + _READ_EVERY_US) / 1e6)
+            raise InvalidBudgetSpent(route, self.used, ALLOWED, retry_after)
+        return max(0, self._next_us - now_us)
+
+    def _probe_wait_us(self, now_us: int) -> int:
+        """After a ban a single call goes, until its response shows that the ban is over."""
+        if self._is_over:
+            return 0
+        if now_us < self._probe_us:
+            return _PROBE_CHECK_US
+        self._probe_us = now_us + _PROBE_US
+        return 0
 
     def withdraw(self, cause: Cause) -> None:
         """A request that waits for this cause gives up."""
@@ -124,9 +148,15 @@ class InvalidRequests:
                 self._reading = None
                 reading.set_result(None)
 
+    def _note_ban(self, seconds: float) -> None:
+        until_us = self._clock.now_us() + round(seconds * 1e6)
+        if self._is_over or until_us > self._banned_us + _READ_EVERY_US:
+            self.bans += 1
+        self._banned_us, self._is_over, self._probe_us = max(self._banned_us, until_us), False, 0
+
     def _note(self, decision: Decision, route: Route) -> None:
         if decision.reason == "blocked":
-            self._banned_us = max(self._banned_us, self._clock.now_us() + round(decision.retry_after * 1e6))
+            self._note_ban(decision.retry_after)
             return
         self._last = decision
         if self.used < _WARNED * ALLOWED:

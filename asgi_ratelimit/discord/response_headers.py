@@ -30,6 +30,7 @@ _MOST = 1 << 40  # µs, twelve days: nothing sensible is beyond
 _PLAIN = re.compile(r"[0-9A-Za-z_-]{1,64}")
 _BAN_US = 60_000_000  # if Cloudflare gives no time
 _LEAST_BAN_US = 1_000_000  # it counts whole seconds
+_MOST_STOP_US = 3_600_000_000  # of everything: then one call finds out whether it still holds
 
 
 def of_response(status: int, headers: Mapping[str, str]) -> CallReport:
@@ -47,20 +48,19 @@ def of_refusal(headers: Mapping[str, str], body: bytes) -> tuple[CallReport, str
     """The report of a 429, and its scope: "user", "shared", "global", or "cloudflare" if it is none of Discord's own.
 
     `retry_after` in the body is the wait; Retry-After is rounded up, and Reset-After is not the wait where others
-    share the bucket. https://discord.com/developers/docs/topics/rate-limits#exceeding-a-rate-limit
+    share the bucket. A stop of everything is not believed for longer than an hour. https://discord.com/developers/docs/topics/rate-limits#exceeding-a-rate-limit
     """
     content = object_of(body) or {}
     retry_us = _microseconds(content.get("retry_after"))
     header_us = _microseconds(headers.get("retry-after"))
     if retry_us is None and ("via" not in headers or not content):
-        return CallReport(
-            "banned", retry_us=_BAN_US if header_us is None else max(_LEAST_BAN_US, header_us)
-        ), "cloudflare"
+        ban_us = _BAN_US if header_us is None else min(max(_LEAST_BAN_US, header_us), _MOST_STOP_US)
+        return CallReport("banned", retry_us=ban_us), "cloudflare"
     if retry_us is None:
         retry_us = header_us if header_us is not None else 1_000_000
     scope = headers.get("x-ratelimit-scope", "user")
     if content.get("global") is True or scope == "global" or "x-ratelimit-global" in headers:
-        return CallReport("stopped", retry_us=retry_us), "global"
+        return CallReport("stopped", retry_us=min(retry_us, _MOST_STOP_US)), "global"
     seen = of_response(429, headers)
     # If a limit within a bucket has refused, `remaining` is the outer bucket's.
     scope = "shared" if scope == "shared" else "user"

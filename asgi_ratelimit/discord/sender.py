@@ -148,9 +148,10 @@ class Sender:
         while True:
             self._tokens.check(token, call.route)
             await self._wait_for_address(call)
+            bans = self._invalid.bans
             permit = await token.scheduler.permit(call)
             is_in_doubt = token.opinion is not None and not is_opinion and call.route.judges_token
-            if not (is_in_doubt or self._invalid.is_banned):
+            if not is_in_doubt and self._invalid.bans == bans:
                 call.waited_us += self._clock.now_us() - started_us
                 return permit
             token.scheduler.settle(permit, _UNSENT)
@@ -225,6 +226,7 @@ class Sender:
                 await self._on_refusal(call, report, scope)
             else:
                 settle(permit, of_response(response.status_code, response.headers))
+                self._invalid.note_response()
                 if response.status_code in INVALID or (response.status_code == 404 and call.route.webhook):
                     await self._on_invalid(call.route, token, response, ask_again)
         except BaseException:
@@ -240,7 +242,9 @@ class Sender:
             self._emit(DiscordEvent(report.verdict, route, seconds, scope, "", 429))
         if report.verdict == "banned":
             await self._invalid.ban(seconds)
-        elif scope != "shared":
+            return
+        self._invalid.note_response()
+        if scope != "shared":
             await self._invalid.count(call.route)
 
     async def _on_invalid(

@@ -90,5 +90,6 @@ async def test_a_call_stays_away_longer_with_each_of_its_refusals(clock: ManualC
         assert isinstance(outcome, DiscordRateLimited), "its three seconds are over"
         assert len(times) <= 6
     else:
+        assert isinstance(outcome, httpx.Response)
         assert outcome.status_code == 429
         assert len(times) == 10
