@@ -13,12 +13,13 @@ An answer of Discord is a response, not an error. So is a failure that outlasts 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 from asgi_ratelimit.discord.routes import Route
 from asgi_ratelimit.errors import RateLimitError
 
 __all__ = [
+    "LONG_WAIT_S",
     "Cause",
     "DiscordError",
     "DiscordEvent",
@@ -28,10 +29,11 @@ __all__ = [
     "Kind",
     "TokenRejected",
     "WebhookGone",
+    "words_of",
 ]
 
 Cause = Literal["bucket", "route", "global", "answer", "stopped", "banned", "retry", "invalid"]
-Kind = Literal["wait", "limited", "retry", "stopped", "banned", "invalid", "token", "webhook"]
+Kind = Literal["wait", "waited", "limited", "retry", "stopped", "banned", "invalid", "token", "webhook"]
 
 
 class DiscordError(RateLimitError):
@@ -101,7 +103,9 @@ class WebhookGone(DiscordError):
         self.retry_after = retry_after
 
 
-_WORDS: dict[Cause, str] = {
+LONG_WAIT_S: Final = 30.0  # of such a wait an operator wants to know
+
+_WORDS: Final[dict[str, str]] = {
     "bucket": "its bucket is empty",
     "route": "Discord has refused calls of this kind",
     "global": "the global limit",
@@ -111,7 +115,7 @@ _WORDS: dict[Cause, str] = {
     "retry": "before the next attempt",
     "invalid": "too many invalid requests",
 }
-_SCOPES: dict[Cause, str] = {
+_SCOPES: Final[dict[str, str]] = {
     "global": "global",
     "stopped": "global",
     "banned": "cloudflare",
@@ -120,13 +124,19 @@ _SCOPES: dict[Cause, str] = {
 }
 
 
+def words_of(cause: str) -> str:
+    """The cause of a wait for people."""
+    return _WORDS.get(cause, cause)
+
+
 @dataclass(frozen=True, slots=True)
 class DiscordEvent:
     """An event of a client, for `on_event`. It contains no token.
 
-    "wait": a call is held back because of `cause`, for about `seconds`. "limited": a 429 came. "retry": a call will be
+    "wait": a call is held back because of `cause`, for about `seconds`; again, if that becomes 30 s or more. "waited":
+    such a long wait is over, after `seconds`. "limited": a 429 came. "retry": a call will be
     sent again. "stopped", "banned": a 429 that stops everything (global, Cloudflare). "invalid": the budget of invalid
-    requests is half used up, or worse. "token", "webhook": Discord has rejected it for good.
+    requests is half used up, or worse. "token", "webhook": Discord has rejected it; nothing is sent for `seconds`.
     """
 
     kind: Kind

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from asgi_ratelimit.clock import Clock, Timer
-from asgi_ratelimit.discord.errors import Cause, DiscordEvent, DiscordRateLimited, EventHook
+from asgi_ratelimit.discord.errors import LONG_WAIT_S, Cause, DiscordEvent, DiscordRateLimited, EventHook
 from asgi_ratelimit.discord.permits.bucket import AWAIT_RESPONSE, FIXED, SLIDING, CallReport
 from asgi_ratelimit.discord.permits.memory import SECOND_US, Granted, Permit, Permits, Wait
 from asgi_ratelimit.discord.routes import Route
@@ -48,7 +48,7 @@ class Call:
     deadline_us  when it is of no more use, on the store's clock; None: never
     due_us       until when it may wait for its next permit
     rank         its place among other calls, the same for every attempt
-    has_waited   its "wait" event has been emitted
+    has_waited   its "wait" event has been emitted; `waits_long`: that of a long wait, which lasts
     waited_us    how long it has waited for permits so far
     failures     attempts that failed; `refusals`: attempts that drew a 429
     """
@@ -60,9 +60,17 @@ class Call:
     due_us: int | None = None
     rank: tuple[int, int] | None = None
     has_waited: bool = False
+    waits_long: bool = False
     waited_us: int = 0
     failures: int = 0
     refusals: int = 0
+
+    def note_wait(self, seconds: float) -> bool:
+        """Whether this wait is news: the first one is, and the first long one."""
+        is_long = seconds >= LONG_WAIT_S
+        is_news = not self.has_waited or (is_long and not self.waits_long)
+        self.has_waited, self.waits_long = True, self.waits_long or is_long
+        return is_news
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,8 +281,7 @@ class Scheduler:
             raise _too_late(call, wait, wait_us)
 
     def _emit_wait(self, call: Call, wait: Wait | None, wait_us: int) -> None:
-        if not call.has_waited:
-            call.has_waited = True
+        if call.note_wait(wait_us / 1e6):
             bucket = wait.bucket if wait is not None else ""
             self._emit(DiscordEvent("wait", str(call.route), wait_us / 1e6, _cause_of(wait), bucket))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol, TypeVar
@@ -27,7 +28,7 @@ from asgi_ratelimit.discord.response_headers import (
     retry_after,
 )
 from asgi_ratelimit.discord.routes import Route
-from asgi_ratelimit.discord.scheduler import CLOSED, Call
+from asgi_ratelimit.discord.scheduler import CLOSED, Call, Waiting
 from asgi_ratelimit.discord.tokens import TokenRegistry, TokenState
 
 __all__ = ["RetryPolicy", "SendFailed", "Sender", "UnreadResponse"]
@@ -89,6 +90,15 @@ class RetryPolicy:
             raise ValueError(f"retry_unsafe must be True or False, not {self.retry_unsafe!r}")
 
 
+@dataclass(frozen=True, slots=True)
+class _Rest:
+    """A call that waits outside the queues, and until when."""
+
+    route: str
+    cause: Cause
+    until_us: int
+
+
 R = TypeVar("R", bound=UnreadResponse)
 Transmit = Callable[[float | None], Awaitable[R]]  # its argument: how many seconds are left
 AskAgain = Callable[[], Awaitable[int]]  # the status of a call that every living token may make
@@ -101,7 +111,7 @@ class Sender:
         self, tokens: TokenRegistry, invalid: InvalidRequests, clock: Clock, policy: RetryPolicy, emit: EventHook
     ) -> None:
         self._tokens, self._invalid, self._clock, self._policy, self._emit = tokens, invalid, clock, policy, emit
-        self._resting: set[asyncio.Future[None]] = set()
+        self._resting: dict[asyncio.Future[None], _Rest] = {}
 
     async def send(self, call: Call, token: TokenState, transmit: Transmit[R], ask_again: AskAgain | None = None) -> R:
         """The response. 429s are waited out and failures are repeated; the last one is returned, or raised.
@@ -130,14 +140,24 @@ class Sender:
                     return response
                 await response.aclose()
             self._emit(DiscordEvent("retry", str(call.route), pause_s, "retry", "", status, call.failures))
-            await self._rest(pause_s)
+            await self._rest(call, pause_s, "retry")
+
+    @property
+    def waiting(self) -> list[Waiting]:
+        """The calls that wait outside the queues: for a ban to end, or before their next attempt."""
+        now_us, counts = self._clock.now_us(), Counter((rest.route, rest.cause) for rest in self._resting.values())
+        first = {(rest.route, rest.cause): rest for rest in reversed(self._resting.values())}
+        return [
+            Waiting(route, count, cause, max(0, first[route, cause].until_us - now_us) / 1e6, "", 0, 0)
+            for (route, cause), count in counts.items()
+        ]
 
     async def aclose(self) -> None:
         """End all waiting, with a RuntimeError for each call."""
-        for rest in self._resting:
-            if not rest.done():
-                rest.set_exception(RuntimeError(CLOSED))
-                rest.exception()  # a call that is cancelled at this moment never reads it, and that is no error
+        for over in self._resting:
+            if not over.done():
+                over.set_exception(RuntimeError(CLOSED))
+                over.exception()  # a call that is cancelled at this moment never reads it, and that is no error
         await self._tokens.aclose()
 
     # Before an attempt
@@ -152,7 +172,7 @@ class Sender:
             permit = await token.scheduler.permit(call)
             is_in_doubt = token.opinion is not None and not is_opinion and call.route.judges_token
             if not is_in_doubt and self._invalid.bans == bans:
-                call.waited_us += self._clock.now_us() - started_us
+                self._end_wait(call, self._clock.now_us() - started_us)
                 return permit
             token.scheduler.settle(permit, _UNSENT)
             if is_in_doubt:
@@ -171,11 +191,10 @@ class Sender:
             wait_s, cause = await self._invalid.admit(call.route, call.due_us)
             if not wait_s or cause is None:
                 return
-            if not call.has_waited:
-                call.has_waited = True
+            if call.note_wait(wait_s):
                 self._emit(DiscordEvent("wait", str(call.route), wait_s, cause))
             try:
-                await self._rest(wait_s)
+                await self._rest(call, wait_s, cause)
             except BaseException:
                 self._invalid.withdraw(cause)
                 raise
@@ -190,18 +209,24 @@ class Sender:
         self._set_due(call, now_us)
         if call.due_us is not None and now_us + round(seconds * 1e6) > call.due_us:
             raise DiscordRateLimited(call.route, seconds, "retry")
-        await self._rest(seconds)
+        await self._rest(call, seconds, "retry")
         call.waited_us += self._clock.now_us() - now_us
 
-    async def _rest(self, seconds: float) -> None:
+    def _end_wait(self, call: Call, waited_us: int) -> None:
+        call.waited_us += waited_us
+        if call.waits_long:
+            call.waits_long = False
+            self._emit(DiscordEvent("waited", str(call.route), waited_us / 1e6))
+
+    async def _rest(self, call: Call, seconds: float, cause: Cause) -> None:
         over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         timer = self._clock.call_later(seconds, lambda: None if over.done() else over.set_result(None))
-        self._resting.add(over)
+        self._resting[over] = _Rest(str(call.route), cause, self._clock.now_us() + round(seconds * 1e6))
         try:
             await over
         finally:
             timer.cancel()
-            self._resting.discard(over)
+            del self._resting[over]
 
     # An attempt
 

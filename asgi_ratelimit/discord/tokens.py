@@ -44,8 +44,6 @@ class TokenRegistry:
     def __init__(self, store: Store, limits: CallLimits, egress: str, emit: EventHook) -> None:
         if not isinstance(egress, str) or not egress:
             raise ValueError(f'egress must name the address that calls come from, e.g. "default", not {egress!r}')
-        if isinstance(store, type) or not (hasattr(store, "open") and hasattr(store, "clock")):
-            raise ValueError(f"store must be a store such as MemoryStore(), not {store!r:.80}")
         self._store, self._limits, self._egress, self._emit = store, limits, egress, emit
         self._tokens: OrderedDict[str, TokenState] = OrderedDict()
         self._mark = _MOST_TOKENS  # at so many, unused ones are forgotten

@@ -9,6 +9,7 @@ from typing import Final, Self
 import httpx
 
 from asgi_ratelimit.discord.errors import EventHook
+from asgi_ratelimit.discord.event_log import EventLog
 from asgi_ratelimit.discord.invalid_requests import InvalidRequests
 from asgi_ratelimit.discord.origins import Origin, Origins, origin_of
 from asgi_ratelimit.discord.outgoing import DiscordResponse, OutgoingRequest, RedactedRequest
@@ -71,8 +72,8 @@ class DiscordTransport(httpx.AsyncBaseTransport):
             raise ValueError(f"inner must be an httpx transport, e.g. httpx.AsyncHTTPTransport(), not {inner!r}")
         policy = RetryPolicy(max_wait, max_retries, retry_unsafe)
         self._application_id = _checked_id(application_id)
-        self._store: Store = MemoryStore() if store is None else store
-        emit = safe_hook(on_event)
+        self._store = _checked_store(store)
+        emit = EventLog(safe_hook(on_event), self._store.clock)
         self._tokens = TokenRegistry(self._store, CallLimits(global_limit, max_in_flight), egress, emit)
         invalid = InvalidRequests(self._store, egress, emit)
         self._sender = Sender(self._tokens, invalid, self._store.clock, policy, emit)
@@ -86,7 +87,7 @@ class DiscordTransport(httpx.AsyncBaseTransport):
     @property
     def waiting(self) -> list[Waiting]:
         """The calls that wait now, by route and resource, with the state of their buckets."""
-        return self._tokens.waiting
+        return [*self._tokens.waiting, *self._sender.waiting]
 
     def use_token(self, authorization: str, origin: httpx.URL) -> None:
         """Add this header to requests to this origin: to all of Discord's addresses, if it is one of them."""
@@ -159,6 +160,14 @@ class DiscordTransport(httpx.AsyncBaseTransport):
     async def _stop(self) -> None:
         self._is_closed = True
         await self._sender.aclose()
+
+
+def _checked_store(store: Store | None) -> Store:
+    if store is None:
+        return MemoryStore()
+    if isinstance(store, type) or not (hasattr(store, "open") and hasattr(store, "clock")):
+        raise ValueError(f"store must be a store such as MemoryStore(), not {store!r:.80}")
+    return store
 
 
 def _checked_id(application_id: object) -> str | None:
