@@ -22,6 +22,7 @@ from asgi_ratelimit.store import Store
 __all__ = ["DiscordClient", "HttpxOptions"]
 
 API: Final = "https://discord.com/api/v10"
+_TIMEOUT: Final = httpx.Timeout(5.0, read=30.0)  # Discord takes its time over big files and in busy minutes
 _MANY: Final = 1_000_000
 _INNER: Final = ("verify", "cert", "http1", "http2", "limits")
 
@@ -58,7 +59,7 @@ class DiscordClient(httpx.AsyncClient):
     global_limit: requests of the token in any second
     max_wait: seconds that a request may wait for limits; None: any time
     max_retries: how often a request is sent again after a failure that is no 429
-    retry_unsafe: False: a POST or PATCH that may have arrived is not sent again
+    retry_unsafe: True: a POST or PATCH that may have arrived is sent again, also where no nonce makes that safe
     application_id: separates an interaction's follow-ups from ordinary webhooks
     egress: the name of the address that requests come from
     on_event: called with each DiscordEvent
@@ -76,7 +77,7 @@ class DiscordClient(httpx.AsyncClient):
         global_limit: int = 50,
         max_wait: float | None = None,
         max_retries: int = 5,
-        retry_unsafe: bool = True,
+        retry_unsafe: bool = False,
         application_id: str | int | None = None,
         egress: str = "default",
         on_event: EventHook | None = None,
@@ -84,7 +85,7 @@ class DiscordClient(httpx.AsyncClient):
     ) -> None:
         authorization = _authorization(token)
         origin = _checked_address(base_url)
-        options: dict[str, Any] = dict(httpx_options)
+        options: dict[str, Any] = {"timeout": _TIMEOUT, **httpx_options}
         in_flight = _checked_connections(options.get("limits"))
         mounts: Mapping[str, httpx.AsyncBaseTransport | None] = options.pop("mounts", None) or {}
         transport = DiscordTransport(

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import AsyncIterator
 from typing import Final, Self
 from urllib.parse import quote
 
+import anyio
 import httpx
 
 from asgi_ratelimit.discord.nonces import with_nonce
 from asgi_ratelimit.discord.redaction import redacted
-from asgi_ratelimit.discord.response_headers import object_of
-from asgi_ratelimit.discord.routes import route_of
+from asgi_ratelimit.discord.response_headers import ALREADY_ANSWERED, NOT_CARRIED_OUT, RETRIED, error_code, object_of
+from asgi_ratelimit.discord.routes import CALLBACK, route_of
 from asgi_ratelimit.discord.sender import SendFailed
 
 __all__ = ["USER_AGENT", "DiscordResponse", "OutgoingRequest", "RedactedRequest"]
@@ -21,6 +23,8 @@ _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 _NEVER_SENT: Final = (
     httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError, ConnectionRefusedError,
 )  # fmt: skip
+# httpcore lets some of anyio's pass, e.g. over HTTP/2.
+_BROKEN: Final = (ConnectionError, anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError)
 _USELESS: Final = (httpx.UnsupportedProtocol, httpx.LocalProtocolError)  # the same would happen again
 _LONGEST_REASON: Final = 512  # characters, a limit of Discord's
 
@@ -39,10 +43,12 @@ class OutgoingRequest:
         path, kind = request.url.raw_path.decode("ascii"), self.headers.get("Content-Type", "")
         content = object_of(body) if request.method == "PATCH" and kind.startswith("application/json") else None
         self.route = route_of(request.method, path, application_id=application_id, body=content, wall=wall)
-        has_nonce = False
+        self._has_nonce = False
         if self.route.creates_message:
-            self._body, has_nonce = with_nonce(kind, body)
-        self.is_safe = has_nonce or request.method in _SAFE
+            self._body, self._has_nonce = with_nonce(kind, body)
+        self._is_callback = self.route.lifetime == CALLBACK
+        self.is_safe = self._has_nonce or self._is_callback or request.method in _SAFE
+        self._has_arrived = False  # perhaps, with an attempt that was lost
         self._set_length()
         self.priority = _whole(request.extensions.get("priority", 0), "priority")
         self.deadline_s = _shorter(_positive(request.extensions.get("deadline"), "deadline"), self.route.lifetime)
@@ -63,12 +69,30 @@ class OutgoingRequest:
             extensions=extensions,
         )
         try:
-            response = await inner.handle_async_request(request)
+            response = DiscordResponse.of(await inner.handle_async_request(request))
+            if self._has_nonce and response.is_success:
+                await response.read_body()
         except _USELESS as error:
             raise type(error)(redacted(str(error))) from None
-        except (httpx.TransportError, ConnectionError) as error:
-            raise SendFailed(error, sent=not isinstance(error, _NEVER_SENT)) from error
-        return DiscordResponse.of(response)
+        except SendFailed:
+            self._has_arrived = True
+            raise
+        except (httpx.TransportError, *_BROKEN) as error:
+            is_sent = not isinstance(error, _NEVER_SENT)
+            self._has_arrived |= is_sent
+            raise SendFailed(as_httpx(error), sent=is_sent) from error
+        if self._has_arrived and await self._is_done(response):
+            return response.as_done()
+        self._has_arrived |= response.status_code in RETRIED - NOT_CARRIED_OUT
+        return response
+
+    async def _is_done(self, response: DiscordResponse) -> bool:
+        """Whether the answer to a repetition shows that an earlier attempt was carried out."""
+        if self._request.method == "DELETE":
+            return response.status_code == 404
+        if not self._is_callback or response.status_code != 400:
+            return False
+        return error_code(await response.read_body()) == ALREADY_ANSWERED
 
     def _set_length(self) -> None:
         """The length of the body is fixed by now, even if it came in chunks."""
@@ -112,12 +136,25 @@ class DiscordResponse(httpx.Response):
     def request(self, request: httpx.Request) -> None:
         self._request = request if isinstance(request, RedactedRequest) else RedactedRequest.of(request)
 
+    def as_done(self) -> DiscordResponse:
+        """The success that was lost: a 204 with the same limits."""
+        headers = [(name, value) for name, value in self.headers.raw if not name.lower().startswith(b"content-")]
+        return DiscordResponse(204, headers=headers, stream=_NoBody(self.stream), extensions=self.extensions)
+
+    async def aiter_raw(self, chunk_size: int | None = None) -> AsyncIterator[bytes]:
+        try:
+            async for chunk in super().aiter_raw(chunk_size):
+                yield chunk
+        except (httpx.TransportError, *_BROKEN) as error:
+            told = f"the answer has come, {self.status_code}, and the connection was lost within its body"
+            raise type(as_httpx(error))(redacted(f"{told}: {error or type(error).__name__}")) from error
+
     async def read_body(self) -> bytes:
         """The body, decoded. The response can still be read by others."""
         try:
             raw = b"".join([chunk async for chunk in self.stream])  # type: ignore[union-attr]
-        except httpx.TransportError as error:
-            raise SendFailed(error, sent=True) from error
+        except (httpx.TransportError, *_BROKEN) as error:
+            raise SendFailed(as_httpx(error), sent=True) from error
         finally:
             await self.stream.aclose()  # type: ignore[union-attr]
         self.stream = httpx.ByteStream(raw)
@@ -135,6 +172,27 @@ class DiscordResponse(httpx.Response):
         else:
             return self
         raise httpx.HTTPStatusError(message, request=request, response=self)
+
+
+class _NoBody(httpx.AsyncByteStream):
+    """Nothing, in place of a body that nobody reads. Closing it closes that one."""
+
+    def __init__(self, body: object) -> None:
+        self._body = body
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        return
+        yield b""
+
+    async def aclose(self) -> None:
+        await self._body.aclose()  # type: ignore[attr-defined]
+
+
+def as_httpx(error: Exception) -> Exception:
+    """The same error as one of httpx or of Python, where it is one of anyio."""
+    if isinstance(error, (httpx.TransportError, ConnectionError)):
+        return error
+    return httpx.ReadError(f"the connection was lost: {type(error).__name__}")
 
 
 # The options of one request

@@ -12,7 +12,9 @@ from typing import Any, Final
 from asgi_ratelimit.discord.permits.bucket import CallReport, Verdict
 
 __all__ = [
+    "ALREADY_ANSWERED",
     "INVALID",
+    "NOT_CARRIED_OUT",
     "RETRIED",
     "UNKNOWN_WEBHOOK",
     "error_code",
@@ -22,8 +24,11 @@ __all__ = [
     "retry_after",
 ]
 
-RETRIED: Final = frozenset({500, 502, 503, 504, 524})
+# https://developers.cloudflare.com/support/troubleshooting/http-status-codes/cloudflare-5xx-errors/
+NOT_CARRIED_OUT: Final = frozenset({408, 425, 503, 521, 522, 523, 525, 526, 530})
+RETRIED: Final = frozenset({500, 502, 504, 520, 524}) | NOT_CARRIED_OUT
 INVALID: Final = frozenset({401, 403})  # and 429s, except shared ones
+ALREADY_ANSWERED: Final = 40060  # "Interaction has already been acknowledged"
 UNKNOWN_WEBHOOK: Final = frozenset({10015, 50027})  # "Unknown Webhook", "Invalid Webhook Token"
 
 _MOST = 1 << 40  # µs, twelve days: nothing sensible is beyond

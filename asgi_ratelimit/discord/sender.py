@@ -20,6 +20,7 @@ from asgi_ratelimit.discord.permits.bucket import CallReport
 from asgi_ratelimit.discord.permits.memory import Permit
 from asgi_ratelimit.discord.response_headers import (
     INVALID,
+    NOT_CARRIED_OUT,
     RETRIED,
     UNKNOWN_WEBHOOK,
     error_code,
@@ -78,7 +79,7 @@ class RetryPolicy:
 
     max_wait: float | None = None
     max_retries: int = 5
-    retry_unsafe: bool = True
+    retry_unsafe: bool = False
 
     def __post_init__(self) -> None:
         wait, retries = self.max_wait, self.max_retries
@@ -135,7 +136,8 @@ class Sender:
                     continue
                 pause_s = None
                 if status in RETRIED:
-                    pause_s = self._pause(call, sent=True, least_s=retry_after(response.headers))
+                    is_sent = status not in NOT_CARRIED_OUT
+                    pause_s = self._pause(call, sent=is_sent, least_s=retry_after(response.headers))
                 if pause_s is None:
                     return response
                 await response.aclose()

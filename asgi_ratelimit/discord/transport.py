@@ -34,9 +34,9 @@ class DiscordTransport(httpx.AsyncBaseTransport):
     store: where buckets are stored: a RedisStore for several processes; a MemoryStore by default
     global_limit: requests of one token in any second
     max_wait: seconds that a request may wait for limits; None: any time
-    max_retries: how often a request is sent again, with back-off, after a 500, 502, 503, 504, 524 or a lost
-        connection; 429s are waited out besides, unless it is 0
-    retry_unsafe: False: a POST or PATCH that may have arrived is not sent again
+    max_retries: how often a request is sent again, with back-off, after a 5xx, 408, 425 or a lost connection; 429s are
+        waited out besides, unless it is 0
+    retry_unsafe: True: a POST or PATCH that may have arrived is sent again, also where no nonce makes that safe
     application_id: separates an interaction's follow-ups from ordinary webhooks
     egress: the name of the address that requests come from: all processes with one name share its budget of
         invalid requests
@@ -61,7 +61,7 @@ class DiscordTransport(httpx.AsyncBaseTransport):
         global_limit: int = 50,
         max_wait: float | None = None,
         max_retries: int = 5,
-        retry_unsafe: bool = True,
+        retry_unsafe: bool = False,
         application_id: str | int | None = None,
         egress: str = "default",
         origins: Iterable[str | httpx.URL] = (),

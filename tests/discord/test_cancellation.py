@@ -165,7 +165,7 @@ async def test_a_thousand_random_cancellations_leave_nothing_stuck_and_nothing_l
     clock: ManualClock, store: MemoryStore, seed: int
 ) -> None:
     chaos = Chaos(seed, clock)
-    async with bot(chaos.fake, store=store, max_retries=20) as discord:
+    async with bot(chaos.fake, store=store, max_retries=20, retry_unsafe=True) as discord:
         answers, cancelled = await chaos.run(discord, 1_000)
         assert cancelled >= 1_000
         wrong = [answer for answer in answers if not isinstance(answer, httpx.Response) or answer.is_error]

@@ -150,7 +150,7 @@ async def test_in_no_event(clock: ManualClock) -> None:
     fake = FakeDiscord(clock=clock, token=TOKEN)
     async with bot(fake, on_event=events.append, max_retries=2) as discord:
         for path in (WEBHOOK, f"/webhooks/77/{INTERACTION}", f"/webhooks/88/{SHORT}"):
-            fake.fail(502)
+            fake.fail(503)
             fake.refuse(None, 0.5)
             await passing(clock, discord.post(path, json={}))
         fake.refuse(None, 0.5, scope="global")

@@ -95,16 +95,36 @@ async def test_the_call_that_empties_a_bucket_is_answered_at_once(clock: ManualC
 # Failures
 
 
-@pytest.mark.parametrize("status", [500, 502, 503, 504, 524])
+@pytest.mark.parametrize("status", [408, 425, 500, 502, 503, 504, 520, 521, 522, 523, 524, 525, 526, 530])
 @pytest.mark.parametrize("verb", VERBS)
 async def test_failures_of_the_other_side_are_repeated(
     fake: FakeDiscord, clock: ManualClock, verb: str, status: int
 ) -> None:
     fake.fail(status, times=5, html=True)
-    async with bot(fake) as discord:
+    async with bot(fake, retry_unsafe=True) as discord:
         seconds = await taken(clock, discord.request(verb, "/channels/1"))
     assert [seen.status for seen in fake.requests[:-1]] == [status] * 5
     assert 0.5 * 7.75 <= seconds <= 7.75 + 0.1, "0.25, 0.5, 1, 2, 4 s, each by up to a half less"
+
+
+@pytest.mark.parametrize("verb", ["POST", "PATCH"])
+@pytest.mark.parametrize("status", [408, 425, 503, 521, 522, 523, 525, 526, 530])
+async def test_what_was_not_carried_out_is_repeated_whatever_it_is(clock: ManualClock, verb: str, status: int) -> None:
+    script = Script(status, 200)
+    async with bot_of(script, clock) as discord:
+        assert (await passing(clock, discord.request(verb, WEBHOOK))).status_code == 200
+    assert len(script.requests) == 2
+
+
+@pytest.mark.parametrize("verb", ["POST", "PATCH"])
+@pytest.mark.parametrize("status", [500, 502, 504, 520, 524])
+async def test_what_may_have_been_carried_out_is_not_repeated_unless_asked_for(
+    clock: ManualClock, verb: str, status: int
+) -> None:
+    script = Script(status, 200)
+    async with bot_of(script, clock) as discord:
+        assert (await passing(clock, discord.request(verb, WEBHOOK))).status_code == status
+    assert len(script.requests) == 1
 
 
 async def test_a_failure_that_outlasts_all_attempts_is_the_answer(fake: FakeDiscord, clock: ManualClock) -> None:
@@ -114,7 +134,7 @@ async def test_a_failure_that_outlasts_all_attempts_is_the_answer(fake: FakeDisc
     assert fake.count(503) == 3
 
 
-@pytest.mark.parametrize("status", [400, 403, 404, 501, 505])
+@pytest.mark.parametrize("status", [400, 403, 404, 501, 505, 527])
 async def test_other_errors_are_answers(clock: ManualClock, status: int) -> None:
     script = Script(status)
     async with bot_of(script, clock) as discord:

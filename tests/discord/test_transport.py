@@ -90,7 +90,7 @@ async def test_a_body_of_any_kind_is_sent_again_as_it_was(
         fake.refuse("POST /channels/{channel_id}/threads", 1.0)
     else:
         (fake.fail if trouble == "failed" else fake.drop)()
-    async with bot(fake) as discord:
+    async with bot(fake, retry_unsafe=True) as discord:
         assert (await passing(clock, discord.post("/channels/1/threads", **body()))).is_success
     first, second = fake.requests
     assert first.body == second.body != b""
