@@ -67,14 +67,14 @@ local function record_of(text) -- nil if it is no record
   local record, place, permit = {in_flight = {}, calls = 0}, 0, nil
   for word in string.gmatch(text, '%S+') do
     place = place + 1
-    local value = number(word)
+    local is_name = place > 11 and not permit
+    local value = not is_name and number(word)
+    if not is_name and not value then return end
     if place <= 11 then
-      if not value then return end
       record[FIELDS[place]] = value
-    elseif not permit then
+    elseif is_name then
       permit = word
     else
-      if not value then return end
       if record.in_flight[permit] or value > now + RETENTION then return end
       record.in_flight[permit], record.calls, permit = value, record.calls + 1, nil
     end
