@@ -13,7 +13,7 @@ import httpx
 
 from asgi_ratelimit.discord.errors import EventHook
 from asgi_ratelimit.discord.outgoing import USER_AGENT, RedactedRequest
-from asgi_ratelimit.discord.pools import CONNECTIONS, pooled
+from asgi_ratelimit.discord.pools import CONNECTIONS, bound_to_loop, pooled
 from asgi_ratelimit.discord.redaction import redacted
 from asgi_ratelimit.discord.scheduler import Waiting
 from asgi_ratelimit.discord.transport import DiscordTransport
@@ -101,7 +101,7 @@ class DiscordClient(httpx.AsyncClient):
             on_event=on_event,
         )
         transport.use_token(authorization, origin)
-        wrapped = {pattern: inner and _Mounted(transport, inner) for pattern, inner in mounts.items()}
+        wrapped = {pattern: inner and _Mounted(transport, bound_to_loop(inner)) for pattern, inner in mounts.items()}
         super().__init__(base_url=base_url, transport=transport, mounts=wrapped, **options)
         if self.headers["User-Agent"].startswith("python-httpx"):
             self.headers["User-Agent"] = USER_AGENT

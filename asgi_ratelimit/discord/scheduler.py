@@ -110,13 +110,12 @@ class Scheduler:
         self._numbers = itertools.count()
         self._name = secrets.token_hex(6)
         self._sweeping: Timer | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._is_closed = False
 
     @property
     def waiting(self) -> list[Waiting]:
         """The queues in which calls wait."""
-        return [self._shown(route, queue) for route, queue in self._queues.values() if queue.is_held]
+        return [self._shown(route, queue) for route, queue in list(self._queues.values()) if queue.is_held]
 
     @property
     def is_idle(self) -> bool:
@@ -129,8 +128,6 @@ class Scheduler:
         """Wait for the call's turn. Raises DiscordRateLimited as soon as that is sure to come too late."""
         if self._is_closed:
             raise RuntimeError(CLOSED)
-        if self._loop is not asyncio.get_running_loop():  # a former one may be closed, and its calls and timers with it
-            self._loop, self._out, self._sweeping = asyncio.get_running_loop(), 0, None
         queue = self._queue_of(call.route)
         if call.rank is None:
             call.rank = (-call.priority, next(self._numbers))
