@@ -2,7 +2,7 @@
 
 A permit is taken before a call is sent, and settled when its response is in. A report was true at some
 moment between the two. So a reset is only bounded: `reset_min` and `reset_max`. All times are whole microseconds of one
-clock. permits.lua computes the same integers in the same order.
+clock. bucket.lua computes the same integers in the same order.
 """
 
 from __future__ import annotations

@@ -26,7 +26,8 @@ _FIELDS: Final = 9  # of the answer to a `take`
 _PATIENCE_S: Final = 1.0
 _MOST_OWED: Final = 10_000
 _UNSENT: Final = CallReport("unsent")
-_SOURCE: Final = files("asgi_ratelimit.discord.permits").joinpath("permits.lua").read_bytes()
+_ROOM: Final = files("asgi_ratelimit.discord.permits")
+_SOURCE: Final = b"\n".join(_ROOM.joinpath(name).read_bytes() for name in ("bucket.lua", "permits.lua"))
 
 
 class SharedPermits:
