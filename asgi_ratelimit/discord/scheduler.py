@@ -289,9 +289,9 @@ class Scheduler:
         return Waiting(str(route), len(queue), _cause_of(wait), seconds, bucket, limit, remaining)
 
     def _sweep(self) -> None:
-        """Forget the past, though no call comes any more."""
-        is_left = self._permits.sweep()
-        self._sweeping = self._clock.call_later(_SWEEP_S, self._sweep) if is_left and not self._is_closed else None
+        """Forget the past, though no call comes any more: in steps, so that no other call is held up."""
+        pause_s = None if self._is_closed else self._permits.sweep()
+        self._sweeping = None if pause_s is None else self._clock.call_later(pause_s, self._sweep)
 
 
 def estimate_us(per_second: int, wait: Wait, ahead: int) -> int:

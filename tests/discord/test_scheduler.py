@@ -47,7 +47,7 @@ class Desk:
     def settle(self, permit: Permit, report: CallReport) -> None:
         self.permits.settle(permit, report)
 
-    def sweep(self) -> bool:
+    def sweep(self) -> float | None:
         return self.permits.sweep()
 
     def go(self, call: Call) -> asyncio.Task[Permit]:

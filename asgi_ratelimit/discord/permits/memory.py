@@ -35,7 +35,10 @@ SECOND_US: Final = 1_001_000  # a second on Discord's clock, which may run slowe
 _MOST_ROUTES: Final = 10_000
 _UNNAMED: Final = ("", "")
 _MANY_OWNERS: Final = 64  # at which those without any permit are forgotten
-_RECYCLED: Final = 2  # old buckets looked at for each new permit
+_RECYCLED: Final = 2  # old buckets looked at for each new permit,
+_STEP: Final = 200  # and at each step of a sweep, which stays well under a millisecond
+_PAUSE_S: Final = 0.02  # between two steps,
+_REST_S: Final = 30.0  # and between two rounds
 
 WaitCause = Literal["banned", "stopped", "route", "bucket", "answer", "global"]
 
@@ -99,8 +102,8 @@ class Permits(Protocol):
         """Give the permit back, and learn from the call's outcome."""
         ...
 
-    def sweep(self) -> bool:
-        """Forget the past. Returns whether anything is left to forget."""
+    def sweep(self) -> float | None:
+        """Forget some of the past. Returns the seconds until there may be more; None: nothing is left."""
         ...
 
 
@@ -112,6 +115,7 @@ class MemoryPermits:
         self._lock = threading.Lock()
         _all.add(self)
         self._stopped = self._banned = 0
+        self._unswept = 0  # buckets that a round of sweeping has not looked at
         self._exempt_stopped = 0  # calls that the global limit does not count, and which it has refused all the same
         self._held: dict[str, int] = {}  # permits under the global limit -> until when they count
         self._by_end: list[tuple[int, str]] = []  # the same as a heap, with former ends
@@ -158,19 +162,19 @@ class MemoryPermits:
                 self._locked[place] = max(self._locked.get(place, 0), now + report.retry_us + 1_000)
             self._learn(permit, report, now)
 
-    def sweep(self) -> bool:
+    def sweep(self) -> float | None:
         with self._lock:
             now = self._clock.now_us()
-            self._recycle(now, len(self._buckets) + len(self._locked))
+            if self._unswept <= 0:
+                self._unswept = max(len(self._buckets), len(self._locked))
+            self._recycle(now, _STEP)
             self._release_held(now)
-            # A dict keeps the room that it once needed.
-            self._buckets, self._locked = OrderedDict(self._buckets), OrderedDict(self._locked)
-            return bool(
-                self._buckets
-                or self._locked
-                or self._held
-                or now < max(self._stopped, self._exempt_stopped, self._banned)
-            )
+            self._unswept -= _STEP
+            if self._unswept > 0:
+                return _PAUSE_S
+            self._shrink()
+            is_left = self._buckets or self._locked or self._held
+            return _REST_S if is_left or now < max(self._stopped, self._exempt_stopped, self._banned) else None
 
     # These are called with the lock held.
 
@@ -288,6 +292,11 @@ class MemoryPermits:
             place, until = self._locked.popitem(last=False)
             if until > now:
                 self._locked[place] = until
+
+    def _shrink(self) -> None:
+        """A dict keeps the room that it once needed."""
+        if max(len(self._buckets), len(self._locked)) <= _STEP:
+            self._buckets, self._locked = OrderedDict(self._buckets), OrderedDict(self._locked)
 
     def renew_lock(self) -> None:
         """After a fork, in the child: a thread of the parent that held the lock cannot release it here."""

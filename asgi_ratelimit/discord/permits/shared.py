@@ -85,8 +85,8 @@ class SharedPermits:
         """The server has answered after all."""
         self._owed.pop(name, None)
 
-    def sweep(self) -> bool:
-        """Forget the past in this process. The server's records expire."""
+    def sweep(self) -> float | None:
+        """Forget some of the past in this process. The server's records expire."""
         return self.local.sweep()
 
     def report_doubt(self) -> None:
