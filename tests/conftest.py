@@ -26,6 +26,7 @@ SLOW = (
     "tests/discord/test_processes.py",
     "tests/discord/test_scenarios.py",
     "tests/discord/test_shared.py",
+    "tests/discord/test_sync_transport.py",
     "tests/docs/test_examples.py",
     "tests/docs/test_site.py",
     "tests/docs/test_types.py",

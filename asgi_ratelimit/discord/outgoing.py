@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Final, Self
 from urllib.parse import quote
 
@@ -146,8 +146,17 @@ class DiscordResponse(httpx.Response):
             async for chunk in super().aiter_raw(chunk_size):
                 yield chunk
         except (httpx.TransportError, *_BROKEN) as error:
-            told = f"the answer has come, {self.status_code}, and the connection was lost within its body"
-            raise type(as_httpx(error))(redacted(f"{told}: {error or type(error).__name__}")) from error
+            raise self._cut(error) from error
+
+    def iter_raw(self, chunk_size: int | None = None) -> Iterator[bytes]:
+        try:
+            yield from super().iter_raw(chunk_size)
+        except (httpx.TransportError, *_BROKEN) as error:
+            raise self._cut(error) from error
+
+    def _cut(self, error: Exception) -> Exception:
+        told = f"the answer has come, {self.status_code}, and the connection was lost within its body"
+        return type(as_httpx(error))(redacted(f"{told}: {error or type(error).__name__}"))
 
     async def read_body(self) -> bytes:
         """The body, decoded. The response can still be read by others."""

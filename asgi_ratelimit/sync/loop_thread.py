@@ -16,7 +16,7 @@ from asgi_ratelimit.errors import StoreUnavailable
 from asgi_ratelimit.store import Store
 from asgi_ratelimit.sync.thread_result import ThreadResult
 
-__all__ = ["Closable", "LoopThread", "StoreUse", "current_loop_thread", "use_of"]
+__all__ = ["Closable", "LoopThread", "StoreUse", "current_loop_thread", "release", "use_of"]
 
 Value = TypeVar("Value")
 Verb = Callable[[], Coroutine[Any, Any, Value]]
@@ -46,6 +46,17 @@ class LoopThread:
         self._clients: dict[int, Closable] = {}  # what uses such a store until it is closed itself
         self._closings: set[asyncio.Task[None]] = set()
         self._end = 0.0  # when the loop has to have ended, on its clock
+
+    def run(self, store: Store, verb: Verb[Value], client: Closable | None = None) -> Value:
+        """Run a verb in the loop, and wait for its result. An exception that ends the wait ends the verb as well."""
+        result: ThreadResult[Value] = ThreadResult()
+        try:
+            return self.submit(result, store, verb, client).wait()
+        except BaseException:
+            self.cancel(result)
+            raise
+        finally:
+            del result  # or an error, its traceback and this frame would keep each other alive
 
     def submit(
         self, result: ThreadResult[Value], store: Store, verb: Verb[Value], client: Closable | None = None
@@ -201,7 +212,7 @@ class StoreUse:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        weakref.finalize(self, _release, store).atexit = False
+        weakref.finalize(self, release, store).atexit = False
 
 
 def use_of(store: Store) -> StoreUse:
@@ -214,8 +225,9 @@ def current_loop_thread() -> LoopThread:
     return _current
 
 
-def _release(store: Store) -> None:
-    _current.release(store)
+def release(used: Closable) -> None:
+    """Close the connections that a store or a client has on the loop. The garbage collector may call this."""
+    _current.release(used)
 
 
 def _close() -> None:
