@@ -120,17 +120,18 @@ local function expire(record) -- whether any permit had expired
   return #late > 0
 end
 
-local function wait_for(record)
-  local out = record.calls
+local function wait_for(record, spare)
+  spare = min(spare, max(0, record.limit - 1))
+  local out = record.calls + spare
   if now < record.stopped then return record.stopped - now end
-  if record.limit == 0 then return out < record.probes and 0 or AWAIT_RESPONSE end
+  if record.limit == 0 then return record.calls < record.probes and 0 or AWAIT_RESPONSE end
   if now >= record.reset_max then return out < record.limit and 0 or AWAIT_RESPONSE end
   if out < record.remaining then return 0 end
   if record.kind == SLIDING then
     local due = record.reset_max + out * (record.slot + LATE) - (record.limit - 1) * (record.slot - EARLY)
     return max(0, due - now)
   end
-  return record.remaining > 0 and AWAIT_RESPONSE or record.reset_max - now
+  return record.remaining > spare and AWAIT_RESPONSE or record.reset_max - now
 end
 
 local function slide(record, report, sent, lo, hi)

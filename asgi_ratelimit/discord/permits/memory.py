@@ -94,8 +94,13 @@ class Wait(_Reply):
 class Permits(Protocol):
     """The permits of one owner, e.g. of one bot's token, in one store. A verb may return its result or promise it."""
 
-    def take(self, name: str, route: str, major: str, per_second: int) -> Granted | Wait | Awaitable[Granted | Wait]:
-        """Charge the bucket and the global limit, or neither. The arguments are those of the Permit."""
+    def take(
+        self, name: str, route: str, major: str, per_second: int, spare: int = 0
+    ) -> Granted | Wait | Awaitable[Granted | Wait]:
+        """Charge the bucket and the global limit, or neither. The arguments are those of the Permit.
+
+        `spare` calls of the bucket are left to others.
+        """
         ...
 
     def settle(self, permit: Permit, report: CallReport) -> Awaitable[None] | None:
@@ -123,13 +128,13 @@ class MemoryPermits:
         self._locked: OrderedDict[tuple[str, str], int] = OrderedDict()  # route and resource -> until when
         self._buckets: OrderedDict[tuple[str, str], LearnedBucket] = OrderedDict()  # bucket (or route) and resource
 
-    def take(self, name: str, route: str, major: str, per_second: int) -> Granted | Wait:
+    def take(self, name: str, route: str, major: str, per_second: int, spare: int = 0) -> Granted | Wait:
         with self._lock:
             now = self._clock.now_us()
             self._recycle(now, _RECYCLED)
             bucket, _ = self._names.get(route, _UNNAMED)
             learned = self._gathered(route, major, now)
-            cause, wait_us = self._wait(learned, route, major, per_second, now)
+            cause, wait_us = self._wait(learned, route, major, per_second, spare, now)
             if not cause:
                 self._take(name, bucket or route, major, per_second, learned, now)
             state = (
@@ -203,7 +208,7 @@ class MemoryPermits:
         return learned if learned is not None and learned.expires_at() > now else None
 
     def _wait(
-        self, learned: LearnedBucket, route: str, major: str, per_second: int, now: int
+        self, learned: LearnedBucket, route: str, major: str, per_second: int, spare: int, now: int
     ) -> tuple[WaitCause | None, int]:
         if now < self._banned:
             return "banned", self._banned - now
@@ -213,7 +218,7 @@ class MemoryPermits:
         locked = self._locked.get((route, major), 0)
         if now < locked:
             return "route", locked - now
-        wait = learned.wait(now)
+        wait = learned.wait(now, spare)
         if wait:
             return "answer" if wait == AWAIT_RESPONSE else "bucket", wait
         if not per_second:

@@ -101,9 +101,10 @@ local function bucket_record(book, route, major, current, former) -- a former na
   return record
 end
 
--- The verbs. take: [verb, 1, permit, route, resource, per second, µs until it counts as lost]
+-- The verbs. take: [verb, 1, permit, route, resource, per second, µs until it counts as lost, calls that
+-- are left to others]
 
-local function why_not(base, record, route, major, per_second)
+local function why_not(base, record, route, major, per_second, spare)
   local stopped, banned = stops(base .. ':stop', 2)
   if now < banned then return BANNED, banned - now end
   if per_second == 0 then stopped = stops(base .. ':exempt', 1) end
@@ -111,7 +112,7 @@ local function why_not(base, record, route, major, per_second)
   local locked = stops(base .. ':lock:' .. route .. ':' .. major, 1)
   if now < locked then return ROUTE, locked - now end
   record.has_expired = expire(record)
-  local wait = wait_for(record)
+  local wait = wait_for(record, spare)
   if wait ~= 0 then return wait == AWAIT_RESPONSE and ANSWERS or BUCKET, wait end
   if per_second == 0 then return GO, 0 end
   local held = base .. ':held'
@@ -138,7 +139,7 @@ local function take(question, base)
   local digest, former, bucket = bucket_of(base, route)
   local is_stored = bucket_record(book, route, major, digest, former)
   local record = is_stored or new_record()
-  local cause, wait = why_not(base, record, route, major, per_second)
+  local cause, wait = why_not(base, record, route, major, per_second, question[8] or 0)
   if wait == 0 then
     local is_rested = record.limit == 0 and now > record.updated_at + IDLE
     if record.kind == HIDDEN then is_rested = now >= record.reset_max end
