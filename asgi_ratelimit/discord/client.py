@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
@@ -13,7 +14,7 @@ import httpx
 
 from asgi_ratelimit.discord.errors import EventHook
 from asgi_ratelimit.discord.outgoing import USER_AGENT, RedactedRequest
-from asgi_ratelimit.discord.pools import CONNECTIONS, bound_to_loop, pooled
+from asgi_ratelimit.discord.pools import CONNECTIONS, RESERVE, bound_to_loop, pooled
 from asgi_ratelimit.discord.redaction import redacted
 from asgi_ratelimit.discord.scheduler import Waiting
 from asgi_ratelimit.discord.transport import DiscordTransport
@@ -70,6 +71,7 @@ class PacingOptions(TypedDict):
     global_limit: int
     max_wait: float | None
     max_retries: int
+    min_remaining: int
     retry_unsafe: bool
     application_id: str | int | None
     egress: str
@@ -85,6 +87,7 @@ class DiscordClient(httpx.AsyncClient):
     global_limit: requests of the token in any second
     max_wait: seconds that a request may wait for limits; None: any time
     max_retries: how often a request is sent again after a failure that is no 429
+    min_remaining: so many of each bucket are left to others that use the token
     retry_unsafe: True: a POST or PATCH that may have arrived is sent again, also where no nonce makes that safe
     application_id: separates an interaction's follow-ups from ordinary webhooks
     egress: the name of the address that requests come from
@@ -103,6 +106,7 @@ class DiscordClient(httpx.AsyncClient):
         global_limit: int = 50,
         max_wait: float | None = None,
         max_retries: int = 5,
+        min_remaining: int = 0,
         retry_unsafe: bool = False,
         application_id: str | int | None = None,
         egress: str = "default",
@@ -118,6 +122,7 @@ class DiscordClient(httpx.AsyncClient):
             global_limit=global_limit,
             max_wait=max_wait,
             max_retries=max_retries,
+            min_remaining=min_remaining,
             retry_unsafe=retry_unsafe,
             application_id=application_id,
             egress=egress,
@@ -179,6 +184,8 @@ def paced_transports(
     Raises ValueError for an option that cannot be used.
     """
     origin = _checked_address(base_url)
+    if "Authorization" in httpx.Headers(options.get("headers")):
+        raise ValueError("headers={'Authorization': ...} would go to strangers, too; give the token as token=")
     options.setdefault("timeout", _TIMEOUT)
     in_flight = _checked_connections(options.get("limits"))
     mounts: Mapping[str, httpx.AsyncBaseTransport | None] = options.pop("mounts", None) or {}
@@ -222,13 +229,13 @@ def _checked_address(base_url: object) -> httpx.URL:
 
 
 def _checked_connections(limits: object) -> int:
-    """The most connections at a time."""
+    """The most calls at a time for which there are connections, but for the reserve of interactions."""
     if limits is None:
         return CONNECTIONS
     most = limits.max_connections if isinstance(limits, httpx.Limits) else 0
     if most == 0:
         raise ValueError(f"limits must be httpx's, e.g. httpx.Limits(max_connections=50), not {limits!r}")
-    return _MANY if most is None else most
+    return _MANY if most is None else most - min(RESERVE, math.ceil(most / 10), most - 1)
 
 
 def _inner_transport(options: dict[str, Any], origin: httpx.URL) -> httpx.AsyncBaseTransport:

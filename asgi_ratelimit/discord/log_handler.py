@@ -73,6 +73,7 @@ class DiscordHandler(logging.Handler):
             max_wait=None,
             max_retries=5,
             retry_unsafe=False,
+            min_remaining=0,
             application_id=None,
             egress=egress,
             on_event=None,

@@ -18,9 +18,10 @@ import httpx
 
 from asgi_ratelimit.discord.per_loop import PerLoop
 
-__all__ = ["CONNECTIONS", "LoopTransports", "Pools", "bound_to_loop", "pooled"]
+__all__ = ["CONNECTIONS", "RESERVE", "LoopTransports", "Pools", "bound_to_loop", "pooled"]
 
 CONNECTIONS: Final = 100  # by default, as in httpx; but all of them stay alive
+RESERVE: Final = 10  # more, for interactions, which have seconds only and so do not wait for slow calls
 _SIZE: Final = 4  # connections of one pool
 
 MakeTransport = Callable[[httpx.Limits], httpx.AsyncBaseTransport]
@@ -28,7 +29,7 @@ MakeTransport = Callable[[httpx.Limits], httpx.AsyncBaseTransport]
 
 def pooled(
     *,
-    most: int = CONNECTIONS,
+    most: int = CONNECTIONS + RESERVE,
     limits: httpx.Limits | None = None,
     verify: ssl.SSLContext | str | bool = True,
     cert: str | tuple[str, str] | tuple[str, str, str] | None = None,

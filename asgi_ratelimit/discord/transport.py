@@ -16,7 +16,7 @@ from asgi_ratelimit.discord.invalid_requests import InvalidRequests
 from asgi_ratelimit.discord.origins import Origin, Origins, origin_of
 from asgi_ratelimit.discord.outgoing import DiscordResponse, OutgoingRequest, RedactedRequest
 from asgi_ratelimit.discord.per_loop import PerLoop
-from asgi_ratelimit.discord.pools import CONNECTIONS, bound_to_loop, pooled
+from asgi_ratelimit.discord.pools import CONNECTIONS, RESERVE, bound_to_loop, pooled
 from asgi_ratelimit.discord.redaction import install_log_filters
 from asgi_ratelimit.discord.routes import prefix_of
 from asgi_ratelimit.discord.scheduler import CLOSED, Call, CallLimits, Waiting
@@ -39,6 +39,7 @@ class DiscordTransport(httpx.AsyncBaseTransport):
     max_wait: seconds that a request may wait for limits; None: any time
     max_retries: how often a request is sent again, with back-off, after a 5xx, 408, 425 or a lost connection; 429s are
         waited out besides, unless it is 0
+    min_remaining: so many of each bucket are left to others that use the token; one call may always go
     retry_unsafe: True: a POST or PATCH that may have arrived is sent again, also where no nonce makes that safe
     application_id: separates an interaction's follow-ups from ordinary webhooks
     egress: the name of the address that requests come from: all processes with one name share its budget of
@@ -53,6 +54,7 @@ class DiscordTransport(httpx.AsyncBaseTransport):
     deadline: seconds from now, after which the request is of no use
     priority: a whole number; higher ones go first
     reason: for the audit log
+    retries: in place of `max_retries`
 
     Raises ValueError for an option that cannot be used.
     """
@@ -65,6 +67,7 @@ class DiscordTransport(httpx.AsyncBaseTransport):
         global_limit: int = 50,
         max_wait: float | None = None,
         max_retries: int = 5,
+        min_remaining: int = 0,
         retry_unsafe: bool = False,
         application_id: str | int | None = None,
         egress: str = "default",
@@ -78,10 +81,12 @@ class DiscordTransport(httpx.AsyncBaseTransport):
         self._application_id = _checked_id(application_id)
         self._store = _checked_store(store)
         emit = EventLog(safe_hook(on_event), self._store.clock)
-        make = partial(_Engine.of, self._store, CallLimits(global_limit, max_in_flight), policy, egress, emit)
+        make = partial(
+            _Engine.of, self._store, CallLimits(global_limit, max_in_flight, min_remaining), policy, egress, emit
+        )
         make()  # raises for an option that cannot be used
         self._engines = PerLoop(make, _Engine.aclose)
-        self._inner = pooled(most=max(CONNECTIONS, max_in_flight)) if inner is None else bound_to_loop(inner)
+        self._inner = pooled(most=max(CONNECTIONS, max_in_flight) + RESERVE) if inner is None else bound_to_loop(inner)
         self._origins = Origins(origins)
         self._authorization: str | None = None
         self._homes: frozenset[Origin] = frozenset()  # where that token belongs
@@ -117,7 +122,7 @@ class DiscordTransport(httpx.AsyncBaseTransport):
         token = engine.tokens.of(authorization)
         deadline_s = outgoing.deadline_s
         deadline_us = None if deadline_s is None else clock.now_us() + round(deadline_s * 1e6)
-        call = Call(outgoing.route, outgoing.priority, outgoing.is_safe, deadline_us)
+        call = Call(outgoing.route, outgoing.priority, outgoing.is_safe, deadline_us, retries=outgoing.retries)
         return await engine.sender.send(
             call,
             token,

@@ -26,7 +26,8 @@ _FIELDS: Final = 9  # of the answer to a `take`
 _PATIENCE_S: Final = 1.0
 _MOST_OWED: Final = 10_000
 _UNSENT: Final = CallReport("unsent")
-_SOURCE: Final = files("asgi_ratelimit.discord.permits").joinpath("permits.lua").read_bytes()
+_ROOM: Final = files("asgi_ratelimit.discord.permits")
+_SOURCE: Final = b"\n".join(_ROOM.joinpath(name).read_bytes() for name in ("bucket.lua", "permits.lua"))
 
 
 class SharedPermits:
@@ -43,9 +44,9 @@ class SharedPermits:
         self._owed: dict[str, _Settle] = {}  # that have not reached the server; or that come after a lost `take`
         self._has_doubted = False
 
-    async def take(self, name: str, route: str, major: str, per_second: int) -> Granted | Wait:
+    async def take(self, name: str, route: str, major: str, per_second: int, spare: int = 0) -> Granted | Wait:
         """Raises StoreUnavailable if the server cannot answer and the store fails closed. Cancelled, it takes none."""
-        reply = self._scripts.call(_Take(self, (name, route, major, per_second)))
+        reply = self._scripts.call(_Take(self, (name, route, major, per_second), spare))
         try:
             return await reply
         except asyncio.CancelledError:  # perhaps after the reply and before it was read
@@ -84,8 +85,8 @@ class SharedPermits:
         """The server has answered after all."""
         self._owed.pop(name, None)
 
-    def sweep(self) -> bool:
-        """Forget the past in this process. The server's records expire."""
+    def sweep(self) -> float | None:
+        """Forget some of the past in this process. The server's records expire."""
         return self.local.sweep()
 
     def report_doubt(self) -> None:
@@ -116,13 +117,13 @@ _locals: PerStore[dict[str, MemoryPermits]] = PerStore(lambda store: {})
 class _Take:
     """A call that wants a permit. `wanted` are the arguments of `take`."""
 
-    __slots__ = ("arguments", "keys", "permits", "wanted")
+    __slots__ = ("arguments", "keys", "permits", "spare", "wanted")
 
-    def __init__(self, permits: SharedPermits, wanted: tuple[str, str, str, int]) -> None:
-        self.permits, self.wanted, self.keys = permits, wanted, (permits.names.base,)
+    def __init__(self, permits: SharedPermits, wanted: tuple[str, str, str, int], spare: int) -> None:
+        self.permits, self.wanted, self.spare, self.keys = permits, wanted, spare, (permits.names.base,)
         name, route, major, per_second = wanted
         digest = permits.names.digest
-        self.arguments: Sequence[str | int] = ("take", name, digest(route), digest(major), per_second, EXPIRY_US)
+        self.arguments: Sequence[str | int] = ("take", name, digest(route), digest(major), per_second, EXPIRY_US, spare)
 
     def read(self, reply: Sequence[Any], start: int) -> tuple[Granted | Wait, int]:
         end = start + _FIELDS
@@ -139,7 +140,7 @@ class _Take:
         if self.permits.fails_closed:
             self.permits.owe_unused(*self.wanted)
             raise StoreUnavailable(f"Redis cannot answer ({error}), and no call is to go without it") from error
-        reply = self.permits.local.take(*self.wanted)
+        reply = self.permits.local.take(*self.wanted, self.spare)
         if isinstance(reply, Wait):
             self.permits.owe_unused(*self.wanted)
         return reply

@@ -204,6 +204,7 @@ def without_await(token: str) -> list[str]:
         max_wait=60,
         max_retries=3,
         retry_unsafe=False,
+        min_remaining=1,
         application_id=1234567890,
         egress="default",
         on_event=print,
