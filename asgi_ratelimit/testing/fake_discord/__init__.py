@@ -1,6 +1,7 @@
 """FakeDiscord: an ASGI app that limits as Discord does.
 
-app        FakeDiscord: its options and verbs, and a request from its arrival to its response
+app        FakeDiscord: its options, and a request from its arrival to its response
+orders     its verbs: what can be done to it at any time
 endpoints  the routes that it carries out
 buckets    its limits; routes: templates of paths
 faults     failures, broken connections, responses that are held
