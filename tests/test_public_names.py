@@ -70,6 +70,8 @@ def test_the_way_out_offers_exactly_these_names() -> None:
         "DiscordTransport",
         "InteractionLimit",
         "RateLimitAware",
+        "SyncDiscordClient",
+        "SyncHttpxOptions",
         "DiscordError",
         "DiscordEvent",
         "DiscordRateLimited",

@@ -1,6 +1,7 @@
 """The way out: calls to Discord, paced so that they draw no 429.
 
 client            DiscordClient: an httpx.AsyncClient for a bot
+sync_client       SyncDiscordClient: an httpx.Client for threads; sync_transport: its transport
 transport         DiscordTransport: its httpx transport; pools: its connections
 outgoing          the request as it is sent, and its response; nonces: messages that may be sent again
 sender            one call from its first attempt to its last
@@ -34,6 +35,7 @@ from asgi_ratelimit.discord.errors import (
     WebhookGone,
 )
 from asgi_ratelimit.discord.scheduler import Waiting
+from asgi_ratelimit.discord.sync_client import SyncDiscordClient, SyncHttpxOptions
 from asgi_ratelimit.discord.transport import DiscordTransport
 
 if TYPE_CHECKING:
@@ -54,6 +56,8 @@ __all__ = [
     "InteractionLimit",
     "InvalidBudgetSpent",
     "RateLimitAware",
+    "SyncDiscordClient",
+    "SyncHttpxOptions",
     "TokenRejected",
     "Waiting",
     "WebhookGone",

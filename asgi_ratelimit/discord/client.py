@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
@@ -13,13 +14,13 @@ import httpx
 
 from asgi_ratelimit.discord.errors import EventHook
 from asgi_ratelimit.discord.outgoing import USER_AGENT, RedactedRequest
-from asgi_ratelimit.discord.pools import CONNECTIONS, pooled
+from asgi_ratelimit.discord.pools import CONNECTIONS, RESERVE, bound_to_loop, pooled
 from asgi_ratelimit.discord.redaction import redacted
 from asgi_ratelimit.discord.scheduler import Waiting
 from asgi_ratelimit.discord.transport import DiscordTransport
 from asgi_ratelimit.store import Store
 
-__all__ = ["DiscordClient", "HttpxOptions"]
+__all__ = ["API", "CommonOptions", "DiscordClient", "HttpxOptions", "check_json", "paced_transports"]
 
 API: Final = "https://discord.com/api/v10"
 _TIMEOUT: Final = httpx.Timeout(5.0, read=30.0)  # Discord takes its time over big files and in busy minutes
@@ -27,14 +28,13 @@ _MANY: Final = 1_000_000
 _INNER: Final = ("verify", "cert", "http1", "http2", "limits")
 
 
-class HttpxOptions(TypedDict, total=False):
-    """The options of httpx.AsyncClient that a DiscordClient passes on."""
+class CommonOptions(TypedDict, total=False):
+    """The options of httpx that a client with and one without `await` pass on."""
 
     auth: httpx.Auth | tuple[str | bytes, str | bytes] | Callable[[httpx.Request], httpx.Request] | None
     cert: str | tuple[str, str] | tuple[str, str, str] | None
     cookies: httpx.Cookies | Mapping[str, str] | Sequence[tuple[str, str]] | None
     default_encoding: str | Callable[[bytes], str]
-    event_hooks: Mapping[str, list[Callable[..., Awaitable[object]]]] | None
     follow_redirects: bool
     headers: httpx.Headers | Mapping[str, str] | Sequence[tuple[str, str]] | None
     http1: bool
@@ -50,6 +50,26 @@ class HttpxOptions(TypedDict, total=False):
     verify: ssl.SSLContext | str | bool
 
 
+class HttpxOptions(CommonOptions, total=False):
+    """The options of httpx.AsyncClient that a DiscordClient passes on."""
+
+    event_hooks: Mapping[str, list[Callable[..., Awaitable[object]]]] | None
+
+
+class PacingOptions(TypedDict):
+    """The options of a client's DiscordTransport."""
+
+    store: Store | None
+    global_limit: int
+    max_wait: float | None
+    max_retries: int
+    min_remaining: int
+    retry_unsafe: bool
+    application_id: str | int | None
+    egress: str
+    on_event: EventHook | None
+
+
 class DiscordClient(httpx.AsyncClient):
     """An httpx.AsyncClient for a bot: its paths are Discord's, its requests are paced, its token stays with Discord.
 
@@ -59,6 +79,7 @@ class DiscordClient(httpx.AsyncClient):
     global_limit: requests of the token in any second
     max_wait: seconds that a request may wait for limits; None: any time
     max_retries: how often a request is sent again after a failure that is no 429
+    min_remaining: so many of each bucket are left to others that use the token
     retry_unsafe: True: a POST or PATCH that may have arrived is sent again, also where no nonce makes that safe
     application_id: separates an interaction's follow-ups from ordinary webhooks
     egress: the name of the address that requests come from
@@ -77,32 +98,29 @@ class DiscordClient(httpx.AsyncClient):
         global_limit: int = 50,
         max_wait: float | None = None,
         max_retries: int = 5,
+        min_remaining: int = 0,
         retry_unsafe: bool = False,
         application_id: str | int | None = None,
         egress: str = "default",
         on_event: EventHook | None = None,
         **httpx_options: Unpack[HttpxOptions],
     ) -> None:
-        authorization = _authorization(token)
-        origin = _checked_address(base_url)
-        options: dict[str, Any] = {"timeout": _TIMEOUT, **httpx_options}
-        in_flight = _checked_connections(options.get("limits"))
-        mounts: Mapping[str, httpx.AsyncBaseTransport | None] = options.pop("mounts", None) or {}
-        transport = DiscordTransport(
-            _inner_transport(options, origin),
+        options: dict[str, Any] = dict(httpx_options)
+        transport, mounts = paced_transports(
+            token,
+            base_url,
+            options,
             store=store,
             global_limit=global_limit,
             max_wait=max_wait,
             max_retries=max_retries,
+            min_remaining=min_remaining,
             retry_unsafe=retry_unsafe,
             application_id=application_id,
             egress=egress,
-            max_in_flight=in_flight,
             on_event=on_event,
         )
-        transport.use_token(authorization, origin)
-        wrapped = {pattern: inner and _Mounted(transport, inner) for pattern, inner in mounts.items()}
-        super().__init__(base_url=base_url, transport=transport, mounts=wrapped, **options)
+        super().__init__(base_url=base_url, transport=transport, mounts=mounts, **options)
         if self.headers["User-Agent"].startswith("python-httpx"):
             self.headers["User-Agent"] = USER_AGENT
         self._pacing = transport
@@ -117,10 +135,8 @@ class DiscordClient(httpx.AsyncClient):
         try:
             return RedactedRequest.of(super().build_request(method, url, **options))
         except (TypeError, ValueError) as error:
-            if _is_json(options.get("json")):
-                raise
-            problem = redacted(f"{method} {url}: json= cannot be written as JSON: {error}")
-            raise TypeError(f"{problem}. Give it dicts, lists, strings, numbers, bools and None.") from error
+            check_json(method, url, options.get("json"), error)
+            raise
 
     async def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
         """As httpx does it. The request of an error shows no token."""
@@ -152,6 +168,33 @@ class _Mounted(httpx.AsyncBaseTransport):
 # Options
 
 
+def paced_transports(
+    token: str, base_url: str | httpx.URL, options: dict[str, Any], **pacing: Unpack[PacingOptions]
+) -> tuple[DiscordTransport, dict[str, httpx.AsyncBaseTransport | None]]:
+    """The transport of a client, and those that its user mounted. What httpx's client may have is left in `options`.
+
+    Raises ValueError for an option that cannot be used.
+    """
+    authorization, origin = _authorization(token), _checked_address(base_url)
+    if "Authorization" in httpx.Headers(options.get("headers")):
+        raise ValueError("headers={'Authorization': ...} would go to strangers, too; give the token as token=")
+    options.setdefault("timeout", _TIMEOUT)
+    in_flight = _checked_connections(options.get("limits"))
+    mounts: Mapping[str, httpx.AsyncBaseTransport | None] = options.pop("mounts", None) or {}
+    transport = DiscordTransport(_inner_transport(options, origin), max_in_flight=in_flight, **pacing)
+    transport.use_token(authorization, origin)
+    return transport, {
+        pattern: inner and _Mounted(transport, bound_to_loop(inner)) for pattern, inner in mounts.items()
+    }
+
+
+def check_json(method: str, url: httpx.URL | str, content: object, error: Exception) -> None:
+    """Raise TypeError if that was the error: `json=` cannot be written as JSON."""
+    if not _is_json(content):
+        problem = redacted(f"{method} {url}: json= cannot be written as JSON: {error}")
+        raise TypeError(f"{problem}. Give it dicts, lists, strings, numbers, bools and None.") from error
+
+
 def _authorization(token: object) -> str:
     example = """the bot's token as a string, e.g. os.environ["DISCORD_TOKEN"]"""
     if not isinstance(token, str):
@@ -177,13 +220,13 @@ def _checked_address(base_url: object) -> httpx.URL:
 
 
 def _checked_connections(limits: object) -> int:
-    """The most connections at a time."""
+    """The most calls at a time for which there are connections, but for the reserve of interactions."""
     if limits is None:
         return CONNECTIONS
     most = limits.max_connections if isinstance(limits, httpx.Limits) else 0
     if most == 0:
         raise ValueError(f"limits must be httpx's, e.g. httpx.Limits(max_connections=50), not {limits!r}")
-    return _MANY if most is None else most
+    return _MANY if most is None else most - min(RESERVE, math.ceil(most / 10), most - 1)
 
 
 def _inner_transport(options: dict[str, Any], origin: httpx.URL) -> httpx.AsyncBaseTransport:

@@ -42,7 +42,7 @@ class InvalidRequests:
         self._reading: asyncio.Future[None] | None = None
         self._next_us = 0  # when the next may go, once they are spread
         self._banned_us = 0  # until when the address is banned
-        self._is_over = True  # a response has shown that the last ban is
+        self.is_over = True  # a response has shown that the last ban is
         self._probe_us = 0  # until when the first call after it has to show that
         self.bans = 0  # so many were noticed
         self._has_warned = False
@@ -76,8 +76,8 @@ class InvalidRequests:
 
     def note_response(self) -> None:
         """A response has come that is no ban."""
-        if not self._is_over and not self.is_banned:
-            self._is_over = True
+        if not self.is_over and not self.is_banned:
+            self.is_over = True
 
     async def admit(self, route: Route, due_us: int | None) -> tuple[float, Cause | None]:
         """Seconds that the next request has to wait, and the cause: "banned", "invalid" or None.
@@ -105,7 +105,7 @@ class InvalidRequests:
 
     def _probe_wait_us(self, now_us: int) -> int:
         """After a ban a single call goes, until its response shows that the ban is over."""
-        if self._is_over:
+        if self.is_over:
             return 0
         if now_us < self._probe_us:
             return _PROBE_CHECK_US
@@ -150,9 +150,9 @@ class InvalidRequests:
 
     def _note_ban(self, seconds: float) -> None:
         until_us = self._clock.now_us() + round(seconds * 1e6)
-        if self._is_over or until_us > self._banned_us + _READ_EVERY_US:
+        if self.is_over or until_us > self._banned_us + _READ_EVERY_US:
             self.bans += 1
-        self._banned_us, self._is_over, self._probe_us = max(self._banned_us, until_us), False, 0
+        self._banned_us, self.is_over, self._probe_us = max(self._banned_us, until_us), False, 0
 
     def _note(self, decision: Decision, route: Route) -> None:
         if decision.reason == "blocked":

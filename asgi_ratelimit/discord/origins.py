@@ -29,8 +29,8 @@ class Origins:
             raise ValueError(f'origins must be several addresses, e.g. ["http://127.0.0.1:8080"], not {more!r:.80}')
         self._all = _DISCORD.union(_checked(address) for address in more)
 
-    def hold(self, url: httpx.URL) -> bool:
-        return origin_of(url) in self._all
+    def hold(self, origin: Origin) -> bool:
+        return origin in self._all
 
     def include(self, url: httpx.URL) -> frozenset[Origin]:
         """Add the address of this URL. Returns the addresses that are the same server: Discord's own, or this one."""

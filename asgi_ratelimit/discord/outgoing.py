@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Final, Self
 from urllib.parse import quote
 
@@ -32,7 +32,8 @@ _LONGEST_REASON: Final = 512  # characters, a limit of Discord's
 class OutgoingRequest:
     """A request as it is sent, as often as it has to be. The user's own stays as it was.
 
-    A request's `extensions` may hold "deadline", "priority" and "reason". Raises ValueError if one cannot be used.
+    A request's `extensions` may hold "deadline", "priority", "retries" and "reason". Raises ValueError if one of them
+    cannot be used.
     """
 
     def __init__(self, request: httpx.Request, body: bytes, application_id: str | None, wall: float) -> None:
@@ -50,6 +51,8 @@ class OutgoingRequest:
         self.is_safe = self._has_nonce or self._is_callback or request.method in _SAFE
         self._has_arrived = False  # perhaps, with an attempt that was lost
         self._set_length()
+        retries = request.extensions.get("retries")
+        self.retries = None if retries is None else _retries(retries)
         self.priority = _whole(request.extensions.get("priority", 0), "priority")
         self.deadline_s = _shorter(_positive(request.extensions.get("deadline"), "deadline"), self.route.lifetime)
         if request.extensions.get("reason") is not None:
@@ -146,8 +149,17 @@ class DiscordResponse(httpx.Response):
             async for chunk in super().aiter_raw(chunk_size):
                 yield chunk
         except (httpx.TransportError, *_BROKEN) as error:
-            told = f"the answer has come, {self.status_code}, and the connection was lost within its body"
-            raise type(as_httpx(error))(redacted(f"{told}: {error or type(error).__name__}")) from error
+            raise self._cut(error) from error
+
+    def iter_raw(self, chunk_size: int | None = None) -> Iterator[bytes]:
+        try:
+            yield from super().iter_raw(chunk_size)
+        except (httpx.TransportError, *_BROKEN) as error:
+            raise self._cut(error) from error
+
+    def _cut(self, error: Exception) -> Exception:
+        told = f"the answer has come, {self.status_code}, and the connection was lost within its body"
+        return type(as_httpx(error))(redacted(f"{told}: {error or type(error).__name__}"))
 
     async def read_body(self) -> bytes:
         """The body, decoded. The response can still be read by others."""
@@ -202,6 +214,13 @@ def _whole(value: object, name: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise ValueError(f'extensions={{"{name}": ...}} must be a whole number, e.g. 10, not {value!r}')
     return value
+
+
+def _retries(value: object) -> int:
+    retries = _whole(value, "retries")
+    if retries < 0:
+        raise ValueError(f'extensions={{"retries": ...}} must be a whole number from 0, e.g. 2, not {value!r}')
+    return retries
 
 
 def _positive(value: object, name: str) -> float | None:

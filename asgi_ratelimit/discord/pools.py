@@ -5,18 +5,23 @@ With a hundred connections that costs more than the request: https://github.com/
 
 from __future__ import annotations
 
+import asyncio
 import math
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, Self
 
 import httpx
 
-__all__ = ["CONNECTIONS", "Pools", "pooled"]
+from asgi_ratelimit.discord.per_loop import PerLoop
+
+__all__ = ["CONNECTIONS", "RESERVE", "LoopTransports", "Pools", "bound_to_loop", "pooled"]
 
 CONNECTIONS: Final = 100  # by default, as in httpx; but all of them stay alive
+RESERVE: Final = 10  # more, for interactions, which have seconds only and so do not wait for slow calls
 _SIZE: Final = 4  # connections of one pool
 
 MakeTransport = Callable[[httpx.Limits], httpx.AsyncBaseTransport]
@@ -24,7 +29,7 @@ MakeTransport = Callable[[httpx.Limits], httpx.AsyncBaseTransport]
 
 def pooled(
     *,
-    most: int = CONNECTIONS,
+    most: int = CONNECTIONS + RESERVE,
     limits: httpx.Limits | None = None,
     verify: ssl.SSLContext | str | bool = True,
     cert: str | tuple[str, str] | tuple[str, str, str] | None = None,
@@ -38,7 +43,61 @@ def pooled(
     def make_transport(limits: httpx.Limits) -> httpx.AsyncBaseTransport:
         return httpx.AsyncHTTPTransport(verify=context, trust_env=trust_env, limits=limits, **options)
 
-    return make_transport(limits) if options.get("http2") else Pools(make_transport, limits)
+    make = partial(make_transport if options.get("http2") else partial(Pools, make_transport), limits)
+    return LoopTransports(make)
+
+
+class LoopTransports(httpx.AsyncBaseTransport):
+    """A transport for any number of event loops, each with connections of its own."""
+
+    def __init__(self, make: Callable[[], httpx.AsyncBaseTransport]) -> None:
+        """`make` makes one; the first one at once, as it takes its time and may refuse an option."""
+        self._make, self._spare = make, [make()]
+        self._transports = PerLoop(self._next, _close)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        return await self._transports.current().handle_async_request(request)
+
+    async def aclose(self) -> None:
+        await self._transports.aclose()
+
+    def _next(self) -> httpx.AsyncBaseTransport:
+        return self._spare.pop() if self._spare else self._make()
+
+
+class _LoopBound(httpx.AsyncBaseTransport):
+    """A transport of the user's: its connections belong to the event loop that uses it, as long as that loop runs."""
+
+    def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
+        self._inner = inner
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            if self._loop is not None and self._loop.is_running():
+                raise RuntimeError(
+                    "the transport that you gave to this client is in use on another event loop: leave transport= out, "
+                    "and the client has connections for each event loop; or make a client with a transport for each"
+                )
+            self._loop = loop
+        return await self._inner.handle_async_request(request)
+
+    async def __aenter__(self) -> Self:
+        await self._inner.__aenter__()
+        return self
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+async def _close(transport: httpx.AsyncBaseTransport) -> None:
+    await transport.aclose()
+
+
+def bound_to_loop(inner: httpx.AsyncBaseTransport) -> httpx.AsyncBaseTransport:
+    """A transport of the user's, which says so when two event loops use it at the same time: its calls would hang."""
+    return inner if isinstance(inner, (LoopTransports, httpx.MockTransport)) else _LoopBound(inner)
 
 
 @dataclass(slots=True, eq=False)

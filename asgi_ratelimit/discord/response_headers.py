@@ -49,11 +49,12 @@ def of_response(status: int, headers: Mapping[str, str]) -> CallReport:
     return CallReport("answered", bucket, limit, min(remaining, limit), reset_us)
 
 
-def of_refusal(headers: Mapping[str, str], body: bytes) -> tuple[CallReport, str]:
+def of_refusal(headers: Mapping[str, str], body: bytes, *, in_milliseconds: bool = False) -> tuple[CallReport, str]:
     """The report of a 429, and its scope: "user", "shared", "global", or "cloudflare" if it is none of Discord's own.
 
     `retry_after` in the body is the wait; Retry-After is rounded up, and Reset-After is not the wait where others
-    share the bucket. A stop of everything is not believed for longer than an hour. https://discord.com/developers/docs/topics/rate-limits#exceeding-a-rate-limit
+    share the bucket. `in_milliseconds`: so old versions of the API count. A stop of everything is not believed for
+    longer than an hour. https://discord.com/developers/docs/topics/rate-limits#exceeding-a-rate-limit
     """
     content = object_of(body) or {}
     retry_us = _microseconds(content.get("retry_after"))
@@ -63,6 +64,8 @@ def of_refusal(headers: Mapping[str, str], body: bytes) -> tuple[CallReport, str
         return CallReport("banned", retry_us=ban_us), "cloudflare"
     if retry_us is None:
         retry_us = header_us if header_us is not None else 1_000_000
+    if in_milliseconds:
+        retry_us = _of_milliseconds(retry_us, _microseconds(headers.get("x-ratelimit-reset-after")))
     scope = headers.get("x-ratelimit-scope", "user")
     if content.get("global") is True or scope == "global" or "x-ratelimit-global" in headers:
         return CallReport("stopped", retry_us=min(retry_us, _MOST_STOP_US)), "global"
@@ -71,6 +74,13 @@ def of_refusal(headers: Mapping[str, str], body: bytes) -> tuple[CallReport, str
     scope = "shared" if scope == "shared" else "user"
     verdict: Verdict = "sublimited" if scope == "shared" or seen.remaining > 0 else "limited"
     return CallReport(verdict, seen.bucket, seen.limit, seen.remaining, seen.reset_us, retry_us), scope
+
+
+def _of_milliseconds(number: int, reset_us: int | None) -> int:
+    """Milliseconds that were read as seconds; unless Reset-After, in seconds always, shows that they are."""
+    if reset_us is not None and abs(number - reset_us) <= abs(number // 1_000 - reset_us):
+        return number
+    return number // 1_000
 
 
 def error_code(body: bytes) -> int:

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from hashlib import blake2b
 from typing import Final
 from urllib.parse import unquote
 
-__all__ = ["Route", "prefix_of", "route_of"]
+__all__ = ["CALLBACK", "Route", "prefix_of", "route_of"]
 
 CALLBACK: Final = 3.0  # seconds in which an interaction has to be answered,
 FOLLOW_UP: Final = 900.0  # and those for which its token lives
 
 EPOCH_MS: Final = 1_420_070_400_000  # of every snowflake
 OLD: Final = 14 * 86_400.0
+HOUR: Final = 3_600.0
+FIRST_IN_SECONDS: Final = 8  # the version of the API whose 429s count in seconds
 YOUNG: Final = 10.0
 
 CREATE_MESSAGE: Final = "POST /channels/{channel_id}/messages"
 DELETE_MESSAGE: Final = "DELETE /channels/{channel_id}/messages/{message_id}"
+EDIT_MESSAGE: Final = "PATCH /channels/{channel_id}/messages/{message_id}"
 EDIT_CHANNEL: Final = "PATCH /channels/{channel_id}"
 REACTIONS: Final = ("channels", "{channel_id}", "messages", "{message_id}", "reactions")
 CHANGE_REACTIONS: Final = "PUT|DELETE /channels/{channel_id}/messages/{message_id}/reactions"
@@ -76,7 +79,9 @@ class Route:
     count towards the global limit. `lifetime` is the seconds after which Discord refuses it in any case. A call that
     `creates_message` may carry a nonce. A `webhook` call is addressed by a webhook's token: a 404 ends that webhook.
     Unless a call `bears_token`, the bot's token has no business in it. Where a 401 `judges_token`, it may be about the
-    token of the call; elsewhere it is about a secret or a scope.
+    token of the call; elsewhere it is about a secret or a scope. Its 429s count `in_milliseconds` in versions of the
+    API below 8, and so they do in a path without one, which means version 6.
+    https://discord.com/developers/docs/reference#api-versioning
     """
 
     name: str
@@ -87,6 +92,7 @@ class Route:
     webhook: bool
     bears_token: bool
     judges_token: bool
+    in_milliseconds: bool = field(compare=False)
 
     def __str__(self) -> str:
         """The route for people: its name and its top-level resource, without any token."""
@@ -105,8 +111,9 @@ def route_of(
 
     `path` is a raw URL path, percent-encoded or not; all up to the last "/api/vN" or "/api" is left out. The
     follow-ups of interactions are known by their token, or by the `application_id`. `body` is the JSON that is sent:
-    a channel's name and topic have a limit of their own. `wall` is the time now in epoch seconds: so has deleting a
-    message older than 14 days or younger than 10 s. Source: Discord's documentation of rate limits and its tracker.
+    a channel's name and topic have a limit of their own. `wall` is the time now in epoch seconds: deleting a message
+    older than 14 days or younger than 10 s has a limit of its own, too, and so has editing one older than an hour.
+    Source: Discord's documentation of rate limits and its tracker.
     """
     parsed = _parsed if len(path) <= LONGEST else _parsed.__wrapped__
     route = parsed(method.upper(), path, application_id)
@@ -132,6 +139,7 @@ def _parsed(method: str, path: str, application_id: str | None) -> Route:
         webhook=token and not interaction and not follow_up,
         bears_token=bears_token,
         judges_token=bears_token and not token and template[:1] != ["oauth2"],
+        in_milliseconds=_is_in_milliseconds(path),
     )
 
 
@@ -139,6 +147,11 @@ def prefix_of(path: str) -> str:
     """What stands before the API's own path: "/api/v10"; "" if there is no such thing."""
     prefix = _VERSIONED.match(path) or _UNVERSIONED.match(path)
     return prefix[0] if prefix else ""
+
+
+def _is_in_milliseconds(path: str) -> bool:
+    _, slash, version = prefix_of(path.partition("?")[0]).rpartition("/api")
+    return bool(slash) and int(version.removeprefix("/v") or 6) < FIRST_IN_SECONDS
 
 
 def _segments(path: str) -> list[str]:
@@ -204,10 +217,12 @@ def _kind(name: str, path: str, body: Mapping[str, object] | None, wall: float |
     """The kind of call that Discord counts by itself within a route, else ""."""
     if name == EDIT_CHANNEL and body:
         return "name" if "name" in body or "topic" in body else ""
-    if name != DELETE_MESSAGE or wall is None:
+    if name not in (DELETE_MESSAGE, EDIT_MESSAGE) or wall is None:
         return ""
     message = _segments(path)[3]
     if not _is_id(message):
         return ""
     age = wall - ((int(message) >> 22) + EPOCH_MS) / 1000
+    if name == EDIT_MESSAGE:
+        return "older than an hour" if age > HOUR else ""
     return "older than 14 days" if age > OLD else "younger than 10 s" if age < YOUNG else ""

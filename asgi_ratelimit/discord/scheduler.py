@@ -28,15 +28,21 @@ _CROWDED = Wait("", 0, 0, 0, 0, 0, 0, "global", AWAIT_RESPONSE)  # others wait f
 
 @dataclass(frozen=True, slots=True)
 class CallLimits:
-    """The bounds on all calls of a token: the number in any second, and the number without a response."""
+    """The bounds on all calls of a token: the number in any second, and the number without a response.
+
+    `spare` calls of each bucket are left to others.
+    """
 
     per_second: int = 50
     in_flight: int = 100
+    spare: int = 0
 
     def __post_init__(self) -> None:
         for name, value in (("global_limit", self.per_second), ("max_in_flight", self.in_flight)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} must be a whole number of calls from 1, e.g. 50, not {value!r}")
+        if isinstance(self.spare, bool) or not isinstance(self.spare, int) or self.spare < 0:
+            raise ValueError(f"min_remaining must be a whole number of calls from 0, e.g. 1, not {self.spare!r}")
 
 
 @dataclass(slots=True, eq=False)
@@ -51,6 +57,7 @@ class Call:
     has_waited   its "wait" event has been emitted; `waits_long`: that of a long wait, which lasts
     waited_us    how long it has waited for permits so far
     failures     attempts that failed; `refusals`: attempts that drew a 429
+    retries      attempts after failures that it may have, if it has a number of its own
     """
 
     route: Route
@@ -64,6 +71,7 @@ class Call:
     waited_us: int = 0
     failures: int = 0
     refusals: int = 0
+    retries: int | None = None
 
     def note_wait(self, seconds: float) -> bool:
         """Whether this wait is news: the first one is, and the first long one."""
@@ -110,13 +118,12 @@ class Scheduler:
         self._numbers = itertools.count()
         self._name = secrets.token_hex(6)
         self._sweeping: Timer | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._is_closed = False
 
     @property
     def waiting(self) -> list[Waiting]:
         """The queues in which calls wait."""
-        return [self._shown(route, queue) for route, queue in self._queues.values() if queue.is_held]
+        return [self._shown(route, queue) for route, queue in list(self._queues.values()) if queue.is_held]
 
     @property
     def is_idle(self) -> bool:
@@ -129,8 +136,6 @@ class Scheduler:
         """Wait for the call's turn. Raises DiscordRateLimited as soon as that is sure to come too late."""
         if self._is_closed:
             raise RuntimeError(CLOSED)
-        if self._loop is not asyncio.get_running_loop():  # a former one may be closed, and its calls and timers with it
-            self._loop, self._out, self._sweeping = asyncio.get_running_loop(), 0, None
         queue = self._queue_of(call.route)
         if call.rank is None:
             call.rank = (-call.priority, next(self._numbers))
@@ -239,9 +244,9 @@ class Scheduler:
         self._check(route)
         if self._out >= self._limits.in_flight and not route.exempt:
             return _NO_ROOM
-        per_second = 0 if route.exempt else self._limits.per_second
+        per_second, spare = (0, 0) if route.exempt else (self._limits.per_second, self._limits.spare)
         name = f"{self._name}{next(self._numbers):x}"
-        reply = self._permits.take(name, route.name, route.major, per_second)
+        reply = self._permits.take(name, route.name, route.major, per_second, spare)
         if not isinstance(reply, (Granted, Wait)):
             reply = await reply
         self._out += isinstance(reply, Granted)
@@ -292,9 +297,9 @@ class Scheduler:
         return Waiting(str(route), len(queue), _cause_of(wait), seconds, bucket, limit, remaining)
 
     def _sweep(self) -> None:
-        """Forget the past, though no call comes any more."""
-        is_left = self._permits.sweep()
-        self._sweeping = self._clock.call_later(_SWEEP_S, self._sweep) if is_left and not self._is_closed else None
+        """Forget the past, though no call comes any more: in steps, so that no other call is held up."""
+        pause_s = None if self._is_closed else self._permits.sweep()
+        self._sweeping = None if pause_s is None else self._clock.call_later(pause_s, self._sweep)
 
 
 def estimate_us(per_second: int, wait: Wait, ahead: int) -> int:

@@ -131,7 +131,7 @@ class Sender:
                 status = 0
             else:
                 status = response.status_code
-                if status == 429 and self._policy.max_retries and call.refusals < _MOST_REFUSALS:
+                if status == 429 and self._retries(call) and call.refusals < _MOST_REFUSALS:
                     await self._rest_after_refusals(call)
                     continue
                 pause_s = None
@@ -248,12 +248,13 @@ class Sender:
             raise
         try:
             if response.status_code == 429:
-                report, scope = of_refusal(response.headers, body)
+                report, scope = of_refusal(response.headers, body, in_milliseconds=call.route.in_milliseconds)
                 settle(permit, report)
                 await self._on_refusal(call, report, scope)
             else:
                 settle(permit, of_response(response.status_code, response.headers))
-                self._invalid.note_response()
+                if not self._invalid.is_over:
+                    self._invalid.note_response()
                 if response.status_code in INVALID or (response.status_code == 404 and call.route.webhook):
                     await self._on_invalid(call.route, token, response, ask_again)
         except BaseException:
@@ -318,9 +319,12 @@ class Sender:
 
     # After a failed one
 
+    def _retries(self, call: Call) -> int:
+        return self._policy.max_retries if call.retries is None else call.retries
+
     def _pause(self, call: Call, *, sent: bool, least_s: float) -> float | None:
         """Seconds before it is sent again; None if it is not."""
-        if call.failures >= self._policy.max_retries:
+        if call.failures >= self._retries(call):
             return None
         if sent and not call.is_safe and not self._policy.retry_unsafe:
             return None

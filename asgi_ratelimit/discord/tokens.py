@@ -51,7 +51,7 @@ class TokenRegistry:
 
     @property
     def waiting(self) -> list[Waiting]:
-        return [queue for token in self._tokens.values() for queue in token.scheduler.waiting]
+        return [queue for token in list(self._tokens.values()) for queue in token.scheduler.waiting]
 
     def of(self, authorization: str | None) -> TokenState:
         name = f"egress {self._egress}" if authorization is None else f"token {_digest(authorization)}"

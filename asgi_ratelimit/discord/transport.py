@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Final, Self
 
@@ -13,7 +15,8 @@ from asgi_ratelimit.discord.event_log import EventLog
 from asgi_ratelimit.discord.invalid_requests import InvalidRequests
 from asgi_ratelimit.discord.origins import Origin, Origins, origin_of
 from asgi_ratelimit.discord.outgoing import DiscordResponse, OutgoingRequest, RedactedRequest
-from asgi_ratelimit.discord.pools import CONNECTIONS, pooled
+from asgi_ratelimit.discord.per_loop import PerLoop
+from asgi_ratelimit.discord.pools import CONNECTIONS, RESERVE, bound_to_loop, pooled
 from asgi_ratelimit.discord.redaction import install_log_filters
 from asgi_ratelimit.discord.routes import prefix_of
 from asgi_ratelimit.discord.scheduler import CLOSED, Call, CallLimits, Waiting
@@ -36,12 +39,14 @@ class DiscordTransport(httpx.AsyncBaseTransport):
     max_wait: seconds that a request may wait for limits; None: any time
     max_retries: how often a request is sent again, with back-off, after a 5xx, 408, 425 or a lost connection; 429s are
         waited out besides, unless it is 0
+    min_remaining: so many of each bucket are left to others that use the token; one call may always go
     retry_unsafe: True: a POST or PATCH that may have arrived is sent again, also where no nonce makes that safe
     application_id: separates an interaction's follow-ups from ordinary webhooks
     egress: the name of the address that requests come from: all processes with one name share its budget of
         invalid requests
     origins: addresses that are Discord besides its own, e.g. of a proxy: ["http://127.0.0.1:8080"]
-    max_in_flight: calls of one token without a response at a time, each over a connection of its own
+    max_in_flight: calls of one token without a response at a time, each over a connection of its own; of each event
+        loop, if several use the transport
     on_event: called with each DiscordEvent
 
     A request's own `extensions`:
@@ -49,6 +54,7 @@ class DiscordTransport(httpx.AsyncBaseTransport):
     deadline: seconds from now, after which the request is of no use
     priority: a whole number; higher ones go first
     reason: for the audit log
+    retries: in place of `max_retries`
 
     Raises ValueError for an option that cannot be used.
     """
@@ -61,6 +67,7 @@ class DiscordTransport(httpx.AsyncBaseTransport):
         global_limit: int = 50,
         max_wait: float | None = None,
         max_retries: int = 5,
+        min_remaining: int = 0,
         retry_unsafe: bool = False,
         application_id: str | int | None = None,
         egress: str = "default",
@@ -74,10 +81,12 @@ class DiscordTransport(httpx.AsyncBaseTransport):
         self._application_id = _checked_id(application_id)
         self._store = _checked_store(store)
         emit = EventLog(safe_hook(on_event), self._store.clock)
-        self._tokens = TokenRegistry(self._store, CallLimits(global_limit, max_in_flight), egress, emit)
-        invalid = InvalidRequests(self._store, egress, emit)
-        self._sender = Sender(self._tokens, invalid, self._store.clock, policy, emit)
-        self._inner = pooled(most=max(CONNECTIONS, max_in_flight)) if inner is None else inner
+        make = partial(
+            _Engine.of, self._store, CallLimits(global_limit, max_in_flight, min_remaining), policy, egress, emit
+        )
+        make()  # raises for an option that cannot be used
+        self._engines = PerLoop(make, _Engine.aclose)
+        self._inner = pooled(most=max(CONNECTIONS, max_in_flight) + RESERVE) if inner is None else bound_to_loop(inner)
         self._origins = Origins(origins)
         self._authorization: str | None = None
         self._homes: frozenset[Origin] = frozenset()  # where that token belongs
@@ -87,7 +96,7 @@ class DiscordTransport(httpx.AsyncBaseTransport):
     @property
     def waiting(self) -> list[Waiting]:
         """The calls that wait now, by route and resource, with the state of their buckets."""
-        return [*self._tokens.waiting, *self._sender.waiting]
+        return [queue for engine in self._engines.all() for queue in (*engine.tokens.waiting, *engine.sender.waiting)]
 
     def use_token(self, authorization: str, origin: httpx.URL) -> None:
         """Add this header to requests to this origin: to all of Discord's addresses, if it is one of them."""
@@ -101,26 +110,27 @@ class DiscordTransport(httpx.AsyncBaseTransport):
         """The same over another inner transport, e.g. one that is mounted for some addresses."""
         if self._is_closed:
             raise RuntimeError(CLOSED)
-        if not self._origins.hold(request.url):
+        origin = origin_of(request.url)
+        if not self._origins.hold(origin):
             return DiscordResponse.of(await inner.handle_async_request(request))
-        clock = self._store.clock
+        clock, engine = self._store.clock, self._engines.current()
         outgoing = OutgoingRequest(request, await request.aread(), self._application_id, clock.wall())
-        authorization = self._authorization_of(outgoing, request.url)
-        token = self._tokens.of(authorization)
+        authorization = self._authorization_of(outgoing, origin)
+        token = engine.tokens.of(authorization)
         deadline_s = outgoing.deadline_s
         deadline_us = None if deadline_s is None else clock.now_us() + round(deadline_s * 1e6)
-        call = Call(outgoing.route, outgoing.priority, outgoing.is_safe, deadline_us)
-        return await self._sender.send(
+        call = Call(outgoing.route, outgoing.priority, outgoing.is_safe, deadline_us, retries=outgoing.retries)
+        return await engine.sender.send(
             call,
             token,
             lambda left_s: outgoing.transmit(inner, left_s),
             None if authorization is None else lambda: self._ask_again(inner, request.url, authorization),
         )
 
-    def _authorization_of(self, outgoing: OutgoingRequest, url: httpx.URL) -> str | None:
+    def _authorization_of(self, outgoing: OutgoingRequest, origin: Origin) -> str | None:
         """The header that a call is counted by. The bot's own is sent only where it belongs."""
         given = outgoing.headers.get("Authorization")
-        own = self._authorization if origin_of(url) in self._homes else None
+        own = self._authorization if origin in self._homes else None
         if given is None and own is not None and outgoing.route.bears_token:
             outgoing.headers["Authorization"] = own
         return own if given is None else given
@@ -135,8 +145,9 @@ class DiscordTransport(httpx.AsyncBaseTransport):
         outgoing = OutgoingRequest(request, b"", self._application_id, self._store.clock.wall())
         due_us = self._store.clock.now_us() + round(_OPINION_S * 1e6)
         call = Call(outgoing.route, outgoing.priority, outgoing.is_safe, due_us)
-        token = self._tokens.of(authorization)
-        response = await self._sender.send(call, token, lambda left_s: outgoing.transmit(inner, left_s))
+        engine = self._engines.current()
+        token = engine.tokens.of(authorization)
+        response = await engine.sender.send(call, token, lambda left_s: outgoing.transmit(inner, left_s))
         await response.aclose()
         return response.status_code
 
@@ -159,7 +170,23 @@ class DiscordTransport(httpx.AsyncBaseTransport):
 
     async def _stop(self) -> None:
         self._is_closed = True
-        await self._sender.aclose()
+        await self._engines.aclose()
+
+
+@dataclass(frozen=True, slots=True)
+class _Engine:
+    """What paces the calls of one event loop. The permits, which all event loops share, are the store's."""
+
+    tokens: TokenRegistry
+    sender: Sender
+
+    @classmethod
+    def of(cls, store: Store, limits: CallLimits, policy: RetryPolicy, egress: str, emit: EventHook) -> Self:
+        tokens = TokenRegistry(store, limits, egress, emit)
+        return cls(tokens, Sender(tokens, InvalidRequests(store, egress, emit), store.clock, policy, emit))
+
+    async def aclose(self) -> None:
+        await self.sender.aclose()
 
 
 def _checked_store(store: Store | None) -> Store:

@@ -1,7 +1,7 @@
 """The same limiter without an event loop, for scripts, Celery workers and WSGI apps.
 
 limiter        SyncLimiter
-loop_thread    an event loop in a daemon thread, for calls that have to wait
+loop_thread    an event loop in a daemon thread, for calls that have to wait; SyncDiscordClient uses it as well
 thread_result  the result that a thread waits for
 """
 

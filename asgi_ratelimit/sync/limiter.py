@@ -106,7 +106,7 @@ class SyncLimiter:
     ) -> Value:
         if self._in_memory:
             return _run_at_once(verb(*args, **kwargs))
-        return current_loop_thread().submit(ThreadResult(), self.store, partial(verb, *args, **kwargs)).wait()
+        return current_loop_thread().run(self.store, partial(verb, *args, **kwargs))
 
 
 def _run_at_once(verb: Coroutine[Any, Any, Value]) -> Value:

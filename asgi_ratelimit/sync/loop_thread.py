@@ -10,18 +10,24 @@ import weakref
 from collections.abc import Callable, Coroutine, Hashable
 from contextlib import suppress
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from asgi_ratelimit.errors import StoreUnavailable
 from asgi_ratelimit.store import Store
 from asgi_ratelimit.sync.thread_result import ThreadResult
 
-__all__ = ["LoopThread", "StoreUse", "current_loop_thread", "use_of"]
+__all__ = ["Closable", "LoopThread", "StoreUse", "current_loop_thread", "release", "use_of"]
 
 Value = TypeVar("Value")
 Verb = Callable[[], Coroutine[Any, Any, Value]]
 
-_CLOSE_S: Final = 1.0  # that each step of closing may take at exit
+_EXIT_S: Final = 0.8  # that the end of the loop may take at exit: whoever stops a program does not wait for it
+
+
+class Closable(Protocol):
+    """Something with connections on the loop, e.g. a store or the transport of a client."""
+
+    async def aclose(self) -> None: ...
 
 
 class LoopThread:
@@ -36,14 +42,29 @@ class LoopThread:
         self._thread: threading.Thread | None = None
         # Used by the thread of the loop only:
         self._calls: dict[ThreadResult[Any], asyncio.Task[Any]] = {}  # calls with a thread that waits
-        self._stores: dict[int, Store] = {}  # stores that may have connections on this loop, by id
+        self._stores: dict[int, Closable] = {}  # stores that may have connections on this loop, by id
+        self._clients: dict[int, Closable] = {}  # what uses such a store until it is closed itself
         self._closings: set[asyncio.Task[None]] = set()
+        self._end = 0.0  # when the loop has to have ended, on its clock
 
-    def submit(self, result: ThreadResult[Value], store: Store, verb: Verb[Value]) -> ThreadResult[Value]:
-        """Run a verb of a limiter in the loop, after all verbs that were submitted before."""
+    def run(self, store: Store, verb: Verb[Value], client: Closable | None = None) -> Value:
+        """Run a verb in the loop, and wait for its result. An exception that ends the wait ends the verb as well."""
+        result: ThreadResult[Value] = ThreadResult()
+        try:
+            return self.submit(result, store, verb, client).wait()
+        except BaseException:
+            self.cancel(result)
+            raise
+        finally:
+            del result  # or an error, its traceback and this frame would keep each other alive
+
+    def submit(
+        self, result: ThreadResult[Value], store: Store, verb: Verb[Value], client: Closable | None = None
+    ) -> ThreadResult[Value]:
+        """Run a verb in the loop, after all verbs that were submitted before. `client` is closed before the store."""
         with self.lock:
             if not (self._is_closed and threading.current_thread().daemon):  # at exit a daemon thread waits on
-                self._running_loop().call_soon_threadsafe(self._start_call, result, store, verb)
+                self._running_loop().call_soon_threadsafe(self._start_call, result, store, verb, client)
         return result
 
     def cancel(self, result: ThreadResult[Any]) -> None:
@@ -55,12 +76,12 @@ class LoopThread:
             with suppress(RuntimeError):  # the loop was closed at this moment
                 loop.call_soon_threadsafe(self._cancel_call, result)
 
-    def release(self, store: Store) -> None:
-        """Close the connections of a store. The garbage collector calls this, so it takes no lock."""
+    def release(self, used: Closable) -> None:
+        """Close the connections of a store or client. The garbage collector calls this, so it takes no lock."""
         loop = self._loop
         if loop is not None:
             with suppress(RuntimeError):
-                loop.call_soon_threadsafe(self._close_store, store)
+                loop.call_soon_threadsafe(self._close, used)
 
     def close(self) -> None:
         """Stop the loop at exit. Daemon threads that still wait get no result."""
@@ -69,7 +90,7 @@ class LoopThread:
         if loop is not None and thread is not None:
             with suppress(RuntimeError):
                 loop.call_soon_threadsafe(loop.stop)
-            thread.join(4 * _CLOSE_S)
+            thread.join(_EXIT_S + 0.1)
 
     def _leave_queue(self, result: ThreadResult[Any]) -> None:
         with self.lock:
@@ -81,11 +102,14 @@ class LoopThread:
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         if self._thread is threading.current_thread():
             raise RuntimeError(
-                "a SyncLimiter was called in its own event loop, e.g. by a store's callback: it would wait for itself"
-                " for ever; call it in another thread"
+                "a SyncLimiter or SyncDiscordClient was called in the event loop behind it, e.g. by a callback: it "
+                "would wait for itself for ever; call it in another thread"
             )
         if self._is_closed:
-            raise RuntimeError("a SyncLimiter was called when its event loop had ended with the interpreter")
+            raise RuntimeError(
+                "a SyncLimiter or SyncDiscordClient was called when the event loop behind it had ended with the "
+                "interpreter"
+            )
         if self._loop is not None:
             return self._loop
         started: ThreadResult[asyncio.AbstractEventLoop] = ThreadResult()
@@ -121,8 +145,10 @@ class LoopThread:
             loop.run_until_complete(self._shut_down())
             loop.run_until_complete(loop.shutdown_asyncgens())
 
-    def _start_call(self, result: ThreadResult[Any], store: Store, verb: Verb[Any]) -> None:
+    def _start_call(self, result: ThreadResult[Any], store: Store, verb: Verb[Any], client: Closable | None) -> None:
         self._stores[id(store)] = store
+        if client is not None:
+            self._clients[id(client)] = client
         task = self._calls[result] = asyncio.ensure_future(verb())
         task.add_done_callback(partial(self._end_call, result))
 
@@ -142,48 +168,51 @@ class LoopThread:
             task.cancel()
         self._leave_queue(result)
 
-    def _close_store(self, store: Store) -> None:
-        if self._stores.pop(id(store), None) is not None:
-            self._closings.add(closing := asyncio.ensure_future(_close_quietly(store)))
+    def _close(self, used: Closable) -> None:
+        known = [users.pop(id(used), None) for users in (self._clients, self._stores)]
+        if any(each is not None for each in known):
+            self._closings.add(closing := asyncio.ensure_future(_close_quietly(used)))
             closing.add_done_callback(self._closings.discard)
 
     async def _shut_down(self) -> None:
-        await _cancel_all(set(self._calls.values()))
-        await _wait_for(self._closings | {asyncio.ensure_future(_close_quietly(s)) for s in self._stores.values()})
-        self._stores.clear()
-        await _cancel_all({task for task in asyncio.all_tasks() if task is not asyncio.current_task()})
+        """End all calls, and close the clients before their stores. A step may take half of the time that is left."""
+        self._end = asyncio.get_running_loop().time() + _EXIT_S
+        await self._cancel_all(set(self._calls.values()))
+        for users in (self._clients, self._stores):
+            await self._wait_for(self._closings | {asyncio.ensure_future(_close_quietly(u)) for u in users.values()})
+            users.clear()
+        await self._cancel_all({task for task in asyncio.all_tasks() if task is not asyncio.current_task()})
 
+    async def _cancel_all(self, tasks: set[asyncio.Task[Any]]) -> None:
+        for task in tasks:
+            task.cancel()
+        await self._wait_for(tasks)
 
-def _stopped() -> StoreUnavailable:
-    return StoreUnavailable("the event loop behind the SyncLimiters was stopped before there was an answer")
-
-
-async def _close_quietly(store: Store) -> None:
-    with suppress(Exception):
-        await store.aclose()
-
-
-async def _cancel_all(tasks: set[asyncio.Task[Any]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await _wait_for(tasks)
-
-
-async def _wait_for(tasks: set[asyncio.Task[Any]]) -> None:
-    if tasks:
-        done, _ = await asyncio.wait(tasks, timeout=_CLOSE_S)
+    async def _wait_for(self, tasks: set[asyncio.Task[Any]]) -> None:
+        if not tasks:
+            return
+        done, _ = await asyncio.wait(tasks, timeout=(self._end - asyncio.get_running_loop().time()) / 2)
         for task in done:
             task.cancelled() or task.exception()  # it is read here, so that asyncio does not log it
 
 
+def _stopped() -> StoreUnavailable:
+    return StoreUnavailable("the event loop behind this call was stopped before there was an answer")
+
+
+async def _close_quietly(used: Closable) -> None:
+    with suppress(Exception):
+        await used.aclose()
+
+
 class StoreUse:
-    """Shared by the SyncLimiters of one store: the connections are closed when the last of them is gone."""
+    """Shared by the SyncLimiters and clients of one store: the connections are closed when the last of them is gone."""
 
     __slots__ = ("__weakref__", "store")
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        weakref.finalize(self, _release, store).atexit = False
+        weakref.finalize(self, release, store).atexit = False
 
 
 def use_of(store: Store) -> StoreUse:
@@ -196,8 +225,9 @@ def current_loop_thread() -> LoopThread:
     return _current
 
 
-def _release(store: Store) -> None:
-    _current.release(store)
+def release(used: Closable) -> None:
+    """Close the connections that a store or a client has on the loop. The garbage collector may call this."""
+    _current.release(used)
 
 
 def _close() -> None:

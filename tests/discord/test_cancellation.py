@@ -174,7 +174,8 @@ async def test_a_thousand_random_cancellations_leave_nothing_stuck_and_nothing_l
         assert discord.waiting == []
         clock.advance(1.01)
         assert held(store) == 0
-        scheduler = discord._pacing._tokens.of(f"Bot {TOKEN}").scheduler
+        engine = discord._pacing._engines.current()
+        scheduler = engine.tokens.of(f"Bot {TOKEN}").scheduler
         assert (scheduler._queues, scheduler._pauses, len(scheduler._global_queue)) == ({}, {}, 0)
-        assert not discord._pacing._sender._resting
+        assert not engine.sender._resting
         assert (await passing(clock, discord.get("/users/@me"))).status_code == 200

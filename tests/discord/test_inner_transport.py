@@ -101,7 +101,7 @@ def test_options_of_httpxs_own_transport_arrive_there(given: list[dict[str, Any]
     discord = DiscordClient(TOKEN, verify=CONTEXT, limits=limits, http1=False, http2=True, proxy=proxy)
     options: dict[str, Any] = {"http1": False, "http2": True, "trust_env": True, "proxy": proxy}
     assert given == [{"verify": CONTEXT, "limits": limits, **options}]
-    pool = discord._pacing._inner._pool  # type: ignore[attr-defined]
+    pool = discord._pacing._inner._next()._pool  # type: ignore[attr-defined]
     assert (pool._max_connections, pool._http2, pool._ssl_context) == (3, True, CONTEXT)
 
 

@@ -42,6 +42,9 @@ async def idle(clock: ManualClock) -> None:
     for _ in range(5):
         clock.advance(30)
         await settled()
+        while clock._timers and clock._timers[0][0] - clock.now_us() < 100_000:  # a sweep goes on in steps
+            clock.advance(0.1)
+            await settled()
     gc.collect()
 
 

@@ -17,6 +17,7 @@ from tests.support.clients import API, TOKEN, Seen, all_of, passing, taken
 pytestmark = pytest.mark.anyio
 
 HOSTS = [f"{branch}{host}" for host in ("discord.com", "discordapp.com") for branch in ("", "canary.", "ptb.", "www.")]
+VIA = {"Via": "1.1 google"}
 WEBHOOK = "https://{}/api/v10/webhooks/1/a-webhooks-token"
 
 
@@ -161,3 +162,27 @@ async def test_a_ban_of_days_is_not_believed_without_a_probe(clock: ManualClock)
         assert len(seen.requests) - drawn <= 3, "one probe in an hour, the others wait for it"
         banned = False
         assert await taken(clock, all_of(calls), step=60) <= 3700
+
+
+# Old versions
+
+
+@pytest.mark.parametrize("path", ["/api/webhooks/1/a-webhooks-token", "/api/v6/webhooks/1/a-webhooks-token"])
+async def test_a_webhooks_address_without_a_version_counts_in_milliseconds(clock: ManualClock, path: str) -> None:
+    """As Discord's own dialog copies it."""
+    left = {"Retry-After": "376", "X-RateLimit-Limit": "5", "X-RateLimit-Remaining": "0"}
+    answers = [
+        httpx.Response(429, json={"retry_after": 376, "global": False}, headers=VIA | left | reset)
+        for reset in ({"X-RateLimit-Reset-After": "0.376"}, {})
+    ]
+
+    def server(request: httpx.Request) -> httpx.Response:
+        return answers.pop(0) if answers else httpx.Response(204)
+
+    seen = Seen(server)
+    async with httpx.AsyncClient(
+        transport=DiscordTransport(httpx.MockTransport(seen), store=MemoryStore(clock=clock))
+    ) as client:
+        seconds = await taken(clock, client.post(f"https://discord.com{path}", json={}))
+    assert 0.75 <= seconds <= 1.0
+    assert len(seen.requests) == 3

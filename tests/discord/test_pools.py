@@ -179,7 +179,7 @@ async def test_connections_are_opened_when_they_are_needed_and_used_again() -> N
             assert server.ever == 60
 
 
-@pytest.mark.parametrize(("max_in_flight", "most"), [(1, 100), (100, 100), (300, 300)])
-def test_a_transport_has_a_connection_for_each_call_in_flight(max_in_flight: int, most: int) -> None:
+@pytest.mark.parametrize(("max_in_flight", "most"), [(1, 110), (100, 110), (300, 310)])
+def test_a_transport_has_a_connection_for_each_call_in_flight_and_ten_more(max_in_flight: int, most: int) -> None:
     inner: Any = DiscordTransport(max_in_flight=max_in_flight)._inner
-    assert inner._limits == limited(most, most)
+    assert inner._next()._limits == limited(most, most)

@@ -143,3 +143,21 @@ def test_a_body_that_is_no_object_is_none(body: bytes) -> None:
 def test_discords_error_codes_are_read() -> None:
     assert error_code(b'{"message": "Unknown Webhook", "code": 10015}') == 10015
     assert error_code(b'{"code": "10015"}') == 0
+
+
+@pytest.mark.parametrize(
+    ("retry_after", "reset_after", "seconds"),
+    [(376, "0.376", 0.376), (376, None, 0.376), (376, "376.0", 376.0), (2, "2.000", 2.0), (64_570, "64.570", 64.57)],
+)
+def test_milliseconds_are_checked_against_reset_after(
+    retry_after: int, reset_after: str | None, seconds: float
+) -> None:
+    headers = VIA if reset_after is None else VIA | {"x-ratelimit-reset-after": reset_after}
+    lower = {name.lower(): value for name, value in headers.items()}
+    report, _ = of_refusal(lower, b'{"retry_after": %d}' % retry_after, in_milliseconds=True)
+    assert report.retry_us == round(seconds * 1e6)
+
+
+def test_a_ban_counts_in_seconds_in_every_version() -> None:
+    report, scope = of_refusal({"retry-after": "60"}, b"error code: 1015", in_milliseconds=True)
+    assert (report.retry_us, scope) == (60_000_000, "cloudflare")

@@ -40,14 +40,14 @@ class Desk:
         if route.major in self.gone:
             raise WebhookGone(route)
 
-    def take(self, name: str, route: str, major: str, per_second: int) -> Granted | Wait:
+    def take(self, name: str, route: str, major: str, per_second: int, spare: int = 0) -> Granted | Wait:
         self.checks += 1
-        return self.permits.take(name, route, major, per_second)
+        return self.permits.take(name, route, major, per_second, spare)
 
     def settle(self, permit: Permit, report: CallReport) -> None:
         self.permits.settle(permit, report)
 
-    def sweep(self) -> bool:
+    def sweep(self) -> float | None:
         return self.permits.sweep()
 
     def go(self, call: Call) -> asyncio.Task[Permit]:

@@ -137,9 +137,10 @@ async def test_in_no_key_of_the_store_and_no_repr(clock: ManualClock) -> None:
         waiting = [asyncio.create_task(discord.post(path, json={})) for path in PATHS]
         await settled()
         pacing = discord._pacing
-        for owner in pacing._tokens._tokens.values():
+        engine = pacing._engines.current()
+        for owner in engine.tokens._tokens.values():
             assert secret_free([owner, owner.scheduler._queues, owner.scheduler._pauses])
-        assert secret_free([discord, pacing, discord.waiting, pacing._sender, list(pacing._tokens._tokens)])
+        assert secret_free([discord, pacing, discord.waiting, engine.sender, list(engine.tokens._tokens)])
         for name, permits in permits_in(store).items():
             assert secret_free([name, permits._buckets, permits._names, permits._locked, permits._held])
         await rid_of(*waiting)

@@ -159,7 +159,7 @@ def test_one_store_serves_event_loops_one_after_the_other(clock: ManualClock, st
     asyncio.run(left_behind())
     clock.advance(300)
     assert asyncio.run(once(both)) == 0
-    assert both._pacing._tokens.waiting == []
+    assert both.waiting == []
     asyncio.run(both.aclose())
 
 

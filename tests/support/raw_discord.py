@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -46,7 +46,8 @@ class Silence:
     """No answer comes."""
 
 
-Script = Callable[[Received], Answer | Lost | Silence]
+Outcome = Answer | Lost | Silence
+Script = Callable[[Received], Outcome] | Callable[[Received], Awaitable[Outcome]]
 
 
 class RawDiscord:
@@ -62,7 +63,8 @@ class RawDiscord:
             while True:
                 request = await _read(reader)
                 self.received.append(request)
-                answer = self._script(request)
+                reply = self._script(request)
+                answer = reply if isinstance(reply, Outcome) else await reply
                 if isinstance(answer, Silence):
                     await reader.read()
                 if not isinstance(answer, Answer):

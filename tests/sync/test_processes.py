@@ -262,7 +262,9 @@ def test_a_verb_after_the_end_is_an_error_that_says_so() -> None:
         limiter = SyncLimiter("1/h")
         limiter.acquire("a")
         """
-    said = "a SyncLimiter was called when its event loop had ended with the interpreter\n"
+    said = (
+        "a SyncLimiter or SyncDiscordClient was called when the event loop behind it had ended with the interpreter\n"
+    )
     assert run(source, beginning="") == (0, said, "")
 
 

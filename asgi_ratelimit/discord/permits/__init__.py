@@ -2,7 +2,7 @@
 
 bucket  the arithmetic of one bucket
 memory  permits in this process
-shared  permits of all processes that share a Redis; permits.lua: the same arithmetic as a script
+shared  permits of all processes that share a Redis; bucket.lua and permits.lua: the same as a script
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A permit is taken before a call is sent, and settled when its response is in. A report was true at some
 moment between the two. So a reset is only bounded: `reset_min` and `reset_max`. All times are whole microseconds of one
-clock. permits.lua computes the same integers in the same order.
+clock. bucket.lua computes the same integers in the same order.
 """
 
 from __future__ import annotations
@@ -63,14 +63,18 @@ class LearnedBucket:
 
     # Before a call
 
-    def wait(self, now: int) -> int:
-        """Microseconds until one more may go. 0: now. AWAIT_RESPONSE: it depends on the calls in flight."""
+    def wait(self, now: int, spare: int = 0) -> int:
+        """Microseconds until one more may go. 0: now. AWAIT_RESPONSE: it depends on the calls in flight.
+
+        `spare` calls are left to others; but one may always go.
+        """
         self._expire(now)
-        out = len(self.in_flight)
+        spare = min(spare, max(0, self.limit - 1))
+        out = len(self.in_flight) + spare
         if now < self.stopped:
             return self.stopped - now
         if not self.limit:
-            return 0 if out < self.probes else AWAIT_RESPONSE
+            return 0 if len(self.in_flight) < self.probes else AWAIT_RESPONSE
         if now >= self.reset_max:
             return 0 if out < self.limit else AWAIT_RESPONSE
         if out < self.remaining:
@@ -78,7 +82,7 @@ class LearnedBucket:
         if self.kind == SLIDING:
             due = self.reset_max + out * (self.slot + LATE) - (self.limit - 1) * (self.slot - EARLY)
             return max(0, due - now)
-        return AWAIT_RESPONSE if self.remaining > 0 else self.reset_max - now
+        return AWAIT_RESPONSE if self.remaining > spare else self.reset_max - now
 
     def take(self, permit: str, now: int, until: int) -> None:
         """A call goes. Without a response by `until` it counts as lost."""

@@ -35,7 +35,10 @@ SECOND_US: Final = 1_001_000  # a second on Discord's clock, which may run slowe
 _MOST_ROUTES: Final = 10_000
 _UNNAMED: Final = ("", "")
 _MANY_OWNERS: Final = 64  # at which those without any permit are forgotten
-_RECYCLED: Final = 2  # old buckets looked at for each new permit
+_RECYCLED: Final = 2  # old buckets looked at for each new permit,
+_STEP: Final = 200  # and at each step of a sweep, which stays well under a millisecond
+_PAUSE_S: Final = 0.02  # between two steps,
+_REST_S: Final = 30.0  # and between two rounds
 
 WaitCause = Literal["banned", "stopped", "route", "bucket", "answer", "global"]
 
@@ -91,16 +94,21 @@ class Wait(_Reply):
 class Permits(Protocol):
     """The permits of one owner, e.g. of one bot's token, in one store. A verb may return its result or promise it."""
 
-    def take(self, name: str, route: str, major: str, per_second: int) -> Granted | Wait | Awaitable[Granted | Wait]:
-        """Charge the bucket and the global limit, or neither. The arguments are those of the Permit."""
+    def take(
+        self, name: str, route: str, major: str, per_second: int, spare: int = 0
+    ) -> Granted | Wait | Awaitable[Granted | Wait]:
+        """Charge the bucket and the global limit, or neither. The arguments are those of the Permit.
+
+        `spare` calls of the bucket are left to others.
+        """
         ...
 
     def settle(self, permit: Permit, report: CallReport) -> Awaitable[None] | None:
         """Give the permit back, and learn from the call's outcome."""
         ...
 
-    def sweep(self) -> bool:
-        """Forget the past. Returns whether anything is left to forget."""
+    def sweep(self) -> float | None:
+        """Forget some of the past. Returns the seconds until there may be more; None: nothing is left."""
         ...
 
 
@@ -112,6 +120,7 @@ class MemoryPermits:
         self._lock = threading.Lock()
         _all.add(self)
         self._stopped = self._banned = 0
+        self._unswept = 0  # buckets that a round of sweeping has not looked at
         self._exempt_stopped = 0  # calls that the global limit does not count, and which it has refused all the same
         self._held: dict[str, int] = {}  # permits under the global limit -> until when they count
         self._by_end: list[tuple[int, str]] = []  # the same as a heap, with former ends
@@ -119,13 +128,13 @@ class MemoryPermits:
         self._locked: OrderedDict[tuple[str, str], int] = OrderedDict()  # route and resource -> until when
         self._buckets: OrderedDict[tuple[str, str], LearnedBucket] = OrderedDict()  # bucket (or route) and resource
 
-    def take(self, name: str, route: str, major: str, per_second: int) -> Granted | Wait:
+    def take(self, name: str, route: str, major: str, per_second: int, spare: int = 0) -> Granted | Wait:
         with self._lock:
             now = self._clock.now_us()
             self._recycle(now, _RECYCLED)
             bucket, _ = self._names.get(route, _UNNAMED)
             learned = self._gathered(route, major, now)
-            cause, wait_us = self._wait(learned, route, major, per_second, now)
+            cause, wait_us = self._wait(learned, route, major, per_second, spare, now)
             if not cause:
                 self._take(name, bucket or route, major, per_second, learned, now)
             state = (
@@ -158,19 +167,19 @@ class MemoryPermits:
                 self._locked[place] = max(self._locked.get(place, 0), now + report.retry_us + 1_000)
             self._learn(permit, report, now)
 
-    def sweep(self) -> bool:
+    def sweep(self) -> float | None:
         with self._lock:
             now = self._clock.now_us()
-            self._recycle(now, len(self._buckets) + len(self._locked))
+            if self._unswept <= 0:
+                self._unswept = max(len(self._buckets), len(self._locked))
+            self._recycle(now, _STEP)
             self._release_held(now)
-            # A dict keeps the room that it once needed.
-            self._buckets, self._locked = OrderedDict(self._buckets), OrderedDict(self._locked)
-            return bool(
-                self._buckets
-                or self._locked
-                or self._held
-                or now < max(self._stopped, self._exempt_stopped, self._banned)
-            )
+            self._unswept -= _STEP
+            if self._unswept > 0:
+                return _PAUSE_S
+            self._shrink()
+            is_left = self._buckets or self._locked or self._held
+            return _REST_S if is_left or now < max(self._stopped, self._exempt_stopped, self._banned) else None
 
     # These are called with the lock held.
 
@@ -199,7 +208,7 @@ class MemoryPermits:
         return learned if learned is not None and learned.expires_at() > now else None
 
     def _wait(
-        self, learned: LearnedBucket, route: str, major: str, per_second: int, now: int
+        self, learned: LearnedBucket, route: str, major: str, per_second: int, spare: int, now: int
     ) -> tuple[WaitCause | None, int]:
         if now < self._banned:
             return "banned", self._banned - now
@@ -209,7 +218,7 @@ class MemoryPermits:
         locked = self._locked.get((route, major), 0)
         if now < locked:
             return "route", locked - now
-        wait = learned.wait(now)
+        wait = learned.wait(now, spare)
         if wait:
             return "answer" if wait == AWAIT_RESPONSE else "bucket", wait
         if not per_second:
@@ -288,6 +297,11 @@ class MemoryPermits:
             place, until = self._locked.popitem(last=False)
             if until > now:
                 self._locked[place] = until
+
+    def _shrink(self) -> None:
+        """A dict keeps the room that it once needed."""
+        if max(len(self._buckets), len(self._locked)) <= _STEP:
+            self._buckets, self._locked = OrderedDict(self._buckets), OrderedDict(self._locked)
 
     def renew_lock(self) -> None:
         """After a fork, in the child: a thread of the parent that held the lock cannot release it here."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Sequence
+from dataclasses import replace
 from importlib.resources import files
 from typing import Any, Final
 
@@ -23,8 +24,10 @@ _CAUSES: Final[tuple[WaitCause, ...]] = ("banned", "stopped", "route", "bucket",
 _DOUBT: Final = 16  # is added if a record was not believed
 _FIELDS: Final = 9  # of the answer to a `take`
 _PATIENCE_S: Final = 1.0
+_MOST_OWED: Final = 10_000
 _UNSENT: Final = CallReport("unsent")
-_SOURCE: Final = files("asgi_ratelimit.discord.permits").joinpath("permits.lua").read_bytes()
+_ROOM: Final = files("asgi_ratelimit.discord.permits")
+_SOURCE: Final = b"\n".join(_ROOM.joinpath(name).read_bytes() for name in ("bucket.lua", "permits.lua"))
 
 
 class SharedPermits:
@@ -38,26 +41,52 @@ class SharedPermits:
         self._scripts, self.local = scripts, local
         self.names = scripts.keys_of("permits", owner)
         self.fails_closed = scripts.outage == "closed"
+        self._owed: dict[str, _Settle] = {}  # that have not reached the server; or that come after a lost `take`
         self._has_doubted = False
 
-    async def take(self, name: str, route: str, major: str, per_second: int) -> Granted | Wait:
+    async def take(self, name: str, route: str, major: str, per_second: int, spare: int = 0) -> Granted | Wait:
         """Raises StoreUnavailable if the server cannot answer and the store fails closed. Cancelled, it takes none."""
-        reply = self._scripts.call(_Take(self, (name, route, major, per_second)))
+        reply = self._scripts.call(_Take(self, (name, route, major, per_second), spare))
         try:
             return await reply
         except asyncio.CancelledError:  # perhaps after the reply and before it was read
             if reply.done() and not reply.cancelled() and reply.exception() is None:
                 self.give_back(reply.result())
+            else:
+                self.owe_unused(name, route, major, per_second)
             raise
 
     def settle(self, permit: Permit, report: CallReport) -> Awaitable[None]:
-        """Sent at once, before all later calls. It never fails: a permit that is not settled expires."""
+        """Sent at once, before all later calls; again when the server answers again. It never fails."""
         if not self.fails_closed:
             self.local.settle(permit, report)
-        return self._scripts.call(_Settle(self, permit, report))
+        return self._scripts.call(_Settle(self, permit, report, self._scripts.clock.now_us()))
 
-    def sweep(self) -> bool:
-        """Forget the past in this process. The server's records expire."""
+    def owe(self, settle: _Settle) -> None:
+        """The server has not answered to this. Until it learns of it, it counts the permit as out."""
+        if len(self._owed) < _MOST_OWED:
+            self._owed[settle.permit.name] = settle
+
+    def owe_unused(self, name: str, route: str, major: str, per_second: int) -> None:
+        """The server has not answered to a `take`, and may have given the permit all the same."""
+        permit = Permit(name, route, major, per_second, "", 0)
+        self.owe(_Settle(self, permit, _UNSENT, self._scripts.clock.now_us()))
+
+    def pay(self) -> None:
+        """The server answers: send it what it has missed."""
+        if self._owed:
+            owed, self._owed = self._owed, {}
+            now_us = self._scripts.clock.now_us()
+            for settle in owed.values():
+                if now_us - settle.made_us < EXPIRY_US:
+                    self._scripts.call(settle.late(now_us))
+
+    def forgive(self, name: str) -> None:
+        """The server has answered after all."""
+        self._owed.pop(name, None)
+
+    def sweep(self) -> float | None:
+        """Forget some of the past in this process. The server's records expire."""
         return self.local.sweep()
 
     def report_doubt(self) -> None:
@@ -88,13 +117,13 @@ _locals: PerStore[dict[str, MemoryPermits]] = PerStore(lambda store: {})
 class _Take:
     """A call that wants a permit. `wanted` are the arguments of `take`."""
 
-    __slots__ = ("arguments", "keys", "permits", "wanted")
+    __slots__ = ("arguments", "keys", "permits", "spare", "wanted")
 
-    def __init__(self, permits: SharedPermits, wanted: tuple[str, str, str, int]) -> None:
-        self.permits, self.wanted, self.keys = permits, wanted, (permits.names.base,)
+    def __init__(self, permits: SharedPermits, wanted: tuple[str, str, str, int], spare: int) -> None:
+        self.permits, self.wanted, self.spare, self.keys = permits, wanted, spare, (permits.names.base,)
         name, route, major, per_second = wanted
         digest = permits.names.digest
-        self.arguments: Sequence[str | int] = ("take", name, digest(route), digest(major), per_second, EXPIRY_US)
+        self.arguments: Sequence[str | int] = ("take", name, digest(route), digest(major), per_second, EXPIRY_US, spare)
 
     def read(self, reply: Sequence[Any], start: int) -> tuple[Granted | Wait, int]:
         end = start + _FIELDS
@@ -109,15 +138,21 @@ class _Take:
 
     def decide_without_server(self, error: BaseException) -> Granted | Wait:
         if self.permits.fails_closed:
+            self.permits.owe_unused(*self.wanted)
             raise StoreUnavailable(f"Redis cannot answer ({error}), and no call is to go without it") from error
-        return self.permits.local.take(*self.wanted)
+        reply = self.permits.local.take(*self.wanted, self.spare)
+        if isinstance(reply, Wait):
+            self.permits.owe_unused(*self.wanted)
+        return reply
 
     def on_delivered(self, result: Granted | Wait) -> None:
+        self.permits.pay()
         if isinstance(result, Granted) and not self.permits.fails_closed:
             self.permits.local.adopt(*self.wanted)
 
     def on_undelivered(self, result: Granted | Wait, instead: Granted | Wait | None) -> None:
         """Given back, unless a call goes under this name: it was permitted without the server meanwhile."""
+        self.permits.forgive(self.wanted[0])
         if not isinstance(instead, Granted):
             self.permits.give_back(result)
 
@@ -125,11 +160,12 @@ class _Take:
 class _Settle:
     """A permit that comes back."""
 
-    __slots__ = ("arguments", "keys", "permits")
+    __slots__ = ("arguments", "keys", "made_us", "permit", "permits", "report")
 
-    def __init__(self, permits: SharedPermits, permit: Permit, report: CallReport) -> None:
+    def __init__(self, permits: SharedPermits, permit: Permit, report: CallReport, made_us: int) -> None:
         names: ScriptKeys = permits.names
         self.permits, digest, self.keys = permits, names.digest, (names.base,)
+        self.permit, self.report, self.made_us = permit, report, made_us
         self.arguments: Sequence[str | int] = (
             "settle", permit.name, digest(permit.route), digest(permit.major), permit.per_second,
             permit.bucket and digest(permit.bucket), permit.sent_us,
@@ -142,9 +178,19 @@ class _Settle:
             self.permits.report_doubt()
         return None, start + 1
 
+    def late(self, now_us: int) -> _Settle:
+        """The same, of so long ago. What a response said of its bucket is too old: its call just counts."""
+        passed_us, report = max(0, now_us - self.made_us), self.report
+        if report.verdict == "answered":
+            report = CallReport("lost")
+        reset_us, retry_us = max(0, report.reset_us - passed_us), max(0, report.retry_us - passed_us)
+        return _Settle(self.permits, self.permit, replace(report, reset_us=reset_us, retry_us=retry_us), self.made_us)
+
     def decide_without_server(self, error: BaseException) -> None:
-        """Nothing: the permit expires."""
+        self.permits.owe(self)
 
-    def on_delivered(self, result: None) -> None: ...
+    def on_delivered(self, result: None) -> None:
+        self.permits.pay()
 
-    def on_undelivered(self, result: None, instead: None) -> None: ...
+    def on_undelivered(self, result: None, instead: None) -> None:
+        self.permits.forgive(self.permit.name)

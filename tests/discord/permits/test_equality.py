@@ -34,6 +34,7 @@ class Want(NamedTuple):
     route: str
     major: str
     per_second: int
+    spare: int = 0
 
 
 class Settle(NamedTuple):
@@ -53,7 +54,13 @@ VERDICTS: tuple[Verdict, ...] = ("answered", "limited", "sublimited", "stopped",
 RESETS = st.sampled_from([0, 1_000, 200_000, 200_000, 400_000, 1_000_000, 1_000_000, 5_000_000])
 MOVES = (1, 500, 999, 1_000, 30_000, 200_000, 401_000, 1_001_000, 5_000_000, 14_999_999, 15_000_000, 62_000_000)
 
-wants = st.builds(Want, st.sampled_from(ROUTES), st.sampled_from(MAJORS), st.sampled_from([0, 1, 3, 3, 50]))
+wants = st.builds(
+    Want,
+    st.sampled_from(ROUTES),
+    st.sampled_from(MAJORS),
+    st.sampled_from([0, 1, 3, 3, 50]),
+    st.sampled_from([0, 0, 1, 5]),
+)
 
 
 @st.composite

@@ -76,6 +76,20 @@ def test_a_sweep_leaves_records_in_use_and_reports_it(permits: MemoryPermits, cl
     assert size(permits) == 0
 
 
+def test_a_sweep_of_many_goes_in_small_steps(permits: MemoryPermits, clock: ManualClock) -> None:
+    for number in range(2_000):
+        permits.settle(permit(permits, new_call(major=str(number), per_second=0)), CallReport("answered", "b", 5, 4, S))
+    clock.advance(70)
+    before, steps = size(permits), 0
+    while pause_s := permits.sweep():
+        assert before - size(permits) <= 200
+        before, steps = size(permits), steps + 1
+        assert pause_s < 0.1
+        clock.advance(pause_s)
+    assert size(permits) == 0
+    assert steps >= 9
+
+
 def test_no_more_than_ten_thousand_routes_are_stored(permits: MemoryPermits) -> None:
     for number in range(10_001):
         permits.settle(

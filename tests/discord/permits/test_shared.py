@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager, suppress
 from itertools import count
 from random import Random
 
@@ -285,6 +286,14 @@ async def test_a_settled_report_counts_for_the_next_call(permits: SharedPermits)
 # Several processes, and a cluster
 
 
+async def test_in_peace_every_record_is_believed(permits: SharedPermits, caplog: pytest.LogCaptureFixture) -> None:
+    held = [await permit(permits, call(str(number))) for number in range(3)]
+    for each in held:
+        await permits.settle(each, REPORT)
+    await permit(permits, call("1"))
+    assert not caplog.records
+
+
 async def test_processes_share_their_learned_buckets(any_redis: Server) -> None:
     async with new_store(any_redis.url, prefix="same") as one, new_store(any_redis.url, prefix="same") as other:
         mine, theirs = shared_permits(one, OWNER), shared_permits(other, OWNER)
@@ -307,3 +316,74 @@ async def test_in_a_cluster_each_owner_has_one_slot(cluster: Cluster) -> None:
         slots.setdefault(name[: name.index("}")], set()).add(cluster.slot_of(name))
     assert len(slots) == len(owners)
     assert all(len(each) == 1 for each in slots.values())
+
+
+# A server that stands still
+
+
+async def until_permitted(permits: SharedPermits) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while not isinstance(await permits.take(*call()), Granted):
+            await asyncio.sleep(0.01)
+
+
+@contextmanager
+def standing_still(server: Server) -> Iterator[None]:
+    server.pause()
+    try:
+        yield
+    finally:
+        server.resume()
+
+
+@pytest.mark.parametrize(
+    "report", [CallReport("answered", "b", 1, 0, 250_000), CallReport("lost"), CallReport("unsent")]
+)
+async def test_what_is_settled_while_the_server_stands_still_reaches_it_later(report: CallReport) -> None:
+    with Server() as server:
+        async with new_store(server.url, outage="local", timeout=0.3) as store:
+            permits = shared_permits(store, OWNER)
+            await learn(permits, CallReport("answered", "b", 1, 0, 250_000))
+            await asyncio.sleep(0.3)
+            held = await permit(permits)
+            with standing_still(server):
+                await permits.settle(held, report)
+            await until_permitted(permits)
+            assert held.name not in in_flight(server)
+
+
+@pytest.mark.parametrize("outage", ["local", "closed"])
+async def test_so_does_a_permit_that_was_taken_and_never_received(outage: str) -> None:
+    with Server() as server:
+        async with new_store(server.url, outage=outage, timeout=0.3) as store:
+            permits = shared_permits(store, OWNER)
+            await learn(permits, CallReport("answered", "b", 1, 0, 250_000))
+            await asyncio.sleep(0.3)
+            wanted = [call(), call()]
+            with standing_still(server):
+                replies = await asyncio.gather(*(permits.take(*each) for each in wanted), return_exceptions=True)
+                for reply in replies:
+                    if isinstance(reply, Granted):
+                        await permits.settle(reply.permit, CallReport("unsent"))
+            names = {each[0] for each in wanted}
+            async with asyncio.timeout(PATIENCE):
+                while len(names_of(server, "*:bucket:*")) < 2 or names & set(in_flight(server)):
+                    with suppress(StoreUnavailable):
+                        await permits.take(*call("other"))
+                    await asyncio.sleep(0.01)
+
+
+async def test_a_refusal_that_reaches_the_server_late_ends_when_it_was_to_end() -> None:
+    with Server() as server:
+        async with new_store(server.url, outage="local", timeout=0.3) as store:
+            permits = shared_permits(store, OWNER)
+            held = await permit(permits)
+            with standing_still(server):
+                await permits.settle(held, CallReport("stopped", retry_us=20 * S))
+            async with asyncio.timeout(PATIENCE):
+                while not names_of(server, "*:stop"):
+                    await permits.take(*call(str(next(_names))))
+                    await asyncio.sleep(0.01)
+            reply = await permits.take(*call())
+            assert cause_of(reply) == "stopped"
+            assert wait_of(reply) <= 19 * S, "it was away for a second at least"

@@ -29,6 +29,8 @@ from asgi_ratelimit.discord import (
     HttpxOptions,
     InvalidBudgetSpent,
     RateLimitAware,
+    SyncDiscordClient,
+    SyncHttpxOptions,
     TokenRejected,
     Waiting,
     WebhookGone,
@@ -189,3 +191,24 @@ def limit_by(key: InteractionKey, text: Text, unavailable: Unavailable) -> Inter
 
 
 by_channels = limit_by(channel_of, "Again {when}.", {"de": "Gleich wieder.", "default": "Try again shortly."})
+
+
+def without_await(token: str) -> list[str]:
+    options: SyncHttpxOptions = {"timeout": 5.0, "event_hooks": {"request": [print]}}
+    with SyncDiscordClient(
+        token,
+        base_url="https://discord.com/api/v10",
+        store=MemoryStore(),
+        global_limit=50,
+        max_wait=60,
+        max_retries=3,
+        retry_unsafe=False,
+        application_id=1234567890,
+        egress="default",
+        on_event=print,
+        **options,
+    ) as discord:
+        response = discord.post("/channels/1/messages", json={"content": "hello"}, extensions={"deadline": 2.5})
+        with discord.stream("GET", "/channels/1/messages") as streamed:
+            size = sum(len(piece) for piece in streamed.iter_bytes())
+        return [response.text, f"{size} bytes", *(waiting.route for waiting in discord.waiting)]
