@@ -11,13 +11,13 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
-from itertools import chain
 from pathlib import Path
 from threading import Timer
 from typing import IO, Any
 
-from benchmarks.discord_scenarios import LATENCY, WARMING, Call, Scenario
-from benchmarks.discord_server import ROOT, Seen, Stage
+from asgi_ratelimit.testing.fake_discord.scenarios import LATENCY, WARMING, Call, Scenario
+from asgi_ratelimit.testing.fake_discord.stage import Score
+from benchmarks.discord_server import ROOT, RemoteStage
 
 __all__ = ["Candidate", "Result", "discordjs_modules", "play", "python_client"]
 
@@ -74,7 +74,7 @@ def discordjs_modules() -> Iterator[Candidate]:
         yield Candidate(name, [node, runner], {"modules": folder})
 
 
-def play(scenario: Scenario, candidate: Candidate, stage: Stage, redis: str | None) -> Result:
+def play(scenario: Scenario, candidate: Candidate, stage: RemoteStage, redis: str | None) -> Result:
     """One run on a new server. `redis` is an empty one, for candidates that share."""
     stage.open(scenario)
     options = {"address": stage.address, "redis": redis, "global_limit": scenario.global_limit, **candidate.options}
@@ -84,13 +84,13 @@ def play(scenario: Scenario, candidate: Candidate, stage: Stage, redis: str | No
                 _await_ready(process)
             stage.start()
             outputs = _perform(processes, scenario.bound)
-            seen = stage.seen()
+            score = stage.score()
         except (OSError, RuntimeError) as error:
             return Result(failure=f"{error} {_last_line(errors)}".strip())
         if any(output == "" for output in outputs):
             return Result(failure=_last_line(errors) or "it ended without a word")
     reports = [None if output is None else json.loads(output) for output in outputs]
-    return _judged(scenario, reports, seen)
+    return _judged(scenario, reports, score)
 
 
 @contextmanager
@@ -149,26 +149,25 @@ def _last_line(errors: IO[bytes]) -> str:
     return lines[-1][:120] if lines else ""
 
 
-def _judged(scenario: Scenario, reports: Sequence[Mapping[str, Any] | None], seen: Seen) -> Result:
+def _judged(scenario: Scenario, reports: Sequence[Mapping[str, Any] | None], score: Score) -> Result:
     outcomes = list[tuple[str, float] | None]()
     for part, report in zip(scenario.calls, reports, strict=True):
         outcomes += report["outcomes"] if report is not None else [None] * len(part)
-    calls = chain.from_iterable(scenario.calls)
-    outcome_of = {call.identity: outcome for call, outcome in zip(calls, outcomes, strict=True)}
-    lost = [call for call in scenario.awaited if not _came_through(outcome_of[call.identity], seen, call)]
+    outcome_of = {call.identity: outcome for call, outcome in zip(scenario.all_calls(), outcomes, strict=True)}
+    lost = [call for call in scenario.awaited if not _came_through(outcome_of[call.identity], score, call)]
     finished = None not in reports
     return Result(
-        refused=seen.refused,
+        refused=sum(score.refused.values()),
         lost=len(lost),
-        twice=sum(number > 1 for number in seen.carried_out.values()),
-        ratio=seen.seconds / scenario.ideal,
+        twice=score.doubled,
+        ratio=score.makespan / scenario.ideal,
         extra=max(0.0, outcomes[-1][1] - LATENCY[1]) if outcomes[-1] is not None else 0.0,
         finished=finished,
-        still=not finished and seen.idle > scenario.bound / 3,
+        still=not finished and score.idle > scenario.bound / 3,
         version=next((report["version"] for report in reports if report is not None), ""),
     )
 
 
-def _came_through(outcome: tuple[str, float] | None, seen: Seen, call: Call) -> bool:
+def _came_through(outcome: tuple[str, float] | None, score: Score, call: Call) -> bool:
     """Whether the call was carried out and succeeded for the caller, if the caller still reports."""
-    return call.identity in seen.carried_out and (outcome is None or outcome[0] == "ok")
+    return call.identity not in score.lost_calls and (outcome is None or outcome[0] == "ok")

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from statistics import median
 
+from asgi_ratelimit.testing.fake_discord.scenarios import GLOBAL_LIMIT, LATENCY, SCENARIOS, Scenario
 from benchmarks.discord_harness import Candidate, Result, discordjs_modules, play, python_client
-from benchmarks.discord_scenarios import GLOBAL_LIMIT, LATENCY, SCENARIOS, Scenario
-from benchmarks.discord_server import Stage, stage
+from benchmarks.discord_server import RemoteStage, stage
 from benchmarks.redis_server import PrivateServer, private_server
 from benchmarks.report import table
 
@@ -22,7 +22,7 @@ Results = Mapping[Scenario, Mapping[Candidate, Sequence[Result]]]
 
 
 def sections(quick: bool) -> Iterator[tuple[str, str, str]]:
-    scenarios = [scenario for scenario in SCENARIOS if scenario.quick or not quick]
+    scenarios = [scenario for scenario in SCENARIOS.values() if scenario.quick or not quick]
     rounds = 1 if quick else 2
     with ExitStack() as stack:
         server, scene = stack.enter_context(private_server()), stack.enter_context(stage())
@@ -51,7 +51,7 @@ def _takes_part(candidate: Candidate, scenario: Scenario) -> bool:
     return not candidate.missing and (len(scenario.calls) > 1 or not candidate.only_shared)
 
 
-def _play(scenario: Scenario, candidate: Candidate, scene: Stage, server: PrivateServer) -> Result:
+def _play(scenario: Scenario, candidate: Candidate, scene: RemoteStage, server: PrivateServer) -> Result:
     server.forget()
     return play(scenario, candidate, scene, server.url if candidate.shares and len(scenario.calls) > 1 else None)
 

@@ -8,6 +8,9 @@ faults     failures, broken connections, responses that are held
 responses  the forms of its responses
 record     the requests that it has seen
 options    its options, checked
+
+scenarios  calls, limits and the ideal time, by which clients are measured
+stage      a FakeDiscord that plays a scenario and keeps the score; serving: the same in a process of its own
 """
 
 from asgi_ratelimit.testing.fake_discord.app import FakeDiscord
