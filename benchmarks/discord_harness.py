@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import shutil
+import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from threading import Timer
 from typing import IO, Any
 
@@ -19,9 +18,8 @@ from asgi_ratelimit.testing.fake_discord.scenarios import LATENCY, WARMING, Call
 from asgi_ratelimit.testing.fake_discord.stage import Score
 from benchmarks.discord_server import ROOT, RemoteStage
 
-__all__ = ["Candidate", "Result", "discordjs_modules", "play", "python_client"]
+__all__ = ["Candidate", "Result", "play", "python_client"]
 
-DISCORDJS = "@discordjs/rest@2.6"
 PATIENCE = 60.0  # seconds for a client to log in
 
 
@@ -35,6 +33,8 @@ class Candidate:
     missing: str = ""
     shares: bool = False  # its processes know of each other by the Redis of the benchmark
     only_shared: bool = False  # of interest in rows of several processes
+    environment: Mapping[str, str] = field(default_factory=dict)  # besides ours
+    left_out: Collection[str] = ()  # the scenarios that it cannot play
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,26 +52,9 @@ class Result:
     failure: str = ""
 
 
-def python_client(name: str, module: str, **options: Any) -> Candidate:
-    return Candidate(name, [sys.executable, "-m", f"benchmarks.discord_clients.{module}"], **options)
-
-
-@contextmanager
-def discordjs_modules() -> Iterator[Candidate]:
-    """@discordjs/rest, installed for as long as the block runs; the reason where that is not possible."""
-    name, node, npm = "@discordjs/rest", shutil.which("node"), shutil.which("npm")
-    if node is None or npm is None:
-        yield Candidate(name, missing="left out, no Node")
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        quiet = ["--no-audit", "--no-fund", "--no-package-lock", "--ignore-scripts", "--prefix", folder]
-        try:
-            subprocess.run([npm, "install", *quiet, DISCORDJS], check=True, capture_output=True, timeout=120)
-        except (OSError, subprocess.SubprocessError):
-            yield Candidate(name, missing="left out, npm did not get it")
-            return
-        runner = str(Path(__file__).with_name("discord_clients") / "discordjs.mjs")
-        yield Candidate(name, [node, runner], {"modules": folder})
+def python_client(name: str, module: str, package: str, **more: Any) -> Candidate:
+    command = [sys.executable, "-m", f"benchmarks.discord_clients.{module}"]
+    return Candidate(name, command, {"package": package, **more.pop("options", {})}, **more)
 
 
 def play(scenario: Scenario, candidate: Candidate, stage: RemoteStage, redis: str | None) -> Result:
@@ -103,7 +86,15 @@ def _troupe(
         for calls in scenario.calls:
             job = json.dumps({**options, "before": before, "calls": [_as_json(call) for call in calls]})
             pipe = subprocess.PIPE
-            process = subprocess.Popen(candidate.command, cwd=ROOT, text=True, stdin=pipe, stdout=pipe, stderr=errors)
+            process = subprocess.Popen(
+                candidate.command,
+                cwd=ROOT,
+                env={**os.environ, **candidate.environment},
+                text=True,
+                stdin=pipe,
+                stdout=pipe,
+                stderr=errors,
+            )
             processes.append(process)
             with suppress(BrokenPipeError):  # it has ended; that is noticed when it does not get ready
                 process.stdin.write(job + "\n")  # type: ignore[union-attr]

@@ -140,6 +140,7 @@ class World:
 
     def _its_application(self, call: EndpointCall) -> Outcome:
         fields = {"id": self._application, "name": "bot", "description": "", "icon": None, "verify_key": "", "flags": 0}
+        fields |= {"summary": ""}  # of old; interactions.py requires it
         counts = {"approximate_guild_count": 1, "approximate_user_install_count": 0}
         rights = {"bot_public": True, "bot_require_code_grant": False, "owner": _user(OWNER), "team": None}
         return 200, fields | counts | rights
