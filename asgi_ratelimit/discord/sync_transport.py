@@ -89,10 +89,11 @@ class SyncTransport(httpx.BaseTransport):
 
     async def _close(self) -> None:
         async with asyncio.timeout(_CLOSE_S):
-            for task in self._tasks:
+            tasks = {task for task in self._tasks if task.get_loop() is asyncio.get_running_loop()}  # no parent's
+            for task in tasks:
                 task.cancel()
-            if self._tasks:
-                await asyncio.wait(self._tasks)
+            if tasks:
+                await asyncio.wait(tasks)
             await self._inner.aclose()
 
 

@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 from asgi_ratelimit.errors import StoreUnavailable
 from asgi_ratelimit.store import Store
+from asgi_ratelimit.sync.daemon_executor import DaemonExecutor
 from asgi_ratelimit.sync.thread_result import ThreadResult
 
 __all__ = ["Closable", "LoopThread", "StoreUse", "current_loop_thread", "release", "use_of"]
@@ -38,6 +39,7 @@ class LoopThread:
         self.queues: dict[Hashable, set[ThreadResult[Any]]] = {}  # the threads that wait, by limiter, key and `per`
         self._is_closed = False
         self._starting = threading.Lock()
+        self._executor = DaemonExecutor()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         # Used by the thread of the loop only:
@@ -48,10 +50,11 @@ class LoopThread:
         self._end = 0.0  # when the loop has to have ended, on its clock
 
     def start(self) -> None:
-        """Start the loop, if it does not run."""
+        """Start the loop, if it does not run, and all that it cannot start at the end of the program."""
         if self._loop is None:
             with self.lock:
                 self._running_loop()
+        self._executor.start()
 
     def run(self, store: Store, verb: Verb[Value], client: Closable | None = None) -> Value:
         """Run a verb in the loop, and wait for its result. An exception that ends the wait ends the verb as well."""
@@ -120,6 +123,8 @@ class LoopThread:
             return self._loop
         started: ThreadResult[asyncio.AbstractEventLoop] = ThreadResult()
         loop = asyncio.new_event_loop()  # here: asyncio logs it, and a logging handler may use this loop thread
+        self._executor = DaemonExecutor()
+        loop.set_default_executor(self._executor)
         try:
             threading.Thread(target=self._main, args=(loop, started), name="asgi_ratelimit.sync", daemon=True).start()
         except BaseException:

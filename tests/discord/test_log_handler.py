@@ -274,6 +274,12 @@ ENDS = {
         log.info("one")
         told()
         """,
+    "the name of the server has to be looked up": """
+        URL = URL.replace("127.0.0.1", "localhost")
+        add()
+        log.info("one")
+        told()
+        """,
     "it has logged in a function of atexit": """
         import atexit
         add()

@@ -112,7 +112,9 @@ def test_a_fork_while_the_parents_threads_send(discord: PacingServer, redis: Ser
             child = os.fork()
             if not child:
                 assert [send(client, f"child {n}") for n in range(3)] == [200] * 3
-                os._exit(0)
+                before = time.monotonic()
+                client.close()
+                os._exit(time.monotonic() - before > 0.7)
             assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
             assert [call.result() for call in sending] == [200] * 12
         client.close()
@@ -146,6 +148,14 @@ ENDS = {
             threading.Thread(target=send, args=(client, f"{number}"), daemon=True).start()
         while len(client.waiting) < 1:
             time.sleep(0.001)
+        told()
+        """,
+    "the look-up of a name waits": """
+        import socket
+        socket.getaddrinfo = lambda *_: time.sleep(60)
+        client = SyncDiscordClient("token", base_url="http://nowhere.example", trust_env=False)
+        threading.Thread(target=send, args=(client, "a"), daemon=True).start()
+        time.sleep(0.2)
         told()
         """,
     "other threads wait within a `with`": """
