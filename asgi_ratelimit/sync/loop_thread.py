@@ -134,6 +134,10 @@ class LoopThread:
 
     # The rest runs in the thread of the loop
 
+    def hold(self, used: Closable) -> None:
+        """Close this at the end, unless it is released before."""
+        self._clients[id(used)] = used
+
     def _main(self, loop: asyncio.AbstractEventLoop, started: ThreadResult[asyncio.AbstractEventLoop]) -> None:
         loop.set_debug(False)  # under -X dev it would only report how busy the machine is
         with self._starting:
