@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import json
-import shutil
+import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
-from itertools import chain
-from pathlib import Path
 from threading import Timer
 from typing import IO, Any
 
-from benchmarks.discord_scenarios import LATENCY, WARMING, Call, Scenario
-from benchmarks.discord_server import ROOT, Seen, Stage
+from asgi_ratelimit.testing.fake_discord.scenarios import LATENCY, WARMING, Call, Scenario
+from asgi_ratelimit.testing.fake_discord.stage import Score
+from benchmarks.discord_server import ROOT, RemoteStage
 
-__all__ = ["Candidate", "Result", "discordjs_modules", "play", "python_client"]
+__all__ = ["Candidate", "Result", "play", "python_client"]
 
-DISCORDJS = "@discordjs/rest@2.6"
 PATIENCE = 60.0  # seconds for a client to log in
 
 
@@ -35,6 +33,8 @@ class Candidate:
     missing: str = ""
     shares: bool = False  # its processes know of each other by the Redis of the benchmark
     only_shared: bool = False  # of interest in rows of several processes
+    environment: Mapping[str, str] = field(default_factory=dict)  # besides ours
+    left_out: Collection[str] = ()  # the scenarios that it cannot play
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,29 +52,12 @@ class Result:
     failure: str = ""
 
 
-def python_client(name: str, module: str, **options: Any) -> Candidate:
-    return Candidate(name, [sys.executable, "-m", f"benchmarks.discord_clients.{module}"], **options)
+def python_client(name: str, module: str, package: str, **more: Any) -> Candidate:
+    command = [sys.executable, "-m", f"benchmarks.discord_clients.{module}"]
+    return Candidate(name, command, {"package": package, **more.pop("options", {})}, **more)
 
 
-@contextmanager
-def discordjs_modules() -> Iterator[Candidate]:
-    """@discordjs/rest, installed for as long as the block runs; the reason where that is not possible."""
-    name, node, npm = "@discordjs/rest", shutil.which("node"), shutil.which("npm")
-    if node is None or npm is None:
-        yield Candidate(name, missing="left out, no Node")
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        quiet = ["--no-audit", "--no-fund", "--no-package-lock", "--ignore-scripts", "--prefix", folder]
-        try:
-            subprocess.run([npm, "install", *quiet, DISCORDJS], check=True, capture_output=True, timeout=120)
-        except (OSError, subprocess.SubprocessError):
-            yield Candidate(name, missing="left out, npm did not get it")
-            return
-        runner = str(Path(__file__).with_name("discord_clients") / "discordjs.mjs")
-        yield Candidate(name, [node, runner], {"modules": folder})
-
-
-def play(scenario: Scenario, candidate: Candidate, stage: Stage, redis: str | None) -> Result:
+def play(scenario: Scenario, candidate: Candidate, stage: RemoteStage, redis: str | None) -> Result:
     """One run on a new server. `redis` is an empty one, for candidates that share."""
     stage.open(scenario)
     options = {"address": stage.address, "redis": redis, "global_limit": scenario.global_limit, **candidate.options}
@@ -84,13 +67,13 @@ def play(scenario: Scenario, candidate: Candidate, stage: Stage, redis: str | No
                 _await_ready(process)
             stage.start()
             outputs = _perform(processes, scenario.bound)
-            seen = stage.seen()
+            score = stage.score()
         except (OSError, RuntimeError) as error:
             return Result(failure=f"{error} {_last_line(errors)}".strip())
         if any(output == "" for output in outputs):
             return Result(failure=_last_line(errors) or "it ended without a word")
     reports = [None if output is None else json.loads(output) for output in outputs]
-    return _judged(scenario, reports, seen)
+    return _judged(scenario, reports, score)
 
 
 @contextmanager
@@ -103,7 +86,15 @@ def _troupe(
         for calls in scenario.calls:
             job = json.dumps({**options, "before": before, "calls": [_as_json(call) for call in calls]})
             pipe = subprocess.PIPE
-            process = subprocess.Popen(candidate.command, cwd=ROOT, text=True, stdin=pipe, stdout=pipe, stderr=errors)
+            process = subprocess.Popen(
+                candidate.command,
+                cwd=ROOT,
+                env={**os.environ, **candidate.environment},
+                text=True,
+                stdin=pipe,
+                stdout=pipe,
+                stderr=errors,
+            )
             processes.append(process)
             with suppress(BrokenPipeError):  # it has ended; that is noticed when it does not get ready
                 process.stdin.write(job + "\n")  # type: ignore[union-attr]
@@ -149,26 +140,25 @@ def _last_line(errors: IO[bytes]) -> str:
     return lines[-1][:120] if lines else ""
 
 
-def _judged(scenario: Scenario, reports: Sequence[Mapping[str, Any] | None], seen: Seen) -> Result:
+def _judged(scenario: Scenario, reports: Sequence[Mapping[str, Any] | None], score: Score) -> Result:
     outcomes = list[tuple[str, float] | None]()
     for part, report in zip(scenario.calls, reports, strict=True):
         outcomes += report["outcomes"] if report is not None else [None] * len(part)
-    calls = chain.from_iterable(scenario.calls)
-    outcome_of = {call.identity: outcome for call, outcome in zip(calls, outcomes, strict=True)}
-    lost = [call for call in scenario.awaited if not _came_through(outcome_of[call.identity], seen, call)]
+    outcome_of = {call.identity: outcome for call, outcome in zip(scenario.all_calls(), outcomes, strict=True)}
+    lost = [call for call in scenario.awaited if not _came_through(outcome_of[call.identity], score, call)]
     finished = None not in reports
     return Result(
-        refused=seen.refused,
+        refused=sum(score.refused.values()),
         lost=len(lost),
-        twice=sum(number > 1 for number in seen.carried_out.values()),
-        ratio=seen.seconds / scenario.ideal,
+        twice=score.doubled,
+        ratio=score.makespan / scenario.ideal,
         extra=max(0.0, outcomes[-1][1] - LATENCY[1]) if outcomes[-1] is not None else 0.0,
         finished=finished,
-        still=not finished and seen.idle > scenario.bound / 3,
+        still=not finished and score.idle > scenario.bound / 3,
         version=next((report["version"] for report in reports if report is not None), ""),
     )
 
 
-def _came_through(outcome: tuple[str, float] | None, seen: Seen, call: Call) -> bool:
+def _came_through(outcome: tuple[str, float] | None, score: Score, call: Call) -> bool:
     """Whether the call was carried out and succeeded for the caller, if the caller still reports."""
-    return call.identity in seen.carried_out and (outcome is None or outcome[0] == "ok")
+    return call.identity not in score.lost_calls and (outcome is None or outcome[0] == "ok")

@@ -6,27 +6,35 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from statistics import median
 
-from benchmarks.discord_harness import Candidate, Result, discordjs_modules, play, python_client
-from benchmarks.discord_scenarios import GLOBAL_LIMIT, LATENCY, SCENARIOS, Scenario
-from benchmarks.discord_server import Stage, stage
+from asgi_ratelimit.testing.fake_discord.scenarios import GLOBAL_LIMIT, LATENCY, SCENARIOS, Scenario
+from benchmarks.discord_harness import Candidate, Result, play, python_client
+from benchmarks.discord_libraries import installed_clients
+from benchmarks.discord_server import RemoteStage, stage
 from benchmarks.redis_server import PrivateServer, private_server
 from benchmarks.report import table
 
 __all__ = ["sections"]
 
-OURS = python_client("**asgi_ratelimit**", "ours", shares=True)
-OURS_ALONE = python_client("the same without Redis", "ours", only_shared=True)
-PEERS = (python_client("discord.py", "discordpy"), python_client("hikari", "hikari"))
+PACKAGE = "asgi-ratelimit-discord"
+# A thread cannot be cancelled from outside, and nobody starts four thousand of them.
+UNFIT_FOR_THREADS = ("cancelled", "many")
+CLIENTS = (
+    python_client("**asgi_ratelimit**", "ours", PACKAGE, shares=True),
+    python_client("the same without Redis", "ours", PACKAGE, only_shared=True),
+    python_client("its SyncDiscordClient", "ours_sync", PACKAGE, shares=True, left_out=UNFIT_FOR_THREADS),
+    python_client("discord.py", "discordpy", "discord.py", options={"library": "discord"}),
+    python_client("hikari", "hikari", "hikari"),
+)
 
 Results = Mapping[Scenario, Mapping[Candidate, Sequence[Result]]]
 
 
 def sections(quick: bool) -> Iterator[tuple[str, str, str]]:
-    scenarios = [scenario for scenario in SCENARIOS if scenario.quick or not quick]
+    scenarios = [scenario for scenario in SCENARIOS.values() if scenario.quick or not quick]
     rounds = 1 if quick else 2
     with ExitStack() as stack:
         server, scene = stack.enter_context(private_server()), stack.enter_context(stage())
-        candidates = [OURS, OURS_ALONE, *PEERS, stack.enter_context(discordjs_modules())]
+        candidates = [*CLIENTS, *stack.enter_context(installed_clients())]
         outcomes = {scenario: dict[Candidate, list[Result]]() for scenario in scenarios}
         for number in range(rounds):
             for scenario in scenarios:
@@ -48,10 +56,12 @@ def _in_turn(candidates: Sequence[Candidate], number: int) -> list[Candidate]:
 
 
 def _takes_part(candidate: Candidate, scenario: Scenario) -> bool:
-    return not candidate.missing and (len(scenario.calls) > 1 or not candidate.only_shared)
+    if candidate.missing or scenario.key in candidate.left_out:
+        return False
+    return len(scenario.calls) > 1 or not candidate.only_shared
 
 
-def _play(scenario: Scenario, candidate: Candidate, scene: Stage, server: PrivateServer) -> Result:
+def _play(scenario: Scenario, candidate: Candidate, scene: RemoteStage, server: PrivateServer) -> Result:
     server.forget()
     return play(scenario, candidate, scene, server.url if candidate.shares and len(scenario.calls) > 1 else None)
 
@@ -65,8 +75,10 @@ def _text(rounds: int) -> str:
         "option for it are told), every client's processes apart from it and everybody's options as by default. The "
         "server counts: its 429s, the seconds from the first request to the last answer, calls that it did not carry "
         "out or that failed for the caller. Brackets: the ideal in seconds, of one who knows every limit beforehand, "
-        "with one way there and back. A hidden limit, which only 429s tell of, a hash that nobody knows yet and a "
-        "global stop cost everybody a 429 or more. Where there are several processes, asgi_ratelimit's share a Redis; "
+        "with one way there and back. A hidden limit, which only 429s tell of, a hash that nobody knows yet, a bucket "
+        "behind many channels and a global stop cost everybody a 429 or more. Each call of a SyncDiscordClient has a "
+        "thread of its own; rows that no thread can play are left out. `asgi-ratelimit fake-discord` plays the same "
+        "scenarios for other clients. Where there are several processes, asgi_ratelimit's share a Redis; "
         f"the column beside it is without. {times}."
     )
 

@@ -30,4 +30,4 @@ async def connect(job: Mapping[str, Any]) -> AsyncIterator[Mapping[str, Verb]]:
 
 
 if __name__ == "__main__":
-    run("hikari", connect)
+    run(connect)

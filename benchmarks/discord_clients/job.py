@@ -21,11 +21,11 @@ Verb = Callable[[int, int], Awaitable[object]]  # of a channel and of a message
 Connect = Callable[[Mapping[str, Any]], AbstractAsyncContextManager[Mapping[str, Verb]]]
 
 
-def run(package: str, connect: Connect) -> None:
-    """Run the job of the first line, a JSON object: `address`, `before`, `calls`, and the options of `connect`."""
+def run(connect: Connect) -> None:
+    """Run the job of the first line, a JSON object: `package`, `address`, `before`, `calls`, options of `connect`."""
     job = json.loads(sys.stdin.readline())
     outcomes = asyncio.run(_all(job, connect))
-    print(json.dumps({"version": version(package), "outcomes": outcomes}), flush=True)
+    print(json.dumps({"version": version(job["package"]), "outcomes": outcomes}), flush=True)
 
 
 async def _all(job: Mapping[str, Any], connect: Connect) -> list[tuple[str, float]]:

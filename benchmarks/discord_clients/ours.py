@@ -31,4 +31,4 @@ async def connect(job: Mapping[str, Any]) -> AsyncIterator[Mapping[str, Verb]]:
 
 
 if __name__ == "__main__":
-    run("asgi-ratelimit-discord", connect)
+    run(connect)

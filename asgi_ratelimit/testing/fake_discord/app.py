@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.utils import formatdate
 from random import Random
-from typing import Any, Literal
+from typing import Any
 
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
@@ -15,9 +14,9 @@ from starlette.types import Receive, Scope, Send
 from asgi_ratelimit.clock import Clock, SystemClock
 from asgi_ratelimit.limiter import Limiter
 from asgi_ratelimit.memory import MemoryStore
-from asgi_ratelimit.testing.fake_discord.buckets import FakeBucket, FakeBuckets, GlobalWindow, Refusal, global_limit_of
-from asgi_ratelimit.testing.fake_discord.endpoints import UNKNOWN_WEBHOOK, EndpointCall, World, needs_token
-from asgi_ratelimit.testing.fake_discord.faults import ORDERS, Fault, Held, Order, When, break_connection, next_of
+from asgi_ratelimit.testing.fake_discord.buckets import Asked, FakeBucket, FakeBuckets, GlobalWindow, global_limit_of
+from asgi_ratelimit.testing.fake_discord.endpoints import UNKNOWN_WEBHOOK, EndpointCall, World, age_of, needs_token
+from asgi_ratelimit.testing.fake_discord.faults import break_connection, next_of
 from asgi_ratelimit.testing.fake_discord.options import (
     Latency,
     body_of,
@@ -25,19 +24,19 @@ from asgi_ratelimit.testing.fake_discord.options import (
     invalid_window,
     latency_of,
     live,
-    template_of,
 )
+from asgi_ratelimit.testing.fake_discord.orders import Orders
 from asgi_ratelimit.testing.fake_discord.record import LoggedRequest, RequestLog, json_of
 from asgi_ratelimit.testing.fake_discord.responses import (
     DROPPED,
     FakeResponse,
     banned,
-    broken,
     error_response,
     limited,
+    seconds_of,
     success,
 )
-from asgi_ratelimit.testing.fake_discord.routes import Segments, plain_name, segments_of
+from asgi_ratelimit.testing.fake_discord.routes import Segments, plain_name, segments_of, unit_of
 
 __all__ = ["FakeDiscord"]
 
@@ -53,6 +52,7 @@ class FakeRequest:
     body: bytes
     client: str
     route: str
+    unit: int  # how many of its API version's units of time are a second
 
     @property
     def owner(self) -> str:
@@ -64,7 +64,7 @@ class FakeRequest:
         return content if isinstance(content, Mapping) else {}
 
 
-class FakeDiscord:
+class FakeDiscord(Orders):
     """Discord's API as far as its limits go: an ASGI app, for `httpx.ASGITransport(app=fake)` or any server.
 
     limits: routes with a limit, a FakeBucket or a list of them; any other route is only counted globally
@@ -73,6 +73,7 @@ class FakeDiscord:
     global_window: "calendar" (the clock's own whole seconds, as Discord), "fixed" (a second that opens with its first
         request) or "sliding" (any second)
     application_id: its follow-ups of interactions are exempt from the global limit, as callbacks always are
+    follow_up_after: seconds after an interaction's callback in which its follow-ups are unknown: 404 with code 10015
     invalid_limit: 401s, 403s and 429s (except `shared` ones) that one address may cause in 10 minutes; then Cloudflare
         bans it until they are over
     clock: the clock of the limits, e.g. a ManualClock
@@ -93,6 +94,7 @@ class FakeDiscord:
         global_limit: int | None = 50,
         global_window: GlobalWindow = "calendar",
         application_id: str | int | None = None,
+        follow_up_after: float = 0.0,
         invalid_limit: int = 10_000,
         clock: Clock | None = None,
         wall_skew: float = 0.0,
@@ -100,24 +102,20 @@ class FakeDiscord:
         seed: int = 0,
         record: bool = True,
     ) -> None:
-        self.clock: Clock = SystemClock() if clock is None else clock
+        clock = SystemClock() if clock is None else clock
+        store, random = MemoryStore(clock=clock), Random(seed)
+        buckets = FakeBuckets({} if limits is None else limits, store)
+        self._application = None if application_id is None else str(application_id)
+        early = in_us("follow_up_after", follow_up_after) / 1e6
+        world = World(self._application, keeps=record, follow_up_after=early)
+        super().__init__(clock, buckets, world, random)
         self.token = token
         self.wall_skew = wall_skew
-        self.order: Order = "arrival"  # in which held answers are released: also "reverse" or "shuffled"
-        self._application = None if application_id is None else str(application_id)
-        self._random = Random(seed)
-        self._latency = latency_of(latency, self._random)
-        store = MemoryStore(clock=self.clock)
-        self._buckets = FakeBuckets({} if limits is None else limits, store)
+        self._latency = latency_of(latency, random)
         everything = global_limit_of(global_limit, global_window)
         self._global = None if everything is None else Limiter(everything, store=store, name="global")
         self._invalid = Limiter(invalid_window(invalid_limit), store=store, name="invalid requests")
-        self._stopped_until_us = self._banned_until_us = 0
-        self._faults: list[Fault[FakeResponse]] = []
-        self._orders: list[Fault[Refusal]] = []
-        self._held = Held(self._random)
         self._record = RequestLog(keeps=record)
-        self._world = World(self._application, keeps=record)
 
     # The record
 
@@ -161,82 +159,6 @@ class FakeDiscord:
         self._world.messages.clear()
         self._world.created = 0
 
-    # Changes and faults, at any time
-
-    def change_hash(self, route: str, new: str) -> None:
-        """Another hash for the bucket of a route in `limits`. What is used of it stays used, unless other routes share
-        the old hash (then it gets a new bucket) or the new one (then it joins their bucket)."""
-        self._buckets.change_hash(route, new)
-
-    def stop(self, seconds: float) -> None:
-        """Refuse everything with a global 429 for so long; 0 ends it."""
-        self._stopped_until_us = self._us_from_now(seconds)
-
-    def ban(self, seconds: float) -> None:
-        """Refuse everything as Cloudflare does (no Via, HTML, "error code: 1015") for so long; 0 ends it."""
-        self._banned_until_us = self._us_from_now(seconds)
-
-    def fail(
-        self, status: int = 503, *, times: int = 1, html: bool = False, when: When = "before", route: str | None = None
-    ) -> None:
-        """Answer the next requests (those to `route` only) with an error instead.
-
-        "before": nothing was carried out or counted. "after": it was, but the client does not learn of it. Only
-        requests that would have succeeded count.
-        """
-        if isinstance(status, bool) or not isinstance(status, int) or not 400 <= status <= 599 or status == 429:
-            raise ValueError(f"a request fails with 400 to 599, e.g. fail(503); for a 429 use refuse(), not {status!r}")
-        self._faults.append(Fault(broken(status, html=html), times, when, template_of(route)))
-
-    def drop(self, *, times: int = 1, when: When = "before", route: str | None = None) -> None:
-        """Break the connection of the next requests instead of answering, before or after they are carried out.
-
-        The client sees a reset under uvicorn, and a ConnectionResetError through httpx.ASGITransport.
-        """
-        self._faults.append(Fault(FakeResponse(DROPPED, []), times, when, template_of(route)))
-
-    def refuse(
-        self,
-        route: str | None,
-        retry_after: float,
-        *,
-        scope: Literal["user", "shared", "global"] = "user",
-        remaining: int | None = None,
-        bucket: str | None = None,
-        times: int = 1,
-    ) -> None:
-        """Answer the next request to this route (None: to any) with a 429 that asks for `retry_after` seconds.
-
-        Its bucket does not matter, and nothing is charged. `remaining` and `bucket` appear in the headers.
-        """
-        if scope not in ("user", "shared", "global"):
-            raise ValueError(f'scope must be "user", "shared" or "global", not {scope!r}')
-        order = Refusal(in_us("retry_after", retry_after), scope, remaining, bucket)
-        self._orders.append(Fault(order, times, "before", template_of(route)))
-
-    def hold(self, order: Order | None = None) -> AbstractContextManager[object]:
-        """From now on answers wait, though their requests are carried out, until `release` or the end of a `with`."""
-        self.order = self.order if order is None else order
-        self._held.closed = True
-        holding = ExitStack()
-        holding.callback(self.release)
-        return holding
-
-    def release(self, count: int | None = None, *, order: Order | None = None) -> None:
-        """Let so many of the held answers go; None: all of them, and hold no more.
-
-        `order` (else `fake.order`) is "arrival", "reverse" or "shuffled".
-        """
-        chosen = self.order if order is None else order
-        if chosen not in ORDERS:
-            raise ValueError(f'the order of answers is "arrival", "reverse" or "shuffled", not {chosen!r}')
-        self._held.closed = self._held.closed and count is not None
-        self._held.release(count, chosen)
-
-    def kill_webhook(self, webhook_id: str | int) -> None:
-        """From now on it is unknown: 404 with code 10015."""
-        self._world.kill_webhook(str(webhook_id))
-
     # A request
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -252,14 +174,16 @@ class FakeDiscord:
         client = (scope.get("client") or ("unknown", 0))[0]
         match = self._buckets.routes.find(method, segments) or self._world.find(method, segments)
         route = match[0].name if match else plain_name(method, segments)
+        headers = Headers(raw=scope["headers"])
         query = scope.get("query_string", b"").decode("latin-1")
-        return FakeRequest(method, segments, query, Headers(raw=scope["headers"]), body, client, route)
+        return FakeRequest(method, segments, query, headers, body, client, route, unit_of(scope["path"]))
 
     async def _serve(self, request: FakeRequest, receive: Receive, send: Send) -> None:
         half = self._latency() / 2
         await self._travel(half)
         answer = await self._decide_and_log(request)
-        await self._travel(half)
+        late = next_of(self._delays, "after", request.method, request.segments) or 0.0
+        await self._travel(half + late)
         await self._held.pass_through()
         if answer.status == DROPPED:
             await break_connection(receive, send)
@@ -269,6 +193,10 @@ class FakeDiscord:
         if answer.status != 204:  # which must not have one: RFC 9110 §8.6
             headers.append((b"content-length", b"%d" % len(answer.body)))
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        if answer.torn:
+            await send({"type": "http.response.body", "body": answer.body[: len(answer.body) // 2], "more_body": True})
+            await break_connection(receive, send, sends_the_rest=True)
+            return
         await send({"type": "http.response.body", "body": answer.body})
 
     async def _decide_and_log(self, request: FakeRequest) -> FakeResponse:
@@ -283,7 +211,7 @@ class FakeDiscord:
                 path="/" + "/".join(request.segments),
                 query=request.query,
                 route=request.route,
-                status=answer.status,
+                status=DROPPED if answer.torn else answer.status,
                 at=now_us / 1e6,
                 bucket=answer.bucket,
                 headers=request.headers,
@@ -306,10 +234,16 @@ class FakeDiscord:
         if not self._is_authorized(request):
             return error_response(401, "401: Unauthorized", 0)
         if (wait_us := await self._global_wait_us(request, now_us)) > 0:
-            return limited("global", wait_us)
+            return limited("global", seconds_of(wait_us), unit=request.unit)
         answer = await self._limited_answer(request)
-        if answer.status < 400 and (fault := next_of(self._faults, "after", method, segments)) is not None:
+        return answer if answer.status >= 400 else self._on_its_way(answer, request)
+
+    def _on_its_way(self, answer: FakeResponse, request: FakeRequest) -> FakeResponse:
+        """What becomes of the answer to a request that was carried out."""
+        if (fault := next_of(self._faults, "after", request.method, request.segments)) is not None:
             return fault
+        if (fault := next_of(self._faults, "within", request.method, request.segments)) is not None:
+            return replace(answer, torn=True) if answer.body else fault
         return answer
 
     def _is_authorized(self, request: FakeRequest) -> bool:
@@ -319,11 +253,12 @@ class FakeDiscord:
         return bool(authorization) if self.token is None else authorization == f"Bot {self.token}"
 
     async def _global_wait_us(self, request: FakeRequest, now_us: int) -> int:
-        if self._is_exempt(request.segments):
-            return 0
+        is_exempt = self._is_exempt(request.segments)
         wait_us = self._stopped_until_us - now_us
-        if wait_us > 0 or self._global is None:
+        if wait_us > 0 and (self._stops_interactions or not is_exempt):
             return wait_us
+        if is_exempt or self._global is None:
+            return 0
         decision = await self._global.try_acquire(request.owner)
         return 0 if decision.allowed else decision.retry_us
 
@@ -334,29 +269,37 @@ class FakeDiscord:
         return segments[0] == "webhooks" and len(segments) > 2 and segments[1] == self._application
 
     async def _limited_answer(self, request: FakeRequest) -> FakeResponse:
-        method, segments, wall = request.method, request.segments, self._wall()
+        method, segments = request.method, request.segments
         _, places, parameters = self._buckets.routes.find(method, segments) or (None, [], {})
         order = next_of(self._orders, "before", method, segments)
         if order is not None and order.scope == "global":
-            return limited("global", order.wait_us)
+            return limited("global", order.retry_after, unit=request.unit)
+        asked = self._asked(request, parameters)
         if order is not None:
-            verdict = await self._buckets.refuse(order, places, request.route, request.owner, parameters, wall)
+            verdict = await self._buckets.refuse(order, places, request.route, asked)
         else:
-            verdict = await self._buckets.decide(places, request.owner, parameters, request.json, wall)
-        if verdict.wait_us is not None:
-            return limited(verdict.scope, verdict.wait_us, verdict.headers, verdict.hash)
-        status, content = self._carry_out(request, wall)
+            verdict = await self._buckets.decide(places, asked)
+        if verdict.refuses:
+            words = verdict.scope, verdict.retry_after, verdict.headers, verdict.hash
+            return limited(*words, code=verdict.code, unit=request.unit)
+        status, content = self._carry_out(request, asked.wall)
         return success(status, content, verdict.headers, verdict.hash)
 
+    def _asked(self, request: FakeRequest, parameters: Mapping[str, str]) -> Asked:
+        wall = self._wall()
+        is_gone = parameters.get("message_id") in self._world.gone
+        age = age_of(parameters, wall)
+        return Asked(request.owner, f"address {request.client}", parameters, request.json, age, is_gone, wall)
+
     def _carry_out(self, request: FakeRequest, wall: float) -> tuple[int, Any]:
-        if self._world.is_gone(request.segments):
+        at = self.clock.now_us() / 1e6
+        if self._world.is_gone(request.segments, at):
             return UNKNOWN_WEBHOOK
         match = self._world.find(request.method, request.segments)
         if match is None:
             return self._world.otherwise(request.method)
         _, carry_out, parameters = match
         host = request.headers.get("host", "localhost")
-        at = self.clock.now_us() / 1e6
         return carry_out(EndpointCall(request.owner, parameters, request.json(), request.query, host, at, wall))
 
     async def _travel(self, seconds: float) -> None:
@@ -365,6 +308,3 @@ class FakeDiscord:
 
     def _wall(self) -> float:
         return self.clock.wall() + self.wall_skew
-
-    def _us_from_now(self, seconds: float) -> int:
-        return self.clock.now_us() + in_us("seconds", seconds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,10 +12,11 @@ from typing import Any
 
 from asgi_ratelimit.testing.fake_discord.routes import Routes, Segments, Template
 
-__all__ = ["UNKNOWN_WEBHOOK", "EndpointCall", "World", "needs_token"]
+__all__ = ["UNKNOWN_WEBHOOK", "EndpointCall", "World", "age_of", "needs_token"]
 
 EPOCH_MS = 1_420_070_400_000  # of Discord's snowflakes
 NONCE_LIFE = 300.0  # seconds: "in the past few minutes" in the documentation of enforce_nonce
+TOKEN_LIFE = 900.0  # seconds of an interaction's token
 OWNER, BOT, GUILD, ORIGINAL = (f"8035111022467891{number}" for number in range(2, 6))
 
 Outcome = tuple[int, Any]  # a status, and the JSON of the response; None: no body
@@ -35,21 +37,33 @@ class EndpointCall:
 
 def needs_token(method: str, segments: Segments) -> bool:
     """Whether a request needs a token: not if its path has one."""
-    if segments[0] == "interactions" or (method, segments) == ("GET", ("gateway",)):
+    if segments[0] == "interactions" or (method, segments) in _OPEN:
         return False
     return not (segments[0] == "webhooks" and len(segments) > 2)
 
 
-class World:
-    """The state of the fake API: messages and webhooks."""
+_OPEN = (("GET", ("gateway",)), ("POST", ("oauth2", "token")))
 
-    def __init__(self, application_id: str | None, *, keeps: bool) -> None:
+
+def age_of(parameters: Mapping[str, str], wall: float) -> float:
+    """Seconds since the message that a path names was created. 0 if it names none."""
+    number = parameters.get("message_id", "")
+    return wall - ((int(number) >> 22) + EPOCH_MS) / 1e3 if number.isdecimal() else 0.0
+
+
+class World:
+    """The state of the fake API: messages, webhooks and interactions that were answered."""
+
+    def __init__(self, application_id: str | None, *, keeps: bool, follow_up_after: float = 0.0) -> None:
         self.messages: list[dict[str, Any]] = []
         self.created = 0
         self._keeps = keeps
         self.webhooks: dict[str, str] = {}
         self._application = application_id or BOT
+        self._follow_up_after = follow_up_after
+        self.gone: set[str] = set()  # messages
         self._dead: set[str] = set()
+        self._answered: OrderedDict[str, float] = OrderedDict()  # tokens of interactions
         self._nonces: OrderedDict[tuple[str, str], tuple[float, dict[str, Any]]] = OrderedDict()
         self._numbers = itertools.count(1)
         self._routes = self._all_routes()
@@ -64,9 +78,12 @@ class World:
         """The answer of a route that is not described."""
         return (204, None) if method == "DELETE" else (200, {})
 
-    def is_gone(self, segments: Segments) -> bool:
-        """Whether it is about a webhook that was killed."""
-        return segments[0] == "webhooks" and len(segments) > 1 and segments[1] in self._dead
+    def is_gone(self, segments: Segments, at: float) -> bool:
+        """Whether it is about a webhook that was killed, or comes too early after an interaction's callback."""
+        if segments[0] != "webhooks" or len(segments) < 2:
+            return False
+        answered = self._answered.get(segments[2], -math.inf) if len(segments) > 2 else -math.inf
+        return segments[1] in self._dead or at < answered + self._follow_up_after
 
     def kill_webhook(self, webhook_id: str) -> None:
         self._dead.add(webhook_id)
@@ -95,6 +112,7 @@ class World:
             "GET /channels/{channel_id}/messages": self._list_messages,
             "GET " + message: self._show_message,
             "PATCH " + message: self._show_message,
+            "DELETE " + message: self._delete_message,
             f"PUT {reaction}/@me": _nothing,
             "POST /channels/{channel_id}/typing": _nothing,
             "GET /guilds/{guild_id}": lambda call: (200, _guild(call.parameters["guild_id"])),
@@ -108,8 +126,10 @@ class World:
             f"POST {webhook}/{{webhook_token}}": self._execute_webhook,
             "GET " + follow_up: self._show_message,
             "PATCH " + follow_up: self._show_message,
-            "DELETE " + follow_up: _nothing,
-            "POST /interactions/{interaction_id}/{interaction_token}/callback": _nothing,
+            "DELETE " + follow_up: self._delete_message,
+            "POST /interactions/{interaction_id}/{interaction_token}/callback": self._answer_interaction,
+            "GET /oauth2/@me": self._its_authorization,
+            "POST /oauth2/token": lambda call: (401, {"error": "invalid_client"}),
         }.items():
             routes.add(Template(name), carry_out)
         return routes
@@ -120,6 +140,7 @@ class World:
 
     def _its_application(self, call: EndpointCall) -> Outcome:
         fields = {"id": self._application, "name": "bot", "description": "", "icon": None, "verify_key": "", "flags": 0}
+        fields |= {"summary": ""}  # of old; interactions.py requires it
         counts = {"approximate_guild_count": 1, "approximate_user_install_count": 0}
         rights = {"bot_public": True, "bot_require_code_grant": False, "owner": _user(OWNER), "team": None}
         return 200, fields | counts | rights
@@ -132,7 +153,8 @@ class World:
         nonce = call.body.get("nonce")
         if nonce is None or call.body.get("enforce_nonce") is not True:
             return 200, self._new_message(call)
-        self._forget_nonces(call.at)
+        while self._nonces and next(iter(self._nonces.values()))[0] <= call.at - NONCE_LIFE:
+            self._nonces.popitem(last=False)
         seen = self._nonces.get((call.owner, str(nonce)))
         if seen is None:
             seen = self._nonces[call.owner, str(nonce)] = call.at, self._new_message(call)
@@ -145,18 +167,43 @@ class World:
             self.messages.append(message)
         return message
 
-    def _forget_nonces(self, now: float) -> None:
-        while self._nonces and next(iter(self._nonces.values()))[0] <= now - NONCE_LIFE:
-            self._nonces.popitem(last=False)
-
     def _list_messages(self, call: EndpointCall) -> Outcome:
-        here = [m for m in self.messages if m["channel_id"] == call.parameters["channel_id"]]
+        channel = call.parameters["channel_id"]
+        here = [m for m in self.messages if m["channel_id"] == channel and m["id"] not in self.gone]
         return 200, here[:-51:-1]
 
     def _show_message(self, call: EndpointCall) -> Outcome:
         wanted = call.parameters["message_id"].replace("@original", ORIGINAL)
-        message = next((message for message in self.messages if message["id"] == wanted), None)
+        if wanted in self.gone:
+            return UNKNOWN_MESSAGE
+        message = self._message_of(wanted)
         return 200, (message or _message(wanted, call)) | dict(call.body)
+
+    def _delete_message(self, call: EndpointCall) -> Outcome:
+        wanted = call.parameters["message_id"]
+        if wanted in self.gone:
+            return UNKNOWN_MESSAGE
+        if self._message_of(wanted) is not None:  # others are made up, and can be deleted again and again
+            self.gone.add(wanted)
+        return 204, None
+
+    def _message_of(self, message_id: str) -> dict[str, Any] | None:
+        return next((message for message in self.messages if message["id"] == message_id), None)
+
+    def _answer_interaction(self, call: EndpointCall) -> Outcome:
+        while self._answered and next(iter(self._answered.values())) <= call.at - TOKEN_LIFE:
+            self._answered.popitem(last=False)
+        token = call.parameters["interaction_token"]
+        if token in self._answered:
+            return 400, {"message": "Interaction has already been acknowledged.", "code": 40060}
+        self._answered[token] = call.at
+        return 204, None
+
+    def _its_authorization(self, call: EndpointCall) -> Outcome:
+        """It is about a Bearer token; any bot's is refused by design."""
+        if not call.owner.startswith("Bearer "):
+            return 401, {"message": "401: Unauthorized", "code": 0}
+        return 200, {"application": {"id": self._application, "name": "bot"}, "scopes": ["identify"]}
 
     def _create_webhook(self, call: EndpointCall) -> Outcome:
         webhook_id = self._new_id(call.wall)
@@ -187,6 +234,7 @@ class World:
 
 
 UNKNOWN_WEBHOOK: Outcome = (404, {"message": "Unknown Webhook", "code": 10015})
+UNKNOWN_MESSAGE: Outcome = (404, {"message": "Unknown Message", "code": 10008})
 
 
 _ABOUT_ITSELF = {"mfa_enabled": False, "locale": "en-US", "verified": True, "email": None, "premium_type": 0}

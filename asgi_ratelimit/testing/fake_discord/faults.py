@@ -7,16 +7,17 @@ import socket
 import struct
 from dataclasses import dataclass
 from random import Random
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar, get_args
 
 from starlette.types import Receive, Send
 
 from asgi_ratelimit.testing.fake_discord.routes import Segments, Template
 
-__all__ = ["ORDERS", "Fault", "Held", "Order", "When", "break_connection", "next_of"]
+__all__ = ["ORDERS", "Fault", "Held", "Order", "When", "WhenDropped", "break_connection", "next_of"]
 
 Effect = TypeVar("Effect")
 When = Literal["before", "after"]
+WhenDropped = Literal["before", "after", "within"]
 Order = Literal["arrival", "reverse", "shuffled"]
 ORDERS = ("arrival", "reverse", "shuffled")
 
@@ -25,21 +26,21 @@ _RESET = struct.pack("ii", 1, 0)  # a socket that lingers for no seconds is clos
 
 @dataclass(slots=True)
 class Fault(Generic[Effect]):
-    """An effect that replaces the right response, before the request is carried out or after."""
+    """An effect that replaces the right response, before the request is carried out or after, or cuts it short."""
 
     effect: Effect
     left: int
-    when: When
+    when: WhenDropped
     template: Template | None
 
     def __post_init__(self) -> None:
         if isinstance(self.left, bool) or not isinstance(self.left, int) or self.left < 1:
             raise ValueError(f"times must be a whole number of at least 1, e.g. times=3, not {self.left!r}")
-        if self.when not in ("before", "after"):
-            raise ValueError(f'when must be "before" or "after" the request is carried out, not {self.when!r}')
+        if self.when not in get_args(WhenDropped):
+            raise ValueError(f'when must be "before", "after" or "within", e.g. when="after", not {self.when!r}')
 
 
-def next_of(faults: list[Fault[Effect]], when: When, method: str, segments: Segments) -> Effect | None:
+def next_of(faults: list[Fault[Effect]], when: WhenDropped, method: str, segments: Segments) -> Effect | None:
     """The effect of the first fault that matches the request. None if there is none."""
     for fault in faults:
         if fault.when == when and (fault.template is None or fault.template.match(method, segments) is not None):
@@ -86,14 +87,24 @@ def _let_go(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
-async def break_connection(receive: Receive, send: Send) -> None:
-    """Reset the connection if the server lets us get at it, as uvicorn does; else raise ConnectionResetError."""
+async def break_connection(receive: Receive, send: Send, *, sends_the_rest: bool = False) -> None:
+    """Reset the connection if the server lets us get at it, as uvicorn does; else raise ConnectionResetError.
+
+    With `sends_the_rest` it is closed, and what was written so far arrives.
+    """
     transport: Any = getattr(getattr(send, "__self__", None), "transport", None)
     if not hasattr(transport, "abort"):
         raise ConnectionResetError("FakeDiscord dropped the connection, as ordered")
+    if sends_the_rest:
+        transport.close()
+    else:
+        _reset(transport)
+    while (await receive())["type"] != "http.disconnect":  # else the server would miss an answer
+        pass
+
+
+def _reset(transport: Any) -> None:
     connection = transport.get_extra_info("socket")
     if connection is not None:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
     transport.abort()
-    while (await receive())["type"] != "http.disconnect":  # else the server would miss an answer
-        pass

@@ -11,7 +11,7 @@ from starlette.types import Receive, Send
 from asgi_ratelimit.limits import FixedWindow
 from asgi_ratelimit.testing.fake_discord.routes import Template
 
-__all__ = ["Latency", "body_of", "in_us", "invalid_window", "latency_of", "live", "template_of"]
+__all__ = ["Latency", "body_of", "in_us", "invalid_window", "latency_of", "live", "retry_after_of", "template_of"]
 
 Latency = float | tuple[float, float] | Callable[[], float]
 
@@ -21,6 +21,15 @@ def in_us(option: str, seconds: object) -> int:
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds < math.inf:
         raise ValueError(f"{option} must be seconds from 0, e.g. {option}=2.5, not {seconds!r}")
     return round(seconds * 1e6)
+
+
+def retry_after_of(seconds: object) -> float | None:
+    """What a 429 says of its time, however odd: Discord has said 0 as well."""
+    if seconds is None:
+        return None
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not math.isfinite(seconds):
+        raise ValueError(f"retry_after must be seconds, e.g. retry_after=2.5, or None for no word, not {seconds!r}")
+    return float(seconds)
 
 
 def invalid_window(count: object) -> FixedWindow:

@@ -6,12 +6,13 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from http import HTTPStatus
+from math import ceil
 from typing import Any
 
 from asgi_ratelimit.inbound.headers import RawHeaders, in_milliseconds
 from asgi_ratelimit.limits import Scope
 
-__all__ = ["DROPPED", "FakeResponse", "banned", "broken", "error_response", "limited", "success"]
+__all__ = ["DROPPED", "FakeResponse", "banned", "broken", "error_response", "limited", "seconds_of", "success"]
 
 VIA = (b"via", b"1.1 google")
 _JSON = (b"content-type", b"application/json")
@@ -28,13 +29,15 @@ class FakeResponse:
     body: bytes = b""
     bucket: str | None = None
     invalid: bool = False
+    torn: bool = False  # the connection breaks in the middle of the body
 
 
 def success(status: int, content: Any, limits: RawHeaders, bucket: str | None) -> FakeResponse:
     """The response to a request that was carried out, with the headers of its bucket."""
     if content is None:
         return FakeResponse(status, [VIA, *limits], b"", bucket)
-    return FakeResponse(status, [_JSON, VIA, *limits], _encoded(content), bucket)
+    invalid = status in (401, 403)
+    return FakeResponse(status, [_JSON, VIA, *limits], _encoded(content), bucket, invalid)
 
 
 def error_response(
@@ -45,14 +48,33 @@ def error_response(
     return FakeResponse(status, [_JSON, VIA, *limits], body, bucket, invalid=status in (401, 403))
 
 
+def seconds_of(wait_us: int) -> float:
+    """The `retry_after` of a wait."""
+    return max(0.001, in_milliseconds(wait_us))
+
+
 def limited(
-    scope: Scope, wait_us: int, limits: Iterable[tuple[bytes, bytes]] = (), bucket: str | None = None
+    scope: Scope,
+    retry_after: float | None,
+    limits: Iterable[tuple[bytes, bytes]] = (),
+    bucket: str | None = None,
+    *,
+    code: int | None = None,
+    unit: int = 1,
 ) -> FakeResponse:
-    """A 429 as the API writes it. A global one names no bucket; one of scope "shared" is not an invalid request."""
+    """A 429 as the API writes it. A global one names no bucket; one of scope "shared" is not an invalid request.
+
+    retry_after: seconds; None: not a word of them. unit: how many of the API's units are a second
+    """
     subject = "The resource is" if scope == "shared" else "You are"
-    seconds = max(0.001, in_milliseconds(wait_us))
-    body = {"message": f"{subject} being rate limited.", "retry_after": seconds, "global": scope == "global"}
-    headers = [_JSON, VIA, _retry_after(wait_us), *limits, (b"x-ratelimit-scope", scope.encode("ascii"))]
+    body: dict[str, Any] = {"message": f"{subject} being rate limited.", "global": scope == "global"}
+    headers = [_JSON, VIA, *limits, (b"x-ratelimit-scope", scope.encode("ascii"))]
+    if retry_after is not None:
+        told = retry_after if unit == 1 else ceil(retry_after * unit)
+        body["retry_after"] = told
+        headers.append((b"retry-after", b"%d" % ceil(told)))
+    if code is not None:
+        body["code"] = code
     if scope == "global":
         headers.append((b"x-ratelimit-global", b"true"))
     return FakeResponse(429, headers, _encoded(body), bucket, invalid=scope != "shared")

@@ -6,13 +6,14 @@ import re
 from collections.abc import Iterator
 from typing import Generic, TypeVar
 
-__all__ = ["Routes", "Segments", "Template", "plain_name", "segments_of"]
+__all__ = ["Routes", "Segments", "Template", "plain_name", "segments_of", "unit_of"]
 
 Value = TypeVar("Value")
 Segments = tuple[str, ...]
 
 _NAME = re.compile(r"([A-Z]+) (/\S*)")
-_PREFIX = re.compile(r"(?:.*/api/v\d+|/api)(?=/|$)", re.DOTALL)
+_PREFIX = re.compile(r"(?:.*/api/v(\d+)|/api)(?=/|$)", re.DOTALL)
+_UNVERSIONED = "6"
 _ID = re.compile(r"\d{5,}", re.ASCII)
 _TOP_LEVEL = {"channels": 1, "guilds": 1, "webhooks": 2}  # the number of parameters that name the resource
 
@@ -20,6 +21,12 @@ _TOP_LEVEL = {"channels": 1, "guilds": 1, "webhooks": 2}  # the number of parame
 def segments_of(path: str) -> Segments:
     """The segments behind the prefix of the API: ("users", "@me") of "/api/v10/users/@me"."""
     return tuple(_PREFIX.sub("", path, count=1).strip("/").split("/"))
+
+
+def unit_of(path: str) -> int:
+    """How many of its units of time are a second: versions below 8 speak of milliseconds in a 429."""
+    prefix = _PREFIX.match(path)
+    return 1_000 if prefix is not None and int(prefix[1] or _UNVERSIONED) < 8 else 1
 
 
 def plain_name(method: str, segments: Segments) -> str:

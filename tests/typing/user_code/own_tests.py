@@ -48,6 +48,11 @@ def make_fake(clock: ManualClock) -> FakeDiscord:
         scope="shared",
         per=("channel_id",),
         only_if=lambda body: "name" in body,
+        older_than=3600.0,
+        gone=False,
+        by="address",
+        own=True,
+        code=30046,
     )
     return FakeDiscord(
         {SEND: "5/500ms", "PATCH /channels/{channel_id}": ["5/s", every_option], "GET /users/@me": FakeBucket("1/s")},
@@ -55,6 +60,7 @@ def make_fake(clock: ManualClock) -> FakeDiscord:
         global_limit=None,
         global_window="sliding",
         application_id=1234,
+        follow_up_after=0.5,
         invalid_limit=100,
         clock=clock,
         wall_skew=0.5,
@@ -76,6 +82,11 @@ async def announcements_arrive() -> list[int]:
     fake.ban(1.0)
     fake.change_hash(SEND, "fedcba9876543210")
     fake.kill_webhook("1")
+    fake.delete_message("1")
+    fake.stop(1.0, interactions=True)
+    fake.slow(0.1, route=SEND)
+    fake.drop(when="within")
+    fake.refuse(SEND, None)
     with fake.hold(order="reverse"):
         fake.release(1)
     contents = [message["content"] for message in fake.messages]

@@ -1,22 +1,27 @@
-"""The rows of the Discord benchmark: the calls of each client, their limits, and the ideal time."""
+"""Scenarios by which clients of Discord's API are measured: their calls, their limits, and the ideal time."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from math import ceil
-from typing import Literal
+from typing import Any, Literal
+from urllib.parse import quote
 
-from asgi_ratelimit.testing import FakeBucket
+from asgi_ratelimit.clock import Clock
+from asgi_ratelimit.testing.fake_discord.app import FakeDiscord
+from asgi_ratelimit.testing.fake_discord.buckets import FakeBucket
+from asgi_ratelimit.testing.fake_discord.record import LoggedRequest
 
-__all__ = ["GLOBAL_LIMIT", "LATENCY", "SCENARIOS", "WARMING", "Call", "Scenario", "identity"]
+__all__ = ["GLOBAL_LIMIT", "LATENCY", "SCENARIOS", "WARMING", "Call", "Scenario", "identity_of"]
 
 LATENCY = (0.02, 0.06)  # seconds that a request takes, there and back
 GLOBAL_LIMIT = 50
 
 SEND = "POST /channels/{channel_id}/messages"
 REACT = "PUT /channels/{channel_id}/messages/{message_id}/reactions/{emoji}/@me"
-METHODS = {"send": "POST", "react": "PUT"}
+EMOJI = "👍"
+SEED = 7
 FIRST = 803_511_102_246_790_000  # a snowflake: @discordjs/rest knows a channel by the number's length
 
 SHARED_HASH = "5bd19d4baa1f9a4a9d4a3e1e8b0c2f61"
@@ -37,28 +42,49 @@ class Call:
 
     @property
     def identity(self) -> str:
-        return identity(METHODS[self.verb], self.name)
+        """What the server knows it by."""
+        return f"{self.method} {self.name}"
+
+    @property
+    def method(self) -> str:
+        return "POST" if self.verb == "send" else "PUT"
+
+    @property
+    def path(self) -> str:
+        messages = f"/channels/{self.channel}/messages"
+        return messages if self.verb == "send" else f"{messages}/{self.name}/reactions/{EMOJI}/@me"
+
+    def as_json(self) -> dict[str, Any]:
+        """The request that a client is to make, for whoever writes it. Names of emojis are encoded in its path."""
+        body = {"json": {"content": str(self.name)}} if self.verb == "send" else {}
+        times = {"start": self.start, "cancel": self.cancel}
+        return {"method": self.method, "path": quote(self.path, safe="/@"), **body, **times}
 
 
-def identity(method: str, name: object) -> str:
-    """The identity of a call on the server's side."""
-    return f"{method} {name}"
+def identity_of(seen: LoggedRequest) -> str:
+    """The identity of the call that this request belongs to."""
+    segments = seen.path.split("/")
+    return f"{seen.method} {seen.json.get('content') or (segments[4] if len(segments) > 4 else seen.path)}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scenario:
-    """One row: `calls` by process, `limited` the seconds that the limits make the last call wait at the least.
+    """`calls` by process, `limited` the seconds that the limits make the last call wait at the least.
 
-    `stop`: seconds from the first request to a global 429 for everything, and for how long. `global_limit`: where
-    Discord has raised it, clients with an option for it receive it. `measure`: "extra" shows
-    by how much the last call was longer than the longest way there and back.
+    key, name: its name in a command, and in a table
+    stop: seconds from the first request to a global 429 for everything, and for how long
+    slow: seconds that the first answer takes, though its message is there at once
+    global_limit: where Discord has raised it, clients with an option for it receive it
+    measure: "extra" shows by how much the last call was longer than the longest way there and back
     """
 
+    key: str
     name: str
     calls: tuple[tuple[Call, ...], ...]
     limited: float
     limits: Mapping[str, FakeBucket] = field(default_factory=dict)
     stop: tuple[float, float] | None = None
+    slow: float = 0.0
     global_limit: int = GLOBAL_LIMIT
     measure: Literal["makespan", "extra"] = "makespan"
     is_warm: bool = False  # each process has made a call before: its client knows the route's bucket
@@ -67,17 +93,26 @@ class Scenario:
     @property
     def ideal(self) -> float:
         """Seconds from the first arrival to the last answer, for a client that knows every limit beforehand."""
-        return self.limited + sum(LATENCY) / 2
+        return max(self.limited, self.slow) + sum(LATENCY) / 2
 
     @property
     def bound(self) -> float:
         """Seconds after which a client is ended."""
         return 12 + 3 * self.ideal
 
+    def new_fake(self, clock: Clock | None = None) -> FakeDiscord:
+        fake = FakeDiscord(self.limits, global_limit=self.global_limit, latency=LATENCY, seed=SEED, clock=clock)
+        if self.slow:
+            fake.slow(self.slow, route=SEND)
+        return fake
+
+    def all_calls(self) -> Iterator[Call]:
+        return (call for calls in self.calls for call in calls)
+
     @property
     def awaited(self) -> list[Call]:
         """The calls that are not cancelled."""
-        return [call for calls in self.calls for call in calls if call.cancel is None]
+        return [call for call in self.all_calls() if call.cancel is None]
 
 
 def windows(number: int, count: int, seconds: float) -> float:
@@ -100,17 +135,21 @@ def _fixed(limit: str, *, shared_hash: str | None = None, hidden: bool = False) 
 
 WARMING = Call("send", FIRST - 1, FIRST - 1)
 
-SCENARIOS = (
-    Scenario("9 at once, 2 per 1 s", (sends(9),), windows(9, 2, 1), {SEND: _fixed("2/1s")}, quick=True),
-    Scenario("20 at once, sliding 5 per 2 s", (sends(20),), slides(20, 5, 2), {SEND: FakeBucket("5/2s")}),
-    Scenario("9 at once, hidden 2 per 1 s", (sends(9),), windows(9, 2, 1), {SEND: _fixed("2/1s", hidden=True)}),
+_ALL = (
+    Scenario("bucket", "9 at once, 2 per 1 s", (sends(9),), windows(9, 2, 1), {SEND: _fixed("2/1s")}, quick=True),
+    Scenario("sliding", "20 at once, sliding 5 per 2 s", (sends(20),), slides(20, 5, 2), {SEND: FakeBucket("5/2s")}),
     Scenario(
+        "hidden", "9 at once, hidden 2 per 1 s", (sends(9),), windows(9, 2, 1), {SEND: _fixed("2/1s", hidden=True)}
+    ),
+    Scenario(
+        "routes",
         "two routes, one hash, cold: 6 + 6, 5 per 1 s",
         (tuple(Call(verb, FIRST, FIRST + i) for i in range(6) for verb in ("send", "react")),),
         windows(12, 5, 1),
         dict.fromkeys((SEND, REACT), _fixed("5/1s", shared_hash=SHARED_HASH)),
     ),
     Scenario(
+        "global",
         "150 at once, 150 channels of 5 per 5 s, global 50/s",
         (sends(150, channels=150),),
         windows(150, GLOBAL_LIMIT, 1),
@@ -119,6 +158,7 @@ SCENARIOS = (
         quick=True,
     ),
     Scenario(
+        "global-processes",
         "3 processes of 60, 180 channels of 5 per 5 s, global 50/s",
         tuple(sends(60, channels=180, first=60 * i) for i in range(3)),
         windows(180, GLOBAL_LIMIT, 1),
@@ -127,6 +167,7 @@ SCENARIOS = (
         quick=True,
     ),
     Scenario(
+        "bucket-processes",
         "3 processes of 10, one bucket, 5 per 1 s",
         tuple(sends(10, first=10 * i) for i in range(3)),
         windows(30, 5, 1),
@@ -134,6 +175,23 @@ SCENARIOS = (
         quick=True,
     ),
     Scenario(
+        "herd",
+        "100 at once, 20 channels behind one bucket of 5 per 1 s",
+        (sends(100, channels=20),),
+        windows(100, 5, 1),
+        {SEND: FakeBucket("5/1s", window="fixed", per=())},
+    ),
+    Scenario(
+        "slow",
+        "3 at once, the first answer takes 6 s",
+        (sends(3, channels=3),),
+        0.0,
+        {SEND: _fixed("5/5s")},
+        slow=6.0,
+        quick=True,
+    ),
+    Scenario(
+        "many",
         "4000 at once, 200 channels of sliding 5 per 5 s, global 10 000/s",
         (sends(4000, channels=200),),
         slides(20, 5, 5),
@@ -141,6 +199,7 @@ SCENARIOS = (
         global_limit=10_000,
     ),
     Scenario(
+        "cancelled",
         "cancelled during a global 429: the call that drew it, and one of 6 that wait",
         (
             (
@@ -156,6 +215,7 @@ SCENARIOS = (
         quick=True,
     ),
     Scenario(
+        "last",
         "extra wait of the call that empties a bucket, 2 per 1 s",
         ((Call("send", FIRST, FIRST), Call("send", FIRST, FIRST + 1, start=0.1)),),
         0.1,
@@ -164,3 +224,5 @@ SCENARIOS = (
         quick=True,
     ),
 )
+
+SCENARIOS = {scenario.key: scenario for scenario in _ALL}

@@ -1,0 +1,25 @@
+"""The command: its subcommands, each from a module of its own."""
+
+from __future__ import annotations
+
+import typer
+
+from asgi_ratelimit.cli.discord_proxy import discord_proxy
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    name="asgi-ratelimit",
+    help="Rate limits for ASGI apps, and for calls to Discord.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback()
+def about() -> None:
+    """Rate limits for ASGI apps, and for calls to Discord."""
+
+
+app.command("discord-proxy")(discord_proxy)

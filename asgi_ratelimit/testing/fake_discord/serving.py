@@ -1,0 +1,58 @@
+"""A stage in a process of its own, served by uvicorn until a signal ends it."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from asgi_ratelimit.testing.fake_discord.stage import Score, Stage
+
+__all__ = ["serve"]
+
+GRACE = 1  # seconds for answers that are on their way when it is to end
+
+
+def serve(stage: Stage, announce: Callable[[str], object], *, host: str = "127.0.0.1", port: int = 0) -> Score:
+    """Serve it until SIGINT or SIGTERM comes, in the main thread: the score by then.
+
+    `announce` gets the address once connections are taken. Port 0 is any that is free. Raises OSError if the port is
+    taken, and ImportError without uvicorn.
+    """
+    import uvicorn
+
+    options = {"lifespan": "off", "ws": "none", "log_config": None, "access_log": False, "date_header": False}
+    config = uvicorn.Config(stage, timeout_graceful_shutdown=GRACE, **options)  # type: ignore[arg-type]
+    with _listening(host, port) as listener, _ends_quietly():
+        announce(_address_of(listener))
+        uvicorn.Server(config).run([listener])
+    return stage.score()
+
+
+@contextmanager
+def _listening(host: str, port: int) -> Iterator[socket.socket]:
+    """From here on the kernel keeps connections until uvicorn takes them."""
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    with socket.socket(family, kind, protocol) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(1_024)
+        yield listener
+
+
+def _address_of(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+@contextmanager
+def _ends_quietly() -> Iterator[None]:
+    """uvicorn raises the signals again that have ended it: here they end nothing else."""
+    signals = (signal.SIGINT, signal.SIGTERM)
+    former = [signal.signal(each, lambda *_: None) for each in signals]
+    try:
+        yield
+    finally:
+        for each, handler in zip(signals, former, strict=True):
+            signal.signal(each, handler)
