@@ -23,6 +23,7 @@ Value = TypeVar("Value")
 Verb = Callable[[], Coroutine[Any, Any, Value]]
 
 _EXIT_S: Final = 0.8  # that the end of the loop may take at exit: whoever stops a program does not wait for it
+_LEAST_EXIT_S: Final = 0.15  # if others have taken the rest
 
 
 class Closable(Protocol):
@@ -47,7 +48,7 @@ class LoopThread:
         self._stores: dict[int, Closable] = {}  # stores that may have connections on this loop, by id
         self._clients: dict[int, Closable] = {}  # what uses such a store until it is closed itself
         self._closings: set[asyncio.Task[None]] = set()
-        self._end = 0.0  # when the loop has to have ended, on its clock
+        self._exit_s, self._end = _EXIT_S, 0.0  # when the loop has to have ended, on its clock
 
     def start(self) -> None:
         """Start the loop, if it does not run, and all that it cannot start at the end of the program."""
@@ -99,7 +100,11 @@ class LoopThread:
         if loop is not None and thread is not None:
             with suppress(RuntimeError):
                 loop.call_soon_threadsafe(loop.stop)
-            thread.join(_EXIT_S + 0.1)
+            thread.join(self._exit_s + 0.1)
+
+    def note_exit(self, seconds: float) -> None:
+        """So much of the time that the end of the program may take is spent."""
+        self._exit_s = max(_LEAST_EXIT_S, self._exit_s - seconds)
 
     def _leave_queue(self, result: ThreadResult[Any]) -> None:
         with self.lock:
@@ -191,7 +196,7 @@ class LoopThread:
 
     async def _shut_down(self) -> None:
         """End all calls, and close the clients before their stores. A step may take half of the time that is left."""
-        self._end = asyncio.get_running_loop().time() + _EXIT_S
+        self._end = asyncio.get_running_loop().time() + self._exit_s
         await self._cancel_all(set(self._calls.values()))
         for users in (self._clients, self._stores):
             await self._wait_for(self._closings | {asyncio.ensure_future(_close_quietly(u)) for u in users.values()})
