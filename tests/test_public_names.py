@@ -68,6 +68,7 @@ def test_the_way_out_offers_exactly_these_names() -> None:
         "DiscordClient",
         "HttpxOptions",
         "DiscordTransport",
+        "DiscordHandler",
         "InteractionLimit",
         "RateLimitAware",
         "SyncDiscordClient",

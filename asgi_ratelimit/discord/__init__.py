@@ -1,6 +1,7 @@
 """The way out: calls to Discord, paced so that they draw no 429.
 
 client            DiscordClient: an httpx.AsyncClient for a bot
+log_handler       DiscordHandler: log lines to a webhook; log_outbox: its queue; log_messages: its messages
 sync_client       SyncDiscordClient: an httpx.Client for threads; sync_transport: its transport
 transport         DiscordTransport: its httpx transport; pools: its connections
 outgoing          the request as it is sent, and its response; nonces: messages that may be sent again
@@ -34,6 +35,7 @@ from asgi_ratelimit.discord.errors import (
     TokenRejected,
     WebhookGone,
 )
+from asgi_ratelimit.discord.log_handler import DiscordHandler
 from asgi_ratelimit.discord.scheduler import Waiting
 from asgi_ratelimit.discord.sync_client import SyncDiscordClient, SyncHttpxOptions
 from asgi_ratelimit.discord.transport import DiscordTransport
@@ -49,6 +51,7 @@ __all__ = [
     "DiscordClient",
     "DiscordError",
     "DiscordEvent",
+    "DiscordHandler",
     "DiscordRateLimited",
     "DiscordTransport",
     "EventHook",

@@ -20,7 +20,15 @@ from asgi_ratelimit.discord.scheduler import Waiting
 from asgi_ratelimit.discord.transport import DiscordTransport
 from asgi_ratelimit.store import Store
 
-__all__ = ["API", "CommonOptions", "DiscordClient", "HttpxOptions", "check_json", "paced_transports"]
+__all__ = [
+    "API",
+    "CommonOptions",
+    "DiscordClient",
+    "HttpxOptions",
+    "authorization_of",
+    "check_json",
+    "paced_transports",
+]
 
 API: Final = "https://discord.com/api/v10"
 _TIMEOUT: Final = httpx.Timeout(5.0, read=30.0)  # Discord takes its time over big files and in busy minutes
@@ -107,7 +115,7 @@ class DiscordClient(httpx.AsyncClient):
     ) -> None:
         options: dict[str, Any] = dict(httpx_options)
         transport, mounts = paced_transports(
-            token,
+            authorization_of(token),
             base_url,
             options,
             store=store,
@@ -169,13 +177,13 @@ class _Mounted(httpx.AsyncBaseTransport):
 
 
 def paced_transports(
-    token: str, base_url: str | httpx.URL, options: dict[str, Any], **pacing: Unpack[PacingOptions]
+    authorization: str | None, base_url: str | httpx.URL, options: dict[str, Any], **pacing: Unpack[PacingOptions]
 ) -> tuple[DiscordTransport, dict[str, httpx.AsyncBaseTransport | None]]:
     """The transport of a client, and those that its user mounted. What httpx's client may have is left in `options`.
 
     Raises ValueError for an option that cannot be used.
     """
-    authorization, origin = _authorization(token), _checked_address(base_url)
+    origin = _checked_address(base_url)
     if "Authorization" in httpx.Headers(options.get("headers")):
         raise ValueError("headers={'Authorization': ...} would go to strangers, too; give the token as token=")
     options.setdefault("timeout", _TIMEOUT)
@@ -195,7 +203,8 @@ def check_json(method: str, url: httpx.URL | str, content: object, error: Except
         raise TypeError(f"{problem}. Give it dicts, lists, strings, numbers, bools and None.") from error
 
 
-def _authorization(token: object) -> str:
+def authorization_of(token: object) -> str:
+    """The header that proves it. Raises ValueError for one that Discord cannot have issued."""
     example = """the bot's token as a string, e.g. os.environ["DISCORD_TOKEN"]"""
     if not isinstance(token, str):
         raise ValueError(f"token must be {example}, not {'None' if token is None else f'a {type(token).__name__}'}")

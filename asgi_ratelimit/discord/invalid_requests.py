@@ -44,6 +44,7 @@ class InvalidRequests:
         self._banned_us = 0  # until when the address is banned
         self.is_over = True  # a response has shown that the last ban is
         self._probe_us = 0  # until when the first call after it has to show that
+        self._is_calm = False  # by the last reading, nothing holds up a request
         self.bans = 0  # so many were noticed
         self._has_warned = False
 
@@ -84,6 +85,8 @@ class InvalidRequests:
 
         Raises InvalidBudgetSpent if hardly any are left, and DiscordRateLimited if the request would go after `due_us`.
         """
+        if self._is_calm and self._clock.now_us() < self._next_read_us and self._reading is None:
+            return 0.0, None
         await self._read(route)
         now_us, cause = self._clock.now_us(), self._cause
         wait_us = self._wait_us(cause, now_us, route)
@@ -153,12 +156,14 @@ class InvalidRequests:
         if self.is_over or until_us > self._banned_us + _READ_EVERY_US:
             self.bans += 1
         self._banned_us, self.is_over, self._probe_us = max(self._banned_us, until_us), False, 0
+        self._is_calm = False
 
     def _note(self, decision: Decision, route: Route) -> None:
         if decision.reason == "blocked":
             self._note_ban(decision.retry_after)
             return
         self._last = decision
+        self._is_calm = self.is_over and self.used < _WARNED * ALLOWED
         if self.used < _WARNED * ALLOWED:
             self._has_warned = False
         elif not self._has_warned:

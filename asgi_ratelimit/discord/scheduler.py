@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from asgi_ratelimit.clock import Clock, Timer
@@ -14,6 +14,7 @@ from asgi_ratelimit.discord.errors import LONG_WAIT_S, Cause, DiscordEvent, Disc
 from asgi_ratelimit.discord.permits.bucket import AWAIT_RESPONSE, FIXED, SLIDING, CallReport
 from asgi_ratelimit.discord.permits.memory import SECOND_US, Granted, Permit, Permits, Wait
 from asgi_ratelimit.discord.routes import Route
+from asgi_ratelimit.discord.scopes import TOGETHER, Scope, Scopes, Unit
 from asgi_ratelimit.waiting import Waiter, WaitQueue
 
 __all__ = ["CLOSED", "Call", "CallLimits", "Scheduler", "Waiting", "estimate_us"]
@@ -23,6 +24,7 @@ _FIRST_CHECK_S = 0.02  # for responses to other processes' calls, which this pro
 _LAST_CHECK_S = 0.32
 _SWEEP_S = 30.0
 _NO_ROOM = Wait("", 0, 0, 0, 0, 0, 0, "answer", AWAIT_RESPONSE)  # too many calls are in flight
+_UNDECIDED = Wait("", 0, 0, 0, 0, 0, 0, "answer", AWAIT_RESPONSE)  # the first responses show how far a bucket reaches
 _CROWDED = Wait("", 0, 0, 0, 0, 0, 0, "global", AWAIT_RESPONSE)  # others wait for the global limit already
 
 
@@ -104,11 +106,18 @@ class Scheduler:
     """Gives each call a permit in its turn. There is one queue per route and resource; only its head asks."""
 
     def __init__(
-        self, permits: Permits, clock: Clock, limits: CallLimits, emit: EventHook, check: Callable[[Route], None]
+        self,
+        permits: Permits,
+        clock: Clock,
+        limits: CallLimits,
+        emit: EventHook,
+        check: Callable[[Route], None],
+        scopes: Scopes,
     ) -> None:
-        """`check` raises for a route to which nothing is sent any more."""
+        """`check` raises for a route to which nothing is sent any more. Schedulers of one address share `scopes`."""
         self._permits, self._clock, self._limits, self._emit, self._check = permits, clock, limits, emit, check
         self._queues: dict[tuple[str, str], tuple[Route, WaitQueue[Wait]]] = {}
+        self._scopes = scopes
         self._estimate = partial(estimate_us, limits.per_second)
         # The heads of those queues, while the global limit is used up.
         self._global_queue: WaitQueue[Wait] = WaitQueue(clock, self._estimate)
@@ -153,18 +162,39 @@ class Scheduler:
     def settle(self, permit: Permit, report: CallReport) -> None:
         """Give a permit back with the outcome of its call, and wake the calls that wait for that."""
         self._out -= 1
+        scope = self._scopes.by_route.get(permit.route)
+        if scope is not None and (not scope.is_plain or report.verdict == "limited"):
+            report = self._learn_scope(scope, permit, report)
+        self._settle(permit, report)
+        if self._pauses:
+            is_sent = report.verdict != "unsent"
+            self._end_pauses(f"major {permit.major}", is_sent=is_sent)
+            self._end_pauses("global", is_sent=is_sent)
+
+    def _settle(self, permit: Permit, report: CallReport) -> None:
         settling = self._permits.settle(permit, report)
         if settling is not None:
             task = asyncio.ensure_future(settling)
             self._settling.add(task)
             task.add_done_callback(self._settling.discard)
-        if self._pauses:
-            self._end_pauses(permit.major, is_sent=report.verdict != "unsent")
+
+    def _learn_scope(self, scope: Scope, permit: Permit, report: CallReport) -> CallReport:
+        """Learn how far the bucket reaches. Calls that wait for that, or share it, are woken."""
+        if scope.single is not None and report.verdict == "answered" and report.bucket == scope.bucket:
+            scope.last_of_single = (self._name, permit, report, self._clock.now_us())
+            return report
+        former = scope.reach
+        scope, report = self._scopes.learn(self._name, permit, report, self._clock.now_us())
+        if scope.reach == TOGETHER and permit.major and report.verdict == "limited":
+            self._settle(replace(permit, major="", bucket=""), report)  # the bucket that all share from now on
+        for key in (f"route {permit.route}", f"bucket {scope.bucket}"):
+            self._end_pauses(key, is_sent=scope.reach == former and report.verdict != "unsent")
+        return report
 
     def wake(self, major: str | None = None) -> None:
         """Have waiting calls (of this resource) check again: they may go by now, or never."""
         for key, pauses in self._pauses.items():
-            if major is None or key in (f"major {major}", "global"):
+            if major is None or key in (f"major {major}", "global") or key.startswith(("route ", "bucket ")):
                 for pause in pauses:
                     _finish(pause.over)
 
@@ -212,14 +242,14 @@ class Scheduler:
         """As the head of its queue: check, and wait as long as the reply names, until a permit is granted."""
         check_s = _FIRST_CHECK_S
         while True:
-            reply = _CROWDED if len(self._global_queue) and not call.route.exempt else await self._take(call)
+            reply = _CROWDED if self._global_queue and not call.route.exempt else await self._take(call)
             if isinstance(reply, Wait) and _is_global(reply):
                 queue.note(reply, self._clock.now_us())
                 reply = await self._wait_globally(call)
             if isinstance(reply, Granted):
                 return reply.permit
             queue.note(reply, self._clock.now_us())
-            await self._pause(call, reply, check_s, f"major {call.route.major}")
+            await self._pause(call, reply, check_s, self._place_of(call.route, reply))
             check_s = min(2 * check_s, _LAST_CHECK_S) if reply.wait_us == AWAIT_RESPONSE else _FIRST_CHECK_S
 
     async def _wait_globally(self, call: Call) -> Granted | Wait:
@@ -246,11 +276,44 @@ class Scheduler:
             return _NO_ROOM
         per_second, spare = (0, 0) if route.exempt else (self._limits.per_second, self._limits.spare)
         name = f"{self._name}{next(self._numbers):x}"
+        scope = None if route.exempt else self._scopes.by_route.get(route.name)
+        if scope is None and not route.exempt:
+            scope = self._scopes.new(route.name, route.major)
+        if scope is not None and not scope.is_plain and scope.single != (route.name, route.major):
+            return await self._take_in_scope(scope, route, name, per_second, spare)
         reply = self._permits.take(name, route.name, route.major, per_second, spare)
         if not isinstance(reply, (Granted, Wait)):
             reply = await reply
         self._out += isinstance(reply, Granted)
         return reply
+
+    async def _take_in_scope(
+        self, scope: Scope, route: Route, name: str, per_second: int, spare: int
+    ) -> Granted | Wait:
+        """The same while it is open how far the bucket reaches, or if it reaches further than usual."""
+        if not scope.may_try(route.major, self._clock.now_us()):
+            return _UNDECIDED
+        scope.out[name] = Unit(self._name, route.name, route.major)
+        major = "" if scope.reach == TOGETHER else route.major
+        is_granted = False
+        try:
+            reply = self._permits.take(name, route.name, major, per_second, spare)
+            if not isinstance(reply, (Granted, Wait)):
+                reply = await reply
+            is_granted = isinstance(reply, Granted)
+        finally:
+            if not is_granted:
+                self._scopes.forget(route.name, name)
+        self._out += is_granted
+        return reply
+
+    def _place_of(self, route: Route, reply: Wait) -> str:
+        """Whose responses end the wait: those for the resource, for the route, or for all that share a bucket."""
+        if reply is _UNDECIDED:
+            return f"route {route.name}"
+        scope = self._scopes.by_route.get(route.name)
+        is_shared = scope is not None and scope.reach == TOGETHER
+        return f"bucket {scope.bucket}" if scope is not None and is_shared else f"major {route.major}"
 
     async def _pause(self, call: Call, wait: Wait, check_s: float, key: str) -> None:
         """Wait until the next check: the moment that the reply named, or a response."""
@@ -272,12 +335,11 @@ class Scheduler:
             if not pauses and self._pauses.get(key) is pauses:
                 del self._pauses[key]
 
-    def _end_pauses(self, major: str, *, is_sent: bool) -> None:
+    def _end_pauses(self, key: str, *, is_sent: bool) -> None:
         """A call of this resource has its response; or it was not sent, and its permit is free."""
-        for key in (f"major {major}", "global"):
-            for pause in self._pauses.get(key, ()):
-                if pause.for_response or not is_sent:
-                    _finish(pause.over)
+        for pause in self._pauses.get(key, ()):
+            if pause.for_response or not is_sent:
+                _finish(pause.over)
 
     # Reports
 

@@ -11,6 +11,7 @@ import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Protocol, TypeVar
 
 from asgi_ratelimit.clock import Clock
@@ -29,7 +30,7 @@ from asgi_ratelimit.discord.response_headers import (
     retry_after,
 )
 from asgi_ratelimit.discord.routes import Route
-from asgi_ratelimit.discord.scheduler import CLOSED, Call, Waiting
+from asgi_ratelimit.discord.scheduler import CLOSED, Call, Scheduler, Waiting
 from asgi_ratelimit.discord.tokens import TokenRegistry, TokenState
 
 __all__ = ["RetryPolicy", "SendFailed", "Sender", "UnreadResponse"]
@@ -102,6 +103,7 @@ class _Rest:
 
 R = TypeVar("R", bound=UnreadResponse)
 Transmit = Callable[[float | None], Awaitable[R]]  # its argument: how many seconds are left
+Settle = Callable[[CallReport], None]
 AskAgain = Callable[[], Awaitable[int]]  # the status of a call that every living token may make
 
 
@@ -121,9 +123,9 @@ class Sender:
         Raises DiscordError for a call that is not sent at all.
         """
         while True:
-            permit = await self._permit(call, token, is_opinion=ask_again is None)
+            scheduler, permit = await self._permit(call, token, is_opinion=ask_again is None)
             try:
-                response = await self._attempt(call, token, permit, transmit, ask_again)
+                response = await self._attempt(call, token, partial(scheduler.settle, permit), transmit, ask_again)
             except SendFailed as failed:
                 pause_s = self._pause(call, sent=failed.sent, least_s=0.0)
                 if pause_s is None:
@@ -164,19 +166,21 @@ class Sender:
 
     # Before an attempt
 
-    async def _permit(self, call: Call, token: TokenState, *, is_opinion: bool) -> Permit:
+    async def _permit(self, call: Call, token: TokenState, *, is_opinion: bool) -> tuple[Scheduler, Permit]:
         started_us = self._clock.now_us()
         self._set_due(call, started_us)
         while True:
             self._tokens.check(token, call.route)
             await self._wait_for_address(call)
             bans = self._invalid.bans
-            permit = await token.scheduler.permit(call)
+            is_crowded = self._tokens.scopes.is_crowded
+            scheduler = self._tokens.scheduler_of(token, call.route) if is_crowded else token.scheduler
+            permit = await scheduler.permit(call)
             is_in_doubt = token.opinion is not None and not is_opinion and call.route.judges_token
             if not is_in_doubt and self._invalid.bans == bans:
                 self._end_wait(call, self._clock.now_us() - started_us)
-                return permit
-            token.scheduler.settle(permit, _UNSENT)
+                return scheduler, permit
+            scheduler.settle(permit, _UNSENT)
             if is_in_doubt:
                 await self._wait_for_opinion(token, call.due_us)
 
@@ -233,26 +237,26 @@ class Sender:
     # An attempt
 
     async def _attempt(
-        self, call: Call, token: TokenState, permit: Permit, transmit: Transmit[R], ask_again: AskAgain | None
+        self, call: Call, token: TokenState, settle: Settle, transmit: Transmit[R], ask_again: AskAgain | None
     ) -> R:
-        settle, body = token.scheduler.settle, b""
+        body = b""
         try:
             response = await transmit(self._left_s(call))
             if response.status_code == 429:
                 body = await response.read_body()
         except SendFailed as failed:
-            settle(permit, _LOST if failed.sent else _UNSENT)
+            settle(_LOST if failed.sent else _UNSENT)
             raise
         except BaseException:
-            settle(permit, _LOST)
+            settle(_LOST)
             raise
         try:
             if response.status_code == 429:
                 report, scope = of_refusal(response.headers, body, in_milliseconds=call.route.in_milliseconds)
-                settle(permit, report)
+                settle(report)
                 await self._on_refusal(call, report, scope)
             else:
-                settle(permit, of_response(response.status_code, response.headers))
+                settle(of_response(response.status_code, response.headers))
                 if not self._invalid.is_over:
                     self._invalid.note_response()
                 if response.status_code in INVALID or (response.status_code == 404 and call.route.webhook):

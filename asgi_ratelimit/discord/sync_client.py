@@ -8,7 +8,7 @@ from typing import Any, Unpack
 
 import httpx
 
-from asgi_ratelimit.discord.client import API, CommonOptions, check_json, paced_transports
+from asgi_ratelimit.discord.client import API, CommonOptions, authorization_of, check_json, paced_transports
 from asgi_ratelimit.discord.errors import EventHook
 from asgi_ratelimit.discord.outgoing import USER_AGENT, RedactedRequest
 from asgi_ratelimit.discord.scheduler import Waiting
@@ -55,7 +55,7 @@ class SyncDiscordClient(httpx.Client):
         options: dict[str, Any] = dict(httpx_options)
         own_store = MemoryStore() if store is None else store
         pacing, mounts = paced_transports(
-            token,
+            authorization_of(token),
             base_url,
             options,
             store=own_store,

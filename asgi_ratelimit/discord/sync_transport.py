@@ -52,6 +52,10 @@ class SyncTransport(httpx.BaseTransport):
         self._loop_thread = current_loop_thread()
         return self._loop_thread.run(self._store, partial(self._ended_by_close, verb), self._inner)
 
+    def start(self) -> None:
+        """Start the loop, so that the first call need not: at the end of the program it could not."""
+        current_loop_thread().start()
+
     def close(self) -> None:
         """End all calls, with a RuntimeError for each, and close the connections. It takes less than a second."""
         self._is_closed = True

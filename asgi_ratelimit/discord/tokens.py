@@ -15,6 +15,7 @@ from asgi_ratelimit.discord.errors import DiscordEvent, EventHook, TokenRejected
 from asgi_ratelimit.discord.permits import permits_of
 from asgi_ratelimit.discord.routes import Route
 from asgi_ratelimit.discord.scheduler import CallLimits, Scheduler, Waiting
+from asgi_ratelimit.discord.scopes import Scopes
 from asgi_ratelimit.store import Store
 
 __all__ = ["TokenRegistry", "TokenState", "safe_hook"]
@@ -46,6 +47,7 @@ class TokenRegistry:
             raise ValueError(f'egress must name the address that calls come from, e.g. "default", not {egress!r}')
         self._store, self._limits, self._egress, self._emit = store, limits, egress, emit
         self._tokens: OrderedDict[str, TokenState] = OrderedDict()
+        self.scopes = Scopes()
         self._mark = _MOST_TOKENS  # at so many, unused ones are forgotten
         self._gone: OrderedDict[str, int] = OrderedDict()  # webhooks, and until when nothing is sent there
 
@@ -60,9 +62,16 @@ class TokenRegistry:
             self._make_room()
             token = self._tokens[name] = TokenState(authorization is not None)
             permits, check = permits_of(self._store, name), partial(self.check, token)
-            token.scheduler = Scheduler(permits, self._store.clock, self._limits, self._emit, check)
+            token.scheduler = Scheduler(permits, self._store.clock, self._limits, self._emit, check, self.scopes)
         self._tokens.move_to_end(name)
         return token
+
+    def scheduler_of(self, token: TokenState, route: Route) -> Scheduler:
+        """The scheduler for calls of this token: the address's, while the route is limited by address."""
+        scope = self.scopes.by_route.get(route.name) if token.is_token else None
+        if scope is None or scope.crowded_until_us <= self._store.clock.now_us():
+            return token.scheduler
+        return self.of(None).scheduler
 
     def check(self, token: TokenState, route: Route) -> None:
         """Raises TokenRejected or WebhookGone for a call that Discord is sure to refuse."""

@@ -98,8 +98,11 @@ class DiscordTransport(httpx.AsyncBaseTransport):
         """The calls that wait now, by route and resource, with the state of their buckets."""
         return [queue for engine in self._engines.all() for queue in (*engine.tokens.waiting, *engine.sender.waiting)]
 
-    def use_token(self, authorization: str, origin: httpx.URL) -> None:
-        """Add this header to requests to this origin: to all of Discord's addresses, if it is one of them."""
+    def use_token(self, authorization: str | None, origin: httpx.URL) -> None:
+        """Add this header to requests to this origin: to all of Discord's addresses, if it is one of them.
+
+        None: it is Discord's address, but its requests bear no token, e.g. those to a webhook.
+        """
         self._authorization, self._homes = authorization, self._origins.include(origin)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:

@@ -47,6 +47,12 @@ class LoopThread:
         self._closings: set[asyncio.Task[None]] = set()
         self._end = 0.0  # when the loop has to have ended, on its clock
 
+    def start(self) -> None:
+        """Start the loop, if it does not run."""
+        if self._loop is None:
+            with self.lock:
+                self._running_loop()
+
     def run(self, store: Store, verb: Verb[Value], client: Closable | None = None) -> Value:
         """Run a verb in the loop, and wait for its result. An exception that ends the wait ends the verb as well."""
         result: ThreadResult[Value] = ThreadResult()
@@ -113,17 +119,17 @@ class LoopThread:
         if self._loop is not None:
             return self._loop
         started: ThreadResult[asyncio.AbstractEventLoop] = ThreadResult()
-        threading.Thread(target=self._main, args=(started,), name="asgi_ratelimit.sync", daemon=True).start()
+        loop = asyncio.new_event_loop()  # here: asyncio logs it, and a logging handler may use this loop thread
+        try:
+            threading.Thread(target=self._main, args=(loop, started), name="asgi_ratelimit.sync", daemon=True).start()
+        except BaseException:
+            loop.close()
+            raise
         return started.wait()
 
     # The rest runs in the thread of the loop
 
-    def _main(self, started: ThreadResult[asyncio.AbstractEventLoop]) -> None:
-        try:
-            loop = asyncio.new_event_loop()
-        except BaseException as error:
-            started.fail(error)
-            return
+    def _main(self, loop: asyncio.AbstractEventLoop, started: ThreadResult[asyncio.AbstractEventLoop]) -> None:
         loop.set_debug(False)  # under -X dev it would only report how busy the machine is
         with self._starting:
             is_first = self._loop is None  # there may be two, if a signal interrupted the thread that started one

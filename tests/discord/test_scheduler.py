@@ -13,6 +13,7 @@ from asgi_ratelimit.discord.permits.bucket import AWAIT_RESPONSE, FIXED, SLIDING
 from asgi_ratelimit.discord.permits.memory import SECOND_US, Granted, Permit, Wait, WaitCause, local_permits
 from asgi_ratelimit.discord.routes import Route, route_of
 from asgi_ratelimit.discord.scheduler import Call, CallLimits, Scheduler, estimate_us
+from asgi_ratelimit.discord.scopes import Scopes
 from asgi_ratelimit.testing import ManualClock
 from tests.support.clients import all_of, calls_in_flight, held, passing, rid_of, settled, taken
 
@@ -34,7 +35,7 @@ class Desk:
     def __init__(self, clock: ManualClock, store: MemoryStore, per_second: int = 50) -> None:
         self.clock, self.store, self.checks, self.events, self.gone = clock, store, 0, list[DiscordEvent](), set[str]()
         self.permits = local_permits(store, "bot")
-        self.scheduler = Scheduler(self, clock, CallLimits(per_second), self.events.append, self.check)
+        self.scheduler = Scheduler(self, clock, CallLimits(per_second), self.events.append, self.check, Scopes())
 
     def check(self, route: Route) -> None:
         if route.major in self.gone:

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
-import textwrap
-import time
 from collections import Counter
 from collections.abc import Iterator
 
 import pytest
 
+from tests.support import programs
 from tests.support.pacing_server import PacingServer
+from tests.support.programs import LATE, Program
 from tests.support.servers import Server
-
-PATIENCE = 30.0
-LATE = 3.0  # seconds after which a program has not ended when it was told to: a second, and a busy machine's lateness
 
 BEGINNING = """
 import os, signal, sys, threading, time
@@ -54,33 +49,12 @@ def discord(redis: Server) -> Iterator[PacingServer]:
         yield discord
 
 
-class Program:
-    """A script that runs. It prints "told" when it is told to end, or has told so itself."""
-
-    def __init__(self, source: str, discord: PacingServer, redis: Server) -> None:
-        command = [sys.executable, "-W", "error", "-c", BEGINNING + textwrap.dedent(source), discord.url, redis.url]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-    def tell(self, number: signal.Signals) -> None:
-        """Send a signal once it says that it is ready."""
-        assert self._process.stdout is not None
-        assert self._process.stdout.readline() == "told\n"
-        self._process.send_signal(number)
-
-    def end(self) -> tuple[int, str, str, float]:
-        """Its exit code, what it has printed after "told", and to stderr, and how long the end has taken."""
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        started = time.monotonic()
-        out, err = self._process.communicate(timeout=PATIENCE)
-        return self._process.returncode, out if line == "told\n" else line + out, err, time.monotonic() - started
+def program(source: str, discord: PacingServer, redis: Server) -> Program:
+    return Program(source, discord.url, redis.url, beginning=BEGINNING)
 
 
 def run(source: str, discord: PacingServer, redis: Server) -> None:
-    """Run a script that ends in silence, and as soon as it is told to."""
-    code, out, err, took = Program(source, discord, redis).end()
-    assert (code, out, err) == (0, "", "")
-    assert took < LATE
+    programs.run(source, discord.url, redis.url, beginning=BEGINNING)
 
 
 # Forks
@@ -232,15 +206,15 @@ def test_a_signal_ends_the_program_and_the_calls_of_its_threads(
             told()
             send(client, "main")
         """
-    program = Program(source, discord, redis)
-    program.tell(number)
-    code, out, err, took = program.end()
+    running = program(source, discord, redis)
+    running.tell(number)
+    code, out, err, took = running.end()
     assert (code, out, err) == (3, "", "")
     assert took < LATE
 
 
 def test_a_sigterm_without_a_handler_ends_it_as_well(discord: PacingServer, redis: Server) -> None:
     discord.hold()
-    program = Program("client = shared()\ntold()\nsend(client, 'main')", discord, redis)
-    program.tell(signal.SIGTERM)
-    assert program.end()[0] == -signal.SIGTERM
+    running = program("client = shared()\ntold()\nsend(client, 'main')", discord, redis)
+    running.tell(signal.SIGTERM)
+    assert running.end()[0] == -signal.SIGTERM

@@ -31,6 +31,7 @@ class PacingServer:
         self.bodies: list[bytes] = []
         self.statuses: list[int] = []
         self.body = b'{"id": "1"}'
+        self.status = 200
         self._http = _HTTP(self)
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.01,), daemon=True)
         self.url = f"http://127.0.0.1:{self._http.server_address[1]}/api/v10"
@@ -89,7 +90,7 @@ class PacingServer:
         }
         if used >= self._limit:
             return _refusal(end - now, {**headers, "X-RateLimit-Scope": "user"}, is_global=False)
-        return 200, headers, self.body
+        return self.status, headers, self.body
 
 
 class _HTTP(ThreadingHTTPServer):

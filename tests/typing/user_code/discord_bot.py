@@ -24,6 +24,7 @@ from asgi_ratelimit.discord import (
     DiscordClient,
     DiscordError,
     DiscordEvent,
+    DiscordHandler,
     DiscordRateLimited,
     DiscordTransport,
     HttpxOptions,
@@ -203,6 +204,7 @@ def without_await(token: str) -> list[str]:
         max_wait=60,
         max_retries=3,
         retry_unsafe=False,
+        min_remaining=1,
         application_id=1234567890,
         egress="default",
         on_event=print,
@@ -212,3 +214,18 @@ def without_await(token: str) -> list[str]:
         with discord.stream("GET", "/channels/1/messages") as streamed:
             size = sum(len(piece) for piece in streamed.iter_bytes())
         return [response.text, f"{size} bytes", *(waiting.route for waiting in discord.waiting)]
+
+
+def log_to_discord(webhook_url: str) -> int:
+    handler = DiscordHandler(
+        webhook_url,
+        level=logging.WARNING,
+        interval=2.0,
+        capacity=1_000,
+        timeout=0.5,
+        store=MemoryStore(),
+        egress="default",
+    )
+    logging.getLogger().addHandler(handler)
+    handler.flush()
+    return handler.dropped
