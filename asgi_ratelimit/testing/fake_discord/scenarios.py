@@ -149,6 +149,13 @@ _ALL = (
         dict.fromkeys((SEND, REACT), _fixed("5/1s", shared_hash=SHARED_HASH)),
     ),
     Scenario(
+        "own",
+        "two routes, one hash, each with a limit of its own: 12 + 12, 5 per 1 s",
+        (tuple(Call(verb, FIRST, FIRST + i) for i in range(12) for verb in ("send", "react")),),
+        windows(12, 5, 1),
+        dict.fromkeys((SEND, REACT), FakeBucket("5/1s", window="fixed", hash=SHARED_HASH, own=True)),
+    ),
+    Scenario(
         "global",
         "150 at once, 150 channels of 5 per 5 s, global 50/s",
         (sends(150, channels=150),),
