@@ -69,6 +69,7 @@ def test_the_way_out_offers_exactly_these_names() -> None:
         "HttpxOptions",
         "DiscordTransport",
         "DiscordHandler",
+        "DiscordProxy",
         "InteractionLimit",
         "RateLimitAware",
         "SyncDiscordClient",

@@ -1,26 +1,28 @@
 """The command `asgi-ratelimit`.
 
-app           the commands together
-fake_discord  a FakeDiscord that measures clients
+app            the command and its exit codes
+discord_proxy  `asgi-ratelimit discord-proxy`
+fake_discord   `asgi-ratelimit fake-discord`
+
+Exit codes: 0; 1: what was asked about is not well; 2: it was called wrongly.
 """
 
 from __future__ import annotations
 
 import sys
-from importlib.util import find_spec
 
 __all__ = ["main"]
 
-NEEDED = ("rich", "typer", "uvicorn")
 
-
-def main() -> int:
-    """Run the command; its exit code: 0, 1 if what was asked about is not well, 2 if it was asked wrongly."""
-    missing = [name for name in NEEDED if find_spec(name) is None]
-    if missing:
-        sys.stderr.write(f"asgi-ratelimit needs {missing[0]}: pip install 'asgi-ratelimit-discord[cli]'\n")
-        return 2
-    from asgi_ratelimit.cli.app import app
-
+def main() -> None:
+    """Run the command. A package that is missing is named in one sentence."""
+    try:
+        from asgi_ratelimit.cli.app import app
+    except ModuleNotFoundError as missing:
+        if missing.name is None or missing.name.startswith("asgi_ratelimit"):
+            raise
+        sys.stderr.write(
+            f"The command needs {missing.name.partition('.')[0]}: pip install 'asgi-ratelimit-discord[cli]'\n"
+        )
+        sys.exit(2)
     app()
-    return 0

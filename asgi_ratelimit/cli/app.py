@@ -1,19 +1,27 @@
-"""The commands of `asgi-ratelimit`, one module each."""
+"""The command: its subcommands, each from a module of its own."""
 
 from __future__ import annotations
 
 import typer
 
+from asgi_ratelimit.cli.discord_proxy import discord_proxy
 from asgi_ratelimit.cli.fake_discord import fake_discord
 
 __all__ = ["app"]
 
-app = typer.Typer(name="asgi-ratelimit", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(
+    name="asgi-ratelimit",
+    help="Rate limits for ASGI apps, and for calls to Discord.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
 
 
 @app.callback()
-def everything() -> None:
-    """Rate limits in both directions: for what comes in, and for what goes out to Discord."""
+def about() -> None:
+    """Rate limits for ASGI apps, and for calls to Discord."""
 
 
+app.command("discord-proxy")(discord_proxy)
 app.command("fake-discord")(fake_discord)

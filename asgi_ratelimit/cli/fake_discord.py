@@ -54,6 +54,9 @@ def _serve(scenario: Scenario, host: str, port: int) -> Score:
 
     try:
         return serve(Stage(scenario), announce, host=host, port=port)
+    except ImportError as error:
+        typer.echo(f"The command needs {error.name}: pip install 'asgi-ratelimit-discord[cli]'", err=True)
+        raise typer.Exit(2) from None
     except OSError as error:
         raise typer.BadParameter(f"cannot listen on {host}, port {port}: {error.strerror}") from None
 

@@ -4,6 +4,7 @@ client            DiscordClient: an httpx.AsyncClient for a bot
 log_handler       DiscordHandler: log lines to a webhook; log_outbox: its queue; log_messages: its messages
 sync_client       SyncDiscordClient: an httpx.Client for threads; sync_transport: its transport
 transport         DiscordTransport: its httpx transport; pools: its connections
+proxy             DiscordProxy: an ASGI app before Discord for bots in any language
 outgoing          the request as it is sent, and its response; nonces: messages that may be sent again
 sender            one call from its first attempt to its last
 scheduler         when a call may go, and the queues of waiting calls
@@ -36,6 +37,7 @@ from asgi_ratelimit.discord.errors import (
     WebhookGone,
 )
 from asgi_ratelimit.discord.log_handler import DiscordHandler
+from asgi_ratelimit.discord.proxy import DiscordProxy
 from asgi_ratelimit.discord.scheduler import Waiting
 from asgi_ratelimit.discord.sync_client import SyncDiscordClient, SyncHttpxOptions
 from asgi_ratelimit.discord.transport import DiscordTransport
@@ -52,6 +54,7 @@ __all__ = [
     "DiscordError",
     "DiscordEvent",
     "DiscordHandler",
+    "DiscordProxy",
     "DiscordRateLimited",
     "DiscordTransport",
     "EventHook",

@@ -19,7 +19,7 @@ from asgi_ratelimit.cli.app import app
 from asgi_ratelimit.testing.fake_discord.scenarios import SCENARIOS
 
 SECONDS = 20.0
-COMMAND = [sys.executable, "-c", "from asgi_ratelimit.cli import main; raise SystemExit(main())", "fake-discord"]
+COMMAND = [sys.executable, "-m", "asgi_ratelimit.cli", "fake-discord"]
 
 
 @contextmanager

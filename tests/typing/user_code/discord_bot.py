@@ -25,6 +25,7 @@ from asgi_ratelimit.discord import (
     DiscordError,
     DiscordEvent,
     DiscordHandler,
+    DiscordProxy,
     DiscordRateLimited,
     DiscordTransport,
     HttpxOptions,
@@ -229,3 +230,17 @@ def log_to_discord(webhook_url: str) -> int:
     logging.getLogger().addHandler(handler)
     handler.flush()
     return handler.dropped
+
+
+def proxy_for_other_languages() -> tuple[DiscordProxy, int]:
+    proxy = DiscordProxy(
+        upstream="https://discord.com",
+        store=MemoryStore(),
+        global_limit=50,
+        min_remaining=1,
+        egress="default",
+        max_body=10_000_000,
+        on_event=print,
+    )
+    total: int = sum(proxy.counts.values())
+    return proxy, total

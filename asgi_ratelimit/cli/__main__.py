@@ -1,0 +1,7 @@
+"""`python -m asgi_ratelimit.cli` is the command `asgi-ratelimit`."""
+
+from __future__ import annotations
+
+from asgi_ratelimit.cli import main
+
+main()

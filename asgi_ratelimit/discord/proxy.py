@@ -1,0 +1,269 @@
+"""A proxy before Discord: a bot in any language changes its base URL, and its calls are paced."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+import httpx
+from starlette.types import Receive, Scope, Send
+
+from asgi_ratelimit.discord.errors import (
+    DiscordEvent,
+    DiscordRateLimited,
+    EventHook,
+    TokenRejected,
+    WebhookGone,
+)
+from asgi_ratelimit.discord.transport import DiscordTransport
+from asgi_ratelimit.errors import RateLimitError
+from asgi_ratelimit.store import Store
+
+__all__ = ["DiscordProxy"]
+
+logger = logging.getLogger("asgi_ratelimit")
+
+DEADLINE: Final = b"x-deadline"
+_LARGEST: Final = 100 * 2**20
+_TIMEOUT: Final = {"connect": 5.0, "read": 30.0, "write": 30.0, "pool": None}
+# Of one connection only: https://www.rfc-editor.org/rfc/rfc9110#section-7.6.1
+_OF_A_HOP: Final = frozenset(
+    (b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"proxy-connection", b"te",
+     b"trailer", b"transfer-encoding", b"upgrade")
+)  # fmt: skip
+_NOT_FORWARDED: Final = _OF_A_HOP | {b"host", b"content-length", b"expect", DEADLINE}
+_PACING: Final = b"x-ratelimit-"
+
+Headers = Iterable[tuple[bytes, bytes]]
+
+
+class DiscordProxy:
+    """An ASGI app that forwards requests to Discord when their limits allow.
+
+    upstream: where requests go, with their own path: "https://discord.com"
+    store: where buckets are stored: a RedisStore for several proxies; a MemoryStore by default
+    global_limit: requests of one token in any second
+    min_remaining: so many of each bucket are left to others that use the tokens
+    egress: the name of the address that requests come from
+    max_body: bytes of the largest request; it is kept in memory, as it may have to be sent again
+    on_event: called with each DiscordEvent
+    transport: the httpx transport that sends; httpx's own by default
+
+    A request waits for as long as its limits ask for. With a header `X-Deadline: 2.5` it is answered with a 429 as soon
+    as it is sure to wait for more seconds than that. Answers carry no X-RateLimit headers: the client has nothing to
+    wait for. `GET /health` tells what has been done so far. Raises ValueError for an option that cannot be used.
+    """
+
+    def __init__(
+        self,
+        *,
+        upstream: str = "https://discord.com",
+        store: Store | None = None,
+        global_limit: int = 50,
+        min_remaining: int = 0,
+        egress: str = "default",
+        max_body: int = _LARGEST,
+        on_event: EventHook | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self._upstream = _checked_upstream(upstream)
+        if isinstance(max_body, bool) or not isinstance(max_body, int) or max_body < 1:
+            raise ValueError(f"max_body must be bytes from 1, e.g. {_LARGEST}, not {max_body!r}")
+        self._max_body, self._on_event = max_body, on_event
+        self._counts: Counter[str] = Counter()
+        self._store = store
+        self._transport = DiscordTransport(
+            transport,
+            store=store,
+            global_limit=global_limit,
+            min_remaining=min_remaining,
+            egress=egress,
+            origins=[self._upstream],
+            on_event=self._count_event,
+        )
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """What has been done so far: requests, answers by class ("2xx"), events ("limited", "wait") by kind."""
+        return dict(self._counts)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+        elif scope["type"] != "http":
+            raise RuntimeError(f"a DiscordProxy forwards HTTP only, no {scope['type']}")
+        elif scope["path"] == "/health":
+            await _reply(send, 200, self._health())
+        else:
+            await self._forward(scope, receive, send)
+
+    async def aclose(self) -> None:
+        """Close the connections, and end all waiting."""
+        await self._transport.aclose()
+        if self._store is not None:
+            await self._store.aclose()
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        while (message := await receive())["type"] != "lifespan.shutdown":
+            await send({"type": f"{message['type']}.complete"})
+        await self.aclose()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    def _health(self) -> dict[str, Any]:
+        waiting = [
+            {"route": each.route, "calls": each.calls, "cause": each.cause, "seconds": round(each.seconds, 3)}
+            for each in self._transport.waiting
+        ]
+        return {"status": "ok", "counts": self.counts, "waiting": waiting}
+
+    def _count_event(self, event: DiscordEvent) -> None:
+        self._counts[event.kind] += 1
+        if self._on_event is not None:
+            self._on_event(event)
+
+    # A request
+
+    async def _forward(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._counts["requests"] += 1
+        body = await _body_of(receive, self._max_body)
+        if body is None:
+            return
+        try:
+            request = self._request_of(scope, body)
+        except ValueError as error:
+            await _reply(send, 400 if len(body) <= self._max_body else 413, {"message": str(error)})
+            return
+        forwarding = asyncio.ensure_future(self._exchange(request, send))
+        leaving = asyncio.ensure_future(_left(receive))
+        try:
+            await asyncio.wait((forwarding, leaving), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            leaving.cancel()
+            if not forwarding.done():
+                self._counts["left"] += 1
+                forwarding.cancel()
+            await asyncio.wait((forwarding, leaving))
+        if not forwarding.cancelled():
+            forwarding.result()
+
+    def _request_of(self, scope: Scope, body: bytes) -> httpx.Request:
+        """The same request to the upstream, and to nobody else, whatever it says."""
+        if len(body) > self._max_body:
+            raise ValueError(f"the body is larger than the {self._max_body} bytes that this proxy forwards")
+        path: bytes = scope.get("raw_path") or scope["path"].encode()
+        if not path.startswith(b"/"):
+            raise ValueError("only paths are forwarded, e.g. /api/v10/users/@me")
+        query: bytes = scope["query_string"]
+        url = self._upstream.copy_with(raw_path=path + b"?" + query if query else path)
+        headers = _end_to_end(scope["headers"], _NOT_FORWARDED)
+        extensions: dict[str, Any] = {"timeout": _TIMEOUT}
+        deadlines = [value for name, value in scope["headers"] if name == DEADLINE]
+        if deadlines:
+            extensions["deadline"] = _seconds(deadlines[0])
+        return httpx.Request(scope["method"], url, headers=headers, content=body or None, extensions=extensions)
+
+    async def _exchange(self, request: httpx.Request, send: Send) -> None:
+        is_bounded = "deadline" in request.extensions
+        try:
+            response = await self._transport.handle_async_request(request)
+        except RateLimitError as error:
+            await self._answer(send, *_of_error(error, is_bounded))
+        except httpx.TimeoutException as error:
+            await self._answer(send, 504, {"message": f"Discord has not answered: {type(error).__name__}"})
+        except (httpx.TransportError, OSError) as error:
+            await self._answer(send, 502, {"message": f"Discord cannot be reached: {type(error).__name__}"})
+        else:
+            await self._pass_on(response, send)
+
+    async def _answer(self, send: Send, status: int, content: Mapping[str, Any]) -> None:
+        self._counts[f"{status // 100}xx"] += 1
+        await _reply(send, status, content)
+
+    async def _pass_on(self, response: httpx.Response, send: Send) -> None:
+        self._counts[f"{response.status_code // 100}xx"] += 1
+        headers = _end_to_end(response.headers.raw, _OF_A_HOP)
+        if response.status_code != 429:
+            headers = [each for each in headers if not each[0].startswith(_PACING) and each[0] != b"retry-after"]
+        try:
+            await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
+            async for chunk in response.stream:  # type: ignore[union-attr]
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
+        finally:
+            await response.stream.aclose()  # type: ignore[union-attr]
+
+
+def _checked_upstream(upstream: object) -> httpx.URL:
+    rule = 'upstream must be an address without a path, e.g. "https://discord.com"'
+    try:
+        url = httpx.URL(upstream) if isinstance(upstream, (str, httpx.URL)) else httpx.URL("")
+    except httpx.InvalidURL as error:
+        raise ValueError(f"{rule}: {error}") from None
+    if url.scheme not in ("http", "https") or not url.host or url.userinfo or url.raw_path not in (b"", b"/"):
+        raise ValueError(f"{rule}, not {upstream!r:.80}")
+    return url
+
+
+async def _body_of(receive: Receive, most: int) -> bytes | None:
+    """All of the body, or a little more than `most` bytes of it; None if the client left."""
+    parts, size, is_more = [], 0, True
+    while is_more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        if size <= most:
+            parts.append(message.get("body", b""))
+        size, is_more = size + len(message.get("body", b"")), message.get("more_body", False)
+    return b"".join(parts)
+
+
+async def _left(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _end_to_end(headers: Headers, dropped: frozenset[bytes]) -> list[tuple[bytes, bytes]]:
+    """The headers that are not of one connection, in lower case."""
+    lower = [(name.lower(), value) for name, value in headers]
+    named = {word.strip().lower() for name, value in lower if name == b"connection" for word in value.split(b",")}
+    return [(name, value) for name, value in lower if name not in dropped and name not in named]
+
+
+def _seconds(text: bytes) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise ValueError(f"X-Deadline must be seconds above 0, e.g. 2.5, not {text.decode(errors='replace')!r}")
+    return seconds
+
+
+def _of_error(error: RateLimitError, is_bounded: bool) -> tuple[int, Mapping[str, Any]]:
+    """Status and body of the answer to a request that is not sent to Discord."""
+    match error:
+        case DiscordRateLimited() if is_bounded:
+            scope = {"global": error.scope == "global", "retry_after": round(error.retry_after, 3)}
+            return 429, {"message": "You are being rate limited.", **scope}
+        case TokenRejected():
+            return 401, {"message": "401: Unauthorized", "code": 0}
+        case WebhookGone():
+            return 404, {"message": "Unknown Webhook", "code": 10015}
+        case DiscordRateLimited():
+            return 504, {"message": str(error)}
+    return 503, {"message": str(error)}
+
+
+async def _reply(send: Send, status: int, content: Mapping[str, Any]) -> None:
+    body = json.dumps(content).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    if status == 429:  # clients of Discord take one without Via for a ban, and read whole seconds
+        headers += [(b"via", b"1.1 asgi-ratelimit"), (b"retry-after", str(math.ceil(content["retry_after"])).encode())]
+        headers += [(b"x-ratelimit-scope", b"global" if content["global"] else b"user")]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
