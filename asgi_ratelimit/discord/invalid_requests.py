@@ -102,6 +102,12 @@ class InvalidRequests:
             self._next_us = now_us + wait_us + self._slot_us
         return wait_us / 1e6, cause or ("banned" if wait_us else None)
 
+    async def foresee(self, route: Route) -> float:
+        """Seconds that a request would have to wait now. Raises InvalidBudgetSpent if hardly any are left."""
+        await self._read(route)
+        cause = self._cause
+        return 0.0 if cause is None else self._wait_us(cause, self._clock.now_us(), route) / 1e6
+
     def _wait_us(self, cause: Cause | None, now_us: int, route: Route) -> int:
         if cause == "banned":
             return self._banned_us - now_us
