@@ -22,6 +22,7 @@ from asgi_ratelimit.discord.redaction import redacted
 from asgi_ratelimit.discord.sync_transport import SyncTransport
 from asgi_ratelimit.memory import MemoryStore
 from asgi_ratelimit.store import Store
+from asgi_ratelimit.sync.loop_thread import current_loop_thread
 
 __all__ = ["DiscordHandler"]
 
@@ -182,10 +183,11 @@ _all: weakref.WeakSet[DiscordHandler] = weakref.WeakSet()
 
 
 def _end() -> None:
-    """Post what waits."""
+    """Post what waits. The loop has less time for its own end then."""
     started = time.monotonic()
     for handler in list(_all):
         handler.end(max(0.0, _EXIT_S - (time.monotonic() - started)))
+    current_loop_thread().note_exit(time.monotonic() - started)
 
 
 def _end_with_process(_: object) -> None:

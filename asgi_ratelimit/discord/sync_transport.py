@@ -40,10 +40,7 @@ class SyncTransport(httpx.BaseTransport):
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """As that of the inner transport. An exception that ends the wait, such as KeyboardInterrupt, ends the call."""
         request.read()
-        response = self.run(partial(self._send, request))
-        if not isinstance(response.stream, httpx.SyncByteStream):
-            response.stream = _Body(self, current_loop_thread(), response.stream)
-        return response
+        return self.run(partial(self._send, request))
 
     def run(self, verb: Callable[[], Awaitable[Value]]) -> Value:
         """The result of a function that runs in the event loop. Raises RuntimeError if the client has been closed."""
@@ -85,22 +82,28 @@ class SyncTransport(httpx.BaseTransport):
         length = response.headers.get("Content-Length", "")
         if length.isdecimal() and int(length) <= _SMALL:
             await _read(response)
+        if not isinstance(response.stream, httpx.SyncByteStream):  # here, lest the thread is struck meanwhile
+            response.stream = _Body(self, current_loop_thread(), response.stream)
         return response
 
     async def _close(self) -> None:
         async with asyncio.timeout(_CLOSE_S):
-            for task in self._tasks:
+            tasks = {task for task in self._tasks if task.get_loop() is asyncio.get_running_loop()}  # no parent's
+            for task in tasks:
                 task.cancel()
-            if self._tasks:
-                await asyncio.wait(self._tasks)
+            if tasks:
+                await asyncio.wait(tasks)
             await self._inner.aclose()
 
 
 class _Body(httpx.SyncByteStream):
-    """A response's body, which arrives in the loop piece by piece."""
+    """A response's body, which arrives in the loop piece by piece. A body that nobody holds any more is closed."""
 
     def __init__(self, transport: SyncTransport, loop_thread: LoopThread, body: httpx.AsyncByteStream) -> None:
         self._transport, self._loop_thread, self._body = transport, loop_thread, body
+        loop_thread.hold(body)
+        self._close = weakref.finalize(self, release, body)
+        self._close.atexit = False
 
     def __iter__(self) -> Iterator[bytes]:
         if self._loop_thread is not current_loop_thread():
@@ -112,9 +115,8 @@ class _Body(httpx.SyncByteStream):
             yield piece
 
     def close(self) -> None:
-        if self._loop_thread is current_loop_thread():
-            with suppress(RuntimeError):  # it has been closed with the client
-                self._transport.run(self._body.aclose)
+        """Let the loop close it, before all later calls. An exception that strikes the thread does not prevent that."""
+        self._close()
 
 
 async def _next(pieces: AsyncIterator[bytes]) -> bytes | None:

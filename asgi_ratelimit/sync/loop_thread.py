@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 from asgi_ratelimit.errors import StoreUnavailable
 from asgi_ratelimit.store import Store
+from asgi_ratelimit.sync.daemon_executor import DaemonExecutor
 from asgi_ratelimit.sync.thread_result import ThreadResult
 
 __all__ = ["Closable", "LoopThread", "StoreUse", "current_loop_thread", "release", "use_of"]
@@ -22,6 +23,7 @@ Value = TypeVar("Value")
 Verb = Callable[[], Coroutine[Any, Any, Value]]
 
 _EXIT_S: Final = 0.8  # that the end of the loop may take at exit: whoever stops a program does not wait for it
+_LEAST_EXIT_S: Final = 0.15  # if others have taken the rest
 
 
 class Closable(Protocol):
@@ -38,6 +40,7 @@ class LoopThread:
         self.queues: dict[Hashable, set[ThreadResult[Any]]] = {}  # the threads that wait, by limiter, key and `per`
         self._is_closed = False
         self._starting = threading.Lock()
+        self._executor = DaemonExecutor()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         # Used by the thread of the loop only:
@@ -45,13 +48,14 @@ class LoopThread:
         self._stores: dict[int, Closable] = {}  # stores that may have connections on this loop, by id
         self._clients: dict[int, Closable] = {}  # what uses such a store until it is closed itself
         self._closings: set[asyncio.Task[None]] = set()
-        self._end = 0.0  # when the loop has to have ended, on its clock
+        self._exit_s, self._end = _EXIT_S, 0.0  # when the loop has to have ended, on its clock
 
     def start(self) -> None:
-        """Start the loop, if it does not run."""
+        """Start the loop, if it does not run, and all that it cannot start at the end of the program."""
         if self._loop is None:
             with self.lock:
                 self._running_loop()
+        self._executor.start()
 
     def run(self, store: Store, verb: Verb[Value], client: Closable | None = None) -> Value:
         """Run a verb in the loop, and wait for its result. An exception that ends the wait ends the verb as well."""
@@ -96,7 +100,11 @@ class LoopThread:
         if loop is not None and thread is not None:
             with suppress(RuntimeError):
                 loop.call_soon_threadsafe(loop.stop)
-            thread.join(_EXIT_S + 0.1)
+            thread.join(self._exit_s + 0.1)
+
+    def note_exit(self, seconds: float) -> None:
+        """So much of the time that the end of the program may take is spent."""
+        self._exit_s = max(_LEAST_EXIT_S, self._exit_s - seconds)
 
     def _leave_queue(self, result: ThreadResult[Any]) -> None:
         with self.lock:
@@ -120,6 +128,8 @@ class LoopThread:
             return self._loop
         started: ThreadResult[asyncio.AbstractEventLoop] = ThreadResult()
         loop = asyncio.new_event_loop()  # here: asyncio logs it, and a logging handler may use this loop thread
+        self._executor = DaemonExecutor()
+        loop.set_default_executor(self._executor)
         try:
             threading.Thread(target=self._main, args=(loop, started), name="asgi_ratelimit.sync", daemon=True).start()
         except BaseException:
@@ -128,6 +138,10 @@ class LoopThread:
         return started.wait()
 
     # The rest runs in the thread of the loop
+
+    def hold(self, used: Closable) -> None:
+        """Close this at the end, unless it is released before."""
+        self._clients[id(used)] = used
 
     def _main(self, loop: asyncio.AbstractEventLoop, started: ThreadResult[asyncio.AbstractEventLoop]) -> None:
         loop.set_debug(False)  # under -X dev it would only report how busy the machine is
@@ -182,7 +196,7 @@ class LoopThread:
 
     async def _shut_down(self) -> None:
         """End all calls, and close the clients before their stores. A step may take half of the time that is left."""
-        self._end = asyncio.get_running_loop().time() + _EXIT_S
+        self._end = asyncio.get_running_loop().time() + self._exit_s
         await self._cancel_all(set(self._calls.values()))
         for users in (self._clients, self._stores):
             await self._wait_for(self._closings | {asyncio.ensure_future(_close_quietly(u)) for u in users.values()})

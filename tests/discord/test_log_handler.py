@@ -274,6 +274,12 @@ ENDS = {
         log.info("one")
         told()
         """,
+    "the name of the server has to be looked up": """
+        URL = URL.replace("127.0.0.1", "localhost")
+        add()
+        log.info("one")
+        told()
+        """,
     "it has logged in a function of atexit": """
         import atexit
         add()
@@ -379,3 +385,28 @@ def test_eight_forked_workers_share_a_webhook(end: str, discord: PacingServer, r
     else:  # what waits for longer than the end may take is lost
         assert set(lines) <= set(wanted)
         assert len(set(lines)) == len(lines)
+
+
+def test_a_program_ends_though_neither_discord_nor_redis_answers(discord: PacingServer, redis: Server) -> None:
+    discord.hold()
+    source = f"""
+        from asgi_ratelimit.discord import SyncDiscordClient
+        warnings.simplefilter("ignore", ResourceWarning)  # there is no time to close a connection that hangs
+        store = RedisStore(REDIS, timeout=5)
+        client = SyncDiscordClient("token", base_url=URL.partition("/webhooks")[0], store=store, trust_env=False)
+        def get(number):
+            threading.Thread(target=client.get, args=(f"/channels/{{number}}",), daemon=True).start()
+        add(store=store)
+        log.info("one")
+        get(1)
+        time.sleep(0.3)
+        os.kill({redis.pid}, signal.SIGSTOP)
+        log.info("two")
+        get(2)
+        time.sleep(0.1)
+        told()
+        """
+    try:
+        runs(source, discord, redis)
+    finally:
+        redis.resume()

@@ -15,6 +15,7 @@ from tests.support.servers import Server
 
 BEGINNING = """
 import os, signal, sys, threading, time
+import httpx
 from concurrent.futures import ThreadPoolExecutor
 from asgi_ratelimit.discord import SyncDiscordClient
 from asgi_ratelimit.redis import RedisStore
@@ -112,7 +113,9 @@ def test_a_fork_while_the_parents_threads_send(discord: PacingServer, redis: Ser
             child = os.fork()
             if not child:
                 assert [send(client, f"child {n}") for n in range(3)] == [200] * 3
-                os._exit(0)
+                before = time.monotonic()
+                client.close()
+                os._exit(time.monotonic() - before > 0.7)
             assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
             assert [call.result() for call in sending] == [200] * 12
         client.close()
@@ -121,6 +124,44 @@ def test_a_fork_while_the_parents_threads_send(discord: PacingServer, redis: Ser
     run(source, discord, redis)
     assert Counter(discord.statuses) == {200: 15}
     assert len(set(discord.created)) == 15
+
+
+# Exceptions that strike from outside
+
+
+@pytest.mark.parametrize("size", [10, 100_000])
+def test_an_exception_that_strikes_anywhere_in_a_call_keeps_no_connection(size: int, redis: Server) -> None:
+    """As a signal may raise one between any two instructions, e.g. Celery's soft time limit."""
+    source = """
+        import gc, random
+        from asgi_ratelimit.sync import thread_result
+        class Struck(Exception):
+            pass
+        def strike(*_):
+            raise Struck
+        signal.signal(signal.SIGALRM, strike)
+        thread_result._RECHECK_S = 0.05  # some strike just before the thread falls asleep
+        client = new_client(global_limit=1_000_000, limits=httpx.Limits(max_connections=4))
+        client.get("/channels/1")
+        struck = 0
+        while struck < 50:
+            try:
+                signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-5, 3e-3), 0.5)
+                try:
+                    client.get("/channels/1")
+                finally:
+                    signal.setitimer(signal.ITIMER_REAL, 0)
+            except Struck:
+                struck += 1
+        gc.collect()
+        with ThreadPoolExecutor(4) as pool:
+            got = list(pool.map(lambda n: client.get("/channels/1").status_code, range(8)))
+        assert got == [200] * 8
+        told()
+        """
+    with PacingServer(limit=1_000_000, global_limit=1_000_000) as discord:
+        discord.body = b"a" * size
+        run(source, discord, redis)
 
 
 # Ends
@@ -146,6 +187,14 @@ ENDS = {
             threading.Thread(target=send, args=(client, f"{number}"), daemon=True).start()
         while len(client.waiting) < 1:
             time.sleep(0.001)
+        told()
+        """,
+    "the look-up of a name waits": """
+        import socket
+        socket.getaddrinfo = lambda *_: time.sleep(60)
+        client = SyncDiscordClient("token", base_url="http://nowhere.example", trust_env=False)
+        threading.Thread(target=send, args=(client, "a"), daemon=True).start()
+        time.sleep(0.2)
         told()
         """,
     "other threads wait within a `with`": """

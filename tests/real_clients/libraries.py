@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-__all__ = ["LIBRARIES", "Library", "Program", "program_of"]
+__all__ = ["LIBRARIES", "Library", "Program", "installed_node_library", "program_of"]
 
 PROGRAMS = Path(__file__).parent / "programs"
 PLACE = Path(sys.prefix, "discord-libraries")
@@ -64,6 +64,12 @@ def program_of(name: str) -> Program:
     # -S: nothing of the tests' own environment, so that the two packages called `discord` do not mix.
     command = sys.executable, "-S", str(PROGRAMS / "bots.py"), library.module
     return Program(command, {"PYTHONPATH": str(folder)})
+
+
+def installed_node_library(name: str) -> tuple[str, Path]:
+    """Node, and the folder of a library for it. Skips the test if that is impossible here, or fails it."""
+    program = program_of(name)
+    return program.command[0], Path(program.command[2])
 
 
 @cache

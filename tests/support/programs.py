@@ -39,5 +39,5 @@ class Program:
 def run(source: str, *args: str, beginning: str = "", complaint: str = "") -> None:
     """Run a script that ends as soon as it is told to, and says nothing but this."""
     code, out, err, took = Program(source, *args, beginning=beginning).end()
-    assert (code, out, err) == (0, "", complaint)
+    assert (code, out, err) == (0, "", complaint), (code, out, err)
     assert took < LATE

@@ -56,6 +56,7 @@ def make_client(token: str) -> DiscordClient:
         global_limit=50,
         max_wait=30,
         max_retries=5,
+        min_remaining=0,
         retry_unsafe=False,
         application_id=1234,
         egress="office",
@@ -84,6 +85,8 @@ def make_transport() -> httpx.AsyncClient:
         retry_unsafe=True,
         application_id="1234",
         egress="default",
+        origins=["http://127.0.0.1:8080"],
+        min_remaining=1,
         max_in_flight=100,
         on_event=print,
     )
@@ -232,7 +235,7 @@ def log_to_discord(webhook_url: str) -> int:
     return handler.dropped
 
 
-def proxy_for_other_languages() -> tuple[DiscordProxy, int]:
+def proxy_for_other_languages(transport: httpx.AsyncBaseTransport) -> tuple[DiscordProxy, int]:
     proxy = DiscordProxy(
         upstream="https://discord.com",
         store=MemoryStore(),
@@ -241,6 +244,6 @@ def proxy_for_other_languages() -> tuple[DiscordProxy, int]:
         egress="default",
         max_body=10_000_000,
         on_event=print,
+        transport=transport,
     )
-    total: int = sum(proxy.counts.values())
-    return proxy, total
+    return proxy, sum(proxy.counts.values())

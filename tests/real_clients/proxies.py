@@ -1,0 +1,97 @@
+"""Proxies as a user starts them, and processes of real clients behind them."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import httpx
+
+from benchmarks.discord_libraries import CLIENTS
+from tests.real_clients.libraries import installed_node_library
+
+PATIENCE = 60.0  # seconds for whatever a process has to do
+
+
+def command_of(client: str) -> tuple[list[str], dict[str, str]]:
+    """The command of a client's process, and its options."""
+    if client == "@discordjs/rest":
+        node, folder = installed_node_library(client)
+        return [node, str(CLIENTS / "discordjs.mjs")], {"modules": str(folder)}
+    module = client.replace(".", "")
+    options = {"package": client, "library": "discord"}
+    return [sys.executable, "-m", f"benchmarks.discord_clients.{module}"], options
+
+
+@contextmanager
+def proxies(upstream: str, number: int, redis: str | None = None) -> Iterator[list[str]]:
+    """The addresses of so many proxies, which share a Redis if there is one."""
+    with ExitStack() as stack:
+        yield [stack.enter_context(_proxy(upstream, redis)) for _ in range(number)]
+
+
+@contextmanager
+def _proxy(upstream: str, redis: str | None) -> Iterator[str]:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    options = ["--port", str(port), "--upstream", upstream, *(["--redis", redis] if redis else [])]
+    command = [sys.executable, "-m", "asgi_ratelimit.cli", "discord-proxy", *options]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+        try:
+            address = f"http://127.0.0.1:{port}"
+            _await_health(address)
+            yield address
+        finally:
+            process.terminate()
+            process.wait(PATIENCE)
+
+
+def _await_health(address: str) -> None:
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            assert httpx.get(f"{address}/health", trust_env=False).json()["status"] == "ok"
+        except httpx.TransportError:
+            assert time.monotonic() < until, "the proxy does not start"
+            time.sleep(0.05)
+        else:
+            return
+
+
+def play(client: str, addresses: Sequence[str], jobs: Sequence[Sequence[Mapping[str, Any]]]) -> list[list[Any]]:
+    """The outcomes of each process's calls. All processes begin at the same moment."""
+    command, options = command_of(client)
+    with ExitStack() as stack:
+        processes = [
+            stack.enter_context(
+                subprocess.Popen(command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ})
+            )
+            for _ in jobs
+        ]
+        try:
+            for number, (process, calls) in enumerate(zip(processes, jobs, strict=True)):
+                address = addresses[number % len(addresses)]
+                _write(process, {"address": address, "global_limit": 50, "before": [], "calls": calls, **options})
+            for process in processes:
+                assert process.stdout is not None
+                assert process.stdout.readline().strip() == "ready"
+            for process in processes:
+                _write(process, "go")
+            outputs = [process.communicate(timeout=PATIENCE)[0] for process in processes]
+        finally:
+            for process in processes:
+                process.kill()
+    return [json.loads(output)["outcomes"] for output in outputs]
+
+
+def _write(process: subprocess.Popen[str], line: object) -> None:
+    assert process.stdin is not None
+    process.stdin.write(json.dumps(line) + "\n")
+    process.stdin.flush()
