@@ -32,6 +32,7 @@ class Waiter:
     deadline_us: int | None  # None: it waits for ever
     turn: asyncio.Future[bool]  # True: it is the head. False: its turn comes too late
     cost: int = 1
+    patience_us: int | None = None  # until then it waits for its turn, as long as no reply shows that it is too late
 
 
 class WaitQueue(Generic[Reply]):
@@ -58,9 +59,12 @@ class WaitQueue(Generic[Reply]):
         """Whether any waiter has to wait."""
         return bool(self._behind) or self.last is not None
 
-    def enter(self, rank: tuple[int, int], deadline_us: int | None, cost: int = 1) -> Waiter:
+    def enter(
+        self, rank: tuple[int, int], deadline_us: int | None, cost: int = 1, patience_us: int | None = None
+    ) -> Waiter:
         """A place in the queue of the running event loop. It has to be left."""
-        waiter = Waiter(rank, deadline_us, asyncio.get_running_loop().create_future(), cost)
+        patience_us = deadline_us if patience_us is None else patience_us
+        waiter = Waiter(rank, deadline_us, asyncio.get_running_loop().create_future(), cost, patience_us)
         if self._head is None:
             self._head = waiter
             waiter.turn.set_result(True)
@@ -85,9 +89,9 @@ class WaitQueue(Generic[Reply]):
 
     async def wait_turn(self, waiter: Waiter) -> bool:
         """Wait until it is the head. False: its deadline passed, or is sure to pass."""
-        if waiter.deadline_us is None:
+        if waiter.patience_us is None:
             return await waiter.turn
-        seconds = (waiter.deadline_us - self._clock.now_us()) / 1e6
+        seconds = (waiter.patience_us - self._clock.now_us()) / 1e6
         timer = self._clock.call_later(seconds, lambda: _give_up(waiter))
         try:
             return await waiter.turn
@@ -100,7 +104,7 @@ class WaitQueue(Generic[Reply]):
         if self._estimate is None:
             return
         for ahead, waiter in enumerate(self._behind, start=1):
-            if waiter.deadline_us is not None and self.earliest_us(ahead, now_us) > waiter.deadline_us:
+            if waiter.deadline_us is not None and self.earliest_us(ahead, now_us) > max(now_us, waiter.deadline_us):
                 _give_up(waiter)
 
     def position(self, waiter: Waiter) -> int:

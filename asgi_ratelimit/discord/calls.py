@@ -37,6 +37,7 @@ class Call:
     is_safe      sent twice it does no harm
     deadline_us  when it is of no more use, on the store's clock; None: never
     due_us       until when it may wait for its next permit
+    patience_us  until when it may wait for responses that show whether there is one; None: `due_us`
     rank         its place among other calls, the same for every attempt
     has_waited   its "wait" event has been emitted; `waits_long`: that of a long wait, which lasts
     waited_us    how long it has waited for permits so far
@@ -49,6 +50,7 @@ class Call:
     is_safe: bool = True
     deadline_us: int | None = None
     due_us: int | None = None
+    patience_us: int | None = None
     rank: tuple[int, int] | None = None
     has_waited: bool = False
     waits_long: bool = False

@@ -82,7 +82,7 @@ class Scheduler:
         queue = self._queue_of(call.route)
         if call.rank is None:
             call.rank = (-call.priority, next(self._numbers))
-        waiter = queue.enter(call.rank, call.due_us)
+        waiter = queue.enter(call.rank, call.due_us, patience_us=call.patience_us)
         try:
             await self._wait_turn(queue, waiter, call)
             permit = await self._wait_permit(queue, call)
@@ -173,7 +173,8 @@ class Scheduler:
         if waiter.turn.done():
             return
         wait_us = self._earliest_wait_us(queue, waiter)
-        self._refuse_if_late(call, queue.last, wait_us)
+        if wait_us:
+            self._refuse_if_late(call, queue.last, wait_us, call.due_us)
         self._emit_wait(call, queue.last, wait_us)
         if not await queue.wait_turn(waiter):
             raise _too_late(call, queue.last, self._earliest_wait_us(queue, waiter))
@@ -201,7 +202,7 @@ class Scheduler:
     async def _wait_globally(self, call: Call) -> Granted | Wait:
         """The reply to a call that the global limit does not hold up, once it is its turn there."""
         queue = self._global_queue
-        waiter = queue.enter(call.rank or (0, 0), call.due_us)
+        waiter = queue.enter(call.rank or (0, 0), call.due_us, patience_us=call.patience_us)
         try:
             await self._wait_turn(queue, waiter, call)
             while True:
@@ -264,10 +265,14 @@ class Scheduler:
         """Wait until the next check: the moment that the reply named, or a response."""
         for_response = wait.wait_us == AWAIT_RESPONSE
         wait_us = round(check_s * 1e6) if for_response else wait.wait_us
-        self._refuse_if_late(call, wait, 0 if for_response else wait_us)
+        patience_us = call.due_us if call.patience_us is None else call.patience_us
+        if for_response:
+            self._refuse_if_late(call, wait, 0, patience_us)
+        else:
+            self._refuse_if_late(call, wait, wait_us, call.due_us)
         self._emit_wait(call, wait, wait_us)
-        if for_response and call.due_us is not None:
-            wait_us = min(wait_us, call.due_us - self._clock.now_us() + 1)
+        if for_response and patience_us is not None:
+            wait_us = min(wait_us, patience_us - self._clock.now_us() + 1)
         pause = _Pause(asyncio.get_running_loop().create_future(), for_response)
         pauses = self._pauses.setdefault(key, set())
         pauses.add(pause)
@@ -288,8 +293,8 @@ class Scheduler:
 
     # Reports
 
-    def _refuse_if_late(self, call: Call, wait: Wait | None, wait_us: int) -> None:
-        if call.due_us is not None and self._clock.now_us() + wait_us > call.due_us:
+    def _refuse_if_late(self, call: Call, wait: Wait | None, wait_us: int, due_us: int | None) -> None:
+        if due_us is not None and self._clock.now_us() + wait_us > due_us:
             raise _too_late(call, wait, wait_us)
 
     def _emit_wait(self, call: Call, wait: Wait | None, wait_us: int) -> None:

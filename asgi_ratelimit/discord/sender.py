@@ -39,6 +39,7 @@ logger = logging.getLogger("asgi_ratelimit")
 
 _MOST_REFUSALS: Final = 10  # of one call: a limit that refuses it as often never lets it pass
 _SPARED_REFUSALS: Final = 2  # they are waited out as they say; from the next one on, the call also waits for itself
+_FOR_RESPONSES_US: Final = 1_000_000  # besides `max_wait`: that is for limits, and they may not be known yet
 _FIRST_PAUSE_S: Final = 0.25
 _LAST_PAUSE_S: Final = 30.0
 _UNSENT: Final = CallReport("unsent")
@@ -197,6 +198,8 @@ class Sender:
         call.due_us = call.deadline_us
         if self._policy.max_wait is not None:
             due_us = now_us + round(self._policy.max_wait * 1e6) - call.waited_us
+            patience_us = due_us + _FOR_RESPONSES_US
+            call.patience_us = patience_us if call.deadline_us is None else min(patience_us, call.deadline_us)
             call.due_us = due_us if call.deadline_us is None else min(due_us, call.deadline_us)
 
     async def _wait_for_address(self, call: Call) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from asgi_ratelimit.discord import DiscordClient
+from asgi_ratelimit.discord import DiscordClient, DiscordRateLimited
 from asgi_ratelimit.testing import ManualClock
 from tests.support.clients import SECONDS, TOKEN, Seen, all_of, bot_of, passing, taken
 from tests.support.raw_discord import Answer, Received, raw_discord
@@ -111,3 +111,19 @@ async def test_interactions_have_connections_of_their_own(connections: int | Non
             assert callback.status_code == 204
         release.set()
         await calls
+
+
+async def test_who_may_not_wait_for_limits_waits_for_the_response_that_shows_them(clock: ManualClock) -> None:
+    async def answer(request: httpx.Request) -> httpx.Response:
+        await clock.sleep(0.1)
+        return bucket(request)
+
+    bucket = Bucket(clock)
+    async with bot_of(answer, clock, max_wait=0) as discord:
+        calls = [discord.post("/channels/1/messages", json={}) for _ in range(8)]
+        outcomes = await passing(clock, asyncio.gather(*calls, return_exceptions=True))
+        seconds = await taken(clock, asyncio.gather(discord.post("/channels/1/messages"), return_exceptions=True))
+    assert [isinstance(outcome, httpx.Response) for outcome in outcomes] == [True] * 5 + [False] * 3
+    assert {type(outcome) for outcome in outcomes[5:]} == {DiscordRateLimited}
+    assert min(bucket.left) == 0
+    assert seconds < 0.1, "the next one is refused at once"
