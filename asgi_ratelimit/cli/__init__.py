@@ -2,6 +2,7 @@
 
 app            the command and its exit codes
 discord_proxy  `asgi-ratelimit discord-proxy`
+fake_discord   `asgi-ratelimit fake-discord`
 
 Exit codes: 0; 1: what was asked about is not well; 2: it was called wrongly.
 """
@@ -20,6 +21,8 @@ def main() -> None:
     except ModuleNotFoundError as missing:
         if missing.name is None or missing.name.startswith("asgi_ratelimit"):
             raise
-        sys.stderr.write(f"The command needs {missing.name}: pip install 'asgi-ratelimit-discord[cli]'\n")
+        sys.stderr.write(
+            f"The command needs {missing.name.partition('.')[0]}: pip install 'asgi-ratelimit-discord[cli]'\n"
+        )
         sys.exit(2)
     app()

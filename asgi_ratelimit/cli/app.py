@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from asgi_ratelimit.cli.discord_proxy import discord_proxy
+from asgi_ratelimit.cli.fake_discord import fake_discord
 
 __all__ = ["app"]
 
@@ -23,3 +24,4 @@ def about() -> None:
 
 
 app.command("discord-proxy")(discord_proxy)
+app.command("fake-discord")(fake_discord)

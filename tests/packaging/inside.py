@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import sysconfig
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from pathlib import Path
 import asgi_ratelimit
 
 WITHOUT_EXTRAS = ("asgi_ratelimit", "asgi_ratelimit.sync", "asgi_ratelimit.testing")
+COMMAND = "cli"  # which says itself what it needs, when it is started
 
 
 def check_place() -> None:
@@ -27,7 +29,9 @@ def check_rooms(installed: str, extras: Sequence[str]) -> None:
     for module in WITHOUT_EXTRAS:
         import_module(module)
     for extra in extras:
-        if find_spec(f"asgi_ratelimit.{extra}") is not None:
+        if extra == COMMAND:
+            _check_command(installed)
+        elif find_spec(f"asgi_ratelimit.{extra}") is not None:
             _check_room(extra, installed)
 
 
@@ -42,6 +46,15 @@ def _check_room(extra: str, installed: str) -> None:
         if not installed:
             raise RuntimeError(f"asgi_ratelimit.{extra} does not need its extra")
         print(f"  {extra}: imported")
+
+
+def _check_command(installed: str) -> None:
+    command = Path(sysconfig.get_path("scripts"), "asgi-ratelimit")
+    ended = subprocess.run([command, "--help"], capture_output=True, text=True, check=False)
+    works = ended.returncode == 0
+    if not works and (installed == COMMAND or f"asgi-ratelimit-discord[{COMMAND}]" not in ended.stderr):
+        raise RuntimeError(f"{command} ended with {ended.returncode}: {ended.stderr}")
+    print(f"  {COMMAND}: {'works' if works else ended.stderr.strip()}")
 
 
 if __name__ == "__main__":

@@ -73,6 +73,36 @@ async def test_it_counts_what_is_lost_and_what_is_doubled(clock: ManualClock) ->
     assert not stage.score().is_well
 
 
+@pytest.mark.parametrize("key", [key for key, scenario in SCENARIOS.items() if not scenario.stop])
+async def test_it_knows_every_planned_call_again(clock: ManualClock, key: str) -> None:
+    stage = Stage(SCENARIOS[key], clock=clock)
+    kinds = {call.verb: call for call in stage.scenario.all_calls()}
+    async with client_on(stage) as client:
+        for call in kinds.values():
+            assert call.identity in stage.score().lost_calls
+            await ask(client, call.as_json(), clock)
+            assert call.identity not in stage.score().lost_calls
+    assert stage.score().doubled == 0
+
+
+async def test_what_is_gone_already_counts_as_deleted(clock: ManualClock) -> None:
+    stage = Stage(SCENARIOS["purge"], clock=clock)
+    async with client_on(stage) as client:
+        statuses = [await ask(client, call.as_json(), clock) for call in stage.scenario.calls[0][:11]]
+    assert statuses == [404, 204] * 5 + [429]
+    assert (stage.score().lost, stage.score().doubled) == (50, 0)
+
+
+async def test_a_stop_refuses_callbacks_too(clock: ManualClock) -> None:
+    stage = Stage(SCENARIOS["callbacks"], clock=clock)
+    async with client_on(stage) as client:
+        call = stage.scenario.calls[0][0].as_json()
+        assert await ask(client, call, clock) == 429
+        clock.advance(1.5)
+        assert await ask(client, call, clock) == 204
+    assert (stage.score().refused, stage.score().lost) == ({"global": 1}, 49)
+
+
 async def test_a_login_is_a_request_but_no_part_of_the_makespan(clock: ManualClock) -> None:
     stage = Stage(SCENARIOS["bucket"], clock=clock)
     async with client_on(stage) as client:

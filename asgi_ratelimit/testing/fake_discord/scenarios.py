@@ -13,13 +13,14 @@ from asgi_ratelimit.testing.fake_discord.app import FakeDiscord
 from asgi_ratelimit.testing.fake_discord.buckets import FakeBucket
 from asgi_ratelimit.testing.fake_discord.record import LoggedRequest
 
-__all__ = ["GLOBAL_LIMIT", "LATENCY", "SCENARIOS", "WARMING", "Call", "Scenario", "identity_of"]
+__all__ = ["GLOBAL_LIMIT", "LATENCY", "SCENARIOS", "WARMING", "Call", "Scenario", "identity_of", "is_done"]
 
 LATENCY = (0.02, 0.06)  # seconds that a request takes, there and back
 GLOBAL_LIMIT = 50
 
 SEND = "POST /channels/{channel_id}/messages"
 REACT = "PUT /channels/{channel_id}/messages/{message_id}/reactions/{emoji}/@me"
+DELETE = "DELETE /channels/{channel_id}/messages/{message_id}"
 EMOJI = "👍"
 SEED = 7
 FIRST = 803_511_102_246_790_000  # a snowflake: @discordjs/rest knows a channel by the number's length
@@ -29,12 +30,12 @@ SHARED_HASH = "5bd19d4baa1f9a4a9d4a3e1e8b0c2f61"
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call of a client. `name` is the message it is about. For "send" it is the content.
+    """One call of a client. `name` is the message it is about, for "send" the content, for "defer" the interaction.
 
     `start`: seconds from the start of the run. `cancel`: seconds from the start of the call to its cancellation.
     """
 
-    verb: Literal["send", "react"]
+    verb: Literal["send", "react", "delete", "defer"]
     channel: int
     name: int
     start: float = 0.0
@@ -47,24 +48,40 @@ class Call:
 
     @property
     def method(self) -> str:
-        return "POST" if self.verb == "send" else "PUT"
+        return _METHODS[self.verb]
 
     @property
     def path(self) -> str:
-        messages = f"/channels/{self.channel}/messages"
-        return messages if self.verb == "send" else f"{messages}/{self.name}/reactions/{EMOJI}/@me"
+        return _PATHS[self.verb].format(channel=self.channel, name=self.name, emoji=EMOJI)
 
     def as_json(self) -> dict[str, Any]:
         """The request that a client is to make, for whoever writes it. Names of emojis are encoded in its path."""
-        body = {"json": {"content": str(self.name)}} if self.verb == "send" else {}
+        bodies = {"send": {"content": str(self.name)}, "defer": {"type": 5}}
+        body = {"json": bodies[self.verb]} if self.verb in bodies else {}
         times = {"start": self.start, "cancel": self.cancel}
         return {"method": self.method, "path": quote(self.path, safe="/@"), **body, **times}
 
 
+_METHODS = {"send": "POST", "react": "PUT", "delete": "DELETE", "defer": "POST"}
+_MESSAGE = "/channels/{channel}/messages/{name}"
+_PATHS = {
+    "send": "/channels/{channel}/messages",
+    "react": _MESSAGE + "/reactions/{emoji}/@me",
+    "delete": _MESSAGE,
+    "defer": "/interactions/{name}/aW50ZXJhY3Rpb246{name}/callback",  # a token as Discord's begin
+}
+
+
 def identity_of(seen: LoggedRequest) -> str:
     """The identity of the call that this request belongs to."""
-    segments = seen.path.split("/")
-    return f"{seen.method} {seen.json.get('content') or (segments[4] if len(segments) > 4 else seen.path)}"
+    segments = [*seen.path.split("/"), "", "", ""]
+    name = segments[2] if segments[1] == "interactions" else seen.json.get("content") or segments[4]
+    return f"{seen.method} {name}"
+
+
+def is_done(seen: LoggedRequest) -> bool:
+    """Whether it was carried out. To delete what is gone already has nothing left to do."""
+    return 200 <= seen.status < 300 or (seen.method, seen.status) == ("DELETE", 404)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,7 +89,8 @@ class Scenario:
     """`calls` by process, `limited` the seconds that the limits make the last call wait at the least.
 
     key, name: its name in a command, and in a table
-    stop: seconds from the first request to a global 429 for everything, and for how long
+    stop: seconds from the first request to a global 429 for everything, interactions included, and for how long
+    gone: the messages that are deleted already
     slow: seconds that the first answer takes, though its message is there at once
     global_limit: where Discord has raised it, clients with an option for it receive it
     measure: "extra" shows by how much the last call was longer than the longest way there and back
@@ -82,13 +100,15 @@ class Scenario:
     name: str
     calls: tuple[tuple[Call, ...], ...]
     limited: float
-    limits: Mapping[str, FakeBucket] = field(default_factory=dict)
+    limits: Mapping[str, FakeBucket | list[FakeBucket]] = field(default_factory=dict)
     stop: tuple[float, float] | None = None
     slow: float = 0.0
+    gone: tuple[int, ...] = ()
     global_limit: int = GLOBAL_LIMIT
     measure: Literal["makespan", "extra"] = "makespan"
     is_warm: bool = False  # each process has made a call before: its client knows the route's bucket
     quick: bool = False  # part of a quick run
+    is_row: bool = True  # of the benchmark, whose clients have methods for all of its calls
 
     @property
     def ideal(self) -> float:
@@ -104,6 +124,8 @@ class Scenario:
         fake = FakeDiscord(self.limits, global_limit=self.global_limit, latency=LATENCY, seed=SEED, clock=clock)
         if self.slow:
             fake.slow(self.slow, route=SEND)
+        for message in self.gone:
+            fake.delete_message(message)
         return fake
 
     def all_calls(self) -> Iterator[Call]:
@@ -129,8 +151,8 @@ def sends(number: int, *, channels: int = 1, first: int = 0) -> tuple[Call, ...]
     return tuple(Call("send", FIRST + i % channels, FIRST + i) for i in range(first, first + number))
 
 
-def _fixed(limit: str, *, shared_hash: str | None = None, hidden: bool = False) -> FakeBucket:
-    return FakeBucket(limit, window="fixed", hash=shared_hash, hidden=hidden)
+def _fixed(limit: str, **more: Any) -> FakeBucket:
+    return FakeBucket(limit, window="fixed", **more)
 
 
 WARMING = Call("send", FIRST - 1, FIRST - 1)
@@ -146,7 +168,14 @@ _ALL = (
         "two routes, one hash, cold: 6 + 6, 5 per 1 s",
         (tuple(Call(verb, FIRST, FIRST + i) for i in range(6) for verb in ("send", "react")),),
         windows(12, 5, 1),
-        dict.fromkeys((SEND, REACT), _fixed("5/1s", shared_hash=SHARED_HASH)),
+        dict.fromkeys((SEND, REACT), _fixed("5/1s", hash=SHARED_HASH)),
+    ),
+    Scenario(
+        "own",
+        "two routes, one hash, each with a limit of its own: 12 + 12, 5 per 1 s",
+        (tuple(Call(verb, FIRST, FIRST + i) for i in range(12) for verb in ("send", "react")),),
+        windows(12, 5, 1),
+        dict.fromkeys((SEND, REACT), _fixed("5/1s", hash=SHARED_HASH, own=True)),
     ),
     Scenario(
         "global",
@@ -179,7 +208,7 @@ _ALL = (
         "100 at once, 20 channels behind one bucket of 5 per 1 s",
         (sends(100, channels=20),),
         windows(100, 5, 1),
-        {SEND: FakeBucket("5/1s", window="fixed", per=())},
+        {SEND: _fixed("5/1s", per=())},
     ),
     Scenario(
         "slow",
@@ -213,6 +242,23 @@ _ALL = (
         {SEND: _fixed("20/1s")},
         stop=(0.2, 1.5),
         quick=True,
+    ),
+    Scenario(
+        "purge",
+        "60 deletions, half of them done already: two buckets of 5 per 1 s",
+        (tuple(Call("delete", FIRST, FIRST + i) for i in range(60)),),
+        windows(30, 5, 1),
+        {DELETE: [_fixed("5/1s", gone=False), _fixed("5/1s", gone=True)]},
+        gone=tuple(range(FIRST, FIRST + 60, 2)),
+        is_row=False,
+    ),
+    Scenario(
+        "callbacks",
+        "50 callbacks of interactions in a global stop of 1.5 s",
+        (tuple(Call("defer", FIRST, FIRST + i) for i in range(50)),),
+        1.5,
+        stop=(0.0, 1.5),
+        is_row=False,
     ),
     Scenario(
         "last",

@@ -24,9 +24,14 @@ def serve(stage: Stage, announce: Callable[[str], object], *, host: str = "127.0
 
     options = {"lifespan": "off", "ws": "none", "log_config": None, "access_log": False, "date_header": False}
     config = uvicorn.Config(stage, timeout_graceful_shutdown=GRACE, **options)  # type: ignore[arg-type]
-    with _listening(host, port) as listener, _ends_quietly():
+    server = uvicorn.Server(config)
+
+    def end(*_: object) -> None:
+        server.should_exit = True
+
+    with _listening(host, port) as listener, _at_signals(end):
         announce(_address_of(listener))
-        uvicorn.Server(config).run([listener])
+        server.run([listener])
     return stage.score()
 
 
@@ -47,10 +52,10 @@ def _address_of(listener: socket.socket) -> str:
 
 
 @contextmanager
-def _ends_quietly() -> Iterator[None]:
-    """uvicorn raises the signals again that have ended it: here they end nothing else."""
+def _at_signals(end: Callable[..., None]) -> Iterator[None]:
+    """Call `end` at signals that come before uvicorn watches, and at those that it raises again when it has ended."""
     signals = (signal.SIGINT, signal.SIGTERM)
-    former = [signal.signal(each, lambda *_: None) for each in signals]
+    former = [signal.signal(each, end) for each in signals]
     try:
         yield
     finally:

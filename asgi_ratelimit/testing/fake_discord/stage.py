@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 from starlette.types import Receive, Scope, Send
@@ -14,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 from asgi_ratelimit.clock import Clock, SystemClock
 from asgi_ratelimit.testing.fake_discord.options import body_of
 from asgi_ratelimit.testing.fake_discord.routes import segments_of
-from asgi_ratelimit.testing.fake_discord.scenarios import LATENCY, SCENARIOS, Scenario, identity_of
+from asgi_ratelimit.testing.fake_discord.scenarios import LATENCY, SCENARIOS, Scenario, identity_of, is_done
 
 __all__ = ["Score", "Stage", "scenario_of"]
 
@@ -88,7 +89,7 @@ class Stage:
 
     def score(self) -> Score:
         scenario, seen = self.scenario, self.fake.requests
-        done = Counter(identity_of(each) for each in seen if 200 <= each.status < 300)
+        done = Counter(identity_of(each) for each in seen if is_done(each))
         lost = [call.identity for call in scenario.awaited if call.identity not in done]
         return Score(
             scenario=scenario.key,
@@ -124,7 +125,7 @@ class Stage:
         self._first_us = self._last_request_us
         if self.scenario.stop is not None:
             when, seconds = self.scenario.stop
-            asyncio.get_running_loop().call_later(when, self.fake.stop, seconds)
+            asyncio.get_running_loop().call_later(when, partial(self.fake.stop, seconds, interactions=True))
 
     # Its own addresses
 
