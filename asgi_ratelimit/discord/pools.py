@@ -22,6 +22,10 @@ __all__ = ["CONNECTIONS", "RESERVE", "LoopTransports", "Pools", "bound_to_loop",
 
 CONNECTIONS: Final = 100  # by default, as in httpx; but all of them stay alive
 RESERVE: Final = 10  # more, for interactions, which have seconds only and so do not wait for slow calls
+_OWN_TRANSPORT: Final = (
+    "the transport that you gave to this client {}: leave transport= out, and the client has connections for each "
+    "event loop; or make a client with a transport for each"
+)
 _SIZE: Final = 4  # connections of one pool
 
 MakeTransport = Callable[[httpx.Limits], httpx.AsyncBaseTransport]
@@ -71,17 +75,20 @@ class _LoopBound(httpx.AsyncBaseTransport):
     def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
         self._inner = inner
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._has_moved = False  # it has served another event loop, which has ended
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
             if self._loop is not None and self._loop.is_running():
-                raise RuntimeError(
-                    "the transport that you gave to this client is in use on another event loop: leave transport= out, "
-                    "and the client has connections for each event loop; or make a client with a transport for each"
-                )
-            self._loop = loop
-        return await self._inner.handle_async_request(request)
+                raise RuntimeError(_OWN_TRANSPORT.format("is in use on another event loop"))
+            self._loop, self._has_moved = loop, self._loop is not None
+        try:
+            return await self._inner.handle_async_request(request)
+        except RuntimeError as error:
+            if self._has_moved and "loop is closed" in str(error):
+                raise RuntimeError(_OWN_TRANSPORT.format("has connections of an event loop that has ended")) from error
+            raise
 
     async def __aenter__(self) -> Self:
         await self._inner.__aenter__()

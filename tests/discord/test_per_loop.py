@@ -107,6 +107,23 @@ def test_closing_a_client_ends_the_calls_of_other_event_loops(discord: PacingSer
             waiting.result(PATIENCE)
 
 
+def test_a_transport_of_the_users_whose_event_loop_has_ended_says_so() -> None:
+    class Kept(httpx.AsyncBaseTransport):
+        """It keeps a connection, as that of httpx does: one of an event loop that has ended cannot even be closed."""
+
+        loop: asyncio.AbstractEventLoop | None = None
+
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            self.loop = self.loop or asyncio.get_running_loop()
+            self.loop.call_soon(lambda: None)
+            return httpx.Response(200, json={})
+
+    client = DiscordClient("token", transport=Kept())
+    assert asyncio.run(send(client, "a", 1)) == [200]
+    with pytest.raises(RuntimeError, match="has connections of an event loop that has ended: leave transport= out"):
+        asyncio.run(send(client, "b", 1))
+
+
 def test_a_transport_of_the_users_belongs_to_one_event_loop_at_a_time(discord: PacingServer) -> None:
     discord.hold()
     inner = httpx.AsyncHTTPTransport()
