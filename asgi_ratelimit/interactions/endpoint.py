@@ -31,10 +31,11 @@ from asgi_ratelimit.interactions.messages import Messages, Text, Unavailable, ch
 from asgi_ratelimit.interactions.replays import ReplayCache
 from asgi_ratelimit.interactions.responses import (
     AUTOCOMPLETE,
-    PING,
     EarlyResponse,
     closing,
     error,
+    is_event,
+    is_ping,
     pong,
     reply,
     respond,
@@ -80,7 +81,8 @@ class InteractionLimit(NoPlainDefault):
     body over `max_body` is answered with 413, one that takes 2 s with 408; a bad signature, an old timestamp or a
     replay with 401; PING with PONG, never limited. Then the bucket is charged, so a forged request is charged to no
     key. A limited user gets a 200: an ephemeral message with a countdown, or no choices for an autocomplete. While the
-    bucket of commands is used up there are no choices either.
+    bucket of commands is used up there are no choices either. Webhook events, which have the same key and an `event`,
+    are verified too and reach the endpoint unlimited; their PING gets a 204.
 
     All of it takes 0.75 s at most after the body has arrived: the key function, the store, and the delay of a
     LeakyBucket, which is a refusal if it is above 0.5 s. What takes longer is answered as an outage that fails closed.
@@ -163,7 +165,7 @@ class InteractionLimit(NoPlainDefault):
             verified = await self._verify(request)
             request.scope[_VERIFIED] = verified
             request.state.interaction = verified.interaction
-        if self not in verified.charged_by:
+        if self not in verified.charged_by and not is_event(verified.interaction):
             verified.charged_by.add(self)
             await self._within(verified, self._charge(verified, request))
         return verified.interaction
@@ -178,7 +180,7 @@ class InteractionLimit(NoPlainDefault):
             raise await self._failures.count(failure, request, limiters.store) from None
         verified = _Verified(self._verifier.raw, interaction)
         is_new = self._replays.add(signed, limiters.store.clock.wall())
-        if interaction["type"] == PING:
+        if is_ping(interaction):
             raise await self._pong(verified, is_new, request, limiters)
         if is_new and limiters.replays is not None:
             is_new = (await self._within(verified, limiters.replays.try_acquire(signed.digest))).allowed
@@ -212,10 +214,10 @@ class InteractionLimit(NoPlainDefault):
 
     async def _pong(self, verified: _Verified, is_new: bool, request: Request, limiters: _Limiters) -> EarlyResponse:
         """The answer to a PING. Discord may repeat one. A client that goes on repeating it is none of Discord's."""
-        answer = pong()
+        answer = pong(verified.interaction)
         if not is_new:
             answer = await self._failures.count_here(answer, request, limiters.store)
-        if answer.response.status_code == 200 and _is_counted(request.scope):
+        if answer.response.status_code < 300 and _is_counted(request.scope):
             try:
                 await verified.within(self._uncount(request.scope))
             except StoreUnavailable as outage:

@@ -34,6 +34,22 @@ async def test_a_ping_is_answered_with_pong_and_never_limited(any_discord: Disco
     assert answers[0].headers["content-type"] == "application/json"
 
 
+EVENT = {"version": 1, "application_id": "5", "type": 1, "event": {"type": "ENTITLEMENT_CREATE", "data": {"id": "9"}}}
+
+
+async def test_a_webhook_event_reaches_the_endpoint_verified_and_unlimited(any_discord: Discord) -> None:
+    answers = [await any_discord.post({**EVENT, "id": str(number)}) for number in range(20)]
+    assert all(reached(answer) for answer in answers)
+    assert (await any_discord.post(EVENT, forged=True)).status_code == 401
+    assert (await any_discord.post(EVENT, late=301.0)).status_code == 401
+
+
+async def test_the_ping_of_webhook_events_gets_204_without_a_body(any_discord: Discord) -> None:
+    answers = [await any_discord.post({"version": 1, "application_id": "5", "type": 0}) for _ in range(20)]
+    assert [(answer.status_code, answer.content) for answer in answers] == [(204, b"")] * 20
+    assert answers[0].headers["content-type"] == "application/json"
+
+
 @pytest.mark.parametrize("interaction", [PING, command("7")], ids=["ping", "command"])
 async def test_a_bad_signature_is_401(any_discord: Discord, interaction: dict[str, Any]) -> None:
     assert (await any_discord.post(interaction, forged=True)).status_code == 401
