@@ -7,7 +7,7 @@ import logging
 import math
 from collections.abc import Awaitable
 from inspect import Parameter, Signature, isawaitable
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from starlette.requests import HTTPConnection, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -19,14 +19,14 @@ from asgi_ratelimit.inbound.client_ip import by_ip
 from asgi_ratelimit.inbound.guard import RequestGuard
 from asgi_ratelimit.inbound.holding import ClientGone
 from asgi_ratelimit.inbound.limiter_cache import LimiterCache
-from asgi_ratelimit.inbound.options import ASGIApplication, KeyFunction, check_call
+from asgi_ratelimit.inbound.options import ASGIApplication, KeyFunction
 from asgi_ratelimit.inbound.path_patterns import app_path
 from asgi_ratelimit.inbound.plain_default import NoPlainDefault
 from asgi_ratelimit.inbound.request_headers import headers_of
 from asgi_ratelimit.inbound.request_state import STATE, RequestState, state_of
 from asgi_ratelimit.interactions.body import BodyReader, parse
 from asgi_ratelimit.interactions.failures import FailureLimit, Tally
-from asgi_ratelimit.interactions.keys import KEYS, Interaction, InteractionKey
+from asgi_ratelimit.interactions.keys import Component, Interaction, InteractionKey, KeyName, key_function
 from asgi_ratelimit.interactions.messages import Messages, Text, Unavailable, check_text
 from asgi_ratelimit.interactions.replays import ReplayCache
 from asgi_ratelimit.interactions.responses import (
@@ -62,8 +62,10 @@ class InteractionLimit(NoPlainDefault):
 
     public_key: the application's, 64 hex characters
     limit: a string, a limit, or a list of them
-    key: "user" (the default); "guild", in a direct message the user; "command", per user and command (or `custom_id` of
-        a component or modal); or a function of the interaction, sync or async, that returns a string
+    key: "user" (the default); "guild", in a direct message the user; "command", per user and command (or
+        component or modal); or a function of the interaction, sync or async, that returns a string
+    component: for "command": what ends the name in a `custom_id` (that of `page:37` is "page"), or a function from the
+        `custom_id` to the name
     autocomplete: the limit of autocompletes, which have a bucket of their own; `limit` by default
     store: its own, else that of an outer RateLimitMiddleware, else memory; its clock gives the time
     name: the name of its buckets, "interactions"
@@ -98,7 +100,8 @@ class InteractionLimit(NoPlainDefault):
         public_key: str,
         limit: LimitSpec = "5/10s",
         *,
-        key: Literal["user", "guild", "command"] | InteractionKey = "user",
+        key: KeyName | InteractionKey = "user",
+        component: Component = ":",
         autocomplete: LimitSpec | None = None,
         store: Store | None = None,
         name: str = "interactions",
@@ -111,17 +114,13 @@ class InteractionLimit(NoPlainDefault):
     ) -> None:
         if not callable(client):
             raise ValueError(f"client must be a key function such as by_ip, not {client!r}")
-        if not callable(key) and (not isinstance(key, str) or key not in KEYS):
-            raise ValueError(f'key must be "user", "guild", "command" or a function of the interaction, not {key!r}')
-        if callable(key):
-            check_call("key", key, "interaction")
         if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)) or not 1 <= tolerance < 1e6:
             raise ValueError(f"tolerance must be seconds from 1, e.g. tolerance=300, not {tolerance!r}")
         if isinstance(max_body, bool) or not isinstance(max_body, int) or max_body < 1:
             raise ValueError(f"max_body must be a whole number of bytes from 1, e.g. 1_048_576, not {max_body!r}")
         check_store(store)
         self._verifier = SignatureVerifier(public_key)
-        self._key: InteractionKey = KEYS[key] if isinstance(key, str) else key
+        self._key = key_function(key, component)
         self._messages = Messages(check_text("text", text), check_text("unavailable", unavailable))
         self._tolerance, self._bodies = tolerance, BodyReader(max_body)
         self._replays = ReplayCache(tolerance)

@@ -135,6 +135,31 @@ async def test_a_command_counts_for_each_user(store: MemoryStore, clock: ManualC
     assert await refusals(discord, *({**each, "id": "0"} for each in asked)) == [True] * 5
 
 
+@pytest.mark.parametrize(
+    ("options", "ids"),
+    [
+        ({}, ["page:37", "page:38", "page"]),
+        ({"component": "|"}, ["page|1:2", "page|3:4"]),
+        ({"component": lambda custom_id: custom_id[:4]}, ["page-1", "page-2"]),
+    ],
+    ids=["colon", "separator", "function"],
+)
+async def test_custom_ids_with_state_are_one_component(
+    store: MemoryStore, clock: ManualClock, options: dict[str, Any], ids: list[str]
+) -> None:
+    discord = with_limit(store, clock, key="command", **options)
+    asked = [command("1", data={"custom_id": each}, type=3) for each in [*ids, "stop"]]
+    assert await refusals(discord, *asked) == [False, *[True] * (len(ids) - 1), False]
+
+
+async def test_a_custom_id_that_begins_with_the_separator_is_a_component_of_its_own(
+    store: MemoryStore, clock: ManualClock
+) -> None:
+    discord = with_limit(store, clock, key="command")
+    asked = [command("1", data={"custom_id": each}, type=3) for each in (":1", ":2", ":1")]
+    assert await refusals(discord, *asked) == [False, False, True]
+
+
 @pytest.mark.parametrize("is_async", [False, True])
 async def test_a_function_says_who_is_asking(store: MemoryStore, clock: ManualClock, is_async: bool) -> None:
     def channel(interaction: dict[str, Any]) -> str:
