@@ -13,6 +13,7 @@ from pathlib import Path
 from benchmarks import (
     candidates,
     decisions,
+    discord_proxied,
     discord_report,
     http_overhead,
     imports,
@@ -83,6 +84,7 @@ PARTS = {
     "served": served_report.sections,
     "redis": redis_report.sections,
     "discord": discord_report.sections,
+    "proxy": discord_proxied.sections,
 }
 
 

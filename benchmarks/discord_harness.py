@@ -11,6 +11,7 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
+from itertools import cycle
 from threading import Timer
 from typing import IO, Any
 
@@ -57,10 +58,20 @@ def python_client(name: str, module: str, package: str, **more: Any) -> Candidat
     return Candidate(name, command, {"package": package, **more.pop("options", {})}, **more)
 
 
-def play(scenario: Scenario, candidate: Candidate, stage: RemoteStage, redis: str | None) -> Result:
-    """One run on a new server. `redis` is an empty one, for candidates that share."""
+def play(
+    scenario: Scenario, candidate: Candidate, stage: RemoteStage, redis: str | None = None, ways: Sequence[str] = ()
+) -> Result:
+    """One run on a new server. `redis` is an empty one, for candidates that share.
+
+    `ways`: the addresses that the processes use in turn, where they do not call the server itself.
+    """
     stage.open(scenario)
-    options = {"address": stage.address, "redis": redis, "global_limit": scenario.global_limit, **candidate.options}
+    options = {
+        "addresses": ways or [stage.address],
+        "redis": redis,
+        "global_limit": scenario.global_limit,
+        **candidate.options,
+    }
     with tempfile.TemporaryFile() as errors, _troupe(scenario, candidate, options, errors) as processes:
         try:
             for process in processes:
@@ -83,8 +94,9 @@ def _troupe(
     processes: list[subprocess.Popen[str]] = []
     try:
         before = [_as_json(WARMING)] if scenario.is_warm else []
-        for calls in scenario.calls:
-            job = json.dumps({**options, "before": before, "calls": [_as_json(call) for call in calls]})
+        for calls, address in zip(scenario.calls, cycle(options["addresses"]), strict=False):
+            theirs = {"address": address, "before": before, "calls": [_as_json(call) for call in calls]}
+            job = json.dumps({**options, **theirs})
             pipe = subprocess.PIPE
             process = subprocess.Popen(
                 candidate.command,

@@ -13,7 +13,7 @@ from benchmarks.discord_server import RemoteStage, stage
 from benchmarks.redis_server import PrivateServer, private_server
 from benchmarks.report import table
 
-__all__ = ["sections"]
+__all__ = ["HEAD", "cell", "sections", "title"]
 
 PACKAGE = "asgi-ratelimit-discord"
 # A thread cannot be cancelled from outside, and nobody starts four thousand of them.
@@ -26,6 +26,7 @@ CLIENTS = (
     python_client("hikari", "hikari", "hikari"),
 )
 
+HEAD = "429s, makespan by the ideal, calls lost"
 Results = Mapping[Scenario, Mapping[Candidate, Sequence[Result]]]
 
 
@@ -43,9 +44,9 @@ def sections(quick: bool) -> Iterator[tuple[str, str, str]]:
                         result = _play(scenario, candidate, scene, server)
                         outcomes[scenario].setdefault(candidate, []).append(result)
     rows = [
-        [_head(scenario), *(_cell(scenario, outcomes[scenario].get(c), c) for c in candidates)] for scenario in outcomes
+        [_head(scenario), *(cell(scenario, outcomes[scenario].get(c), c) for c in candidates)] for scenario in outcomes
     ]
-    head = ["429s, makespan by the ideal, calls lost", *(_title(candidate, outcomes) for candidate in candidates)]
+    head = [HEAD, *(title(candidate, outcomes) for candidate in candidates)]
     yield "Calls to Discord", _text(rounds), table(head, rows)
 
 
@@ -83,7 +84,7 @@ def _text(rounds: int) -> str:
     )
 
 
-def _title(candidate: Candidate, outcomes: Results) -> str:
+def title(candidate: Candidate, outcomes: Results) -> str:
     results = (result for runs in outcomes.values() for result in runs.get(candidate, ()))
     version = next((result.version for result in results if result.version), "")
     return f"{candidate.name} {version}".strip()
@@ -93,7 +94,7 @@ def _head(scenario: Scenario) -> str:
     return scenario.name if scenario.measure == "extra" else f"{scenario.name} ({scenario.ideal:.2f})"
 
 
-def _cell(scenario: Scenario, results: Sequence[Result] | None, candidate: Candidate) -> str:
+def cell(scenario: Scenario, results: Sequence[Result] | None, candidate: Candidate) -> str:
     if results is None:
         return candidate.missing or "-"
     failure = next((result.failure for result in results if result.failure), "")

@@ -1,4 +1,4 @@
-"""The server of the Discord benchmark: a stage in a process of its own, new for each run."""
+"""The servers of the Discord benchmark, in processes of their own: a stage, and a FakeDiscord without limits."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from typing import Any
 
 import httpx
 
+from asgi_ratelimit.testing import FakeDiscord
 from asgi_ratelimit.testing.fake_discord.scenarios import SCENARIOS, Scenario
 from asgi_ratelimit.testing.fake_discord.serving import serve
 from asgi_ratelimit.testing.fake_discord.stage import Score, Stage
 
-__all__ = ["ROOT", "RemoteStage", "stage"]
+__all__ = ["ROOT", "RemoteStage", "plain_server", "stage"]
 
 ROOT = Path(__file__).parents[1]
+PLAIN = "plain"
 
 
 class RemoteStage:
@@ -46,16 +48,33 @@ class RemoteStage:
 
 @contextmanager
 def stage() -> Iterator[RemoteStage]:
-    """Run the server for as long as the block runs."""
-    command = [sys.executable, "-m", "benchmarks.discord_server"]
+    """Run a stage for as long as the block runs."""
+    with _process() as address, httpx.Client(trust_env=False, timeout=30) as client:
+        yield RemoteStage(address, client)
+
+
+@contextmanager
+def plain_server() -> Iterator[str]:
+    """A server that neither limits nor delays anything, for as long as the block runs: its address."""
+    with _process(PLAIN) as address:
+        yield address
+
+
+@contextmanager
+def _process(*arguments: str) -> Iterator[str]:
+    command = [sys.executable, "-m", "benchmarks.discord_server", *arguments]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:
-        with httpx.Client(trust_env=False, timeout=30) as client:
-            yield RemoteStage(process.stdout.readline().strip(), client)  # type: ignore[union-attr]
+        yield process.stdout.readline().strip()  # type: ignore[union-attr]
     finally:
         process.kill()
         process.communicate()
 
 
+def _main() -> None:
+    app = FakeDiscord(global_limit=None, record=False) if PLAIN in sys.argv else Stage(SCENARIOS["bucket"])
+    serve(app, lambda address: print(address, flush=True))
+
+
 if __name__ == "__main__":
-    serve(Stage(SCENARIOS["bucket"]), lambda address: print(address, flush=True))
+    _main()

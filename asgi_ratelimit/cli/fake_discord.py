@@ -33,7 +33,9 @@ def fake_discord(
     if shows_list:
         _list(as_json)
         return
-    score = _serve(_chosen(scenario), host, port)
+    stage = Stage(_chosen(scenario))
+    _serve(stage, host, port)
+    score = stage.score()
     _show(score, as_json)
     raise typer.Exit(0 if score.is_well else 1)
 
@@ -45,15 +47,15 @@ def _chosen(key: str) -> Scenario:
         raise typer.BadParameter(str(error), param_hint="--scenario") from None
 
 
-def _serve(scenario: Scenario, host: str, port: int) -> Score:
+def _serve(stage: Stage, host: str, port: int) -> None:
     console = Console(stderr=True, highlight=False, soft_wrap=True)
 
     def announce(address: str) -> None:
-        console.print(f"{scenario.key}: {scenario.name}", markup=False)
+        console.print(f"{stage.scenario.key}: {stage.scenario.name}", markup=False)
         console.print(f"The base URL is {address}/api/v10, the calls to make are at {address}/_plan", markup=False)
 
     try:
-        return serve(Stage(scenario), announce, host=host, port=port)
+        serve(stage, announce, host=host, port=port)
     except ImportError as error:
         typer.echo(f"The command needs {error.name}: pip install 'asgi-ratelimit-discord[cli]'", err=True)
         raise typer.Exit(2) from None

@@ -74,6 +74,7 @@ class PacingOptions(TypedDict):
     min_remaining: int
     retry_unsafe: bool
     application_id: str | int | None
+    ordered: bool
     egress: str
     on_event: EventHook | None
 
@@ -90,6 +91,7 @@ class DiscordClient(httpx.AsyncClient):
     min_remaining: so many of each bucket are left to others that use the token
     retry_unsafe: True: a POST or PATCH that may have arrived is sent again, also where no nonce makes that safe
     application_id: separates an interaction's follow-ups from ordinary webhooks
+    ordered: POSTs to one channel or webhook arrive in the order in which they were made
     egress: the name of the address that requests come from
     on_event: called with each DiscordEvent
     httpx_options: those of httpx.AsyncClient: `transport` is the inner one; `limits` also bounds the calls in flight
@@ -109,6 +111,7 @@ class DiscordClient(httpx.AsyncClient):
         min_remaining: int = 0,
         retry_unsafe: bool = False,
         application_id: str | int | None = None,
+        ordered: bool = False,
         egress: str = "default",
         on_event: EventHook | None = None,
         **httpx_options: Unpack[HttpxOptions],
@@ -125,6 +128,7 @@ class DiscordClient(httpx.AsyncClient):
             min_remaining=min_remaining,
             retry_unsafe=retry_unsafe,
             application_id=application_id,
+            ordered=ordered,
             egress=egress,
             on_event=on_event,
         )
@@ -137,6 +141,13 @@ class DiscordClient(httpx.AsyncClient):
     def waiting(self) -> list[Waiting]:
         """The calls that wait now, by route and resource, with the state of their buckets."""
         return self._pacing.waiting
+
+    async def would_wait(self, method: str, url: httpx.URL | str, **options: Any) -> float:
+        """The seconds that this request would have to wait, as far as is known now. Nothing is sent.
+
+        The arguments are those of `build_request`. Raises DiscordError if it would not be sent at all.
+        """
+        return await self._pacing.would_wait(self.build_request(method, url, **options))
 
     def build_request(self, method: str, url: httpx.URL | str, **options: Any) -> httpx.Request:
         """As httpx does it. Raises TypeError if `json` cannot be written as JSON."""

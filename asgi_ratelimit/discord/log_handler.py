@@ -75,6 +75,7 @@ class DiscordHandler(logging.Handler):
             max_retries=5,
             retry_unsafe=False,
             min_remaining=0,
+            ordered=True,
             application_id=None,
             egress=egress,
             on_event=None,

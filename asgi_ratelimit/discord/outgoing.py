@@ -32,8 +32,8 @@ _LONGEST_REASON: Final = 512  # characters, a limit of Discord's
 class OutgoingRequest:
     """A request as it is sent, as often as it has to be. The user's own stays as it was.
 
-    A request's `extensions` may hold "deadline", "priority", "retries" and "reason". Raises ValueError if one of them
-    cannot be used.
+    A request's `extensions` may hold "deadline", "priority", "retries", "ordered" and "reason". Raises ValueError if
+    one of them cannot be used.
     """
 
     def __init__(self, request: httpx.Request, body: bytes, application_id: str | None, wall: float) -> None:
@@ -53,6 +53,8 @@ class OutgoingRequest:
         self._set_length()
         retries = request.extensions.get("retries")
         self.retries = None if retries is None else _retries(retries)
+        ordered = request.extensions.get("ordered")
+        self.is_ordered = None if ordered is None else _flag(ordered, "ordered")
         self.priority = _whole(request.extensions.get("priority", 0), "priority")
         self.deadline_s = _shorter(_positive(request.extensions.get("deadline"), "deadline"), self.route.lifetime)
         if request.extensions.get("reason") is not None:
@@ -213,6 +215,12 @@ def as_httpx(error: Exception) -> Exception:
 def _whole(value: object, name: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise ValueError(f'extensions={{"{name}": ...}} must be a whole number, e.g. 10, not {value!r}')
+    return value
+
+
+def _flag(value: object, name: str) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f'extensions={{"{name}": ...}} must be True or False, not {value!r}')
     return value
 
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from asgi_ratelimit.clock import Clock, Timer
-from asgi_ratelimit.discord.errors import LONG_WAIT_S, Cause, DiscordEvent, DiscordRateLimited, EventHook
+from asgi_ratelimit.discord.calls import Call, CallLimits, Waiting
+from asgi_ratelimit.discord.errors import Cause, DiscordEvent, DiscordRateLimited, EventHook
 from asgi_ratelimit.discord.permits.bucket import AWAIT_RESPONSE, FIXED, SLIDING, CallReport
 from asgi_ratelimit.discord.permits.memory import SECOND_US, Granted, Permit, Permits, Wait
 from asgi_ratelimit.discord.routes import Route
@@ -20,80 +21,13 @@ from asgi_ratelimit.waiting import Waiter, WaitQueue
 __all__ = ["CLOSED", "Call", "CallLimits", "Scheduler", "Waiting", "estimate_us"]
 
 CLOSED = "Cannot send a request, as the client has been closed."
+_UNSENT = CallReport("unsent")
 _FIRST_CHECK_S = 0.02  # for responses to other processes' calls, which this process does not see
 _LAST_CHECK_S = 0.32
 _SWEEP_S = 30.0
 _NO_ROOM = Wait("", 0, 0, 0, 0, 0, 0, "answer", AWAIT_RESPONSE)  # too many calls are in flight
 _UNDECIDED = Wait("", 0, 0, 0, 0, 0, 0, "answer", AWAIT_RESPONSE)  # the first responses show how far a bucket reaches
 _CROWDED = Wait("", 0, 0, 0, 0, 0, 0, "global", AWAIT_RESPONSE)  # others wait for the global limit already
-
-
-@dataclass(frozen=True, slots=True)
-class CallLimits:
-    """The bounds on all calls of a token: the number in any second, and the number without a response.
-
-    `spare` calls of each bucket are left to others.
-    """
-
-    per_second: int = 50
-    in_flight: int = 100
-    spare: int = 0
-
-    def __post_init__(self) -> None:
-        for name, value in (("global_limit", self.per_second), ("max_in_flight", self.in_flight)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be a whole number of calls from 1, e.g. 50, not {value!r}")
-        if isinstance(self.spare, bool) or not isinstance(self.spare, int) or self.spare < 0:
-            raise ValueError(f"min_remaining must be a whole number of calls from 0, e.g. 1, not {self.spare!r}")
-
-
-@dataclass(slots=True, eq=False)
-class Call:
-    """A call from its first attempt to its last.
-
-    priority     higher ones go first
-    is_safe      sent twice it does no harm
-    deadline_us  when it is of no more use, on the store's clock; None: never
-    due_us       until when it may wait for its next permit
-    rank         its place among other calls, the same for every attempt
-    has_waited   its "wait" event has been emitted; `waits_long`: that of a long wait, which lasts
-    waited_us    how long it has waited for permits so far
-    failures     attempts that failed; `refusals`: attempts that drew a 429
-    retries      attempts after failures that it may have, if it has a number of its own
-    """
-
-    route: Route
-    priority: int = 0
-    is_safe: bool = True
-    deadline_us: int | None = None
-    due_us: int | None = None
-    rank: tuple[int, int] | None = None
-    has_waited: bool = False
-    waits_long: bool = False
-    waited_us: int = 0
-    failures: int = 0
-    refusals: int = 0
-    retries: int | None = None
-
-    def note_wait(self, seconds: float) -> bool:
-        """Whether this wait is news: the first one is, and the first long one."""
-        is_long = seconds >= LONG_WAIT_S
-        is_news = not self.has_waited or (is_long and not self.waits_long)
-        self.has_waited, self.waits_long = True, self.waits_long or is_long
-        return is_news
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """Calls that wait, as `client.waiting` shows them: route, number, cause, and the state of the bucket."""
-
-    route: str
-    calls: int
-    cause: str
-    seconds: float
-    bucket: str
-    limit: int
-    remaining: int
 
 
 @dataclass(slots=True, eq=False)
@@ -158,6 +92,18 @@ class Scheduler:
         if self._sweeping is None:
             self._sweeping = self._clock.call_later(_SWEEP_S, self._sweep)
         return permit
+
+    async def would_wait(self, route: Route) -> float:
+        """Seconds that a call would wait for its permit, as far as is known now."""
+        now_us = self._clock.now_us()
+        _, queue = self._queues.get((route.name, route.major), (route, None))
+        queues = [queue, None if route.exempt else self._global_queue]
+        wait_us = max(0 if each is None else each.earliest_us(len(each), now_us) - now_us for each in queues)
+        reply = await self._take(route)
+        if isinstance(reply, Granted):
+            self.settle(reply.permit, _UNSENT)
+            return wait_us / 1e6
+        return max(wait_us, reply.wait_us) / 1e6
 
     def settle(self, permit: Permit, report: CallReport) -> None:
         """Give a permit back with the outcome of its call, and wake the calls that wait for that."""
@@ -242,7 +188,7 @@ class Scheduler:
         """As the head of its queue: check, and wait as long as the reply names, until a permit is granted."""
         check_s = _FIRST_CHECK_S
         while True:
-            reply = _CROWDED if self._global_queue and not call.route.exempt else await self._take(call)
+            reply = _CROWDED if self._global_queue and not call.route.exempt else await self._take(call.route)
             if isinstance(reply, Wait) and _is_global(reply):
                 queue.note(reply, self._clock.now_us())
                 reply = await self._wait_globally(call)
@@ -259,7 +205,7 @@ class Scheduler:
         try:
             await self._wait_turn(queue, waiter, call)
             while True:
-                reply = await self._take(call)
+                reply = await self._take(call.route)
                 if isinstance(reply, Granted) or not _is_global(reply):
                     return reply
                 queue.note(reply, self._clock.now_us())
@@ -267,10 +213,9 @@ class Scheduler:
         finally:
             queue.leave(waiter)
 
-    async def _take(self, call: Call) -> Granted | Wait:
+    async def _take(self, route: Route) -> Granted | Wait:
         if self._is_closed:
             raise RuntimeError(CLOSED)
-        route = call.route
         self._check(route)
         if self._out >= self._limits.in_flight and not route.exempt:
             return _NO_ROOM

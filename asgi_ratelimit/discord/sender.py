@@ -146,6 +146,15 @@ class Sender:
             self._emit(DiscordEvent("retry", str(call.route), pause_s, "retry", "", status, call.failures))
             await self._rest(call, pause_s, "retry")
 
+    async def would_wait(self, route: Route, token: TokenState) -> float:
+        """The seconds that a call would have to wait, as far as is known now.
+
+        Raises DiscordError for one that would not be sent at all.
+        """
+        self._tokens.check(token, route)
+        wait_s = await self._invalid.foresee(route)
+        return max(wait_s, await self._tokens.scheduler_of(token, route).would_wait(route))
+
     @property
     def waiting(self) -> list[Waiting]:
         """The calls that wait outside the queues: for a ban to end, or before their next attempt."""

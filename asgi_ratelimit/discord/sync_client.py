@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any, Unpack
 
 import httpx
@@ -48,6 +49,7 @@ class SyncDiscordClient(httpx.Client):
         min_remaining: int = 0,
         retry_unsafe: bool = False,
         application_id: str | int | None = None,
+        ordered: bool = False,
         egress: str = "default",
         on_event: EventHook | None = None,
         **httpx_options: Unpack[SyncHttpxOptions],
@@ -65,6 +67,7 @@ class SyncDiscordClient(httpx.Client):
             min_remaining=min_remaining,
             retry_unsafe=retry_unsafe,
             application_id=application_id,
+            ordered=ordered,
             egress=egress,
             on_event=on_event,
         )
@@ -81,6 +84,15 @@ class SyncDiscordClient(httpx.Client):
     def waiting(self) -> list[Waiting]:
         """The calls that wait now, by route and resource, with the state of their buckets."""
         return self._sync.run(self._waiting)
+
+    def would_wait(self, method: str, url: httpx.URL | str, **options: Any) -> float:
+        """The seconds that this request would have to wait, as far as is known now. Nothing is sent.
+
+        The arguments are those of `build_request`. Raises DiscordError if it would not be sent at all.
+        """
+        request = self.build_request(method, url, **options)
+        request.read()
+        return self._sync.run(partial(self._pacing.would_wait, request))
 
     def build_request(self, method: str, url: httpx.URL | str, **options: Any) -> httpx.Request:
         """As httpx does it. Raises TypeError if `json` cannot be written as JSON."""

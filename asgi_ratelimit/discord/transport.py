@@ -13,6 +13,7 @@ import httpx
 from asgi_ratelimit.discord.errors import EventHook
 from asgi_ratelimit.discord.event_log import EventLog
 from asgi_ratelimit.discord.invalid_requests import InvalidRequests
+from asgi_ratelimit.discord.order import Order
 from asgi_ratelimit.discord.origins import Origin, Origins, origin_of
 from asgi_ratelimit.discord.outgoing import DiscordResponse, OutgoingRequest, RedactedRequest
 from asgi_ratelimit.discord.per_loop import PerLoop
@@ -42,6 +43,8 @@ class DiscordTransport(httpx.AsyncBaseTransport):
     min_remaining: so many of each bucket are left to others that use the token; one call may always go
     retry_unsafe: True: a POST or PATCH that may have arrived is sent again, also where no nonce makes that safe
     application_id: separates an interaction's follow-ups from ordinary webhooks
+    ordered: POSTs to one channel or webhook arrive in the order in which they were made; so each waits for the response
+        to the one before it
     egress: the name of the address that requests come from: all processes with one name share its budget of
         invalid requests
     origins: addresses that are Discord besides its own, e.g. of a proxy: ["http://127.0.0.1:8080"]
@@ -55,6 +58,7 @@ class DiscordTransport(httpx.AsyncBaseTransport):
     priority: a whole number; higher ones go first
     reason: for the audit log
     retries: in place of `max_retries`
+    ordered: in place of the option
 
     Raises ValueError for an option that cannot be used.
     """
@@ -70,6 +74,7 @@ class DiscordTransport(httpx.AsyncBaseTransport):
         min_remaining: int = 0,
         retry_unsafe: bool = False,
         application_id: str | int | None = None,
+        ordered: bool = False,
         egress: str = "default",
         origins: Iterable[str | httpx.URL] = (),
         max_in_flight: int = 100,
@@ -90,6 +95,9 @@ class DiscordTransport(httpx.AsyncBaseTransport):
         self._origins = Origins(origins)
         self._authorization: str | None = None
         self._homes: frozenset[Origin] = frozenset()  # where that token belongs
+        if not isinstance(ordered, bool):
+            raise ValueError(f"ordered must be True or False, not {ordered!r}")
+        self._is_ordered = ordered
         self._is_closed = False
         install_log_filters()
 
@@ -123,12 +131,31 @@ class DiscordTransport(httpx.AsyncBaseTransport):
         deadline_s = outgoing.deadline_s
         deadline_us = None if deadline_s is None else clock.now_us() + round(deadline_s * 1e6)
         call = Call(outgoing.route, outgoing.priority, outgoing.is_safe, deadline_us, retries=outgoing.retries)
-        return await engine.sender.send(
+        sending = partial(
+            engine.sender.send,
             call,
             token,
             lambda left_s: outgoing.transmit(inner, left_s),
             None if authorization is None else lambda: self._ask_again(inner, request.url, authorization),
         )
+        is_ordered = self._is_ordered if outgoing.is_ordered is None else outgoing.is_ordered
+        if not (is_ordered and request.method == "POST" and call.route.major):
+            return await sending()
+        async with engine.order.turn(authorization, call.route, deadline_s):
+            return await sending()
+
+    async def would_wait(self, request: httpx.Request) -> float:
+        """The seconds that this request would have to wait, as far as is known now. Nothing is sent.
+
+        Raises DiscordError if it would not be sent at all.
+        """
+        origin = origin_of(request.url)
+        if not self._origins.hold(origin):
+            return 0.0
+        engine = self._engines.current()
+        outgoing = OutgoingRequest(request, await request.aread(), self._application_id, self._store.clock.wall())
+        token = engine.tokens.of(self._authorization_of(outgoing, origin))
+        return await engine.sender.would_wait(outgoing.route, token)
 
     def _authorization_of(self, outgoing: OutgoingRequest, origin: Origin) -> str | None:
         """The header that a call is counted by. The bot's own is sent only where it belongs."""
@@ -182,11 +209,13 @@ class _Engine:
 
     tokens: TokenRegistry
     sender: Sender
+    order: Order
 
     @classmethod
     def of(cls, store: Store, limits: CallLimits, policy: RetryPolicy, egress: str, emit: EventHook) -> Self:
         tokens = TokenRegistry(store, limits, egress, emit)
-        return cls(tokens, Sender(tokens, InvalidRequests(store, egress, emit), store.clock, policy, emit))
+        sender = Sender(tokens, InvalidRequests(store, egress, emit), store.clock, policy, emit)
+        return cls(tokens, sender, Order())
 
     async def aclose(self) -> None:
         await self.sender.aclose()

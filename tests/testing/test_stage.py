@@ -161,8 +161,9 @@ from asgi_ratelimit.testing.fake_discord.scenarios import SCENARIOS
 from asgi_ratelimit.testing.fake_discord.serving import serve
 from asgi_ratelimit.testing.fake_discord.stage import Stage
 
-score = serve(Stage(SCENARIOS["bucket"]), lambda address: print(address, flush=True))
-print(json.dumps(asdict(score)))
+stage = Stage(SCENARIOS["bucket"])
+serve(stage, lambda address: print(address, flush=True))
+print(json.dumps(asdict(stage.score())))
 """
 
 

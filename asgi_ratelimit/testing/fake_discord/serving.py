@@ -1,4 +1,4 @@
-"""A stage in a process of its own, served by uvicorn until a signal ends it."""
+"""A FakeDiscord or a stage in a process of its own, served by uvicorn until a signal ends it."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from asgi_ratelimit.testing.fake_discord.stage import Score, Stage
+from starlette.types import ASGIApp
 
 __all__ = ["serve"]
 
 GRACE = 1  # seconds for answers that are on their way when it is to end
 
 
-def serve(stage: Stage, announce: Callable[[str], object], *, host: str = "127.0.0.1", port: int = 0) -> Score:
-    """Serve it until SIGINT or SIGTERM comes, in the main thread: the score by then.
+def serve(app: ASGIApp, announce: Callable[[str], object], *, host: str = "127.0.0.1", port: int = 0) -> None:
+    """Serve it until SIGINT or SIGTERM comes, in the main thread.
 
     `announce` gets the address once connections are taken. Port 0 is any that is free. Raises OSError if the port is
     taken, and ImportError without uvicorn.
@@ -23,7 +23,7 @@ def serve(stage: Stage, announce: Callable[[str], object], *, host: str = "127.0
     import uvicorn
 
     options = {"lifespan": "off", "ws": "none", "log_config": None, "access_log": False, "date_header": False}
-    config = uvicorn.Config(stage, timeout_graceful_shutdown=GRACE, **options)  # type: ignore[arg-type]
+    config = uvicorn.Config(app, timeout_graceful_shutdown=GRACE, **options)  # type: ignore[arg-type]
     server = uvicorn.Server(config)
 
     def end(*_: object) -> None:
@@ -32,7 +32,6 @@ def serve(stage: Stage, announce: Callable[[str], object], *, host: str = "127.0
     with _listening(host, port) as listener, _at_signals(end):
         announce(_address_of(listener))
         server.run([listener])
-    return stage.score()
 
 
 @contextmanager

@@ -59,6 +59,7 @@ def make_client(token: str) -> DiscordClient:
         min_remaining=0,
         retry_unsafe=False,
         application_id=1234,
+        ordered=True,
         egress="office",
         on_event=note,
         timeout=10,
@@ -84,6 +85,7 @@ def make_transport() -> httpx.AsyncClient:
         max_retries=3,
         retry_unsafe=True,
         application_id="1234",
+        ordered=False,
         egress="default",
         origins=["http://127.0.0.1:8080"],
         min_remaining=1,
@@ -98,7 +100,8 @@ async def call(token: str) -> int:
         try:
             options = {"deadline": 5.0, "priority": 1, "reason": "spring cleaning"}
             response = await client.post("/channels/1/messages", json={"content": "hi"}, extensions=options)
-            return response.status_code + len(client.waiting)
+            seconds: float = await client.would_wait("POST", "/channels/1/messages")
+            return response.status_code + round(seconds) + len(client.waiting)
         except DiscordRateLimited as refused:
             return round(refused.retry_after) if refused.scope == "global" and refused.cause else 0
         except InvalidBudgetSpent as spent:
@@ -210,6 +213,7 @@ def without_await(token: str) -> list[str]:
         retry_unsafe=False,
         min_remaining=1,
         application_id=1234567890,
+        ordered=False,
         egress="default",
         on_event=print,
         **options,
@@ -217,7 +221,8 @@ def without_await(token: str) -> list[str]:
         response = discord.post("/channels/1/messages", json={"content": "hello"}, extensions={"deadline": 2.5})
         with discord.stream("GET", "/channels/1/messages") as streamed:
             size = sum(len(piece) for piece in streamed.iter_bytes())
-        return [response.text, f"{size} bytes", *(waiting.route for waiting in discord.waiting)]
+        seconds: float = discord.would_wait("POST", "/channels/1/messages", json={})
+        return [response.text, f"{size} bytes, {seconds}", *(waiting.route for waiting in discord.waiting)]
 
 
 def log_to_discord(webhook_url: str) -> int:
