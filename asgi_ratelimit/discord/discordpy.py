@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from asgi_ratelimit.limits import SlidingWindow
 
-__all__ = ["BULK_DELETE", "DELETE", "MESSAGES", "REACTIONS", "RateLimitAware"]
+__all__ = ["BULK_DELETE", "DELETE", "EDITS", "MESSAGES", "REACTIONS", "RateLimitAware"]
 
 logger = logging.getLogger("asgi_ratelimit")
 
@@ -27,6 +27,11 @@ _EVENT: Final = "rate_limited"
 MESSAGES: Final = SlidingWindow("5/5500ms")
 """Messages to one channel: 5 per 5 s. https://github.com/discord/discord-api-docs/issues/20,
 https://javacord.org/wiki/advanced-topics/ratelimits.html"""
+
+EDITS: Final = SlidingWindow("5/5500ms")
+"""Messages of one channel edited: 5 per 5 s, or 4 s in other measurements. Those older than an hour have a lower limit
+of their own. https://github.com/discord/discord-api-docs/issues/20,
+https://github.com/discord/discord-api-docs/issues/4413"""
 
 REACTIONS: Final = SlidingWindow("1/350ms")
 """Reactions added and removed in one channel: 1 per 0.25 s. https://github.com/discord/discord-api-docs/issues/182,
