@@ -84,6 +84,7 @@ def test_the_way_out_offers_exactly_these_names() -> None:
         "Waiting",
         "MESSAGES",
         "REACTIONS",
+        "EDITS",
         "DELETE",
         "BULK_DELETE",
     }

@@ -26,7 +26,7 @@ except ImportError as error:
     raise ImportError("asgi_ratelimit.discord needs httpx: pip install 'asgi-ratelimit-discord[discord]'") from error
 
 from asgi_ratelimit.discord.client import DiscordClient, HttpxOptions
-from asgi_ratelimit.discord.discordpy import BULK_DELETE, DELETE, MESSAGES, REACTIONS, RateLimitAware
+from asgi_ratelimit.discord.discordpy import BULK_DELETE, DELETE, EDITS, MESSAGES, REACTIONS, RateLimitAware
 from asgi_ratelimit.discord.errors import (
     DiscordError,
     DiscordEvent,
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BULK_DELETE",
     "DELETE",
+    "EDITS",
     "MESSAGES",
     "REACTIONS",
     "DiscordClient",

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from asgi_ratelimit.limits import SlidingWindow
 
-__all__ = ["BULK_DELETE", "DELETE", "MESSAGES", "REACTIONS", "RateLimitAware"]
+__all__ = ["BULK_DELETE", "DELETE", "EDITS", "MESSAGES", "REACTIONS", "RateLimitAware"]
 
 logger = logging.getLogger("asgi_ratelimit")
 
@@ -27,6 +27,11 @@ _EVENT: Final = "rate_limited"
 MESSAGES: Final = SlidingWindow("5/5500ms")
 """Messages to one channel: 5 per 5 s. https://github.com/discord/discord-api-docs/issues/20,
 https://javacord.org/wiki/advanced-topics/ratelimits.html"""
+
+EDITS: Final = SlidingWindow("5/5500ms")
+"""Messages of one channel edited: 5 per 5 s, or 4 s in other measurements. Those older than an hour have a lower limit
+of their own. https://github.com/discord/discord-api-docs/issues/20,
+https://github.com/discord/discord-api-docs/issues/4413"""
 
 REACTIONS: Final = SlidingWindow("1/350ms")
 """Reactions added and removed in one channel: 1 per 0.25 s. https://github.com/discord/discord-api-docs/issues/182,
@@ -51,8 +56,9 @@ class RateLimitAware:
     command. `rate_limited.total()` is the sum. Each one dispatches `on_rate_limited(where, error)`, an event of the bot
     like any other.
 
-    Commands and slash commands of a Bot are counted, too. For a tree of a plain Client call `watch(tree)`. Handlers in
-    place of these (`@bot.event`, `@bot.tree.error`), views and tasks can call `note(where, error)`.
+    Commands and slash commands of a Bot are counted, too, also those of disnake, nextcord and py-cord. For a tree of a
+    plain Client call `watch(tree)`. Handlers in place of these (`@bot.event`, `@bot.tree.error`), views and tasks can
+    call `note(where, error)`.
     """
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -106,6 +112,28 @@ class RateLimitAware:
         if not self.note(_command(context), exception):
             await self._parent.on_command_error(context, exception)
 
+    async def on_application_command_error(self, context: Any, exception: Exception) -> None:
+        """A slash command, or a command of a menu, has raised in nextcord or py-cord."""
+        await self._after_command("on_application_command_error", context, exception)
+
+    async def on_slash_command_error(self, interaction: Any, exception: Any) -> None:
+        """A slash command has raised in disnake."""
+        await self._after_command("on_slash_command_error", interaction, exception)
+
+    async def on_user_command_error(self, interaction: Any, exception: Any) -> None:
+        """A command of a user's menu has raised in disnake."""
+        await self._after_command("on_user_command_error", interaction, exception)
+
+    async def on_message_command_error(self, interaction: Any, exception: Any) -> None:
+        """A command of a message's menu has raised in disnake."""
+        await self._after_command("on_message_command_error", interaction, exception)
+
+    async def _after_command(self, hook: str, source: Any, error: Exception) -> None:
+        """Note the error. Each library calls the hooks that its own bot has."""
+        other = getattr(self._parent, hook, None)
+        if not self.note(_command(source), error) and other is not None:
+            await other(source, error)
+
     @property
     def _parent(self) -> Any:
         return super()
@@ -128,5 +156,5 @@ def _is_refusal(error: BaseException) -> bool:
 
 def _command(source: Any) -> str:
     """The command of a context or an interaction, by its public name."""
-    command = getattr(source, "command", None)
+    command = getattr(source, "command", None) or getattr(source, "application_command", None)
     return f"command {getattr(command, 'qualified_name', command)}"

@@ -7,7 +7,7 @@ import logging
 import math
 from collections.abc import Awaitable
 from inspect import Parameter, Signature, isawaitable
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from starlette.requests import HTTPConnection, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -19,22 +19,23 @@ from asgi_ratelimit.inbound.client_ip import by_ip
 from asgi_ratelimit.inbound.guard import RequestGuard
 from asgi_ratelimit.inbound.holding import ClientGone
 from asgi_ratelimit.inbound.limiter_cache import LimiterCache
-from asgi_ratelimit.inbound.options import ASGIApplication, KeyFunction, check_call
+from asgi_ratelimit.inbound.options import ASGIApplication, KeyFunction
 from asgi_ratelimit.inbound.path_patterns import app_path
 from asgi_ratelimit.inbound.plain_default import NoPlainDefault
 from asgi_ratelimit.inbound.request_headers import headers_of
 from asgi_ratelimit.inbound.request_state import STATE, RequestState, state_of
 from asgi_ratelimit.interactions.body import BodyReader, parse
 from asgi_ratelimit.interactions.failures import FailureLimit, Tally
-from asgi_ratelimit.interactions.keys import KEYS, Interaction, InteractionKey
+from asgi_ratelimit.interactions.keys import Component, Interaction, InteractionKey, KeyName, key_function
 from asgi_ratelimit.interactions.messages import Messages, Text, Unavailable, check_text
 from asgi_ratelimit.interactions.replays import ReplayCache
 from asgi_ratelimit.interactions.responses import (
     AUTOCOMPLETE,
-    PING,
     EarlyResponse,
     closing,
     error,
+    is_event,
+    is_ping,
     pong,
     reply,
     respond,
@@ -61,8 +62,10 @@ class InteractionLimit(NoPlainDefault):
 
     public_key: the application's, 64 hex characters
     limit: a string, a limit, or a list of them
-    key: "user" (the default); "guild", in a direct message the user; "command", per user and command (or `custom_id` of
-        a component or modal); or a function of the interaction, sync or async, that returns a string
+    key: "user" (the default); "guild", in a direct message the user; "command", per user and command (or
+        component or modal); or a function of the interaction, sync or async, that returns a string
+    component: for "command": what ends the name in a `custom_id` (that of `page:37` is "page"), or a function from the
+        `custom_id` to the name
     autocomplete: the limit of autocompletes, which have a bucket of their own; `limit` by default
     store: its own, else that of an outer RateLimitMiddleware, else memory; its clock gives the time
     name: the name of its buckets, "interactions"
@@ -80,7 +83,8 @@ class InteractionLimit(NoPlainDefault):
     body over `max_body` is answered with 413, one that takes 2 s with 408; a bad signature, an old timestamp or a
     replay with 401; PING with PONG, never limited. Then the bucket is charged, so a forged request is charged to no
     key. A limited user gets a 200: an ephemeral message with a countdown, or no choices for an autocomplete. While the
-    bucket of commands is used up there are no choices either.
+    bucket of commands is used up there are no choices either. Webhook events, which have the same key and an `event`,
+    are verified too and reach the endpoint unlimited; their PING gets a 204.
 
     All of it takes 0.75 s at most after the body has arrived: the key function, the store, and the delay of a
     LeakyBucket, which is a refusal if it is above 0.5 s. What takes longer is answered as an outage that fails closed.
@@ -96,7 +100,8 @@ class InteractionLimit(NoPlainDefault):
         public_key: str,
         limit: LimitSpec = "5/10s",
         *,
-        key: Literal["user", "guild", "command"] | InteractionKey = "user",
+        key: KeyName | InteractionKey = "user",
+        component: Component = ":",
         autocomplete: LimitSpec | None = None,
         store: Store | None = None,
         name: str = "interactions",
@@ -109,17 +114,13 @@ class InteractionLimit(NoPlainDefault):
     ) -> None:
         if not callable(client):
             raise ValueError(f"client must be a key function such as by_ip, not {client!r}")
-        if not callable(key) and (not isinstance(key, str) or key not in KEYS):
-            raise ValueError(f'key must be "user", "guild", "command" or a function of the interaction, not {key!r}')
-        if callable(key):
-            check_call("key", key, "interaction")
         if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)) or not 1 <= tolerance < 1e6:
             raise ValueError(f"tolerance must be seconds from 1, e.g. tolerance=300, not {tolerance!r}")
         if isinstance(max_body, bool) or not isinstance(max_body, int) or max_body < 1:
             raise ValueError(f"max_body must be a whole number of bytes from 1, e.g. 1_048_576, not {max_body!r}")
         check_store(store)
         self._verifier = SignatureVerifier(public_key)
-        self._key: InteractionKey = KEYS[key] if isinstance(key, str) else key
+        self._key = key_function(key, component)
         self._messages = Messages(check_text("text", text), check_text("unavailable", unavailable))
         self._tolerance, self._bodies = tolerance, BodyReader(max_body)
         self._replays = ReplayCache(tolerance)
@@ -163,7 +164,7 @@ class InteractionLimit(NoPlainDefault):
             verified = await self._verify(request)
             request.scope[_VERIFIED] = verified
             request.state.interaction = verified.interaction
-        if self not in verified.charged_by:
+        if self not in verified.charged_by and not is_event(verified.interaction):
             verified.charged_by.add(self)
             await self._within(verified, self._charge(verified, request))
         return verified.interaction
@@ -178,7 +179,7 @@ class InteractionLimit(NoPlainDefault):
             raise await self._failures.count(failure, request, limiters.store) from None
         verified = _Verified(self._verifier.raw, interaction)
         is_new = self._replays.add(signed, limiters.store.clock.wall())
-        if interaction["type"] == PING:
+        if is_ping(interaction):
             raise await self._pong(verified, is_new, request, limiters)
         if is_new and limiters.replays is not None:
             is_new = (await self._within(verified, limiters.replays.try_acquire(signed.digest))).allowed
@@ -212,10 +213,10 @@ class InteractionLimit(NoPlainDefault):
 
     async def _pong(self, verified: _Verified, is_new: bool, request: Request, limiters: _Limiters) -> EarlyResponse:
         """The answer to a PING. Discord may repeat one. A client that goes on repeating it is none of Discord's."""
-        answer = pong()
+        answer = pong(verified.interaction)
         if not is_new:
             answer = await self._failures.count_here(answer, request, limiters.store)
-        if answer.response.status_code == 200 and _is_counted(request.scope):
+        if answer.response.status_code < 300 and _is_counted(request.scope):
             try:
                 await verified.within(self._uncount(request.scope))
             except StoreUnavailable as outage:

@@ -3,12 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Literal
 
-__all__ = ["KEYS", "Interaction", "InteractionKey"]
+from asgi_ratelimit.inbound.options import check_call
+
+__all__ = ["Component", "Interaction", "InteractionKey", "KeyName", "key_function"]
 
 Interaction = dict[str, Any]
 InteractionKey = Callable[[Interaction], str | Awaitable[str | None] | None]  # None: no identity
+KeyName = Literal["user", "guild", "command"]
+Component = str | Callable[[str], str]  # what ends the name in a custom id, or a function from the id to the name
+
+
+def key_function(key: KeyName | InteractionKey, component: Component) -> InteractionKey:
+    """The checked `key` of an InteractionLimit. Raises ValueError if it, or `component`, is none."""
+    if not callable(component) and (not isinstance(component, str) or not component):
+        raise ValueError(f'component must be a separator such as ":", or a function of the id, not {component!r}')
+    if callable(component):
+        check_call("component", component, "custom_id")
+    if callable(key):
+        check_call("key", key, "interaction")
+        return key
+    keys: dict[str, InteractionKey] = {"user": _user, "guild": _guild, "command": _per_command(component)}
+    if not isinstance(key, str) or key not in keys:
+        raise ValueError(f'key must be "user", "guild", "command" or a function of the interaction, not {key!r}')
+    return keys[key]
 
 
 def _user(interaction: Interaction) -> str:
@@ -25,14 +44,22 @@ def _guild(interaction: Interaction) -> str:
     return f"guild:{guild_id}" if guild_id else _user(interaction)
 
 
-def _command(interaction: Interaction) -> str:
-    command, user = interaction.get("data"), _user(interaction)
-    name = command.get("name", command.get("custom_id")) if isinstance(command, dict) else None
-    return f"{user}:{name}" if user and isinstance(name, str) else user
+def _per_command(component: Component) -> InteractionKey:
+    def command(interaction: Interaction) -> str:
+        user, name = _user(interaction), _name(interaction.get("data"), component)
+        return f"{user}:{name}" if user and isinstance(name, str) else user
+
+    return command
+
+
+def _name(data: object, component: Component) -> object:
+    """The name of a command, or of a component or modal without the state in its custom id (`page:37`)."""
+    if not isinstance(data, dict):
+        return None
+    if "name" in data or not isinstance(custom_id := data.get("custom_id"), str):
+        return data.get("name")
+    return component(custom_id) if callable(component) else custom_id.partition(component)[0] or custom_id
 
 
 def _id(value: object) -> str:
     return str(value) if isinstance(value, str) or type(value) is int else ""
-
-
-KEYS: dict[str, InteractionKey] = {"user": _user, "guild": _guild, "command": _command}

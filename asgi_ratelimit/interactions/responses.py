@@ -11,9 +11,10 @@ from starlette.types import Scope
 from asgi_ratelimit.inbound.headers import RawHeaders
 from asgi_ratelimit.interactions.keys import Interaction
 
-__all__ = ["AUTOCOMPLETE", "PING", "EarlyResponse", "closing", "error", "pong", "reply", "respond"]
+__all__ = ["AUTOCOMPLETE", "EarlyResponse", "closing", "error", "is_event", "is_ping", "pong", "reply", "respond"]
 
-PING, AUTOCOMPLETE = 1, 4  # types of interaction
+_PING, AUTOCOMPLETE = 1, 4  # types of interaction
+_EVENT_PING, _EVENT = 0, 1  # types of webhook event, which have the interactions' signature and key
 _PONG, _MESSAGE, _CHOICES = 1, 4, 8  # types of answer
 _EPHEMERAL = 64  # flag: shown to the user only
 
@@ -21,9 +22,10 @@ _EPHEMERAL = 64  # flag: shown to the user only
 class EarlyResponse(Exception):
     """A response in place of the endpoint's. Not an HTTPException, so that no handler for these changes it."""
 
-    def __init__(self, content: dict[str, Any], status: int = 200, headers: RawHeaders | None = None) -> None:
+    def __init__(self, content: dict[str, Any] | None, status: int = 200, headers: RawHeaders | None = None) -> None:
         super().__init__(status)
-        self.response = Response(json.dumps(content).encode("ascii"), status, media_type="application/json")
+        body = b"" if content is None else json.dumps(content).encode("ascii")
+        self.response = Response(body, status, media_type="application/json")
         self.response.raw_headers += headers or ()
 
 
@@ -37,9 +39,19 @@ def closing(scope: Scope) -> RawHeaders:
     return [(b"connection", b"close")] if str(scope.get("http_version", "1.1")).startswith("1") else []
 
 
-def pong() -> EarlyResponse:
-    """The answer to a PING."""
-    return EarlyResponse({"type": _PONG})
+def is_event(body: Interaction) -> bool:
+    """Whether it is one of Discord's webhook events: no interaction has an `event`."""
+    return body["type"] == _EVENT and isinstance(body.get("event"), dict)
+
+
+def is_ping(body: Interaction) -> bool:
+    """Whether it is the PING of interactions or of webhook events."""
+    return body["type"] == _EVENT_PING or (body["type"] == _PING and not is_event(body))
+
+
+def pong(body: Interaction) -> EarlyResponse:
+    """The answer to a PING. Webhook events want a 204 without a body."""
+    return EarlyResponse(None, 204) if body["type"] == _EVENT_PING else EarlyResponse({"type": _PONG})
 
 
 def reply(interaction: Interaction, content: str) -> EarlyResponse:

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from asgi_ratelimit import pace
-from asgi_ratelimit.discord import BULK_DELETE, DELETE, MESSAGES, REACTIONS, DiscordClient
+from asgi_ratelimit.discord import BULK_DELETE, DELETE, EDITS, MESSAGES, REACTIONS, DiscordClient
 from asgi_ratelimit.limits import Limit, SlidingWindow
 from asgi_ratelimit.rate import Rate
 from asgi_ratelimit.testing import FakeBucket, FakeDiscord
@@ -232,6 +232,7 @@ def deleted_in_bulk(fake: FakeDiscord) -> list[str]:
 
 
 def test_the_limits_are_below_the_measured_figures() -> None:
+    assert EDITS.rate == MESSAGES.rate
     known = {MESSAGES: (5, 5_000_000), REACTIONS: (1, 250_000), DELETE: (5, 1_000_000), BULK_DELETE: (1, 1_000_000)}
     for limit, (count, period_us) in known.items():
         assert limit.rate.count == count

@@ -34,6 +34,22 @@ async def test_a_ping_is_answered_with_pong_and_never_limited(any_discord: Disco
     assert answers[0].headers["content-type"] == "application/json"
 
 
+EVENT = {"version": 1, "application_id": "5", "type": 1, "event": {"type": "ENTITLEMENT_CREATE", "data": {"id": "9"}}}
+
+
+async def test_a_webhook_event_reaches_the_endpoint_verified_and_unlimited(any_discord: Discord) -> None:
+    answers = [await any_discord.post({**EVENT, "id": str(number)}) for number in range(20)]
+    assert all(reached(answer) for answer in answers)
+    assert (await any_discord.post(EVENT, forged=True)).status_code == 401
+    assert (await any_discord.post(EVENT, late=301.0)).status_code == 401
+
+
+async def test_the_ping_of_webhook_events_gets_204_without_a_body(any_discord: Discord) -> None:
+    answers = [await any_discord.post({"version": 1, "application_id": "5", "type": 0}) for _ in range(20)]
+    assert [(answer.status_code, answer.content) for answer in answers] == [(204, b"")] * 20
+    assert answers[0].headers["content-type"] == "application/json"
+
+
 @pytest.mark.parametrize("interaction", [PING, command("7")], ids=["ping", "command"])
 async def test_a_bad_signature_is_401(any_discord: Discord, interaction: dict[str, Any]) -> None:
     assert (await any_discord.post(interaction, forged=True)).status_code == 401
@@ -117,6 +133,31 @@ async def test_a_command_counts_for_each_user(store: MemoryStore, clock: ManualC
     asked = [command("1"), *others, command("2")]
     assert await refusals(discord, *asked) == [False] * 5
     assert await refusals(discord, *({**each, "id": "0"} for each in asked)) == [True] * 5
+
+
+@pytest.mark.parametrize(
+    ("options", "ids"),
+    [
+        ({}, ["page:37", "page:38", "page"]),
+        ({"component": "|"}, ["page|1:2", "page|3:4"]),
+        ({"component": lambda custom_id: custom_id[:4]}, ["page-1", "page-2"]),
+    ],
+    ids=["colon", "separator", "function"],
+)
+async def test_custom_ids_with_state_are_one_component(
+    store: MemoryStore, clock: ManualClock, options: dict[str, Any], ids: list[str]
+) -> None:
+    discord = with_limit(store, clock, key="command", **options)
+    asked = [command("1", data={"custom_id": each}, type=3) for each in [*ids, "stop"]]
+    assert await refusals(discord, *asked) == [False, *[True] * (len(ids) - 1), False]
+
+
+async def test_a_custom_id_that_begins_with_the_separator_is_a_component_of_its_own(
+    store: MemoryStore, clock: ManualClock
+) -> None:
+    discord = with_limit(store, clock, key="command")
+    asked = [command("1", data={"custom_id": each}, type=3) for each in (":1", ":2", ":1")]
+    assert await refusals(discord, *asked) == [False, False, True]
 
 
 @pytest.mark.parametrize("is_async", [False, True])

@@ -19,6 +19,7 @@ from asgi_ratelimit import ClientIP, Decision, MemoryStore, TokenBucket, pace
 from asgi_ratelimit.discord import (
     BULK_DELETE,
     DELETE,
+    EDITS,
     MESSAGES,
     REACTIONS,
     DiscordClient,
@@ -184,9 +185,13 @@ async def clean_up(channel: discord.TextChannel, messages: list[discord.Message]
     async def react(message: discord.Message) -> None:
         await message.add_reaction("👍")
 
+    async def close(message: discord.Message) -> None:
+        await message.edit(content="closed")
+
     failed = [outcome.error async for outcome in pace([messages[:100]], channel.delete_messages, limit=BULK_DELETE)]
     failed += [outcome.error async for outcome in pace(messages, delete, limit=DELETE) if not outcome.ok]
     failed += [outcome.error async for outcome in pace(messages, react, limit=REACTIONS) if not outcome.ok]
+    failed += [outcome.error async for outcome in pace(messages, close, limit=EDITS) if not outcome.ok]
     return len(failed)
 
 
