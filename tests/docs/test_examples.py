@@ -24,9 +24,7 @@ APPS = ("app", "quart_app")
 @pytest.mark.filterwarnings("ignore:'audioop' is deprecated:DeprecationWarning")  # discord.py's
 @pytest.mark.usefixtures("django")
 @pytest.mark.parametrize("block", EXAMPLES, ids=lambda block: block.place)
-def test_the_example_runs(
-    block: Block, redis: Server, discord: FakeDiscord, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_example_runs(block: Block, redis: Server, discord: FakeDiscord, monkeypatch: pytest.MonkeyPatch) -> None:
     route = import_module("discord.http").Route
     monkeypatch.setattr(route, "BASE", route.BASE)  # an example changes it
     names = run(block, **{"localhost:6379": f"{redis.host}:{redis.port}"})
