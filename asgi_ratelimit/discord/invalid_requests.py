@@ -12,6 +12,7 @@ from asgi_ratelimit.discord.routes import Route
 from asgi_ratelimit.errors import StoreUnavailable
 from asgi_ratelimit.limiter import Limiter
 from asgi_ratelimit.limits import SlidingWindow
+from asgi_ratelimit.memory import MemoryStore
 from asgi_ratelimit.store import Store
 
 __all__ = ["ALLOWED", "InvalidRequests"]
@@ -37,6 +38,8 @@ class InvalidRequests:
     def __init__(self, store: Store, egress: str, emit: EventHook) -> None:
         self._limiter = Limiter(SlidingWindow(f"{ALLOWED}/10m"), store=store, name="discord-invalid")
         self._egress, self._emit, self._clock = egress, emit, store.clock
+        # What this process sees counts as well: the store may not answer, or fail open.
+        self._own = Limiter(SlidingWindow(f"{ALLOWED}/10m"), store=MemoryStore(clock=store.clock))
         self._last: Decision | None = None
         self._next_read_us = 0  # when to read next
         self._reading: asyncio.Future[None] | None = None
@@ -60,10 +63,13 @@ class InvalidRequests:
 
     async def count(self, route: Route) -> None:
         """Count one more."""
+        own = await self._own.try_acquire(self._egress)
         try:
-            self._note(await self._limiter.try_acquire(self._egress), route)
+            shared = await self._limiter.try_acquire(self._egress)
         except StoreUnavailable as error:
             logger.debug("an invalid request was not counted: %s", error)
+            shared = own
+        self._note(_worse(shared, own), route)
         if self._is_spent:
             self._next_read_us = 0
 
@@ -144,12 +150,18 @@ class InvalidRequests:
             self._next_read_us = now_us + _READ_EVERY_US
             reading = self._reading = loop.create_future()
             try:
-                self._note(await self._limiter.peek(self._egress, cost=_SPARED + 1), route)
-            except StoreUnavailable as error:
-                logger.debug("the invalid requests of other processes could not be read: %s", error)
+                self._note(await self._peeked(), route)
             finally:
                 self._reading = None
                 reading.set_result(None)
+
+    async def _peeked(self) -> Decision:
+        own = await self._own.peek(self._egress, cost=_SPARED + 1)
+        try:
+            return _worse(await self._limiter.peek(self._egress, cost=_SPARED + 1), own)
+        except StoreUnavailable as error:
+            logger.debug("the invalid requests of other processes could not be read: %s", error)
+            return own
 
     def _note_ban(self, seconds: float) -> None:
         until_us = self._clock.now_us() + round(seconds * 1e6)
@@ -174,3 +186,8 @@ class InvalidRequests:
                 self.used, ALLOWED, route,
             )  # fmt: skip
             self._emit(DiscordEvent("invalid", str(route), decision.reset_after, "invalid"))
+
+
+def _worse(shared: Decision, own: Decision) -> Decision:
+    """The one that leaves less."""
+    return own if shared.reason != "blocked" and own.remaining < shared.remaining else shared

@@ -116,8 +116,10 @@ class MemoryPermits:
     """Permits in this process's memory: thread-safe, and bounded by the buckets in use in the last minute or so."""
 
     def __init__(self, clock: Clock) -> None:
+        """`sharers`: how many processes use the limits, each without knowing what the others do."""
         self._clock = clock
         self._lock = threading.Lock()
+        self.sharers = 1.0
         _all.add(self)
         self._stopped = self._banned = 0
         self._unswept = 0  # buckets that a round of sweeping has not looked at
@@ -134,6 +136,8 @@ class MemoryPermits:
             self._recycle(now, _RECYCLED)
             bucket, _ = self._names.get(route, _UNNAMED)
             learned = self._gathered(route, major, now)
+            if self.sharers > 1:
+                per_second, spare = self._share(per_second), max(spare, learned.limit - self._share(learned.limit))
             cause, wait_us = self._wait(learned, route, major, per_second, spare, now)
             if not cause:
                 self._take(name, bucket or route, major, per_second, learned, now)
@@ -182,6 +186,10 @@ class MemoryPermits:
             return _REST_S if is_left or now < max(self._stopped, self._exempt_stopped, self._banned) else None
 
     # These are called with the lock held.
+
+    def _share(self, limit: int) -> int:
+        """This process's part of a limit: one call at least, unless the limit is none."""
+        return min(limit, max(1, int(limit / self.sharers)))
 
     def _gathered(self, route: str, major: str, now: int) -> LearnedBucket:
         """The bucket of a call. A former name's bucket, and an unnamed one, move there."""

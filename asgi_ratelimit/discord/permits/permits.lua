@@ -102,7 +102,7 @@ local function bucket_record(book, route, major, current, former) -- a former na
 end
 
 -- The verbs. take: [verb, 1, permit, route, resource, per second, µs until it counts as lost, calls that
--- are left to others]
+-- are left to others, 1: with a census]
 
 local function why_not(base, record, route, major, per_second, spare)
   local stopped, banned = stops(base .. ':stop', 2)
@@ -133,6 +133,15 @@ local function hold(base, permit, until_us)
   if call('PTTL', key) < left_ms then call('PEXPIRE', key, left_ms) end
 end
 
+local function census(held) -- how many processes have permits under the global limit; their names begin alike
+  local seen, count = {}, 0
+  for _, permit in ipairs(call('ZRANGE', held, 0, -1)) do
+    local process = string.sub(permit, 1, 12)
+    if not seen[process] then seen[process], count = true, count + 1 end
+  end
+  return count
+end
+
 local function take(question, base)
   local permit, route, major, per_second = question[3], question[4], question[5], question[6]
   local book = open_book(base)
@@ -151,7 +160,7 @@ local function take(question, base)
   book.close()
   for _, value in ipairs({
     cause + (doubt and 16 or 0), wait, bucket or '', record.limit, record.remaining, max(0, record.reset_max - now), record.kind, record.slot,
-    record.calls
+    record.calls, question[9] == 1 and per_second > 0 and census(base .. ':held') or 0
   }) do say(value) end
 end
 

@@ -22,9 +22,11 @@ logger = logging.getLogger("asgi_ratelimit")
 # As in permits.lua; there 0 is for a call that may go.
 _CAUSES: Final[tuple[WaitCause, ...]] = ("banned", "stopped", "route", "bucket", "answer", "global")
 _DOUBT: Final = 16  # is added if a record was not believed
-_FIELDS: Final = 9  # of the answer to a `take`
+_FIELDS: Final = 10  # of the answer to a `take`
 _PATIENCE_S: Final = 1.0
 _MOST_OWED: Final = 10_000
+_CENSUS_US: Final = 1_000_000  # between two of them
+_SHRINK_US: Final = 500_000  # between two times that the share shrinks
 _UNSENT: Final = CallReport("unsent")
 _ROOM: Final = files("asgi_ratelimit.discord.permits")
 _SOURCE: Final = b"\n".join(_ROOM.joinpath(name).read_bytes() for name in ("bucket.lua", "permits.lua"))
@@ -42,6 +44,9 @@ class SharedPermits:
         self.names = scripts.keys_of("permits", owner)
         self.fails_closed = scripts.outage == "closed"
         self._owed: dict[str, _Settle] = {}  # that have not reached the server; or that come after a lost `take`
+        self._sharers = 1  # processes that have used the limits lately, by the last census
+        self._census_us = 0  # when it was
+        self._shrunk_us = 0
         self._has_doubted = False
 
     async def take(self, name: str, route: str, major: str, per_second: int, spare: int = 0) -> Granted | Wait:
@@ -85,6 +90,31 @@ class SharedPermits:
         """The server has answered after all."""
         self._owed.pop(name, None)
 
+    def wants_census(self) -> bool:
+        """Whether it is time to ask the server who else uses the limits."""
+        now_us = self._scripts.clock.now_us()
+        if now_us - self._census_us < _CENSUS_US:
+            return False
+        self._census_us = now_us
+        return True
+
+    def on_answer(self, sharers: int) -> None:
+        """The server has answered to a `take`; with a census, if that was asked for."""
+        self.local.sharers = 1.0
+        if sharers:
+            self._sharers = sharers
+        self.pay()
+
+    def on_silence(self) -> None:
+        """The server does not answer: this process goes on with its share of each limit."""
+        self.local.sharers = max(self.local.sharers, self._sharers)
+
+    def shrink(self) -> None:
+        """A global 429 while the server does not answer: there are more processes than that."""
+        now_us = self._scripts.clock.now_us()
+        if now_us - self._shrunk_us >= _SHRINK_US:
+            self.local.sharers, self._shrunk_us = 1.5 * self.local.sharers, now_us
+
     def sweep(self) -> float | None:
         """Forget some of the past in this process. The server's records expire."""
         return self.local.sweep()
@@ -117,17 +147,27 @@ _locals: PerStore[dict[str, MemoryPermits]] = PerStore(lambda store: {})
 class _Take:
     """A call that wants a permit. `wanted` are the arguments of `take`."""
 
-    __slots__ = ("arguments", "keys", "permits", "spare", "wanted")
+    __slots__ = ("arguments", "keys", "permits", "sharers", "spare", "wanted")
 
     def __init__(self, permits: SharedPermits, wanted: tuple[str, str, str, int], spare: int) -> None:
+        self.sharers = 0
         self.permits, self.wanted, self.spare, self.keys = permits, wanted, spare, (permits.names.base,)
         name, route, major, per_second = wanted
         digest = permits.names.digest
-        self.arguments: Sequence[str | int] = ("take", name, digest(route), digest(major), per_second, EXPIRY_US, spare)
+        self.arguments: Sequence[str | int] = (
+            "take",
+            name,
+            digest(route),
+            digest(major),
+            per_second,
+            EXPIRY_US,
+            spare,
+            int(permits.wants_census()),
+        )
 
     def read(self, reply: Sequence[Any], start: int) -> tuple[Granted | Wait, int]:
         end = start + _FIELDS
-        cause, wait_us, bucket, limit, remaining, full_us, kind, slot_us, in_flight = reply[start:end]
+        cause, wait_us, bucket, limit, remaining, full_us, kind, slot_us, in_flight, self.sharers = reply[start:end]
         if cause & _DOUBT:
             self.permits.report_doubt()
             cause -= _DOUBT
@@ -140,13 +180,14 @@ class _Take:
         if self.permits.fails_closed:
             self.permits.owe_unused(*self.wanted)
             raise StoreUnavailable(f"Redis cannot answer ({error}), and no call is to go without it") from error
+        self.permits.on_silence()
         reply = self.permits.local.take(*self.wanted, self.spare)
         if isinstance(reply, Wait):
             self.permits.owe_unused(*self.wanted)
         return reply
 
     def on_delivered(self, result: Granted | Wait) -> None:
-        self.permits.pay()
+        self.permits.on_answer(self.sharers)
         if isinstance(result, Granted) and not self.permits.fails_closed:
             self.permits.local.adopt(*self.wanted)
 
@@ -188,6 +229,8 @@ class _Settle:
 
     def decide_without_server(self, error: BaseException) -> None:
         self.permits.owe(self)
+        if self.report.verdict == "stopped":
+            self.permits.shrink()
 
     def on_delivered(self, result: None) -> None:
         self.permits.pay()
