@@ -14,7 +14,6 @@ from asgi_ratelimit.discord.errors import EventHook
 from asgi_ratelimit.discord.outgoing import USER_AGENT, RedactedRequest
 from asgi_ratelimit.discord.scheduler import Waiting
 from asgi_ratelimit.discord.sync_transport import SyncTransport
-from asgi_ratelimit.memory import MemoryStore
 from asgi_ratelimit.store import Store
 
 __all__ = ["SyncDiscordClient", "SyncHttpxOptions"]
@@ -55,12 +54,11 @@ class SyncDiscordClient(httpx.Client):
         **httpx_options: Unpack[SyncHttpxOptions],
     ) -> None:
         options: dict[str, Any] = dict(httpx_options)
-        own_store = MemoryStore() if store is None else store
         pacing, mounts = paced_transports(
             authorization_of(token),
             base_url,
             options,
-            store=own_store,
+            store=store,
             global_limit=global_limit,
             max_wait=max_wait,
             max_retries=max_retries,
@@ -71,9 +69,9 @@ class SyncDiscordClient(httpx.Client):
             egress=egress,
             on_event=on_event,
         )
-        transport = SyncTransport(pacing, own_store)
+        transport = SyncTransport(pacing, pacing.store)
         mounted: dict[str, httpx.BaseTransport | None] = {
-            pattern: None if inner is None else SyncTransport(inner, own_store) for pattern, inner in mounts.items()
+            pattern: None if inner is None else SyncTransport(inner, pacing.store) for pattern, inner in mounts.items()
         }
         super().__init__(base_url=base_url, transport=transport, mounts=mounted, **options)
         if self.headers["User-Agent"].startswith("python-httpx"):

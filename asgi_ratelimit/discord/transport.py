@@ -13,6 +13,7 @@ import httpx
 from asgi_ratelimit.discord.errors import EventHook
 from asgi_ratelimit.discord.event_log import EventLog
 from asgi_ratelimit.discord.invalid_requests import InvalidRequests
+from asgi_ratelimit.discord.lone_clients import LONE_CLIENTS
 from asgi_ratelimit.discord.order import Order
 from asgi_ratelimit.discord.origins import Origin, Origins, origin_of
 from asgi_ratelimit.discord.outgoing import DiscordResponse, OutgoingRequest, RedactedRequest
@@ -29,6 +30,7 @@ from asgi_ratelimit.store import Store
 __all__ = ["DiscordTransport"]
 
 _OPINION_S: Final = 10.0  # that a second opinion on a token may take
+_DOUBLES = (httpx.ASGITransport, httpx.MockTransport)  # in tests, each with a server of its own
 
 
 class DiscordTransport(httpx.AsyncBaseTransport):
@@ -99,7 +101,13 @@ class DiscordTransport(httpx.AsyncBaseTransport):
             raise ValueError(f"ordered must be True or False, not {ordered!r}")
         self._is_ordered = ordered
         self._is_closed = False
+        self._is_watched = store is None and not isinstance(inner, _DOUBLES)
         install_log_filters()
+
+    @property
+    def store(self) -> Store:
+        """Where buckets are stored."""
+        return self._store
 
     @property
     def waiting(self) -> list[Waiting]:
@@ -127,6 +135,9 @@ class DiscordTransport(httpx.AsyncBaseTransport):
         clock, engine = self._store.clock, self._engines.current()
         outgoing = OutgoingRequest(request, await request.aread(), self._application_id, clock.wall())
         authorization = self._authorization_of(outgoing, origin)
+        if self._is_watched and authorization is not None:
+            self._is_watched = False
+            LONE_CLIENTS.note(authorization, origin)
         token = engine.tokens.of(authorization)
         deadline_s = outgoing.deadline_s
         deadline_us = None if deadline_s is None else clock.now_us() + round(deadline_s * 1e6)
