@@ -32,7 +32,10 @@ class Program:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         started = time.monotonic()
-        out, err = self._process.communicate(timeout=PATIENCE)
+        try:
+            out, err = self._process.communicate(timeout=PATIENCE)
+        finally:
+            self._process.kill()
         return self._process.returncode, out if line == "told\n" else line + out, err, time.monotonic() - started
 
 
