@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import ipaddress
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from rich.console import Console
@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 __all__ = ["discord_proxy"]
 
 _PREFIX = "DISCORD_PROXY_"
+_PLAIN: Final[dict[str, Any]] = {
+    "markup": False,
+    "highlight": False,
+    "soft_wrap": True,
+}  # what users write is no markup
 
 
 def discord_proxy(
@@ -35,6 +40,10 @@ def discord_proxy(
         int,
         typer.Option(envvar=f"{_PREFIX}MIN_REMAINING", min=0, help="Calls of each bucket that are left to others."),
     ] = 0,
+    egress: Annotated[
+        str,
+        typer.Option(envvar=f"{_PREFIX}EGRESS", help="The name of the address; proxies with one share its bans."),
+    ] = "default",
 ) -> None:
     """Forward requests to Discord when their limits allow.
 
@@ -43,22 +52,29 @@ def discord_proxy(
     """
     console = Console(stderr=True)
     try:
-        app = _proxy(upstream, redis, global_limit, min_remaining)
+        app = _proxy(upstream, redis, global_limit, min_remaining, egress)
         uvicorn = importlib.import_module("uvicorn")
     except (ImportError, ValueError) as error:
-        console.print(f"[red]{error}[/red]" if isinstance(error, ValueError) else _missing(error), soft_wrap=True)
+        console.print(str(error) if isinstance(error, ValueError) else _missing(error), style="red", **_PLAIN)
         raise typer.Exit(2) from None
     if not _is_loopback(host):
-        console.print(f"[yellow]{host} is open to others: whoever reaches it may use any token through it.[/yellow]")
-    console.print(f"http://{host}:{port} forwards to {upstream}; GET /health tells how it is.")
+        told = f"{host} is open to others: whoever reaches it may use any token through it."
+        console.print(told, style="yellow", **_PLAIN)
+    console.print(f"http://{host}:{port} forwards to {upstream}; GET /health tells how it is.", **_PLAIN)
     # Its access log would hold the tokens of webhooks, which stand in their addresses.
     uvicorn.run(app, host=host, port=port, access_log=False, log_level="warning", timeout_graceful_shutdown=1)
 
 
-def _proxy(upstream: str, redis: str | None, global_limit: int, min_remaining: int) -> DiscordProxy:
+def _proxy(upstream: str, redis: str | None, global_limit: int, min_remaining: int, egress: str) -> DiscordProxy:
     from asgi_ratelimit.discord.proxy import DiscordProxy
 
-    return DiscordProxy(upstream=upstream, store=_store(redis), global_limit=global_limit, min_remaining=min_remaining)
+    return DiscordProxy(
+        upstream=upstream,
+        store=_store(redis),
+        global_limit=global_limit,
+        min_remaining=min_remaining,
+        egress=egress,
+    )
 
 
 def _store(redis: str | None) -> Store | None:

@@ -97,21 +97,21 @@ class DiscordProxy:
             await self._live(receive, send)
         elif scope["type"] != "http":
             raise RuntimeError(f"a DiscordProxy forwards HTTP only, no {scope['type']}")
-        elif scope["path"] == "/health":
+        elif _own_path(scope) == b"/health":
             await _reply(send, 200, self._health())
         else:
             await self._forward(scope, receive, send)
 
     async def aclose(self) -> None:
-        """Close the connections, and end all waiting."""
+        """Close the connections, and end all waiting. The store stays open."""
         await self._transport.aclose()
-        if self._store is not None:
-            await self._store.aclose()
 
     async def _live(self, receive: Receive, send: Send) -> None:
         while (message := await receive())["type"] != "lifespan.shutdown":
             await send({"type": f"{message['type']}.complete"})
         await self.aclose()
+        if self._store is not None:  # served by itself, nobody else uses it
+            await self._store.aclose()
         await send({"type": "lifespan.shutdown.complete"})
 
     def _health(self) -> dict[str, Any]:
@@ -155,7 +155,7 @@ class DiscordProxy:
         """The same request to the upstream, and to nobody else, whatever it says."""
         if len(body) > self._max_body:
             raise ValueError(f"the body is larger than the {self._max_body} bytes that this proxy forwards")
-        path: bytes = scope.get("raw_path") or scope["path"].encode()
+        path = _own_path(scope)
         if not path.startswith(b"/"):
             raise ValueError("only paths are forwarded, e.g. /api/v10/users/@me")
         query: bytes = scope["query_string"]
@@ -178,7 +178,18 @@ class DiscordProxy:
         except (httpx.TransportError, OSError) as error:
             await self._answer(send, 502, {"message": f"Discord cannot be reached: {type(error).__name__}"})
         else:
-            await self._pass_on(response, send)
+            if response.status_code == 429:
+                await self._refuse(response, send, is_bounded)
+            else:
+                await self._pass_on(response, send)
+
+    async def _refuse(self, response: httpx.Response, send: Send, is_bounded: bool) -> None:
+        """Discord refuses the call again and again. A client that knows no limits would come back at once."""
+        await response.stream.aclose()  # type: ignore[union-attr]
+        if is_bounded:
+            await self._answer(send, 429, _limited(global_=False, retry_after=1.0))
+        else:
+            await self._answer(send, 503, {"message": "Discord refuses this call again and again; try it later"})
 
     async def _answer(self, send: Send, status: int, content: Mapping[str, Any]) -> None:
         self._counts[f"{status // 100}xx"] += 1
@@ -186,9 +197,8 @@ class DiscordProxy:
 
     async def _pass_on(self, response: httpx.Response, send: Send) -> None:
         self._counts[f"{response.status_code // 100}xx"] += 1
-        headers = _end_to_end(response.headers.raw, _OF_A_HOP)
-        if response.status_code != 429:
-            headers = [each for each in headers if not each[0].startswith(_PACING) and each[0] != b"retry-after"]
+        headers = _end_to_end(response.headers.raw, _OF_A_HOP | {b"retry-after"})
+        headers = [each for each in headers if not each[0].startswith(_PACING)]
         try:
             await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
             async for chunk in response.stream:  # type: ignore[union-attr]
@@ -248,8 +258,7 @@ def _of_error(error: RateLimitError, is_bounded: bool) -> tuple[int, Mapping[str
     """Status and body of the answer to a request that is not sent to Discord."""
     match error:
         case DiscordRateLimited() if is_bounded:
-            scope = {"global": error.scope == "global", "retry_after": round(error.retry_after, 3)}
-            return 429, {"message": "You are being rate limited.", **scope}
+            return 429, _limited(global_=error.scope == "global", retry_after=round(error.retry_after, 3))
         case TokenRejected():
             return 401, {"message": "401: Unauthorized", "code": 0}
         case WebhookGone():
@@ -257,6 +266,16 @@ def _of_error(error: RateLimitError, is_bounded: bool) -> tuple[int, Mapping[str
         case DiscordRateLimited():
             return 504, {"message": str(error)}
     return 503, {"message": str(error)}
+
+
+def _limited(*, global_: bool, retry_after: float) -> Mapping[str, Any]:
+    return {"message": "You are being rate limited.", "global": global_, "retry_after": retry_after}
+
+
+def _own_path(scope: Scope) -> bytes:
+    """The path below the one where the proxy is mounted."""
+    path: bytes = scope.get("raw_path") or scope["path"].encode()
+    return path.removeprefix(scope.get("root_path", "").encode())
 
 
 async def _reply(send: Send, status: int, content: Mapping[str, Any]) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.applications import Starlette
+from starlette.routing import Mount
 
 from asgi_ratelimit import MemoryStore
 from asgi_ratelimit.discord import DiscordProxy
@@ -107,6 +109,30 @@ async def test_a_bad_deadline_is_named(clock: ManualClock, deadline: str) -> Non
         answer = await client.get("/api/v10/channels/1", headers={"X-Deadline": deadline})
     assert answer.status_code == 400
     assert f"X-Deadline must be seconds above 0, e.g. 2.5, not '{deadline}'" in answer.json()["message"]
+
+
+@pytest.mark.parametrize(("deadline", "status"), [(None, 503), ("60", 429)])
+async def test_a_call_that_discord_never_lets_pass_ends_without_its_429(
+    clock: ManualClock, deadline: str | None, status: int
+) -> None:
+    server = Seen(lambda request: httpx.Response(429, json={"retry_after": 0, "global": False}, headers=LIMITS))
+    async with client_of(proxy_of(server, clock)) as client:
+        headers = BOT if deadline is None else BOT | {"X-Deadline": deadline}
+        answer = await passing(clock, client.get("/api/v10/channels/1", headers=headers), step=0.1)
+    assert answer.status_code == status
+    assert int(answer.headers.get("Retry-After", 1)) >= 1, "nobody comes back at once"
+    assert "X-RateLimit-Bucket" not in answer.headers
+    assert len(server.requests) <= 10
+
+
+async def test_it_may_be_mounted_below_a_path_of_another_app(clock: ManualClock) -> None:
+    server = Seen()
+    app = Starlette(routes=[Mount("/discord", proxy_of(server, clock))])
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://app") as client:
+        await client.get("/discord/api/v10/channels/1?limit=%2F", headers=BOT)
+        health = await client.get("/discord/health")
+    assert [str(request.url) for request in server.requests] == ["http://discord.example/api/v10/channels/1?limit=%2F"]
+    assert health.json()["status"] == "ok"
 
 
 # Nobody but the upstream

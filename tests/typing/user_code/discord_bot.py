@@ -130,6 +130,7 @@ every_option = InteractionLimit(
     PUBLIC_KEY,
     ["5/10s", TokenBucket("100/hour")],
     key="command",
+    component=":",
     autocomplete="30/10s",
     store=MemoryStore(),
     name="interactions",
