@@ -25,6 +25,8 @@ _NEVER_SENT: Final = (
 )  # fmt: skip
 # httpcore lets some of anyio's pass, e.g. over HTTP/2.
 _BROKEN: Final = (ConnectionError, anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError)
+# httpx-aiohttp calls each lost connection a ConnectTimeout. These alone of aiohttp's errors come before the request.
+_NEVER_SENT_BY_AIOHTTP: Final = frozenset({"ClientConnectorError", "ConnectionTimeoutError", "ClientHttpProxyError"})
 _USELESS: Final = (httpx.UnsupportedProtocol, httpx.LocalProtocolError)  # the same would happen again
 _LONGEST_REASON: Final = 512  # characters, a limit of Discord's
 
@@ -83,7 +85,7 @@ class OutgoingRequest:
             self._has_arrived = True
             raise
         except (httpx.TransportError, *_BROKEN) as error:
-            is_sent = not isinstance(error, _NEVER_SENT)
+            is_sent = _may_have_arrived(error)
             self._has_arrived |= is_sent
             raise SendFailed(as_httpx(error), sent=is_sent) from error
         if self._has_arrived and await self._is_done(response):
@@ -204,9 +206,18 @@ class _NoBody(httpx.AsyncByteStream):
 
 def as_httpx(error: Exception) -> Exception:
     """The same error as one of httpx or of Python, where it is one of anyio."""
+    if isinstance(error, httpx.ConnectTimeout) and _may_have_arrived(error):
+        return httpx.ReadError(str(error))
     if isinstance(error, (httpx.TransportError, ConnectionError)):
         return error
     return httpx.ReadError(f"the connection was lost: {type(error).__name__}")
+
+
+def _may_have_arrived(error: Exception) -> bool:
+    kinds = type(error.__cause__).__mro__
+    if any(kind.__module__.startswith("aiohttp.") for kind in kinds):
+        return not any(kind.__name__ in _NEVER_SENT_BY_AIOHTTP for kind in kinds)
+    return not isinstance(error, _NEVER_SENT)
 
 
 # The options of one request
