@@ -38,8 +38,7 @@ class InvalidRequests:
     def __init__(self, store: Store, egress: str, emit: EventHook) -> None:
         self._limiter = Limiter(SlidingWindow(f"{ALLOWED}/10m"), store=store, name="discord-invalid")
         self._egress, self._emit, self._clock = egress, emit, store.clock
-        # What this process sees counts as well: the store may not answer, or fail open.
-        self._own = Limiter(SlidingWindow(f"{ALLOWED}/10m"), store=MemoryStore(clock=store.clock))
+        self._own: Limiter | None = None  # made for the first one, as most clients never see any
         self._last: Decision | None = None
         self._next_read_us = 0  # when to read next
         self._reading: asyncio.Future[None] | None = None
@@ -63,7 +62,7 @@ class InvalidRequests:
 
     async def count(self, route: Route) -> None:
         """Count one more."""
-        own = await self._own.try_acquire(self._egress)
+        own = await self._count_here()
         try:
             shared = await self._limiter.try_acquire(self._egress)
         except StoreUnavailable as error:
@@ -72,6 +71,12 @@ class InvalidRequests:
         self._note(_worse(shared, own), route)
         if self._is_spent:
             self._next_read_us = 0
+
+    async def _count_here(self) -> Decision:
+        """What this process sees counts as well: the store may not answer, or fail open."""
+        if self._own is None:
+            self._own = Limiter(SlidingWindow(f"{ALLOWED}/10m"), store=MemoryStore(clock=self._clock))
+        return await self._own.try_acquire(self._egress)
 
     async def ban(self, seconds: float) -> None:
         """Cloudflare has banned the address: no request may leave it for so long."""
@@ -156,18 +161,21 @@ class InvalidRequests:
             self._next_read_us = now_us + _READ_EVERY_US
             reading = self._reading = loop.create_future()
             try:
-                self._note(await self._peeked(), route)
+                decision = await self._peeked()
+                if decision is not None:
+                    self._note(decision, route)
             finally:
                 self._reading = None
                 reading.set_result(None)
 
-    async def _peeked(self) -> Decision:
-        own = await self._own.peek(self._egress, cost=_SPARED + 1)
+    async def _peeked(self) -> Decision | None:
+        own = None if self._own is None else await self._own.peek(self._egress, cost=_SPARED + 1)
         try:
-            return _worse(await self._limiter.peek(self._egress, cost=_SPARED + 1), own)
+            shared = await self._limiter.peek(self._egress, cost=_SPARED + 1)
         except StoreUnavailable as error:
             logger.debug("the invalid requests of other processes could not be read: %s", error)
             return own
+        return shared if own is None else _worse(shared, own)
 
     def _note_ban(self, seconds: float) -> None:
         until_us = self._clock.now_us() + round(seconds * 1e6)
