@@ -3,11 +3,12 @@
 client            DiscordClient: an httpx.AsyncClient for a bot
 log_handler       DiscordHandler: log lines to a webhook; log_outbox: its queue; log_messages: its messages
 sync_client       SyncDiscordClient: an httpx.Client for threads; sync_transport: its transport
-transport         DiscordTransport: its httpx transport; pools: its connections
+transport         DiscordTransport: its httpx transport; pools: its connections; origins: whose addresses are Discord's
+order             the order of calls; per_loop: what belongs to one event loop; lone_clients: clients that should be one
 proxy             DiscordProxy: an ASGI app before Discord for bots in any language
 outgoing          the request as it is sent, and its response; nonces: messages that may be sent again
-sender            one call from its first attempt to its last
-scheduler         when a call may go, and the queues of waiting calls
+sender            one call from its first attempt to its last; calls: the call; event_log: what an operator is told
+scheduler         when a call may go, and the queues of waiting calls; scopes: how far a bucket reaches
 permits/          the limits that Discord's responses teach
 tokens            the tokens that calls bear; invalid_requests: the budget of an address
 response_headers  the limits that a response reports; routes: the route of a call
