@@ -22,6 +22,7 @@ SLOW = (
     "tests/discord/test_backfill.py",
     "tests/discord/test_cancellation.py::test_a_thousand_",
     "tests/discord/test_log_handler.py",
+    "tests/discord/test_log_processes.py",
     "tests/discord/test_memory.py",
     "tests/discord/test_per_loop.py",
     "tests/discord/test_processes.py",
