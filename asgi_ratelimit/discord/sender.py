@@ -159,8 +159,9 @@ class Sender:
     @property
     def waiting(self) -> list[Waiting]:
         """The calls that wait outside the queues: for a ban to end, or before their next attempt."""
-        now_us, counts = self._clock.now_us(), Counter((rest.route, rest.cause) for rest in self._resting.values())
-        first = {(rest.route, rest.cause): rest for rest in reversed(self._resting.values())}
+        now_us, rests = self._clock.now_us(), list(self._resting.values())
+        counts = Counter((rest.route, rest.cause) for rest in rests)
+        first = {(rest.route, rest.cause): rest for rest in reversed(rests)}
         return [
             Waiting(route, count, cause, max(0, first[route, cause].until_us - now_us) / 1e6, "", 0, 0)
             for (route, cause), count in counts.items()
