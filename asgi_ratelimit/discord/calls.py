@@ -42,6 +42,7 @@ class Call:
     has_waited   its "wait" event has been emitted; `waits_long`: that of a long wait, which lasts
     waited_us    how long it has waited for permits so far
     failures     attempts that failed; `refusals`: attempts that drew a 429
+    probes       it is the first one after a ban
     retries      attempts after failures that it may have, if it has a number of its own
     """
 
@@ -58,6 +59,7 @@ class Call:
     failures: int = 0
     refusals: int = 0
     retries: int | None = None
+    probes: bool = False
 
     def note_wait(self, seconds: float) -> bool:
         """Whether this wait is news: the first one is, and the first long one."""

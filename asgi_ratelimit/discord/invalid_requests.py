@@ -132,6 +132,10 @@ class InvalidRequests:
         self._probe_us = now_us + _PROBE_US
         return 0
 
+    def withdraw_probe(self) -> None:
+        """The first call after a ban has no response: another one may find out."""
+        self._probe_us = 0
+
     def withdraw(self, cause: Cause) -> None:
         """A request that waits for this cause gives up."""
         if cause == "invalid":

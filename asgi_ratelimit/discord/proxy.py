@@ -20,6 +20,7 @@ from asgi_ratelimit.discord.errors import (
     TokenRejected,
     WebhookGone,
 )
+from asgi_ratelimit.discord.tokens import safe_hook
 from asgi_ratelimit.discord.transport import DiscordTransport
 from asgi_ratelimit.errors import RateLimitError
 from asgi_ratelimit.store import Store
@@ -74,7 +75,7 @@ class DiscordProxy:
         self._upstream = _checked_upstream(upstream)
         if isinstance(max_body, bool) or not isinstance(max_body, int) or max_body < 1:
             raise ValueError(f"max_body must be bytes from 1, e.g. {_LARGEST}, not {max_body!r}")
-        self._max_body, self._on_event = max_body, on_event
+        self._max_body, self._on_event = max_body, safe_hook(on_event)
         self._counts: Counter[str] = Counter()
         self._store = store
         self._transport = DiscordTransport(
@@ -123,8 +124,7 @@ class DiscordProxy:
 
     def _count_event(self, event: DiscordEvent) -> None:
         self._counts[event.kind] += 1
-        if self._on_event is not None:
-            self._on_event(event)
+        self._on_event(event)
 
     # A request
 
@@ -135,6 +135,9 @@ class DiscordProxy:
             return
         try:
             request = self._request_of(scope, body)
+        except httpx.InvalidURL:
+            await _reply(send, 400, {"message": "the path cannot be sent on"})
+            return
         except ValueError as error:
             await _reply(send, 400 if len(body) <= self._max_body else 413, {"message": str(error)})
             return

@@ -31,6 +31,7 @@ INVALID: Final = frozenset({401, 403})  # and 429s, except shared ones
 ALREADY_ANSWERED: Final = 40060  # "Interaction has already been acknowledged"
 UNKNOWN_WEBHOOK: Final = frozenset({10015, 50027})  # "Unknown Webhook", "Invalid Webhook Token"
 
+_OF_A_REFUSAL: Final = ("x-ratelimit-scope", "x-ratelimit-global", "x-ratelimit-bucket")
 _MOST = 1 << 40  # µs, twelve days: nothing sensible is beyond
 _PLAIN = re.compile(r"[0-9A-Za-z_-]{1,64}")
 _BAN_US = 60_000_000  # if Cloudflare gives no time
@@ -59,7 +60,8 @@ def of_refusal(headers: Mapping[str, str], body: bytes, *, in_milliseconds: bool
     content = object_of(body) or {}
     retry_us = _microseconds(content.get("retry_after"))
     header_us = _microseconds(headers.get("retry-after"))
-    if retry_us is None and ("via" not in headers or not content):
+    is_discords = any(name in headers for name in _OF_A_REFUSAL)  # its body may be missing, as that of a HEAD is
+    if retry_us is None and not is_discords and ("via" not in headers or not content):
         ban_us = _BAN_US if header_us is None else min(max(_LEAST_BAN_US, header_us), _MOST_STOP_US)
         return CallReport("banned", retry_us=ban_us), "cloudflare"
     if retry_us is None:

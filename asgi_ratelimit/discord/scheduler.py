@@ -111,6 +111,8 @@ class Scheduler:
         scope = self._scopes.by_route.get(permit.route)
         if scope is not None and (not scope.is_plain or report.verdict == "limited"):
             report = self._learn_scope(scope, permit, report)
+        elif scope is not None and scope.out:  # of before it was plain
+            scope.out.pop(permit.name, None)
         self._settle(permit, report)
         if self._pauses:
             is_sent = report.verdict != "unsent"

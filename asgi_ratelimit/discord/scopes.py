@@ -25,6 +25,7 @@ _TRIAL_US: Final = 300_000  # but nobody waits for longer than this, if they are
 _RECENT_US: Final = 10_000_000  # refusals within so long belong together
 _OWNERS: Final = 3  # that are refused so: then it is the address that is limited
 _CROWDED_US: Final = 60_000_000  # for so long after the last such refusal
+_TOGETHER_US: Final = 60_000_000  # after which it is open again: some of what decided it may have been done by others
 _MOST_SEEN: Final = 64
 _MOST_ROUTES: Final = 10_000
 
@@ -61,6 +62,7 @@ class Scope:
     splits_routes     routes that show this hash have limits of their own
     is_plain          each resource has a bucket, and routes with one hash share it: nearly all limits are like that
     last_of_single    its last response: the token, the permit, the report, and when it came
+    is_own            no other process uses the tokens, so that responses tell of this one's calls only
     crowded_until_us  until then all tokens are paced together
     out               calls in flight: the unit of each permit
     """
@@ -69,6 +71,7 @@ class Scope:
     reach: int = UNDECIDED
     is_plain: bool = False
     single: tuple[str, str] | None = None
+    is_own: bool = True
     last_of_single: tuple[str, Permit, CallReport, int] | None = None
     splits_routes: bool = False
     crowded_until_us: int = 0
@@ -77,10 +80,14 @@ class Scope:
     _refused: dict[Unit, int] = field(default_factory=dict)
     _is_silent: bool = False
     _tried_us: int = 0
+    _decided_us: int = 0
 
     def may_try(self, major: str, now_us: int) -> bool:
         """Whether another call on this resource may go. While it is undecided, two resources are tried for a moment."""
         self.end_single()
+        if self.reach == TOGETHER and now_us - self._decided_us > _TOGETHER_US:
+            self.reach = UNDECIDED
+            self._seen.clear()
         if not self.out:
             self._tried_us = now_us
         if self.reach != UNDECIDED or now_us - self._tried_us > _TRIAL_US:
@@ -100,10 +107,12 @@ class Scope:
         return f"{bucket}-{blake2b(route.encode(), digest_size=6).hexdigest()}" if self.splits_routes else bucket
 
     def note_response(self, unit: Unit, report: CallReport, sent_us: int, now_us: int) -> None:
-        if not report.limit:  # nothing will ever decide it
-            self._is_silent = True
-            self._decide(APART)
+        if not report.limit:
+            if not self._seen and self.reach == UNDECIDED:  # nothing will ever decide it
+                self._is_silent = True
+                self._decide(APART)
             return
+        self._is_silent = False
         until_us, full_us = sent_us + report.reset_us - EARLY, now_us + report.reset_us + LATE
         seen = _Seen(report.limit, report.remaining, until_us, full_us)
         is_lone = self._is_lone(unit, sent_us)
@@ -111,13 +120,14 @@ class Scope:
         others = {other: each for other, each in self._seen.items() if other != unit and each.until_us > now_us}
         for other, each in others.items():
             self._compare(unit, seen, other, each)
-        if others and is_lone and not seen.is_first and self.reach == UNDECIDED:
-            self._decide(TOGETHER)
+        if self.is_own and others and is_lone and not seen.is_first and self.reach == UNDECIDED:
+            self._decide(TOGETHER, now_us)
         self._seen.move_to_end(unit)
         while len(self._seen) > _MOST_SEEN:
             self._seen.popitem(last=False)
 
-    def _decide(self, reach: int) -> None:
+    def _decide(self, reach: int, now_us: int = 0) -> None:
+        self._decided_us = now_us
         self.reach, self.is_plain = reach, reach == APART and not self.splits_routes
 
     def _is_lone(self, unit: Unit, sent_us: int) -> bool:
@@ -144,22 +154,25 @@ class Scope:
         self._refused = {other: at for other, at in self._refused.items() if now_us - at < _RECENT_US}
         self._refused[unit] = now_us
         if len({other.major for other in self._refused if other.owner == unit.owner}) > 1:
-            self._decide(TOGETHER)
-        if len({other.owner for other in self._refused}) >= _OWNERS:
+            self._decide(TOGETHER, now_us)
+        # On one resource others may use up the bucket. Calls on none, e.g. log-ins, have only the address in common.
+        if len({other.owner for other in self._refused if not other.major}) >= _OWNERS:
             self.crowded_until_us = now_us + _CROWDED_US
 
 
 class Scopes:
     """The scopes of all routes, for all tokens of an address."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_shared: bool = False) -> None:
+        """`is_shared`: other processes use the tokens, too."""
+        self._is_shared = is_shared
         self.by_route: OrderedDict[str, Scope] = OrderedDict()
         self._by_bucket: OrderedDict[str, Scope] = OrderedDict()
         self.is_crowded = False  # whether any scope has ever been
 
     def new(self, route: str, major: str) -> Scope:
         """The scope of a route that was not called yet."""
-        scope = self.by_route[route] = Scope(single=(route, major))
+        scope = self.by_route[route] = Scope(single=(route, major), is_own=not self._is_shared)
         if len(self.by_route) > _MOST_ROUTES:
             self.by_route.popitem(last=False)
         return scope
@@ -192,7 +205,7 @@ class Scopes:
             return former
         scope = self._by_bucket.get(bucket)
         if scope is None:
-            scope = former if not former.bucket else Scope()
+            scope = former if not former.bucket else Scope(is_own=not self._is_shared)
             scope.bucket = bucket
             self._by_bucket[bucket] = scope
             if len(self._by_bucket) > _MOST_ROUTES:

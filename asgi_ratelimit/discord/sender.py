@@ -10,6 +10,7 @@ import logging
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, Protocol, TypeVar
@@ -116,6 +117,7 @@ class Sender:
     ) -> None:
         self._tokens, self._invalid, self._clock, self._policy, self._emit = tokens, invalid, clock, policy, emit
         self._resting: dict[asyncio.Future[None], _Rest] = {}
+        self._is_closed = False
 
     async def send(self, call: Call, token: TokenState, transmit: Transmit[R], ask_again: AskAgain | None = None) -> R:
         """The response. 429s are waited out and failures are repeated; the last one is returned, or raised.
@@ -124,9 +126,8 @@ class Sender:
         Raises DiscordError for a call that is not sent at all.
         """
         while True:
-            scheduler, permit = await self._permit(call, token, is_opinion=ask_again is None)
             try:
-                response = await self._attempt(call, token, partial(scheduler.settle, permit), transmit, ask_again)
+                response = await self._try(call, token, transmit, ask_again)
             except SendFailed as failed:
                 pause_s = self._pause(call, sent=failed.sent, least_s=0.0)
                 if pause_s is None:
@@ -169,11 +170,21 @@ class Sender:
 
     async def aclose(self) -> None:
         """End all waiting, with a RuntimeError for each call."""
+        self._is_closed = True
         for over in self._resting:
             if not over.done():
                 over.set_exception(RuntimeError(CLOSED))
                 over.exception()  # a call that is cancelled at this moment never reads it, and that is no error
         await self._tokens.aclose()
+
+    async def _try(self, call: Call, token: TokenState, transmit: Transmit[R], ask_again: AskAgain | None) -> R:
+        try:
+            scheduler, permit = await self._permit(call, token, is_opinion=ask_again is None)
+            return await self._attempt(call, token, partial(scheduler.settle, permit), transmit, ask_again)
+        except BaseException:
+            if call.probes:  # it has not shown whether the ban is over
+                self._invalid.withdraw_probe()
+            raise
 
     # Before an attempt
 
@@ -182,8 +193,8 @@ class Sender:
         self._set_due(call, started_us)
         while True:
             self._tokens.check(token, call.route)
-            await self._wait_for_address(call)
             bans = self._invalid.bans
+            await self._wait_for_address(call)
             is_crowded = self._tokens.scopes.is_crowded
             scheduler = self._tokens.scheduler_of(token, call.route) if is_crowded else token.scheduler
             permit = await scheduler.permit(call)
@@ -194,6 +205,8 @@ class Sender:
             scheduler.settle(permit, _UNSENT)
             if is_in_doubt:
                 await self._wait_for_opinion(token, call.due_us)
+                if token.opinion is not None and call.due_us is not None and self._clock.now_us() >= call.due_us:
+                    raise DiscordRateLimited(call.route, 0.0, "answer")
 
     def _set_due(self, call: Call, now_us: int) -> None:
         call.due_us = call.deadline_us
@@ -209,6 +222,7 @@ class Sender:
         while cause == "banned":
             wait_s, cause = await self._invalid.admit(call.route, call.due_us)
             if not wait_s or cause is None:
+                call.probes = not self._invalid.is_over
                 return
             if call.note_wait(wait_s):
                 self._emit(DiscordEvent("wait", str(call.route), wait_s, cause))
@@ -238,6 +252,8 @@ class Sender:
             self._emit(DiscordEvent("waited", str(call.route), waited_us / 1e6))
 
     async def _rest(self, call: Call, seconds: float, cause: Cause) -> None:
+        if self._is_closed:
+            raise RuntimeError(CLOSED)
         over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         timer = self._clock.call_later(seconds, lambda: None if over.done() else over.set_result(None))
         self._resting[over] = _Rest(str(call.route), cause, self._clock.now_us() + round(seconds * 1e6))
@@ -256,7 +272,8 @@ class Sender:
         try:
             response = await transmit(self._left_s(call))
             if response.status_code == 429:
-                body = await response.read_body()
+                with suppress(SendFailed):  # its body is cut: the headers tell as much
+                    body = await response.read_body()
         except SendFailed as failed:
             settle(_LOST if failed.sent else _UNSENT)
             raise

@@ -24,6 +24,7 @@ logger = logging.getLogger("asgi_ratelimit")
 
 _MOST_TOKENS = 1_000
 _MOST_WEBHOOKS = 10_000
+_MOST_DOUBTS = 5
 _TRUSTED_US = 60_000_000  # in which further 401s of a token ask for no second opinion
 _REJECTED_US = 300_000_000  # after which a call may find out whether a token, or a webhook, is still dead
 
@@ -35,6 +36,7 @@ class TokenState:
     is_token: bool
     rejected_until_us: int = 0
     trusted_until_us: int = 0  # a second opinion has been good
+    doubts: int = 0  # 401s since then
     opinion: asyncio.Future[None] | None = None  # it is being asked for
     scheduler: Scheduler = field(init=False)
 
@@ -47,7 +49,7 @@ class TokenRegistry:
             raise ValueError(f'egress must name the address that calls come from, e.g. "default", not {egress!r}')
         self._store, self._limits, self._egress, self._emit = store, limits, egress, emit
         self._tokens: OrderedDict[str, TokenState] = OrderedDict()
-        self.scopes = Scopes()
+        self.scopes = Scopes(is_shared=getattr(store, "shared", False))
         self._mark = _MOST_TOKENS  # at so many, unused ones are forgotten
         self._gone: OrderedDict[str, int] = OrderedDict()  # webhooks, and until when nothing is sent there
 
@@ -84,10 +86,12 @@ class TokenRegistry:
         return self._store.clock.now_us() < token.rejected_until_us
 
     def is_trusted(self, token: TokenState) -> bool:
-        """Whether a second opinion on the token has been good a moment ago."""
-        return self._store.clock.now_us() < token.trusted_until_us
+        """Whether a second opinion on the token has been good a moment ago, and there were few 401s since."""
+        token.doubts += 1
+        return token.doubts < _MOST_DOUBTS and self._store.clock.now_us() < token.trusted_until_us
 
     def mark_trusted(self, token: TokenState) -> None:
+        token.doubts = 0
         token.trusted_until_us = self._store.clock.now_us() + _TRUSTED_US
 
     def mark_rejected(self, token: TokenState, route: Route) -> None:

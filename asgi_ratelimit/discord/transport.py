@@ -160,6 +160,8 @@ class DiscordTransport(httpx.AsyncBaseTransport):
 
         Raises DiscordError if it would not be sent at all.
         """
+        if self._is_closed:
+            raise RuntimeError(CLOSED)
         origin = origin_of(request.url)
         if not self._origins.hold(origin):
             return 0.0

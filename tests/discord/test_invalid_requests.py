@@ -207,3 +207,52 @@ async def test_a_store_that_is_out_holds_no_call_up(clock: ManualClock, store: M
     assert await budget.admit(ROUTE, None) == (0.0, None)
     await budget.ban(5.0)
     assert (await budget.admit(ROUTE, None))[1] == "banned"
+
+
+@pytest.mark.parametrize("headers", [{"X-RateLimit-Scope": "user"}, {"X-RateLimit-Bucket": "abc"}])
+async def test_a_429_of_discord_without_a_body_is_no_ban(clock: ManualClock, headers: dict[str, str]) -> None:
+    """As every answer to a HEAD is."""
+    answers = [httpx.Response(429, headers=headers | {"Via": "1.1 google", "Retry-After": "5"})]
+    async with bot_of(lambda request: answers.pop() if answers else httpx.Response(200), clock) as discord:
+        call = asyncio.ensure_future(discord.head("/channels/1"))
+        await settled()
+        assert (await discord.get("/guilds/1")).status_code == 200, "nobody else waits"
+        await passing(clock, call)
+
+
+async def test_a_probe_that_leaves_lets_another_one_go(clock: ManualClock) -> None:
+    ban = httpx.Response(429, text="error code: 1015", headers={"Retry-After": "60"})
+    answers, hanging = [ban], asyncio.Event()
+
+    async def answer(request: httpx.Request) -> httpx.Response:
+        if "hangs" in request.url.path:
+            await hanging.wait()
+        return answers.pop() if answers else httpx.Response(200)
+
+    async with bot_of(answer, clock, max_retries=0) as discord:
+        await discord.get("/channels/1")
+        clock.advance(61)
+        probe = asyncio.ensure_future(discord.get("/hangs"))
+        await settled()
+        other = asyncio.ensure_future(discord.get("/channels/2"))
+        await settled()
+        probe.cancel()
+        assert await taken(clock, other) <= 0.5
+        await asyncio.gather(probe, return_exceptions=True)
+
+
+async def test_a_ban_that_comes_after_the_end_holds_up_nobody(clock: ManualClock) -> None:
+    ban = httpx.Response(429, text="error code: 1015", headers={"Retry-After": "3600"})
+    release = asyncio.Event()
+
+    async def answer(request: httpx.Request) -> httpx.Response:
+        await release.wait()
+        return ban
+
+    discord = bot_of(answer, clock)
+    call = asyncio.ensure_future(discord.get("/channels/1"))
+    await settled()
+    await discord.aclose()
+    release.set()
+    with pytest.raises(RuntimeError, match="closed"):
+        await passing(clock, call)

@@ -150,3 +150,18 @@ async def test_hidden_limits_of_many_resources_stay_apart(clock: ManualClock) ->
         seconds = await taken(clock, all_of(discord.post(path, json={}) for path in messages(10, 60)))
     assert inner.refused <= 30
     assert seconds <= 6.0
+
+
+async def test_an_error_without_limits_changes_nothing(clock: ManualClock) -> None:
+    inner = Counting(clock, 5, by_nothing)
+    forbidden = httpx.Response(403, json={"code": 50001}, headers={"Via": "1.1 google"})
+
+    async def server(request: httpx.Request) -> httpx.Response:
+        return forbidden if "/channels/7/" in request.url.path else await inner(request)
+
+    async with bot_of(server, clock) as discord:
+        await passing(clock, all_of(discord.post(path, json={}) for path in messages(20, 40)))
+        inner.refused = 0
+        seconds = await taken(clock, all_of(discord.post(path, json={}) for path in messages(20, 60)))
+    assert inner.refused <= 5
+    assert seconds <= 1.05 * 12 + 1

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from asgi_ratelimit import MemoryStore
-from asgi_ratelimit.discord import DiscordClient, TokenRejected, WebhookGone
+from asgi_ratelimit.discord import DiscordClient, DiscordRateLimited, TokenRejected, WebhookGone
 from asgi_ratelimit.testing import ManualClock
 from tests.support.clients import API, TOKEN, WEBHOOK, Seen, all_of, bot_of, passing
 
@@ -168,3 +168,20 @@ async def test_a_header_of_the_call_itself_is_sent_as_it_is(clock: ManualClock) 
     (authorization,) = server.authorizations
     assert authorization is not None
     assert authorization.startswith("Basic ")
+
+
+async def test_who_may_not_wait_does_not_wait_for_the_second_opinion(clock: ManualClock) -> None:
+    asked = asyncio.Event()
+
+    async def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/users/@me"):
+            await asked.wait()
+        return httpx.Response(401, json={})
+
+    async with bot_of(answer, clock) as discord:
+        first = asyncio.ensure_future(discord.get("/channels/1"))
+        await passing(clock, asyncio.sleep(0.01))
+        with pytest.raises(DiscordRateLimited):
+            await passing(clock, discord.get("/channels/2", extensions={"deadline": 0.2}))
+        asked.set()
+        assert (await passing(clock, first)).status_code == 401

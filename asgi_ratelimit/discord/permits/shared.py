@@ -10,10 +10,17 @@ from importlib.resources import files
 from typing import Any, Final
 
 from asgi_ratelimit.discord.permits.bucket import CallReport
-from asgi_ratelimit.discord.permits.memory import EXPIRY_US, Granted, MemoryPermits, Permit, Wait, WaitCause
+from asgi_ratelimit.discord.permits.memory import (
+    EXPIRY_US,
+    Granted,
+    MemoryPermits,
+    Permit,
+    Wait,
+    WaitCause,
+    local_permits,
+)
 from asgi_ratelimit.errors import StoreUnavailable
 from asgi_ratelimit.scripts import ScriptKeys, Scripts, ScriptStore
-from asgi_ratelimit.store import PerStore
 
 __all__ = ["SharedPermits", "shared_permits"]
 
@@ -137,11 +144,7 @@ class SharedPermits:
 def shared_permits(store: ScriptStore, owner: str) -> SharedPermits:
     """The permits of `owner` in a store that runs scripts."""
     scripts = store.scripts(_SOURCE, patience=_PATIENCE_S)
-    local = _locals.of(store).setdefault(owner, MemoryPermits(scripts.clock))
-    return SharedPermits(scripts, owner, local)
-
-
-_locals: PerStore[dict[str, MemoryPermits]] = PerStore(lambda store: {})
+    return SharedPermits(scripts, owner, local_permits(store, owner))
 
 
 class _Take:
