@@ -129,15 +129,22 @@ class Scheduler:
     def _learn_scope(self, scope: Scope, permit: Permit, report: CallReport) -> CallReport:
         """Learn how far the bucket reaches. Calls that wait for that, or share it, are woken."""
         if scope.single is not None and report.verdict == "answered" and report.bucket == scope.bucket:
-            scope.last_of_single = (self._name, permit, report, self._clock.now_us())
+            scope.last_of_single = (self._name, self._timed(permit), report, self._clock.now_us())
             return report
         former = scope.reach
-        scope, report = self._scopes.learn(self._name, permit, report, self._clock.now_us())
+        scope, report = self._scopes.learn(self._name, self._timed(permit), report, self._clock.now_us())
         if scope.reach == TOGETHER and permit.major and report.verdict == "limited":
             self._settle(replace(permit, major="", bucket=""), report)  # the bucket that all share from now on
         for key in (f"route {permit.route}", f"bucket {scope.bucket}"):
             self._end_pauses(key, is_sent=scope.reach == former and report.verdict != "unsent")
         return report
+
+    def _timed(self, permit: Permit) -> Permit:
+        """The same by this process's clock, which scopes go by. Permits of a shared store have the server's time."""
+        clock = self._permits.clock
+        if clock is self._clock:
+            return permit
+        return replace(permit, sent_us=self._clock.now_us() - (clock.now_us() - permit.sent_us))
 
     def wake(self, major: str | None = None) -> None:
         """Have waiting calls (of this resource) check again: they may go by now, or never."""

@@ -193,8 +193,8 @@ class Sender:
         self._set_due(call, started_us)
         while True:
             self._tokens.check(token, call.route)
-            bans = self._invalid.bans
             await self._wait_for_address(call)
+            bans = self._invalid.bans
             is_crowded = self._tokens.scopes.is_crowded
             scheduler = self._tokens.scheduler_of(token, call.route) if is_crowded else token.scheduler
             permit = await scheduler.permit(call)

@@ -5,6 +5,7 @@ The server counts by keys of its own. Its responses show a hash, and not what is
 
 from __future__ import annotations
 
+import secrets
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -13,9 +14,12 @@ import httpx
 import pytest
 
 from asgi_ratelimit import MemoryStore
-from asgi_ratelimit.discord import DiscordTransport
+from asgi_ratelimit.clock import Clock, SystemClock
+from asgi_ratelimit.discord import DiscordClient, DiscordTransport
 from asgi_ratelimit.testing import ManualClock
-from tests.support.clients import API, all_of, bot_of, passing, taken
+from tests.support.clients import API, TOKEN, all_of, bot_of, passing, taken
+from tests.support.servers import Server
+from tests.support.stores import new_store
 
 pytestmark = pytest.mark.anyio
 
@@ -26,7 +30,7 @@ LATENCY = 0.03
 class Counting:
     """So many calls in a window of a second for each key. The window opens with its first call."""
 
-    def __init__(self, clock: ManualClock, limit: int, key: KeyOf, *, latency: float = LATENCY) -> None:
+    def __init__(self, clock: Clock, limit: int, key: KeyOf, *, latency: float = LATENCY) -> None:
         self._clock, self._limit, self._key, self._latency = clock, limit, key, latency
         self._windows: dict[str, tuple[int, int]] = defaultdict(lambda: (0, 0))
         self.calls = self.refused = 0
@@ -75,6 +79,22 @@ async def test_a_bucket_behind_many_resources_is_paced_as_one(clock: ManualClock
         seconds = await taken(clock, all_of(discord.post(path, json={}) for path in messages(20, 100)))
     assert server.refused <= 5
     assert seconds <= 1.05 * 19 + 20 * 0.1
+
+
+@pytest.mark.parametrize("clients", [1, 3])
+async def test_so_is_one_over_redis_whose_clock_is_another(any_redis: Server, clients: int) -> None:
+    server = Counting(SystemClock(), 5, by_nothing)
+    prefix = secrets.token_hex(4)
+    async with AsyncExitStack() as stack:
+        bots = []
+        for _ in range(clients):
+            store = await stack.enter_async_context(new_store(any_redis.url, prefix=prefix, timeout=2))
+            inner = httpx.MockTransport(server)
+            bot = DiscordClient(TOKEN, base_url=API, transport=inner, store=store)
+            bots.append(await stack.enter_async_context(bot))
+        paths = enumerate(messages(12, 30))
+        await all_of(bots[number % clients].post(path, json={}) for number, path in paths)
+    assert server.refused <= 5 * clients
 
 
 async def test_resources_with_buckets_of_their_own_wait_for_one_round_trip(clock: ManualClock) -> None:

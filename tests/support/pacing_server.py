@@ -112,7 +112,11 @@ class _Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
 
     def _serve(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        length = int(self.headers.get("Content-Length", 0))
+        body = self.rfile.read(length)
+        if len(body) < length:  # the client left before the end: nothing has arrived
+            self.close_connection = True
+            return
         status, headers, answer = self.server.discord.answer(self.path.partition("?")[0], body)
         self.send_response(status)
         for name, value in headers.items():

@@ -92,7 +92,13 @@ class Wait(_Reply):
 
 
 class Permits(Protocol):
-    """The permits of one owner, e.g. of one bot's token, in one store. A verb may return its result or promise it."""
+    """The permits of one owner, e.g. of one bot's token, in one store. A verb may return its result or promise it.
+
+    clock  that permits go by. A shared store has the server's
+    """
+
+    @property
+    def clock(self) -> Clock: ...
 
     def take(
         self, name: str, route: str, major: str, per_second: int, spare: int = 0
@@ -117,7 +123,7 @@ class MemoryPermits:
 
     def __init__(self, clock: Clock) -> None:
         """`sharers`: how many processes use the limits, each without knowing what the others do."""
-        self._clock = clock
+        self.clock = clock
         self._lock = threading.Lock()
         self.sharers = 1.0
         _all.add(self)
@@ -132,7 +138,7 @@ class MemoryPermits:
 
     def take(self, name: str, route: str, major: str, per_second: int, spare: int = 0) -> Granted | Wait:
         with self._lock:
-            now = self._clock.now_us()
+            now = self.clock.now_us()
             self._recycle(now, _RECYCLED)
             bucket, _ = self._names.get(route, _UNNAMED)
             learned = self._gathered(route, major, now)
@@ -152,13 +158,13 @@ class MemoryPermits:
     def adopt(self, name: str, route: str, major: str, per_second: int) -> None:
         """Count a call that another store permitted, whether it would have been permitted here or not."""
         with self._lock:
-            now = self._clock.now_us()
+            now = self.clock.now_us()
             bucket, _ = self._names.get(route, _UNNAMED)
             self._take(name, bucket or route, major, per_second, self._gathered(route, major, now), now)
 
     def settle(self, permit: Permit, report: CallReport) -> None:
         with self._lock:
-            now = self._clock.now_us()
+            now = self.clock.now_us()
             self._recycle(now, _RECYCLED)
             if permit.per_second:
                 self._release(permit.name, report, now)
@@ -173,7 +179,7 @@ class MemoryPermits:
 
     def sweep(self) -> float | None:
         with self._lock:
-            now = self._clock.now_us()
+            now = self.clock.now_us()
             if self._unswept <= 0:
                 self._unswept = max(len(self._buckets), len(self._locked))
             self._recycle(now, _STEP)
@@ -338,12 +344,12 @@ class PermitsByOwner:
         self._lasting: set[MemoryPermits] = set()  # also without a client: one of their limits may be used up
         self._most_lasting = _MANY_OWNERS
 
-    def open(self, owner: str) -> MemoryPermits:
+    def open(self, owner: str, clock: Clock | None = None) -> MemoryPermits:
         with self._lock:
             if len(self._lasting) >= self._most_lasting:
                 self._lasting = {permits for permits in self._lasting if permits.sweep()}
                 self._most_lasting = max(_MANY_OWNERS, 2 * len(self._lasting))
-            permits = self.owners.setdefault(owner, MemoryPermits(self._clock))
+            permits = self.owners.setdefault(owner, MemoryPermits(clock or self._clock))
             self._lasting.add(permits)
             return permits
 
@@ -351,6 +357,6 @@ class PermitsByOwner:
 permits_by_owner: PerStore[PermitsByOwner] = PerStore(PermitsByOwner)
 
 
-def local_permits(store: Store, owner: str) -> MemoryPermits:
-    """The permits of `owner` in this process. One store and owner always have the same ones."""
-    return permits_by_owner.of(store).open(owner)
+def local_permits(store: Store, owner: str, clock: Clock | None = None) -> MemoryPermits:
+    """The permits of `owner` in this process: the same ones for one store and owner. `clock`: else the store's."""
+    return permits_by_owner.of(store).open(owner, clock)

@@ -47,7 +47,7 @@ class SharedPermits:
     """
 
     def __init__(self, scripts: Scripts, owner: str, local: MemoryPermits) -> None:
-        self._scripts, self.local = scripts, local
+        self._scripts, self.clock, self.local = scripts, scripts.clock, local
         self.names = scripts.keys_of("permits", owner)
         self.fails_closed = scripts.outage == "closed"
         self._owed: dict[str, _Settle] = {}  # that have not reached the server; or that come after a lost `take`
@@ -144,7 +144,7 @@ class SharedPermits:
 def shared_permits(store: ScriptStore, owner: str) -> SharedPermits:
     """The permits of `owner` in a store that runs scripts."""
     scripts = store.scripts(_SOURCE, patience=_PATIENCE_S)
-    return SharedPermits(scripts, owner, local_permits(store, owner))
+    return SharedPermits(scripts, owner, local_permits(store, owner, scripts.clock))
 
 
 class _Take:

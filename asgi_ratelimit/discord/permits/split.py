@@ -38,7 +38,7 @@ class SplitPermits:
     """Permits of one owner that know such routes. All others are as `inner` has them."""
 
     def __init__(self, inner: Permits, clock: Clock) -> None:
-        self._inner, self._clock = inner, clock
+        self._inner, self.clock, self._clock = inner, inner.clock, clock
         self._names: OrderedDict[Place, _Names] = OrderedDict()
         self._splits: dict[Place, _Names] = {}
         self._held: dict[str, dict[str, Permit]] = {}  # permit -> bucket -> the permit of that bucket
@@ -49,7 +49,7 @@ class SplitPermits:
         names = self._splits.get((route, major))
         if names is None:
             return self._inner.take(name, route, major, per_second, spare)
-        return self._take_each(names, Permit(name, route, major, per_second, "", self._clock.now_us()), spare)
+        return self._take_each(names, Permit(name, route, major, per_second, "", self.clock.now_us()), spare)
 
     def settle(self, permit: Permit, report: CallReport) -> Awaitable[None] | None:
         held, place = self._held.pop(permit.name, None), (permit.route, permit.major)
