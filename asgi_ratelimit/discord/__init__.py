@@ -7,7 +7,7 @@ transport         DiscordTransport: its httpx transport; pools: its connections;
 order             the order of calls; per_loop: what belongs to one event loop; lone_clients: clients that should be one
 proxy             DiscordProxy: an ASGI app before Discord for bots in any language
 outgoing          the request as it is sent, and its response; nonces: messages that may be sent again
-sender            one call from its first attempt to its last; calls: the call; event_log: what an operator is told
+sender            one call from its first attempt to its last; calls: the call; event_log: the log for operators
 scheduler         when a call may go, and the queues of waiting calls; scopes: how far a bucket reaches
 permits/          the limits that Discord's responses teach
 tokens            the tokens that calls bear; invalid_requests: the budget of an address

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from inspect import iscoroutinefunction
 from typing import Final
 
 from asgi_ratelimit.clock import Clock
 from asgi_ratelimit.discord.errors import LONG_WAIT_S, DiscordEvent, EventHook, words_of
 
-__all__ = ["EventLog"]
+__all__ = ["EventLog", "safe_hook"]
 
 logger = logging.getLogger("asgi_ratelimit")
 
@@ -91,3 +92,24 @@ def _write(event: DiscordEvent, count: int) -> None:
     about = {"name": name, "major": major and f"[{major}", "words": words_of(event.cause)}
     line = _COUNTED[event.kind]
     logger.log(level, "%s", line.format(**about, count=count, cause=event.cause, seconds=event.seconds).rstrip())
+
+
+def safe_hook(on_event: EventHook | None) -> EventHook:
+    """A function that calls `on_event`, and logs its exceptions instead of raising them.
+
+    Raises ValueError if it cannot be called, or is a coroutine function.
+    """
+    if on_event is not None and (not callable(on_event) or iscoroutinefunction(on_event)):
+        raise ValueError(
+            f"on_event must be a plain function of a DiscordEvent, e.g. on_event=print, not {on_event!r:.80}"
+        )
+
+    def emit(event: DiscordEvent) -> None:
+        if on_event is None:
+            return
+        try:
+            on_event(event)
+        except Exception:
+            logger.exception("on_event failed at %r", event)
+
+    return emit

@@ -158,12 +158,12 @@ class InvalidRequests:
 
     async def _read(self, route: Route) -> None:
         """Read the count of all processes, at most once a second. Requests that come meanwhile wait for the reply."""
-        now_us, loop = self._clock.now_us(), asyncio.get_running_loop()
-        if self._reading is not None and self._reading.get_loop() is loop:
+        now_us = self._clock.now_us()
+        if self._reading is not None:
             await asyncio.shield(self._reading)
         elif now_us >= self._next_read_us:
             self._next_read_us = now_us + _READ_EVERY_US
-            reading = self._reading = loop.create_future()
+            reading = self._reading = asyncio.get_running_loop().create_future()
             try:
                 decision = await self._peeked()
                 if decision is not None:

@@ -115,7 +115,7 @@ class Outbox:
                 return
 
     def _post_rest(self, packer: Packer) -> None:
-        """Post what does not fill a message, and how many lines were dropped, if that was not told yet."""
+        """Post what does not fill a message, and how many lines were dropped, if no message says so yet."""
         dropped = self.dropped - self._reported
         if dropped:
             words = "1 log line was" if dropped == 1 else f"{dropped} log lines were"

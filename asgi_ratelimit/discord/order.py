@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict, deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Hashable
 from contextlib import asynccontextmanager
 
+from asgi_ratelimit.discord.calls import Waiting
 from asgi_ratelimit.discord.errors import DiscordRateLimited
 from asgi_ratelimit.discord.routes import Route
 
@@ -17,7 +18,14 @@ class Order:
     """Lines of calls on one event loop. In each of them a call goes when the one before it has its response."""
 
     def __init__(self) -> None:
-        self._lines: OrderedDict[Hashable, deque[asyncio.Future[None]]] = OrderedDict()
+        self._lines: dict[Hashable, deque[asyncio.Future[None]]] = {}
+        self._routes: dict[asyncio.Future[None], Route] = {}  # of the calls that wait
+
+    @property
+    def waiting(self) -> list[Waiting]:
+        """The calls that wait for the response to one before them, by route and resource."""
+        counts = Counter(map(str, list(self._routes.values())))
+        return [Waiting(route, count, "answer", 0.0, "", 0, 0) for route, count in counts.items()]
 
     @asynccontextmanager
     async def turn(self, owner: Hashable, route: Route, seconds: float | None) -> AsyncIterator[None]:
@@ -28,9 +36,12 @@ class Order:
         waiting.append(ready)
         try:
             if waiting[0] is not ready:
+                self._routes[ready] = route
                 await _within(ready, seconds, route)
+                del self._routes[ready]
             yield
         finally:
+            self._routes.pop(ready, None)
             self._leave(line, waiting, ready)
 
     def _leave(self, line: Hashable, waiting: deque[asyncio.Future[None]], ready: asyncio.Future[None]) -> None:

@@ -20,7 +20,7 @@ from asgi_ratelimit.discord.errors import (
     TokenRejected,
     WebhookGone,
 )
-from asgi_ratelimit.discord.tokens import safe_hook
+from asgi_ratelimit.discord.event_log import safe_hook
 from asgi_ratelimit.discord.transport import DiscordTransport
 from asgi_ratelimit.errors import RateLimitError
 from asgi_ratelimit.store import Store
@@ -57,7 +57,7 @@ class DiscordProxy:
 
     A request waits for as long as its limits ask for. With a header `X-Deadline: 2.5` it is answered with a 429 as soon
     as it is sure to wait for more seconds than that. Answers carry no X-RateLimit headers: the client has nothing to
-    wait for. `GET /health` tells what has been done so far. Raises ValueError for an option that cannot be used.
+    wait for. `GET /health` shows what has been done so far. Raises ValueError for an option that cannot be used.
     """
 
     def __init__(

@@ -62,7 +62,7 @@ class Scope:
     splits_routes     routes that show this hash have limits of their own
     is_plain          each resource has a bucket, and routes with one hash share it: nearly all limits are like that
     last_of_single    its last response: the token, the permit, the report, and when it came
-    is_own            no other process uses the tokens, so that responses tell of this one's calls only
+    is_own            no other process uses the tokens, so that responses are about this one's calls only
     crowded_until_us  until then all tokens are paced together
     out               calls in flight: the unit of each permit
     """
@@ -96,7 +96,7 @@ class Scope:
         return major in majors or len(majors) < _AT_ONCE
 
     def end_single(self) -> None:
-        """Another route or resource is called: now it matters what the first one was told."""
+        """Another route or resource is called: now the response to the first one matters."""
         self.single = None
         if self.last_of_single is not None:
             (owner, permit, report, now_us), self.last_of_single = self.last_of_single, None

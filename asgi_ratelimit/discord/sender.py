@@ -40,7 +40,7 @@ logger = logging.getLogger("asgi_ratelimit")
 
 _MOST_REFUSALS: Final = 10  # of one call: a limit that refuses it as often never lets it pass
 _SPARED_REFUSALS: Final = 2  # they are waited out as they say; from the next one on, the call also waits for itself
-_FOR_RESPONSES_US: Final = 1_000_000  # besides `max_wait`: that is for limits, and they may not be known yet
+_FOR_RESPONSES_S: Final = 1.0  # besides `max_wait`: that is for limits, and they may not be known yet
 _FIRST_PAUSE_S: Final = 0.25
 _LAST_PAUSE_S: Final = 30.0
 _UNSENT: Final = CallReport("unsent")
@@ -83,6 +83,11 @@ class RetryPolicy:
     max_wait: float | None = None
     max_retries: int = 5
     retry_unsafe: bool = False
+
+    @property
+    def patience_s(self) -> float | None:
+        """Seconds that a call may wait for the responses that show its limits."""
+        return None if self.max_wait is None else self.max_wait + _FOR_RESPONSES_S
 
     def __post_init__(self) -> None:
         wait, retries = self.max_wait, self.max_retries
@@ -212,7 +217,7 @@ class Sender:
         call.due_us = call.deadline_us
         if self._policy.max_wait is not None:
             due_us = now_us + round(self._policy.max_wait * 1e6) - call.waited_us
-            patience_us = due_us + _FOR_RESPONSES_US
+            patience_us = due_us + round(_FOR_RESPONSES_S * 1e6)
             call.patience_us = patience_us if call.deadline_us is None else min(patience_us, call.deadline_us)
             call.due_us = due_us if call.deadline_us is None else min(due_us, call.deadline_us)
 
@@ -272,7 +277,7 @@ class Sender:
         try:
             response = await transmit(self._left_s(call))
             if response.status_code == 429:
-                with suppress(SendFailed):  # its body is cut: the headers tell as much
+                with suppress(SendFailed):  # its body is cut: the headers say as much as it
                     body = await response.read_body()
         except SendFailed as failed:
             settle(_LOST if failed.sent else _UNSENT)
@@ -323,9 +328,9 @@ class Sender:
 
     async def _form_opinion(self, route: Route, token: TokenState, ask_again: AskAgain) -> None:
         """One 401 may be about anything. A second one, where every living token is welcome, is about the token."""
-        if self._tokens.is_rejected(token) or self._tokens.is_trusted(token):
+        if not self._tokens.doubt(token):
             return
-        if token.opinion is None or token.opinion.get_loop() is not asyncio.get_running_loop():
+        if token.opinion is None:
             token.opinion = asyncio.ensure_future(self._judge(route, token, ask_again))
         await self._wait_for_opinion(token)
 
@@ -344,7 +349,7 @@ class Sender:
 
     async def _wait_for_opinion(self, token: TokenState, due_us: int | None = None) -> None:
         opinion = token.opinion
-        if opinion is not None and opinion.get_loop() is asyncio.get_running_loop():
+        if opinion is not None:
             left_s = None if due_us is None else max(0.0, (due_us - self._clock.now_us()) / 1e6)
             await asyncio.wait([opinion], timeout=left_s)
 

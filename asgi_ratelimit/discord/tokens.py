@@ -8,7 +8,6 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import blake2b
-from inspect import iscoroutinefunction
 from operator import itemgetter
 
 from asgi_ratelimit.discord.errors import DiscordEvent, EventHook, TokenRejected, WebhookGone
@@ -18,7 +17,7 @@ from asgi_ratelimit.discord.scheduler import CallLimits, Scheduler, Waiting
 from asgi_ratelimit.discord.scopes import Scopes
 from asgi_ratelimit.store import Store
 
-__all__ = ["TokenRegistry", "TokenState", "safe_hook"]
+__all__ = ["TokenRegistry", "TokenState"]
 
 logger = logging.getLogger("asgi_ratelimit")
 
@@ -49,7 +48,7 @@ class TokenRegistry:
             raise ValueError(f'egress must name the address that calls come from, e.g. "default", not {egress!r}')
         self._store, self._limits, self._egress, self._emit = store, limits, egress, emit
         self._tokens: OrderedDict[str, TokenState] = OrderedDict()
-        self.scopes = Scopes(is_shared=getattr(store, "shared", False))
+        self.scopes = Scopes(is_shared=store.shared)
         self._mark = _MOST_TOKENS  # at so many, unused ones are forgotten
         self._gone: OrderedDict[str, int] = OrderedDict()  # webhooks, and until when nothing is sent there
 
@@ -85,10 +84,11 @@ class TokenRegistry:
     def is_rejected(self, token: TokenState) -> bool:
         return self._store.clock.now_us() < token.rejected_until_us
 
-    def is_trusted(self, token: TokenState) -> bool:
-        """Whether a second opinion on the token has been good a moment ago, and there were few 401s since."""
+    def doubt(self, token: TokenState) -> bool:
+        """Count a 401. Returns whether it takes a second opinion: seldom, if one was good a moment ago."""
         token.doubts += 1
-        return token.doubts < _MOST_DOUBTS and self._store.clock.now_us() < token.trusted_until_us
+        is_trusted = token.doubts < _MOST_DOUBTS and self._store.clock.now_us() < token.trusted_until_us
+        return not (is_trusted or self.is_rejected(token))
 
     def mark_trusted(self, token: TokenState) -> None:
         token.doubts = 0
@@ -128,27 +128,6 @@ class TokenRegistry:
         for name, _ in idle[: max(0, len(self._tokens) - _MOST_TOKENS // 2)]:
             del self._tokens[name]
         self._mark = max(_MOST_TOKENS, 2 * len(self._tokens))
-
-
-def safe_hook(on_event: EventHook | None) -> EventHook:
-    """A function that calls `on_event`, and logs its exceptions instead of raising them.
-
-    Raises ValueError if it cannot be called, or is a coroutine function.
-    """
-    if on_event is not None and (not callable(on_event) or iscoroutinefunction(on_event)):
-        raise ValueError(
-            f"on_event must be a plain function of a DiscordEvent, e.g. on_event=print, not {on_event!r:.80}"
-        )
-
-    def emit(event: DiscordEvent) -> None:
-        if on_event is None:
-            return
-        try:
-            on_event(event)
-        except Exception:
-            logger.exception("on_event failed at %r", event)
-
-    return emit
 
 
 def _digest(authorization: str) -> str:

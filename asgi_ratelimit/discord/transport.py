@@ -11,7 +11,7 @@ from typing import Final, Self
 import httpx
 
 from asgi_ratelimit.discord.errors import EventHook
-from asgi_ratelimit.discord.event_log import EventLog
+from asgi_ratelimit.discord.event_log import EventLog, safe_hook
 from asgi_ratelimit.discord.invalid_requests import InvalidRequests
 from asgi_ratelimit.discord.lone_clients import LONE_CLIENTS
 from asgi_ratelimit.discord.order import Order
@@ -23,7 +23,7 @@ from asgi_ratelimit.discord.redaction import install_log_filters
 from asgi_ratelimit.discord.routes import prefix_of
 from asgi_ratelimit.discord.scheduler import CLOSED, Call, CallLimits, Waiting
 from asgi_ratelimit.discord.sender import RetryPolicy, Sender
-from asgi_ratelimit.discord.tokens import TokenRegistry, safe_hook
+from asgi_ratelimit.discord.tokens import TokenRegistry
 from asgi_ratelimit.memory import MemoryStore
 from asgi_ratelimit.store import Store
 
@@ -85,6 +85,7 @@ class DiscordTransport(httpx.AsyncBaseTransport):
         if inner is not None and not isinstance(inner, httpx.AsyncBaseTransport):
             raise ValueError(f"inner must be an httpx transport, e.g. httpx.AsyncHTTPTransport(), not {inner!r}")
         policy = RetryPolicy(max_wait, max_retries, retry_unsafe)
+        self._patience_s = policy.patience_s
         self._application_id = _checked_id(application_id)
         self._store = _checked_store(store)
         emit = EventLog(safe_hook(on_event), self._store.clock)
@@ -112,7 +113,7 @@ class DiscordTransport(httpx.AsyncBaseTransport):
     @property
     def waiting(self) -> list[Waiting]:
         """The calls that wait now, by route and resource, with the state of their buckets."""
-        return [queue for engine in self._engines.all() for queue in (*engine.tokens.waiting, *engine.sender.waiting)]
+        return [waiting for engine in self._engines.all() for waiting in engine.waiting]
 
     def use_token(self, authorization: str | None, origin: httpx.URL) -> None:
         """Add this header to requests to this origin: to all of Discord's addresses, if it is one of them.
@@ -152,8 +153,13 @@ class DiscordTransport(httpx.AsyncBaseTransport):
         is_ordered = self._is_ordered if outgoing.is_ordered is None else outgoing.is_ordered
         if not (is_ordered and request.method == "POST" and call.route.major):
             return await sending()
-        async with engine.order.turn(authorization, call.route, deadline_s):
+        async with engine.order.turn(authorization, call.route, self._shortest(deadline_s)):
             return await sending()
+
+    def _shortest(self, deadline_s: float | None) -> float | None:
+        """Seconds that a call may stand in line: until its deadline, and for `max_wait` and a response at most."""
+        seconds = [each for each in (deadline_s, self._patience_s) if each is not None]
+        return min(seconds, default=None)
 
     async def would_wait(self, request: httpx.Request) -> float:
         """The seconds that this request would have to wait, as far as is known now. Nothing is sent.
@@ -223,6 +229,10 @@ class _Engine:
     tokens: TokenRegistry
     sender: Sender
     order: Order
+
+    @property
+    def waiting(self) -> list[Waiting]:
+        return [*self.tokens.waiting, *self.sender.waiting, *self.order.waiting]
 
     @classmethod
     def of(cls, store: Store, limits: CallLimits, policy: RetryPolicy, egress: str, emit: EventHook) -> Self:

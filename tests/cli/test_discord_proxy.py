@@ -5,10 +5,12 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
-import time
+from contextlib import suppress
 
 import httpx
 import pytest
+
+from tests.support.servers import wait_until
 
 COMMAND = [sys.executable, "-m", "asgi_ratelimit.cli", "discord-proxy"]
 SECONDS = 30.0
@@ -55,10 +57,11 @@ def test_it_serves_and_says_so_if_it_is_open_to_others(host: str, is_open: bool)
 
 
 def _health(port: str) -> dict[str, str]:
-    until = time.monotonic() + SECONDS
-    while time.monotonic() < until:
-        try:
-            return dict(httpx.get(f"http://127.0.0.1:{port}/health", trust_env=False).json())
-        except httpx.TransportError:
-            time.sleep(0.05)
-    raise AssertionError("it does not start")
+    def answers() -> bool:
+        with suppress(httpx.TransportError):
+            told.update(httpx.get(f"http://127.0.0.1:{port}/health", trust_env=False).json())
+        return bool(told)
+
+    told: dict[str, str] = {}
+    wait_until(answers, "it serves")
+    return told

@@ -12,36 +12,14 @@ from asgi_ratelimit.discord import DiscordClient, DiscordRateLimited
 from asgi_ratelimit.testing import ManualClock
 from tests.support.clients import SECONDS, TOKEN, Seen, all_of, bot_of, passing, taken
 from tests.support.raw_discord import Answer, Received, raw_discord
+from tests.support.window_server import WindowServer
 
 pytestmark = pytest.mark.anyio
 
 
-class Bucket:
-    """Five calls in a window of two seconds. It remembers how many were left after each call."""
-
-    def __init__(self, clock: ManualClock) -> None:
-        self._clock, self._end_us, self._used = clock, 0, 0
-        self.left: list[int] = []
-
-    def __call__(self, request: httpx.Request) -> httpx.Response:
-        now_us = self._clock.now_us()
-        if now_us >= self._end_us:
-            self._end_us, self._used = now_us + 2_000_000, 0
-        self._used += 1
-        self.left.append(5 - self._used)
-        seconds = (self._end_us - now_us) / 1e6
-        headers = {
-            "X-RateLimit-Limit": "5", "X-RateLimit-Remaining": str(max(0, 5 - self._used)),
-            "X-RateLimit-Reset-After": f"{seconds:.3f}", "X-RateLimit-Bucket": "abc", "Via": "1.1 google",
-        }  # fmt: skip
-        if self._used > 5:
-            return httpx.Response(429, json={"retry_after": seconds, "global": False}, headers=headers)
-        return httpx.Response(200, json={"id": "1"}, headers=headers)
-
-
 @pytest.mark.parametrize(("spare", "left"), [(0, 0), (1, 1), (3, 3), (4, 4), (9, 4)])
 async def test_so_many_of_each_bucket_are_left_to_others(clock: ManualClock, spare: int, left: int) -> None:
-    server = Bucket(clock)
+    server = WindowServer(clock, 5, 2.0)
     async with bot_of(server, clock, min_remaining=spare) as discord:
         await passing(clock, all_of(discord.post("/channels/1/messages", json={}) for _ in range(12)))
     assert min(server.left) == left
@@ -114,12 +92,8 @@ async def test_interactions_have_connections_of_their_own(connections: int | Non
 
 
 async def test_who_may_not_wait_for_limits_waits_for_the_response_that_shows_them(clock: ManualClock) -> None:
-    async def answer(request: httpx.Request) -> httpx.Response:
-        await clock.sleep(0.1)
-        return bucket(request)
-
-    bucket = Bucket(clock)
-    async with bot_of(answer, clock, max_wait=0) as discord:
+    bucket = WindowServer(clock, 5, 2.0, latency=0.1)
+    async with bot_of(bucket, clock, max_wait=0) as discord:
         calls = [discord.post("/channels/1/messages", json={}) for _ in range(8)]
         outcomes = await passing(clock, asyncio.gather(*calls, return_exceptions=True))
         seconds = await taken(clock, asyncio.gather(discord.post("/channels/1/messages"), return_exceptions=True))

@@ -115,3 +115,23 @@ async def test_a_call_whose_deadline_passes_in_the_line_is_refused() -> None:
 def test_a_bad_option_is_named(ordered: Any) -> None:
     with pytest.raises(ValueError, match="ordered must be True or False"):
         DiscordClient(TOKEN, ordered=ordered)
+
+
+async def test_calls_in_line_are_shown_and_wait_no_longer_than_they_may() -> None:
+    async def answer(request: httpx.Request) -> httpx.Response:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    inner = httpx.MockTransport(answer)
+    async with DiscordClient(TOKEN, base_url="http://fake", transport=inner, ordered=True, max_wait=0.0) as bot:
+        first = asyncio.ensure_future(send(bot, 1, 0))
+        await settled()
+        second = asyncio.ensure_future(send(bot, 1, 1))
+        await settled()
+        assert [(line.route, line.calls) for line in bot.waiting if "channels/1" in line.route] == [
+            ("POST /channels/{channel_id}/messages [channels/1]", 1)
+        ]
+        with pytest.raises(DiscordRateLimited):
+            await second
+        assert bot.waiting == []
+        first.cancel()

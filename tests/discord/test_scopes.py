@@ -6,62 +6,27 @@ The server counts by keys of its own. Its responses show a hash, and not what is
 from __future__ import annotations
 
 import secrets
-from collections import defaultdict
-from collections.abc import Callable
 from contextlib import AsyncExitStack
 
 import httpx
 import pytest
 
 from asgi_ratelimit import MemoryStore
-from asgi_ratelimit.clock import Clock, SystemClock
+from asgi_ratelimit.clock import SystemClock
 from asgi_ratelimit.discord import DiscordClient, DiscordTransport
 from asgi_ratelimit.testing import ManualClock
 from tests.support.clients import API, TOKEN, all_of, bot_of, passing, taken
 from tests.support.servers import Server
 from tests.support.stores import new_store
+from tests.support.window_server import WindowServer, by_nothing
 
 pytestmark = pytest.mark.anyio
 
-KeyOf = Callable[[httpx.Request], str]
 LATENCY = 0.03
-
-
-class Counting:
-    """So many calls in a window of a second for each key. The window opens with its first call."""
-
-    def __init__(self, clock: Clock, limit: int, key: KeyOf, *, latency: float = LATENCY) -> None:
-        self._clock, self._limit, self._key, self._latency = clock, limit, key, latency
-        self._windows: dict[str, tuple[int, int]] = defaultdict(lambda: (0, 0))
-        self.calls = self.refused = 0
-
-    async def __call__(self, request: httpx.Request) -> httpx.Response:
-        await self._clock.sleep(self._latency / 2)
-        response = self._count(self._key(request))
-        await self._clock.sleep(self._latency / 2)
-        return response
-
-    def _count(self, key: str) -> httpx.Response:
-        now_us, (end_us, used) = self._clock.now_us(), self._windows[key]
-        end_us, used = (now_us + 1_000_000, 1) if now_us >= end_us else (end_us, used + 1)
-        self._windows[key], self.calls = (end_us, used), self.calls + 1
-        seconds = (end_us - now_us) / 1e6
-        headers = {
-            "X-RateLimit-Limit": str(self._limit), "X-RateLimit-Remaining": str(max(0, self._limit - used)),
-            "X-RateLimit-Reset-After": f"{seconds:.3f}", "X-RateLimit-Bucket": "abc", "Via": "1.1 google",
-        }  # fmt: skip
-        if used <= self._limit:
-            return httpx.Response(200, json={"id": "1"}, headers=headers)
-        self.refused += 1
-        return httpx.Response(429, json={"retry_after": seconds, "global": False}, headers=headers)
 
 
 def by_channel(request: httpx.Request) -> str:
     return request.url.path.split("/")[4]
-
-
-def by_nothing(request: httpx.Request) -> str:
-    return ""
 
 
 def by_path(request: httpx.Request) -> str:
@@ -74,7 +39,7 @@ def messages(channels: int, count: int) -> list[str]:
 
 @pytest.mark.parametrize("seed", range(3))
 async def test_a_bucket_behind_many_resources_is_paced_as_one(clock: ManualClock, seed: int) -> None:
-    server = Counting(clock, 5, by_nothing, latency=(0.0, 0.03, 0.1)[seed])
+    server = WindowServer(clock, 5, 1.0, by_nothing, latency=(0.0, 0.03, 0.1)[seed])
     async with bot_of(server, clock) as discord:
         seconds = await taken(clock, all_of(discord.post(path, json={}) for path in messages(20, 100)))
     assert server.refused <= 5
@@ -83,7 +48,7 @@ async def test_a_bucket_behind_many_resources_is_paced_as_one(clock: ManualClock
 
 @pytest.mark.parametrize("clients", [1, 3])
 async def test_so_is_one_over_redis_whose_clock_is_another(any_redis: Server, clients: int) -> None:
-    server = Counting(SystemClock(), 5, by_nothing)
+    server = WindowServer(SystemClock(), 5, 1.0, by_nothing, latency=LATENCY)
     prefix = secrets.token_hex(4)
     async with AsyncExitStack() as stack:
         bots = []
@@ -98,7 +63,7 @@ async def test_so_is_one_over_redis_whose_clock_is_another(any_redis: Server, cl
 
 
 async def test_resources_with_buckets_of_their_own_wait_for_one_round_trip(clock: ManualClock) -> None:
-    server = Counting(clock, 5, by_channel)
+    server = WindowServer(clock, 5, 1.0, by_channel, latency=LATENCY)
     async with bot_of(server, clock, global_limit=1_000) as discord:
         seconds = await taken(clock, all_of(discord.post(path, json={}) for path in messages(20, 100)))
     assert server.refused == 0
@@ -106,7 +71,7 @@ async def test_resources_with_buckets_of_their_own_wait_for_one_round_trip(clock
 
 
 async def test_first_responses_that_are_slow_hold_up_nobody_else(clock: ManualClock) -> None:
-    server = Counting(clock, 5, by_channel, latency=10.0)
+    server = WindowServer(clock, 5, 1.0, by_channel, latency=10.0)
     async with bot_of(server, clock) as discord:
         seconds = await taken(clock, all_of(discord.post(path, json={}) for path in messages(20, 20)))
     assert server.refused == 0
@@ -115,7 +80,7 @@ async def test_first_responses_that_are_slow_hold_up_nobody_else(clock: ManualCl
 
 async def test_a_bucket_that_turns_out_to_be_shared_is_paced_as_one_from_then_on(clock: ManualClock) -> None:
     shared = False
-    server = Counting(clock, 5, lambda request: "" if shared else by_channel(request))
+    server = WindowServer(clock, 5, 1.0, lambda request: "" if shared else by_channel(request), latency=LATENCY)
     async with bot_of(server, clock) as discord:
         await passing(clock, all_of(discord.post(path, json={}) for path in messages(20, 20)))
         shared = True
@@ -127,7 +92,7 @@ async def test_a_bucket_that_turns_out_to_be_shared_is_paced_as_one_from_then_on
 
 async def test_and_one_that_no_longer_is_is_paced_apart_again(clock: ManualClock) -> None:
     shared = True
-    server = Counting(clock, 5, lambda request: "" if shared else by_channel(request))
+    server = WindowServer(clock, 5, 1.0, lambda request: "" if shared else by_channel(request), latency=LATENCY)
     async with bot_of(server, clock) as discord:
         await passing(clock, all_of(discord.post(path, json={}) for path in messages(20, 40)))
         shared = False
@@ -138,7 +103,7 @@ async def test_and_one_that_no_longer_is_is_paced_apart_again(clock: ManualClock
 
 
 async def test_routes_with_one_hash_and_limits_of_their_own_are_told_apart(clock: ManualClock) -> None:
-    server = Counting(clock, 5, by_path)
+    server = WindowServer(clock, 5, 1.0, by_path, latency=LATENCY)
     paths = [f"/channels/1/{end}" for end in ("messages", "typing", "invites") for _ in range(15)]
     async with bot_of(server, clock) as discord:
         seconds = await taken(clock, all_of(discord.post(path, json={}) for path in paths))
@@ -147,7 +112,7 @@ async def test_routes_with_one_hash_and_limits_of_their_own_are_told_apart(clock
 
 
 async def test_log_ins_of_many_tokens_at_one_address_are_paced_together(clock: ManualClock) -> None:
-    server = Counting(clock, 5, by_nothing)
+    server = WindowServer(clock, 5, 1.0, by_nothing, latency=LATENCY)
     async with AsyncExitStack() as stack:
         transport = DiscordTransport(httpx.MockTransport(server), store=MemoryStore(clock=clock), origins=[API])
         client = await stack.enter_async_context(httpx.AsyncClient(transport=transport, base_url=API))
@@ -158,7 +123,7 @@ async def test_log_ins_of_many_tokens_at_one_address_are_paced_together(clock: M
 
 
 async def test_hidden_limits_of_many_resources_stay_apart(clock: ManualClock) -> None:
-    inner = Counting(clock, 2, by_channel)
+    inner = WindowServer(clock, 2, 1.0, by_channel, latency=LATENCY)
 
     async def server(request: httpx.Request) -> httpx.Response:
         response = await inner(request)
@@ -173,7 +138,7 @@ async def test_hidden_limits_of_many_resources_stay_apart(clock: ManualClock) ->
 
 
 async def test_an_error_without_limits_changes_nothing(clock: ManualClock) -> None:
-    inner = Counting(clock, 5, by_nothing)
+    inner = WindowServer(clock, 5, 1.0, by_nothing, latency=LATENCY)
     forbidden = httpx.Response(403, json={"code": 50001}, headers={"Via": "1.1 google"})
 
     async def server(request: httpx.Request) -> httpx.Response:

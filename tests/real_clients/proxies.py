@@ -7,15 +7,15 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import httpx
 
 from benchmarks.discord_libraries import CLIENTS
 from tests.real_clients.libraries import installed_node_library
+from tests.support.servers import wait_until
 
 PATIENCE = 60.0  # seconds for whatever a process has to do
 
@@ -54,15 +54,12 @@ def _proxy(upstream: str, redis: str | None) -> Iterator[str]:
 
 
 def _await_health(address: str) -> None:
-    until = time.monotonic() + PATIENCE
-    while True:
-        try:
-            assert httpx.get(f"{address}/health", trust_env=False).json()["status"] == "ok"
-        except httpx.TransportError:
-            assert time.monotonic() < until, "the proxy does not start"
-            time.sleep(0.05)
-        else:
-            return
+    def is_well() -> bool:
+        with suppress(httpx.TransportError):
+            return bool(httpx.get(f"{address}/health", trust_env=False).json()["status"] == "ok")
+        return False
+
+    wait_until(is_well, "the proxy serves")
 
 
 def play(client: str, addresses: Sequence[str], jobs: Sequence[Sequence[Mapping[str, Any]]]) -> list[list[Any]]:
