@@ -128,6 +128,10 @@ class Decision:
         """The decision of every limit in the limiter's list; of a single limit, the decision itself."""
         return (self,) if self._parts is None else self._parts
 
+    def is_near(self) -> bool:
+        """Whether at least 80 % of a limit are used."""
+        return any(part.measured()[0] * 5 <= part.limit for part in self.parts)
+
     @property
     def reset_us(self) -> int:
         """Microseconds until the bucket is full again, rounded up."""

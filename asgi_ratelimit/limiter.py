@@ -10,6 +10,7 @@ from asgi_ratelimit.call_site import inside_a_request
 from asgi_ratelimit.clock import Clock
 from asgi_ratelimit.decision import Decision, Policy
 from asgi_ratelimit.errors import RateLimited
+from asgi_ratelimit.events import observers_of
 from asgi_ratelimit.foreign_options import explains_foreign_options
 from asgi_ratelimit.limits import LimitSpec, as_limits
 from asgi_ratelimit.memory import MemoryStore
@@ -59,6 +60,7 @@ class Limiter:
                 "ARL106", f"{self!r} has a store of its own, so it limits nothing; make it once, with the app"
             )
         self.store: Store = MemoryStore() if store is None else store
+        self.observers = observers_of(self.store)
         self._own_buckets = self.store.open(name, self.policies)
         self._use(self._own_buckets)
         OFF_SWITCH.register(self)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Awaitable, Generator, Sequence
+from collections.abc import Awaitable, Generator, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Final
 from weakref import WeakSet, WeakValueDictionary
@@ -13,6 +13,7 @@ from weakref import WeakSet, WeakValueDictionary
 from asgi_ratelimit.clock import Clock, SystemClock
 from asgi_ratelimit.decision import BucketKey, Decision, Policy, make_decision
 from asgi_ratelimit.errors import StoreUnavailable
+from asgi_ratelimit.events import Observer, Observers
 from asgi_ratelimit.limits import Limit, State, TokenBucket
 from asgi_ratelimit.record_keys import record_key, stored_key
 from asgi_ratelimit.store_events import EventHook, StoreEvent, emit
@@ -58,6 +59,7 @@ class MemoryStore:
     max_keys: the largest number of records
     clock: for tests, instead of the system's clock
     on_event: called with a StoreEvent when the store is full
+    observers: told of every decision of the limiters and doors that use this store, and when it is full
 
     Full buckets are dropped in passing. At `max_keys` no bucket that is not full is ever evicted: newcomers share one
     bucket per shard instead, a warning says so (ARL113), and a new block is refused with StoreUnavailable. Other
@@ -70,7 +72,12 @@ class MemoryStore:
     _report_pause_us = 60_000_000  # between two events of a store that is full
 
     def __init__(
-        self, *, max_keys: int = 1_000_000, clock: Clock | None = None, on_event: EventHook | None = None
+        self,
+        *,
+        max_keys: int = 1_000_000,
+        clock: Clock | None = None,
+        on_event: EventHook | None = None,
+        observers: Iterable[Observer] = (),
     ) -> None:
         if isinstance(max_keys, bool) or not isinstance(max_keys, int) or max_keys < 1:
             raise ValueError(f"max_keys must be a whole number of at least 1, e.g. 1_000_000, not {max_keys!r}")
@@ -83,7 +90,8 @@ class MemoryStore:
         self._tables: WeakValueDictionary[str, _Table] = WeakValueDictionary()
         self._shards: deque[_Shard] = deque()  # of all tables; it keeps alive those that hold a record
         self._next_sweep_us = self._next_report_us = 0
-        self._on_event, self._warn_once = on_event, WarnOnce()
+        self.observers = Observers(observers, self.clock)
+        self._on_event, self._warn_once = self.observers.with_hook(on_event), WarnOnce()
         _stores.add(self)
 
     def __bool__(self) -> bool:

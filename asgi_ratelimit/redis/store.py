@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -11,6 +11,7 @@ from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 from asgi_ratelimit.clock import Clock, SystemClock
 from asgi_ratelimit.decision import Policy
 from asgi_ratelimit.errors import StoreUnavailable
+from asgi_ratelimit.events import Observer, Observers
 from asgi_ratelimit.limits import OUTAGES, Outage
 from asgi_ratelimit.redis.address import Where, locate
 from asgi_ratelimit.redis.breaker import EventHook
@@ -48,6 +49,7 @@ class RedisStore:
     clock: a clock for tests, used instead of the server's
     on_event: called with a StoreEvent when a server goes down, when it is back, when checks were decided without it,
         when a record is not believed, and when an outage has brought more users than this process counts one by one
+    observers: told of these events, and of every decision of the limiters and doors that use this store
     """
 
     shared: bool = True
@@ -63,13 +65,17 @@ class RedisStore:
         deny_cache: int = 10_000,
         clock: Clock | None = None,
         on_event: EventHook | None = None,
+        observers: Iterable[Observer] = (),
     ) -> None:
         _check_options(prefix, secret, timeout, outage, deny_cache)
         _check_parts(clock, on_event)
         self._location = locate(where)
         self.is_cluster = self._location.kind == "cluster"
         self.clock: Clock = clock or SystemClock()
-        self.namer = Namer(prefix, secret.encode() if isinstance(secret, str) else secret or b"")
+        secret_key = secret.encode() if isinstance(secret, str) else secret or b""
+        self.observers = Observers(observers, self.clock, secret_key)
+        on_event = self.observers.with_hook(on_event)
+        self.namer = Namer(prefix, secret_key)
         self.deny = DenyCache(deny_cache)
         self.doubts = Doubts(self._location.name, on_event)
         self.last_states = LastKnown()

@@ -1,0 +1,266 @@
+"""What is told to observers: one event for each decision, wait and outage, here and on the way out."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Container, Iterable
+from hashlib import blake2b
+from inspect import iscoroutinefunction
+from typing import Any, Final, Literal, Protocol, final
+
+from asgi_ratelimit.clock import Clock, SystemClock
+from asgi_ratelimit.decision import Decision
+from asgi_ratelimit.store_events import EventHook, StoreEvent
+from asgi_ratelimit.store_events import emit as call_hook
+
+__all__ = ["AnsweredBy", "Event", "EventKind", "Observer", "Observers", "observers_of"]
+
+logger = logging.getLogger("asgi_ratelimit")
+
+AnsweredBy = Literal["store", "cache", "fallback"]
+EventKind = Literal[
+    "allowed", "limited", "blocked", "shadow", "exempt", "unavailable", "near", "waited", "shed", "owed",
+    "down", "recovered", "missed", "full", "spoilt",
+    "wait", "response", "refused", "retry", "stopped", "banned", "invalid", "token", "webhook",
+]  # fmt: skip
+
+_SLOW_S: Final = 0.01  # an observer that takes longer holds up every request
+_STRIKE, _MOST_STRIKES = 100, 1_000  # each good call takes one point away, so ten failures in a row are too many
+_STORE_KINDS: Final[dict[str, EventKind]] = {"down": "down", "up": "recovered"}
+_PROCESS_SECRET: Final = os.urandom(16)  # digests of a store in memory mean nothing elsewhere
+
+
+@final
+class Event:
+    """One event. Every field has a default, so that a test of an observer needs only those that it is about.
+
+    kind: of a decision "allowed", "limited", "blocked", "shadow" (it would have been refused), "exempt" (nothing was
+        counted) or "unavailable" (answered with 503, since the limit fails closed). "near": at least 80 % of a limit
+        are used. "waited": a call was let in, or sent, after `seconds`. "down", "recovered", "missed", "full",
+        "spoilt": as the kinds of StoreEvent. Of the way out: "wait" (a call is held back), "response" (an answer came),
+        "refused" (it was a 429), "retry", "stopped", "banned", "invalid", "token", "webhook": as DiscordEvent
+    limiter: the name of the limiter, or "discord"
+    answered_by: "store", "cache" (a refusal known from before) or "fallback" (an outage)
+    cost: of the call
+    seconds: of a wait, an outage or a stop
+    decision: None where none was made
+    key: the key of the call. It may be a user or an address, so it is left out of the repr: use `key_digest`
+    time: seconds since the Unix epoch, by the clock of the store
+    node: the server of a store
+    route: the template of a call to Discord, e.g. "POST /channels/{channel_id}/messages"
+    status, cause, scope: of an answer, a wait or a 429 of Discord
+    checks: decisions that were made without the server
+    """
+
+    # Values are those of the class until they are set: each decision sets few of them.
+    decision: Decision | None = None
+    key: str = ""
+    answered_by: AnsweredBy = "store"
+    cost: int = 1
+    seconds: float = 0.0
+    time: float = 0.0
+    node: str = ""
+    route: str = ""
+    status: int = 0
+    cause: str = ""
+    scope: str = ""
+    checks: int = 0
+    secret: bytes = b""
+
+    def __init__(self, kind: EventKind, limiter: str = "", **fields: Any) -> None:
+        unknown = fields.keys() - _FIELDS
+        if unknown:
+            raise TypeError(f"an Event has no {min(unknown)!r}; its fields are {', '.join(sorted(_FIELDS))}")
+        self.kind, self.limiter = kind, limiter
+        self.__dict__.update(fields)
+
+    @property
+    def key_digest(self) -> str:
+        """16 hex characters, the same for each event of a key; "" without a key. It does not show the key."""
+        return _digest(self.key, self.secret) if self.key else ""
+
+    def __repr__(self) -> str:
+        fields = {name: value for name, value in vars(self).items() if name not in ("key", "secret")}
+        return f"Event({', '.join(f'{name}={value!r}' for name, value in fields.items())})"
+
+
+_FIELDS: Final = {name for name in Event.__annotations__ if name not in ("kind", "limiter")}
+_new = object.__new__
+
+
+class Observer(Protocol):
+    """A plain function of an Event, or an object like one.
+
+    It may have two attributes. `kinds`: the only kinds of events that it wants. `attach(clock)`: called with the clock
+    of each store that it is given to.
+    """
+
+    def __call__(self, event: Event, /) -> object: ...
+
+
+class Observers:
+    """The observers of one store. No exception of theirs reaches a request.
+
+    An observer that raises, or takes more than 10 ms, is logged once. One that goes on like that is left out.
+    """
+
+    def __init__(self, observers: Iterable[Observer], clock: Clock, secret: bytes | None = None) -> None:
+        self._clock, self._wall = clock, clock.wall
+        self._secret = _PROCESS_SECRET if secret is None else secret[:64]
+        self._listeners: list[_Listener] = []
+        self.counts_allowed = False  # whether any of them listens to what is allowed
+        self._by_kind: dict[str, tuple[_Listener, ...]] = {}
+        for observer in observers:
+            self.add(observer)
+
+    def __len__(self) -> int:
+        return len(self._listeners)
+
+    def __contains__(self, observer: object) -> bool:
+        return any(listener.observer is observer for listener in self._listeners)
+
+    def add(self, observer: Observer) -> None:
+        """Let it listen from now on. Raises ValueError if it is no plain function of an event."""
+        if not callable(observer) or iscoroutinefunction(observer) or isinstance(observer, type):
+            raise ValueError(
+                f"an observer is a plain function of an Event, e.g. Stats() or print, not {observer!r:.80}"
+            )
+        attach = getattr(observer, "attach", None)
+        if attach is not None:
+            attach(self._clock)
+        self._listeners.append(_Listener(observer))
+        self._sort()
+
+    def remove(self, observer: Observer) -> None:
+        """Let it listen no more."""
+        self._listeners = [listener for listener in self._listeners if listener.observer is not observer]
+        self._sort()
+
+    def digest(self, key: str) -> str:
+        """The `key_digest` of this key in events of this store."""
+        return _digest(key, self._secret)
+
+    def hears(self, kind: EventKind) -> bool:
+        """Whether any observer listens to this kind."""
+        return bool(self._heard(kind))
+
+    def decided(self, limiter: str, decision: Decision, key: str, *, enforced: bool = True) -> None:
+        """Tell of a decision about a key, and of a bucket that is nearly used up."""
+        if decision.allowed:
+            if not self.counts_allowed:
+                return
+            kind: EventKind = "allowed"
+        elif not enforced:
+            kind = "shadow"
+        else:
+            kind = "blocked" if decision.reason == "blocked" else "limited"
+        self._tell(kind, limiter, decision, key)
+        if kind == "allowed" and self._heard("near") and decision.is_near():
+            self._tell("near", limiter, decision, key)
+
+    def _tell(self, kind: EventKind, limiter: str, decision: Decision, key: str) -> None:
+        listeners = self._by_kind.get(kind)
+        if listeners is None:
+            listeners = self._heard(kind)
+        if not listeners:
+            return
+        event = _new(Event)
+        event.kind, event.limiter, event.decision, event.key = kind, limiter, decision, key
+        event.cost, event.time, event.secret = decision.cost, self._wall(), self._secret
+        reason = decision.reason
+        if reason == "cached":
+            event.answered_by = "cache"
+        elif reason == "degraded":
+            event.answered_by = "fallback"
+        for listener in listeners:
+            listener.call(event)
+
+    def emit(self, event: Event) -> None:
+        """Tell of any other event."""
+        listeners = self._heard(event.kind)
+        if listeners:
+            event.time, event.secret = self._wall(), self._secret
+            for listener in listeners:
+                listener.call(event)
+
+    def with_hook(self, hook: EventHook | None) -> EventHook:
+        """A hook for the events of a store: it calls the given one, and tells the observers."""
+
+        def tell(event: StoreEvent) -> None:
+            call_hook(hook, event)
+            kind: Any = _STORE_KINDS.get(event.kind, event.kind)
+            details = {"node": event.node, "cause": event.cause, "seconds": event.seconds, "checks": event.checks}
+            self.emit(Event(kind, "", **details))
+
+        return tell
+
+    def _heard(self, kind: str) -> tuple[_Listener, ...]:
+        listeners = self._by_kind.get(kind)
+        if listeners is None:
+            listeners = tuple(one for one in self._listeners if not one.is_out and (not one.kinds or kind in one.kinds))
+            self._by_kind[kind] = listeners
+        if any(listener.is_out for listener in listeners):
+            self._sort()
+            return self._heard(kind)
+        return listeners
+
+    def _sort(self) -> None:
+        self._by_kind = {}
+        self.counts_allowed = bool(self._heard("allowed") or self._heard("near"))
+
+
+class _Listener:
+    """An observer, and how often it has failed lately."""
+
+    def __init__(self, observer: Observer) -> None:
+        self.observer = observer
+        self.kinds: Container[str] | None = getattr(observer, "kinds", None)
+        self.is_out = False
+        self._strikes = 0
+        self._was_logged = False
+        self.call: Callable[[Event], None] = self._call_quick if getattr(observer, "is_quick", False) else self._call
+
+    def _call_quick(self, event: Event) -> None:
+        try:
+            self.observer(event)
+        except Exception as error:
+            self._strike(f"failed: {error!r}", error)
+
+    def _call(self, event: Event) -> None:
+        if self.is_out:
+            return
+        started = time.perf_counter()
+        try:
+            self.observer(event)
+        except Exception as error:
+            self._strike(f"failed: {error!r}", error)
+            return
+        seconds = time.perf_counter() - started
+        if seconds > _SLOW_S:
+            self._strike(f"took {seconds:.3f} s, which holds up every request", None)
+        elif self._strikes:
+            self._strikes -= 1
+
+    def _strike(self, what: str, error: Exception | None) -> None:
+        self._strikes += _STRIKE
+        if self._strikes >= _MOST_STRIKES and not self.is_out:
+            self.is_out = True
+            logger.error("the observer %r is left out from now on: it %s", self.observer, what)
+        elif not self._was_logged:
+            self._was_logged = True
+            logger.warning("the observer %r %s", self.observer, what, exc_info=error)
+
+
+def observers_of(store: object) -> Observers:
+    """The observers of a store. One that has no place for them has none."""
+    observers = getattr(store, "observers", None)
+    return observers if isinstance(observers, Observers) else _NOBODY
+
+
+def _digest(key: str, secret: bytes) -> str:
+    return blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8, key=secret).hexdigest()
+
+
+_NOBODY: Final = Observers((), SystemClock())

@@ -1,0 +1,9 @@
+"""Seeing: what the limiters, stores and clients of an app do, as events, counts, metrics and log lines.
+
+Any function of an Event is an observer: `MemoryStore(observers=[print])`.
+"""
+
+from asgi_ratelimit.events import Event, Observer, Observers
+from asgi_ratelimit.observe.snapshot import KeyCounts, LimiterCounts, Outage, Period, Snapshot
+
+__all__ = ["Event", "KeyCounts", "LimiterCounts", "Observer", "Observers", "Outage", "Period", "Snapshot"]
