@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from asgi_ratelimit.events import Event, Observer, Observers
+from asgi_ratelimit.log_observer import LogObserver
 from asgi_ratelimit.observe.snapshot import KeyCounts, LimiterCounts, Outage, Period, Snapshot
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ __all__ = [
     "Event",
     "KeyCounts",
     "LimiterCounts",
+    "LogObserver",
     "Observer",
     "Observers",
     "OpenTelemetryObserver",

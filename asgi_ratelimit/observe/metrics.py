@@ -154,13 +154,15 @@ def _of_missed(event: Event) -> list[Change]:
 
 
 def _of_response(event: Event) -> list[Change]:
-    changes: list[Change] = [(DISCORD_REQUESTS, (event.route, _status(event)), 1)]
-    return [*changes, (DISCORD_INVALID, (), 1)] if event.status in (401, 403) else changes
+    return [(DISCORD_REQUESTS, (event.route, _status(event)), 1)]
 
 
 def _of_refused(event: Event) -> list[Change]:
-    changes: list[Change] = [(DISCORD_REFUSED, (event.scope,), 1)]
-    return [*changes, (DISCORD_INVALID, (), 1)] if event.scope in ("user", "global") else changes
+    return [(DISCORD_REFUSED, (event.scope,), 1)]
+
+
+def _of_invalid(event: Event) -> list[Change]:
+    return [(DISCORD_INVALID, (), 1)]
 
 
 def _of_retry(event: Event) -> list[Change]:
@@ -189,6 +191,7 @@ _BY_KIND: Final[dict[str, Callable[[Event], list[Change]]]] = {
     "missed": _of_missed,
     "response": _of_response,
     "refused": _of_refused,
+    "invalid": _of_invalid,
     "retry": _of_retry,
     "stopped": _of_stop,
     "banned": _of_stop,

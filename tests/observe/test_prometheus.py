@@ -53,7 +53,6 @@ def histogram(name: str, labels: dict[str, str], seconds: float) -> Samples:
     return {f"{name}_count": [(labels, 1.0)], f"{name}_sum": [(labels, seconds)]}
 
 
-INVALID: Samples = {"discord_invalid_requests_total": [({}, 1.0)]}
 EFFECTS: list[tuple[Event, Samples]] = [
     (Event("allowed", "app"), decisions("allowed")),
     (Event("limited", "app", answered_by="cache"), decisions("limited", "cache")),
@@ -81,12 +80,8 @@ EFFECTS: list[tuple[Event, Samples]] = [
         Event("response", "discord", route=ROUTE, status=200),
         {"discord_requests_total": [({"route": ROUTE, "status": "200"}, 1.0)]},
     ),
-    (
-        Event("response", "discord", route=ROUTE, status=403),
-        {"discord_requests_total": [({"route": ROUTE, "status": "403"}, 1.0)], **INVALID},
-    ),
-    (Event("refused", "discord", scope="user"), {"discord_refused_total": [({"scope": "user"}, 1.0)], **INVALID}),
     (Event("refused", "discord", scope="shared"), {"discord_refused_total": [({"scope": "shared"}, 1.0)]}),
+    (Event("invalid", "discord", checks=41), {"discord_invalid_requests_total": [({}, 1.0)]}),
     (Event("retry", "discord", status=502), {"discord_retries_total": [({"status": "502"}, 1.0)]}),
     (Event("retry", "discord"), {"discord_retries_total": [({"status": "none"}, 1.0)]}),
     (Event("stopped", "discord"), {"discord_stops_total": [({"cause": "stopped"}, 1.0)]}),
