@@ -96,6 +96,7 @@ def test_seeing_offers_exactly_these_names() -> None:
         "Event",
         "KeyCounts",
         "LimiterCounts",
+        "LogObserver",
         "Observer",
         "Observers",
         "OpenTelemetryObserver",
