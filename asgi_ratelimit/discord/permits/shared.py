@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Sequence
 from dataclasses import replace
 from importlib.resources import files
 from typing import Any, Final
+from weakref import WeakSet
 
 from asgi_ratelimit.discord.permits.bucket import CallReport
 from asgi_ratelimit.discord.permits.memory import (
@@ -33,6 +34,7 @@ _FIELDS: Final = 10  # of the answer to a `take`
 _PATIENCE_S: Final = 1.0
 _MOST_OWED: Final = 10_000
 _CENSUS_US: Final = 1_000_000  # between two of them
+_RETRY_S: Final = 0.5  # between two attempts to send what the server has missed, unless a call is answered before
 _SHRINK_US: Final = 500_000  # between two times that the share shrinks
 _UNSENT: Final = CallReport("unsent")
 _ROOM: Final = files("asgi_ratelimit.discord.permits")
@@ -51,6 +53,7 @@ class SharedPermits:
         self.names = scripts.keys_of("permits", owner)
         self.fails_closed = scripts.outage == "closed"
         self._owed: dict[str, _Settle] = {}  # that have not reached the server; or that come after a lost `take`
+        self._retrying: WeakSet[asyncio.AbstractEventLoop] = WeakSet()  # those that have a timer for it
         self._sharers = 1  # processes that have used the limits lately, by the last census
         self._census_us = 0  # when it was
         self._shrunk_us = 0
@@ -78,6 +81,7 @@ class SharedPermits:
         """The server has not answered to this. Until it learns of it, it counts the permit as out."""
         if len(self._owed) < _MOST_OWED:
             self._owed[settle.permit.name] = settle
+        self._retry_later()
 
     def owe_unused(self, name: str, route: str, major: str, per_second: int) -> None:
         """The server has not answered to a `take`, and may have given the permit all the same."""
@@ -88,10 +92,30 @@ class SharedPermits:
         """The server answers: send it what it has missed."""
         if self._owed:
             owed, self._owed = self._owed, {}
-            now_us = self._scripts.clock.now_us()
             for settle in owed.values():
-                if now_us - settle.made_us < EXPIRY_US:
-                    self._scripts.call(settle.late(now_us))
+                self._pay(settle)
+
+    def retry(self) -> None:
+        """Send the oldest of what the server has missed. If it answers, the rest follows; if not, it is owed again."""
+        self._retrying.discard(asyncio.get_running_loop())
+        is_sent = False
+        while self._owed and self._scripts.is_open and not is_sent:
+            is_sent = self._pay(self._owed.pop(next(iter(self._owed))))
+
+    def _pay(self, settle: _Settle) -> bool:
+        """Send it, if it still matters."""
+        now_us = self._scripts.clock.now_us()
+        is_recent = now_us - settle.made_us < EXPIRY_US
+        if is_recent:
+            self._scripts.call(settle.late(now_us))
+        return is_recent
+
+    def _retry_later(self) -> None:
+        """This process may have nothing else to send: then it finds out by itself whether the server answers again."""
+        loop = asyncio.get_running_loop()
+        if loop not in self._retrying and self._scripts.is_open:
+            self._retrying.add(loop)
+            self.clock.call_later(_RETRY_S, self.retry)
 
     def forgive(self, name: str) -> None:
         """The server has answered after all."""
@@ -202,11 +226,14 @@ class _Take:
 
 
 class _Settle:
-    """A permit that comes back."""
+    """A permit that comes back. `first`: as it was at first, if this is another attempt to send it."""
 
-    __slots__ = ("arguments", "keys", "made_us", "permit", "permits", "report")
+    __slots__ = ("arguments", "first", "keys", "made_us", "permit", "permits", "report")
 
-    def __init__(self, permits: SharedPermits, permit: Permit, report: CallReport, made_us: int) -> None:
+    def __init__(
+        self, permits: SharedPermits, permit: Permit, report: CallReport, made_us: int, first: _Settle | None = None
+    ) -> None:
+        self.first = first
         names: ScriptKeys = permits.names
         self.permits, digest, self.keys = permits, names.digest, (names.base,)
         self.permit, self.report, self.made_us = permit, report, made_us
@@ -228,11 +255,12 @@ class _Settle:
         if report.verdict == "answered":
             report = CallReport("lost")
         reset_us, retry_us = max(0, report.reset_us - passed_us), max(0, report.retry_us - passed_us)
-        return _Settle(self.permits, self.permit, replace(report, reset_us=reset_us, retry_us=retry_us), self.made_us)
+        report = replace(report, reset_us=reset_us, retry_us=retry_us)
+        return _Settle(self.permits, self.permit, report, self.made_us, self)
 
     def decide_without_server(self, error: BaseException) -> None:
-        self.permits.owe(self)
-        if self.report.verdict == "stopped":
+        self.permits.owe(self.first or self)
+        if self.report.verdict == "stopped" and self.first is None:
             self.permits.shrink()
 
     def on_delivered(self, result: None) -> None:
