@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any
 
 import typer
@@ -43,6 +44,8 @@ def block(
             return before
 
     with sentences():
+        if not math.isfinite(seconds):
+            raise ValueError(f"a block lasts a number of seconds, e.g. 3600, not {seconds}")
         before = run(refuse())
     was = before.retry_after if before.reason == "blocked" else 0.0
     if as_json:

@@ -15,8 +15,9 @@ _HEAD = ("limit", "kind", "scope", "left", "full in")
 
 
 def is_untouched(decision: Decision) -> bool:
-    """Whether nothing of any of the limits is used."""
-    return decision.allowed and all(part.remaining == part.limit for part in decision.parts)
+    """Whether nothing is used of the limits that are the key's own; of those of the whole app if there are no others."""
+    own = [part for part in decision.parts if part.scope != "global"] or decision.parts
+    return decision.allowed and all(part.remaining == part.limit for part in own)
 
 
 def left_in(decision: Decision) -> str:

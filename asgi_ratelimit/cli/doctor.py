@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from asgi_ratelimit.cli.findings import Finding, is_well, report
+from asgi_ratelimit.cli.examination.findings import Finding, is_well, report
 from asgi_ratelimit.cli.http_headers import HeaderLines, headers_of_lines
 from asgi_ratelimit.cli.options import AsJson, Prefix, RedisURL
 from asgi_ratelimit.cli.running import UNWELL, run, sentences
@@ -14,7 +14,7 @@ from asgi_ratelimit.cli.running import UNWELL, run, sentences
 __all__ = ["doctor"]
 
 Address = Annotated[
-    str | None, typer.Argument(metavar="[URL]", show_default=False, help="An app: http://... or https://...")
+    str | None, typer.Argument(metavar="URL", show_default=False, help="An app: http://... or https://...")
 ]
 StoreTimeout = Annotated[
     float, typer.Option("--store-timeout", min=0.001, metavar="SECONDS", help="The timeout= of the RedisStore.")
@@ -46,7 +46,7 @@ def _examined(
     url: str | None, redis: str | None, header: list[str] | None, prefix: str, timeout: float
 ) -> tuple[str, list[Finding]]:
     if url is not None and url.partition("://")[0].lower() in ("http", "https"):
-        from asgi_ratelimit.cli.app_doctor import examine_app
+        from asgi_ratelimit.cli.examination.of_app import examine_app
 
         return examine_app(url, headers_of_lines(header))
     address = url or redis
@@ -55,6 +55,6 @@ def _examined(
     if "://" not in address:
         raise ValueError("an address begins with redis://, rediss://, unix://, http:// or https://")
     import asgi_ratelimit.redis  # noqa: F401 - says which package is missing
-    from asgi_ratelimit.cli.redis_doctor import examine_redis
+    from asgi_ratelimit.cli.examination.of_redis import examine_redis
 
     return run(examine_redis(address, prefix=prefix, timeout=timeout))

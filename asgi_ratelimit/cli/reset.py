@@ -7,8 +7,16 @@ from typing import Any
 from asgi_ratelimit.cli.decisions import as_json_value, left_in
 from asgi_ratelimit.cli.limit_notation import limits_of
 from asgi_ratelimit.cli.options import (
-    AsJson, KeyName, LimiterName, LimitTexts, Patience, Prefix, RedisURL, Resource, SecretFile,
-)  # fmt: skip
+    AsJson,
+    KeyName,
+    LimiterName,
+    LimitTexts,
+    Patience,
+    Prefix,
+    RedisURL,
+    Resource,
+    SecretFile,
+)
 from asgi_ratelimit.cli.redis_limiter import limiter_on_redis
 from asgi_ratelimit.cli.running import run, sentences
 from asgi_ratelimit.cli.screen import write, write_json

@@ -16,7 +16,7 @@ import typer
 from asgi_ratelimit.cli.screen import write
 from asgi_ratelimit.errors import RateLimitWarning, StoreUnavailable
 
-__all__ = ["INTERRUPTED", "UNWELL", "USAGE", "cause_of", "end", "run", "sentences"]
+__all__ = ["INTERRUPTED", "UNWELL", "USAGE", "NoAnswer", "cause_of", "end", "run", "sentences"]
 
 _CONNECTING = re.compile(r"Error (?:([0-9]+) )?(?:[^ ]+ )?connecting to [^ ]+ (.*)")  # as redis-py has it
 
@@ -33,6 +33,10 @@ def end(text: str, code: int) -> NoReturn:
     raise typer.Exit(code)
 
 
+class NoAnswer(Exception):
+    """What was asked about does not answer. Its text is a sentence for the user."""
+
+
 @contextmanager
 def sentences() -> Iterator[None]:
     """Each error is a sentence and an exit code."""
@@ -40,7 +44,7 @@ def sentences() -> Iterator[None]:
         yield
     except (ValueError, ImportError) as error:
         end(str(error), USAGE)
-    except StoreUnavailable as error:
+    except (StoreUnavailable, NoAnswer) as error:
         end(str(error), UNWELL)
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
@@ -51,7 +55,7 @@ def cause_of(error: object) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     connecting = _CONNECTING.fullmatch(text)
     if connecting is None:
-        return text.rstrip(".")
+        return re.sub(r"\[Errno -?[0-9]+\] ", "", text).rstrip(".")
     number, rest = connecting.groups()
     return rest.rstrip(".") if "SSL" in rest or number is None else os.strerror(int(number))
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import typer
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -32,8 +32,8 @@ def write(text: str, *, style: str = "", is_error: bool = False) -> None:
     out.print(Text(plain(text), style), soft_wrap=not out.is_terminal)
 
 
-def draw(table: Table) -> None:
-    """A table, in a pipe without blanks at the ends of its lines."""
+def draw(table: RenderableType) -> None:
+    """A table, or several, in a pipe without blanks at the ends of its lines."""
     out = console()
     if out.is_terminal:
         out.print(table)

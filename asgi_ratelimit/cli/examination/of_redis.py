@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Final
 
 from redis.exceptions import RedisError
 
-from asgi_ratelimit.cli.findings import Finding, worst_of
-from asgi_ratelimit.cli.redis_facts import ServerFacts, facts_of
+from asgi_ratelimit.cli.examination.findings import Finding, worst_of
+from asgi_ratelimit.cli.examination.server_facts import ServerFacts, facts_of
+from asgi_ratelimit.cli.examination.server_settings import clock_of, eviction_of, role_of, room_of, version_of
+from asgi_ratelimit.cli.examination.transport import transport_of
 from asgi_ratelimit.cli.redis_limiter import open_store
-from asgi_ratelimit.cli.redis_settings import clock_of, eviction_of, role_of, room_of, version_of
-from asgi_ratelimit.cli.redis_transport import transport_of
 from asgi_ratelimit.cli.running import cause_of
 from asgi_ratelimit.cli.screen import duration
 from asgi_ratelimit.errors import StoreUnavailable
@@ -26,7 +26,7 @@ from asgi_ratelimit.redis.servers import masters_in, slot_ranges
 if TYPE_CHECKING:
     from asgi_ratelimit.redis.address import Address, Location
 
-__all__ = ["examine_redis"]
+__all__ = ["examine_redis", "latency"]
 
 _SLOTS: Final = 16_384
 _NAME: Final = "asgi-ratelimit doctor"  # of its limiter
@@ -97,7 +97,7 @@ async def _work(url: str, prefix: str, timeout: float) -> list[Finding]:
         advice = "" if "rights" in str(error) else "See what the other lines say, and the log of the server."
         return [Finding("bad", "checks", str(error), advice)]
     says = "A check, a refund, a block and a reset work; they have left nothing behind."
-    return [Finding("ok", "checks", says), _latency(seconds, timeout)]
+    return [Finding("ok", "checks", says), latency(seconds, timeout)]
 
 
 async def _use_each_verb(limiter: Limiter) -> None:
@@ -123,7 +123,8 @@ async def _latencies(limiter: Limiter) -> list[float]:
     return seconds
 
 
-def _latency(seconds: Sequence[float], timeout: float) -> Finding:
+def latency(seconds: Sequence[float], timeout: float) -> Finding:
+    """The latencies of checks, in order, against the timeout of the store."""
     median, slow = _percentile(seconds, 50), _percentile(seconds, 99)
     says = (
         f"A check takes {median * 1000:.2f} ms (p50), {slow * 1000:.2f} ms (p99) from here; {len(seconds)} were made."

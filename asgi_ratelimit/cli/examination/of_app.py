@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Final
 
 import httpx
 
-from asgi_ratelimit.cli.app_requests import ASKED, Answer, Answers, ask_app
-from asgi_ratelimit.cli.findings import Finding
-from asgi_ratelimit.cli.rate_headers import headers_of, retry_after_of, states_limit
+from asgi_ratelimit.cli.examination.app_requests import ASKED, Answer, Answers, ask_app
+from asgi_ratelimit.cli.examination.findings import Finding
+from asgi_ratelimit.cli.examination.rate_headers import headers_of, retry_after_of, states_limit
 from asgi_ratelimit.cli.running import cause_of
 
 __all__ = ["examine_app"]
 
 _DOCS: Final = "https://asgi-ratelimit-discord.readthedocs.io/en/latest/proxies/"
 _ADVICE: Final = (
-    "Trust the addresses of your proxies only: uvicorn --forwarded-allow-ips, ClientIP(trusted_proxies=). "
-    f"See {_DOCS}"
+    f"Trust the addresses of your proxies only: uvicorn --forwarded-allow-ips, ClientIP(trusted_proxies=). See {_DOCS}"
 )
 
 
@@ -41,9 +41,9 @@ def _shown(url: str) -> str:
     try:
         parsed = httpx.URL(url)
     except (httpx.InvalidURL, ValueError):
-        raise ValueError("this is no URL of an app; write https://example.com/path") from None
-    if not parsed.host:
-        raise ValueError(f"a URL of an app has a host, as in https://example.com/path, not {parsed.scheme}://")
+        raise ValueError("this is no URL: a URL of an app is written https://example.com/path") from None
+    if not re.fullmatch(r"[\w.:-]+", parsed.host):
+        raise ValueError(f"a URL of an app has a host, as in https://example.com/path, not {parsed.host!r}")
     return str(parsed.copy_with(username=None, password=None, query=None, fragment=None))
 
 
@@ -62,15 +62,19 @@ def _lefts(answers: Sequence[Answer]) -> list[int]:
     return [left for answer in answers if (left := answer.left) is not None]
 
 
+def _shown_left(left: int) -> str:
+    return "refused" if left < 0 else f"{left} left"
+
+
 def _is_falling(lefts: Sequence[int]) -> bool:
-    """Whether each request was counted, and faster than the limit refills; or all were refused."""
-    return len(lefts) > 1 and (lefts[-1] <= lefts[0] - len(lefts) + 1 or set(lefts) == {-1})
+    """Whether each request was counted, and faster than the limit refills; or the last one was refused."""
+    return len(lefts) > 1 and (lefts[-1] <= lefts[0] - len(lefts) + 1 or lefts[-1] < 0)
 
 
 def _counting_of(own: Sequence[Answer]) -> Finding:
     lefts = _lefts(own)
-    shown = ", ".join("refused" if left < 0 else str(left) for left in lefts)
-    if _is_falling(lefts) or any(left < 0 for left in lefts):
+    shown = ", ".join(map(_shown_left, lefts))
+    if _is_falling(lefts):
         return Finding("ok", "counting", f"Each request counts: {shown}.")
     says = f"What is left does not fall with each request: {shown or 'it is not said'}."
     advice = (
@@ -88,7 +92,7 @@ def _forwarded_of(answers: Answers) -> Finding:
         return Finding("warning", "forwarded", says, "Ask a path with a slower limit.")
     if not all(left > own[-1] for left in forged):
         return Finding("ok", "forwarded", "A made-up X-Forwarded-For changes nothing.")
-    says = f"A made-up X-Forwarded-For starts a fresh bucket ({own[-1]} left, then {forged[0]}): "
+    says = f"A made-up X-Forwarded-For starts a fresh bucket ({_shown_left(own[-1])}, then {_shown_left(forged[0])}): "
     if answers.is_local and not answers.is_stranger:
         says += "the app trusts this machine, which uvicorn does by default."
         return Finding("warning", "forwarded", says, "Ask from another machine, as a client would.")

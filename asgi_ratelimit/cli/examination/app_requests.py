@@ -34,7 +34,7 @@ class Answer:
         return self.headers.get_list(name)
 
     def text(self, name: str) -> str | None:
-        return self.headers.get(name)
+        return self.headers[name] if name in self.headers else None
 
     def number(self, name: str) -> float | None:
         """A header as a number; None if it is missing or none."""

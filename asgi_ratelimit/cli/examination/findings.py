@@ -60,6 +60,9 @@ def report(about: str, findings: Sequence[Finding], *, as_json: bool) -> None:
 
 def _table(findings: Sequence[Finding]) -> Table:
     table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     for finding in findings:
         says = Text(plain(finding.says))
         if finding.advice:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from asgi_ratelimit.cli.app_requests import Answer
-from asgi_ratelimit.cli.findings import Finding
+from asgi_ratelimit.cli.examination.app_requests import Answer
+from asgi_ratelimit.cli.examination.findings import Finding
 from asgi_ratelimit.cli.screen import duration
 
 __all__ = ["headers_of", "retry_after_of", "states_limit"]
@@ -55,12 +55,12 @@ def _style(answer: Answer, speaking: int, asked: int) -> Finding:
 
 def _values(answer: Answer) -> str:
     limit, after = answer.number("x-ratelimit-limit"), answer.number("x-ratelimit-reset-after")
-    said = [] if answer.left is None or answer.left < 0 else [f"{answer.left} left"]
-    if limit is not None:
-        said.append(f"of {limit:.0f}")
+    said = [] if limit is None else [f"limit {limit:.0f}"]
+    if answer.left is not None:
+        said.append("refused" if answer.left < 0 else f"{answer.left} left")
     if after is not None:
         said.append(f"full in {duration(after)}")
-    return f" The first one: {' '.join(said[:2])}{', ' + said[2] if len(said) > 2 else ''}." if said else ""
+    return f" The first one: {', '.join(said)}." if said else ""
 
 
 def _faults(answer: Answer) -> list[str]:
@@ -108,4 +108,4 @@ def retry_after_of(answers: Sequence[Answer]) -> Finding:
     if not all((answer.text("retry-after") or "").isdecimal() for answer in refused):
         says = f"Retry-After is {refused[0].text('retry-after')}, and not whole seconds."
         return Finding("warning", "retry-after", says, "Write whole seconds, rounded up (RFC 9110, 10.2.3).")
-    return Finding("ok", "retry-after", f"On each of {len(refused)} refusals, in whole seconds.")
+    return Finding("ok", "retry-after", "On each refusal, in whole seconds.")

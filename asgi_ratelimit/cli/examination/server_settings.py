@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from asgi_ratelimit.cli.findings import Finding
-from asgi_ratelimit.cli.redis_facts import ServerFacts
+from asgi_ratelimit.cli.examination.findings import Finding, Level
+from asgi_ratelimit.cli.examination.server_facts import ServerFacts
 from asgi_ratelimit.cli.screen import duration
 
 __all__ = ["clock_of", "eviction_of", "role_of", "room_of", "version_of"]
@@ -90,10 +90,10 @@ def clock_of(facts: ServerFacts) -> Finding:
         return Finding("ok", "clock", f"Within {duration(within)} of this machine's.")
     ahead = "ahead of" if facts.ahead > 0 else "behind"
     says = (
-        f"{duration(off)} {ahead} this machine's. Limits go by the server's clock and hold; X-RateLimit-Reset, logs and "
-        "this machine's events do not agree with it."
+        f"{duration(off)} {ahead} this machine's. Limits go by the server's clock, and hold. X-RateLimit-Reset and the "
+        "logs of this machine do not agree with it."
     )
-    level = "bad" if off > _CLOCK_BAD_S else "warning"
+    level: Level = "bad" if off > _CLOCK_BAD_S else "warning"
     return Finding(level, "clock", says, "Run NTP (chrony, systemd-timesyncd) on both machines.")
 
 

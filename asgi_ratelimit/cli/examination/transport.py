@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import parse_qs, urlsplit
 
-from asgi_ratelimit.cli.findings import Finding
+from asgi_ratelimit.cli.examination.findings import Finding
 from asgi_ratelimit.cli.loopback import is_loopback
 
 __all__ = ["transport_of"]
