@@ -91,9 +91,12 @@ class Stats:
             counts[place] += 1
             if place in _ABOUT_NO_KEY:
                 return
-            (tally.find(key) or tally.meet(key))[place != _SHADOW] += 1
+            row = tally.find(key) or tally.meet(key)
+            row[0] += 1
             if place == _SHADOW:
                 tally.shadow(key)
+            else:
+                row[1] += 1
         if answered_by != "store":
             counts[_CACHED if answered_by == "cache" else _DEGRADED] += 1
 

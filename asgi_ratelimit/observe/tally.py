@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from typing import Final
 
 from asgi_ratelimit.events import Event
 from asgi_ratelimit.observe.counts import KeyCounts, LimiterCounts, Period
-from asgi_ratelimit.observe.heavy_hitters import HeavyHitters, Row
+from asgi_ratelimit.observe.heavy_hitters import HeavyHitters
 from asgi_ratelimit.observe.merging import (
     HOUR_S,
     HOURS,
@@ -34,19 +33,19 @@ _MOST_SHADOWED: Final = 1_000  # keys
 class Tally:
     """The counts of one limiter: a list for each minute, and a row for each heavy key.
 
-    The list of the present minute, and rows that are there, are counted in without the lock: in CPython no other thread
-    comes between the two halves of `counts[place] += 1`. All that inserts or drops holds the lock.
+    It is counted in without a lock, which would take longer than all the rest: in CPython no other thread comes between
+    the two halves of `counts[place] += 1`. What turns to another minute holds one.
     """
 
     __slots__ = (
-        "_busiest", "_digests", "_hours", "_lock", "_minutes", "_shadowed", "_totals", "counts", "end", "find", "keys",
-        "name", "secret", "start", "waited_seconds",
+        "_busiest", "_digests", "_hours", "_keys", "_lock", "_minutes", "_shadowed", "_totals", "counts", "end",
+        "find", "meet", "name", "secret", "start", "waited_seconds",
     )  # fmt: skip
 
     def __init__(self, name: str, size: int, secret: bytes) -> None:
         self.name, self.secret = name, secret
-        self.keys = HeavyHitters(size)
-        self.find: Callable[[str], Row | None] = self.keys.find
+        self._keys = HeavyHitters(size)
+        self.find, self.meet = self._keys.find, self._keys.meet  # the row of a key
         self.start = self.end = 0.0  # of the present minute
         self.counts: list[int] = []
         self.waited_seconds = 0.0
@@ -67,11 +66,6 @@ class Tally:
             if len(self._minutes) > MINUTES + 1:
                 self._fold(minute)
             return self.counts
-
-    def meet(self, key: str) -> Row:
-        """The row of a key that has none yet."""
-        with self._lock:
-            return self.keys.meet(key)
 
     def shadow(self, key: str) -> None:
         """Note a key that shadow mode would have refused."""
@@ -100,8 +94,8 @@ class Tally:
     def snapshot(self, now: float, top: int, clear: bool) -> LimiterCounts:
         """All of it, as it is now."""
         with self._lock:
-            rows = [(key, row) for key, row in self.keys.heaviest_first() if key]  # some decisions have none
-            shadowed, floor, waited_seconds = sorted(self._shadowed), self.keys.floor, self.waited_seconds
+            rows = [(key, row) for key, row in self._keys.heaviest_first() if key]  # some decisions have none
+            shadowed, floor, waited_seconds = sorted(self._shadowed), self._keys.floor, self.waited_seconds
             minutes = {minute: list(counts) for minute, counts in self._minutes.items()}
             hours, totals, busiest = dict(self._hours), self._totals, self._busiest
         by_minute: Counted = {}
@@ -122,13 +116,17 @@ class Tally:
             busiest=busiest,
             minutes=periods(by_minute, now, MINUTE_S, MINUTES),
             hours=periods(hours, now, HOUR_S, HOURS),
-            keys=tuple([KeyCounts(name, *row) for name, (_, row) in zip(names, rows, strict=False)]),
-            key_floor=max([floor, *(sum(row) for _, row in rows[top : top + 1])]),
+            keys=tuple([_key(name, *row) for name, (_, row) in zip(names, rows, strict=False)]),
+            key_floor=max([floor, *(count for _, (count, _, _) in rows[top : top + 1])]),
             shadow_sample=tuple([digests[key] for key in sample]),
         )
 
     def _digest(self, key: str) -> str:
         return Event("allowed", key=key, secret=self.secret).key_digest
+
+
+def _key(name: str, count: int, refused: int, error: int) -> KeyCounts:
+    return KeyCounts(name, count - error - refused, refused, error)
 
 
 def _period(minute: int, counts: list[int]) -> Period:
