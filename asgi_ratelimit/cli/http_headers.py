@@ -7,9 +7,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
+import httpx
 import typer
 
-__all__ = ["HeaderLines", "headers_of_lines"]
+__all__ = ["HeaderLines", "headers_of_lines", "without_user"]
 
 HeaderLines = Annotated[
     list[str] | None,
@@ -44,3 +45,8 @@ def _header(line: str) -> tuple[str, str]:
     if match is None:
         raise ValueError("a header is written 'Name: value', e.g. --header 'Authorization: Bearer x'")
     return match[1], match[2].rstrip()
+
+
+def without_user(url: httpx.URL, headers: httpx.Headers) -> httpx.URL:
+    """The URL. Its user and password are left out if a header has others: httpx would send those of the URL."""
+    return url.copy_with(username=None, password=None) if "authorization" in headers else url

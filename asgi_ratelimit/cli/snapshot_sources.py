@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import httpx
 
+from asgi_ratelimit.cli.http_headers import without_user
 from asgi_ratelimit.cli.redis_limiter import open_store
 from asgi_ratelimit.cli.running import NoAnswer, cause_of
 from asgi_ratelimit.observe import Snapshot, shared_snapshot
@@ -47,7 +48,7 @@ async def page_source(url: str, headers: Sequence[tuple[str, str]]) -> AsyncIter
 
         async def read() -> Snapshot:
             try:
-                response = await client.get(address)
+                response = await client.get(without_user(address, fixed))
             except httpx.HTTPError as error:
                 raise NoAnswer(f"{shown} does not answer: {cause_of(error)}.") from None
             return _snapshot_in(response, shown)

@@ -17,7 +17,7 @@ COMMANDS = ("doctor", "show", "reset", "block", "top", "discord-proxy", "fake-di
 IN_DOCS = [
     pytest.param(line, id=f"{page.name} {line}"[:60])
     for page in PAGES
-    for line in re.findall(r"^asgi-ratelimit .*$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    for line in re.findall(r"^(?:\$ )?(asgi-ratelimit .*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
 ]
 IN_HELP = [
     example.strip()
@@ -46,7 +46,7 @@ def test_each_command_explains_itself_in_80_columns(command: str) -> None:
 
 
 @pytest.mark.parametrize("line", IN_HELP)
-def test_an_example_of_a_help_text_is_understood(line: str, tmp_path: object) -> None:
+def test_an_example_of_a_help_text_is_understood(line: str) -> None:
     assert parse(line).params
 
 

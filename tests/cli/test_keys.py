@@ -167,7 +167,9 @@ def test_a_cost_above_the_capacity_is_a_wrong_call(any_redis: Server) -> None:
     assert "1 to 3, the capacity, not 4" in ended.text
 
 
-@pytest.mark.parametrize("command", [["show", "a", "--limit", "1/s"], ["reset", "a", "--limit", "1/s"], ["block", "a", "1"]])
+@pytest.mark.parametrize(
+    "command", [["show", "a", "--limit", "1/s"], ["reset", "a", "--limit", "1/s"], ["block", "a", "1"]]
+)
 def test_a_server_that_is_not_there_is_one_sentence(command: list[str]) -> None:
     ended = asgi_ratelimit(*command, "--redis", "redis://ada:hush@127.0.0.1:1")
     assert ended.code == 1
@@ -189,7 +191,9 @@ def test_a_server_that_is_silent_is_one_sentence(proxy: Proxy) -> None:
 )  # fmt: skip
 def test_no_password_is_repeated(url: str) -> None:
     for command in (["block", "a", "1"], ["doctor"], ["top", "--once"]):
-        ended = asgi_ratelimit(*command, "--timeout" if command[0] != "doctor" else "--store-timeout", "1", "--redis", url)
+        ended = asgi_ratelimit(
+            *command, "--timeout" if command[0] != "doctor" else "--store-timeout", "1", "--redis", url
+        )
         assert ended.code in (1, 2)
         assert not re.search("hu|sh@", ended.text), ended.text
 

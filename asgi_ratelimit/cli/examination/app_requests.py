@@ -11,6 +11,7 @@ from typing import Final
 
 import httpx
 
+from asgi_ratelimit.cli.http_headers import without_user
 from asgi_ratelimit.cli.loopback import is_loopback
 
 __all__ = ["ASKED", "Answer", "Answers", "ask_app"]
@@ -93,12 +94,13 @@ def ask_app(url: str, headers: Iterable[tuple[str, str]]) -> Answers:
 
 def _ask(url: str, headers: httpx.Headers, is_local: bool, transport: httpx.HTTPTransport | None) -> Answers:
     with httpx.Client(headers=headers, timeout=_SECONDS, transport=transport) as client:
-        own = [_get(client, url) for _ in range(_TIMES)]
-        forged = [_get(client, url, **{"x-forwarded-for": _made_up_address()}) for _ in range(_TIMES)]
+        address = without_user(httpx.URL(url), headers)
+        own = [_get(client, address) for _ in range(_TIMES)]
+        forged = [_get(client, address, **{"x-forwarded-for": _made_up_address()}) for _ in range(_TIMES)]
     return Answers(own, forged, is_local, not is_local or transport is not None)
 
 
-def _get(client: httpx.Client, url: str, **headers: str) -> Answer:
+def _get(client: httpx.Client, url: httpx.URL, **headers: str) -> Answer:
     with client.stream("GET", url, headers=headers) as response:  # its body is not needed
         return Answer(response.status_code, response.headers)
 

@@ -120,4 +120,6 @@ def test_the_status_is_looked_at(status: int, level: str, code: int) -> None:
 def test_no_app_is_one_line() -> None:
     ended = asgi_ratelimit("doctor", "http://ada:hush@127.0.0.1:1/", "--json")
     assert ended.code == 1
-    assert [one["says"] for one in ended.json["findings"]] == ["http://127.0.0.1:1/ does not answer: Connection refused."]
+    assert [one["says"] for one in ended.json["findings"]] == [
+        "http://127.0.0.1:1/ does not answer: Connection refused."
+    ]
