@@ -15,7 +15,7 @@ _HEAD = ("limit", "kind", "scope", "left", "full in")
 
 
 def is_untouched(decision: Decision) -> bool:
-    """Whether nothing is used of the limits that are the key's own; of those of the whole app if there are no others."""
+    """Whether nothing is used of the key's own limits; of those of the whole app if there are no others."""
     own = [part for part in decision.parts if part.scope != "global"] or decision.parts
     return decision.allowed and all(part.remaining == part.limit for part in own)
 

@@ -60,6 +60,6 @@ def test_several_are_a_list() -> None:
     ],
 )
 def test_what_it_cannot_read_it_names(texts: list[str], says: str) -> None:
-    with pytest.raises(ValueError, match="limit|burst") as caught:
+    with pytest.raises(ValueError, match=r"limit|burst") as caught:
         limits_of(texts)
     assert says in str(caught.value)

@@ -35,7 +35,8 @@ class Answer:
         return self.headers.get_list(name)
 
     def text(self, name: str) -> str | None:
-        return self.headers[name] if name in self.headers else None
+        value: str | None = self.headers.get(name)
+        return value
 
     def number(self, name: str) -> float | None:
         """A header as a number; None if it is missing or none."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from asgi_ratelimit.cli.examination.findings import Level
@@ -25,7 +27,7 @@ def facts(ahead: float | None = 0.0, doubt: float = 0.001, **settings: object) -
         ({}, "warning", "unknown"),
     ],
 )
-def test_version(settings: dict[str, object], level: Level, says: str) -> None:
+def test_version(settings: dict[str, Any], level: Level, says: str) -> None:
     found = version_of(facts(**settings))
     assert found.level == level
     assert says in found.says
@@ -43,7 +45,7 @@ def test_version(settings: dict[str, object], level: Level, says: str) -> None:
         ({}, "single", "ok", "unknown"),
     ],
 )
-def test_role(settings: dict[str, object], kind: str, level: Level, says: str) -> None:
+def test_role(settings: dict[str, Any], kind: str, level: Level, says: str) -> None:
     found = role_of(facts(**settings), kind)
     assert found.level == level
     assert says in found.says
@@ -59,7 +61,7 @@ def test_role(settings: dict[str, object], kind: str, level: Level, says: str) -
         ({}, "warning", "unknown"),
     ],
 )
-def test_eviction(settings: dict[str, object], level: Level, says: str) -> None:
+def test_eviction(settings: dict[str, Any], level: Level, says: str) -> None:
     found = eviction_of(facts(**settings))
     assert found.level == level
     assert says in found.says
