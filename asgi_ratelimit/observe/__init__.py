@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 
 from asgi_ratelimit.events import Event, Observer, Observers
 from asgi_ratelimit.log_observer import LogObserver
+from asgi_ratelimit.observe.sharing import shared_snapshot
 from asgi_ratelimit.observe.snapshot import KeyCounts, LimiterCounts, Outage, Period, Snapshot
+from asgi_ratelimit.observe.stats import Stats
 
 if TYPE_CHECKING:
     from asgi_ratelimit.observe.opentelemetry import OpenTelemetryObserver
@@ -28,6 +30,8 @@ __all__ = [
     "Period",
     "PrometheusObserver",
     "Snapshot",
+    "Stats",
+    "shared_snapshot",
 ]
 
 _EXTRAS = {"OpenTelemetryObserver": "opentelemetry", "PrometheusObserver": "prometheus"}
