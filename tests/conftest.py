@@ -42,6 +42,8 @@ SLOW = (
     "tests/frameworks/test_sockets.py",
     "tests/frameworks/test_workers.py",
     "tests/interactions/test_shared.py",
+    "tests/observe/test_multiprocess.py",
+    "tests/observe/test_outages.py",
     "tests/real_clients/",
     "tests/redis/",
     "tests/support/",
