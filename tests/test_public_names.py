@@ -104,6 +104,8 @@ def test_seeing_offers_exactly_these_names() -> None:
         "Period",
         "PrometheusObserver",
         "Snapshot",
+        "Stats",
+        "shared_snapshot",
     }
 
 
