@@ -114,6 +114,7 @@ class RedisBuckets:
             return None
         for part in charged:
             part.take_charge()
+            self.last_states.give_back(part)
         names = [str(part.bucket_key) for part in charged]
         return self._update(names, shape("refund", len(names), *map(_refundable, charged)), lenient=True)
 

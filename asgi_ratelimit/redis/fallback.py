@@ -71,6 +71,15 @@ class LastKnown:
         self.young[name] = state
         self.trim()
 
+    def give_back(self, part: Decision) -> None:
+        """A charge is being given back: an outage goes on without it."""
+        name = str(part.bucket_key)
+        state = self.take(name)
+        if state is not None:
+            left = part.policy.limit.give_back(state, part.now_us, part.cost, part.state, part.now_us)
+            if left is not None:
+                self.note(name, left)
+
     def trim(self) -> None:
         """Drop the older ones once there are many of the young. Called after each reply, which may add to these."""
         if len(self.young) >= _GENERATION or self._calls >= _GENERATION_CALLS:

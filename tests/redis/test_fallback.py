@@ -160,6 +160,19 @@ async def test_memory_knows_the_blocks_that_redis_has_reported(mortal: Server) -
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("limit", KINDS, ids=repr)
+async def test_a_refund_is_not_undone_by_an_outage(mortal: Server, limit: Limit) -> None:
+    async with new_store(mortal.url, outage="local") as store:
+        limiter = Limiter(limit, store=store)
+        await limiter.try_acquire("a", 2)
+        charged = await limiter.try_acquire("a", 3)
+        await limiter.refund(charged)
+        mortal.kill()
+        answers = [await limiter.try_acquire("a") for _ in range(4)]
+        assert [answer.allowed for answer in answers] == [True, True, True, False]
+
+
+@pytest.mark.anyio
 async def test_a_reset_is_not_undone_by_an_outage(mortal: Server) -> None:
     async with new_store(mortal.url, outage="local") as store:
         limiter = Limiter("5/day", store=store)
