@@ -29,6 +29,7 @@ EventKind = Literal[
 _SLOW_S: Final = 0.01  # an observer that takes longer holds up every request
 _STRIKE, _MOST_STRIKES = 100, 1_000  # each good call takes one point away, so ten failures in a row are too many
 _STORE_KINDS: Final[dict[str, EventKind]] = {"down": "down", "up": "recovered"}
+_ANSWERED_BY: Final[dict[str, AnsweredBy]] = {"cached": "cache", "degraded": "fallback"}
 _PROCESS_SECRET: Final = os.urandom(16)  # digests of a store in memory mean nothing elsewhere
 
 
@@ -94,8 +95,8 @@ _new = object.__new__
 class Observer(Protocol):
     """A plain function of an Event, or an object like one.
 
-    It may have two attributes. `kinds`: the only kinds of events that it wants. `attach(clock)`: called with the clock
-    of each store that it is given to.
+    It may have three attributes. `kinds`: the only kinds of events that it wants. `attach(clock)`: called with the
+    clock of each store that it is given to. `introduce(node)`: called with the name of that store's server.
     """
 
     def __call__(self, event: Event, /) -> object: ...
@@ -111,8 +112,10 @@ class Observers:
         self._clock, self._wall = clock, clock.wall
         self._secret = _PROCESS_SECRET if secret is None else secret[:64]
         self._listeners: list[_Listener] = []
+        self._node = ""
         self.counts_allowed = False  # whether any of them listens to what is allowed
-        self._heard_by: dict[str, tuple[_Listener, ...]] = {}
+        self._hears_near = False
+        self._heard_by: dict[str, tuple[Callable[[Event], None], ...]] = {}
         self._sort()
         for observer in observers:
             self.add(observer)
@@ -133,12 +136,24 @@ class Observers:
         if attach is not None:
             attach(self._clock)
         self._listeners.append(_Listener(observer, self.remove))
+        self._introduce_to(observer)
         self._sort()
 
     def remove(self, observer: Observer) -> None:
         """Let it listen no more."""
         self._listeners = [listener for listener in self._listeners if listener.observer is not observer]
         self._sort()
+
+    def introduce(self, node: str) -> None:
+        """Name the server of the store to the observers that ask for it, also to later ones."""
+        self._node = node
+        for listener in self._listeners:
+            self._introduce_to(listener.observer)
+
+    def _introduce_to(self, observer: Observer) -> None:
+        introduce = getattr(observer, "introduce", None)
+        if introduce is not None and self._node:
+            introduce(self._node)
 
     def digest(self, key: str) -> str:
         """The `key_digest` of this key in events of this store."""
@@ -148,34 +163,23 @@ class Observers:
         """Whether any observer listens to this kind."""
         return bool(self._heard_by[kind])
 
-    def decided(self, limiter: str, decision: Decision, key: str, *, enforced: bool = True) -> None:
+    def decided(self, limiter: str, decision: Decision, key: str, enforced: bool = True) -> None:
         """Tell of a decision about a key, and of a bucket that is nearly used up."""
-        if decision.allowed:
-            if not self.counts_allowed:
-                return
-            kind: EventKind = "allowed"
-        elif not enforced:
-            kind = "shadow"
-        else:
-            kind = "blocked" if decision.reason == "blocked" else "limited"
-        self._tell(kind, limiter, decision, key)
-        if kind == "allowed" and self._heard_by["near"] and decision.is_near():
-            self._tell("near", limiter, decision, key)
-
-    def _tell(self, kind: EventKind, limiter: str, decision: Decision, key: str) -> None:
+        kind: EventKind = "allowed"
+        if not decision.allowed:
+            kind = _refusal(decision, enforced)
         listeners = self._heard_by[kind]
-        if not listeners:
-            return
-        event = _new(Event)
-        event.kind, event.limiter, event.decision, event.key = kind, limiter, decision, key
-        event.cost, event.time, event.secret = decision.cost, self._wall(), self._secret
-        reason = decision.reason
-        if reason == "cached":
-            event.answered_by = "cache"
-        elif reason == "degraded":
-            event.answered_by = "fallback"
-        for listener in listeners:
-            listener.call(event)
+        if listeners:
+            event = _new(Event)
+            event.kind, event.limiter, event.decision, event.key = kind, limiter, decision, key
+            event.cost, event.time, event.secret = decision.cost, self._wall(), self._secret
+            reason = decision.reason
+            if reason in _ANSWERED_BY:
+                event.answered_by = _ANSWERED_BY[reason]
+            for listener in listeners:
+                listener(event)
+        if self._hears_near and kind == "allowed" and decision.is_near():
+            self.emit(Event("near", limiter, decision=decision, key=key, cost=decision.cost))
 
     def emit(self, event: Event) -> None:
         """Tell of any other event."""
@@ -183,7 +187,7 @@ class Observers:
         if listeners:
             event.time, event.secret = self._wall(), self._secret
             for listener in listeners:
-                listener.call(event)
+                listener(event)
 
     def with_hook(self, hook: EventHook | None) -> EventHook:
         """A hook for the events of a store: it calls the given one, and tells the observers."""
@@ -198,10 +202,11 @@ class Observers:
 
     def _sort(self) -> None:
         self._heard_by = {
-            kind: tuple(listener for listener in self._listeners if listener.kinds is None or kind in listener.kinds)
+            kind: tuple(one.call for one in self._listeners if one.kinds is None or kind in one.kinds)
             for kind in get_args(EventKind)
         }
-        self.counts_allowed = self.hears("allowed") or self.hears("near")
+        self._hears_near = self.hears("near")
+        self.counts_allowed = self.hears("allowed") or self._hears_near
 
 
 class _Listener:
@@ -247,6 +252,12 @@ def observers_of(store: object) -> Observers:
     """The observers of a store. One that has no place for them has none."""
     observers = getattr(store, "observers", None)
     return observers if isinstance(observers, Observers) else _NOBODY
+
+
+def _refusal(decision: Decision, enforced: bool) -> EventKind:
+    if not enforced:
+        return "shadow"
+    return "blocked" if decision.reason == "blocked" else "limited"
 
 
 def _digest(key: str, secret: bytes) -> str:
