@@ -16,6 +16,8 @@ __all__ = ["PermitContract"]
 
 _S = 1_000_000  # microseconds
 
+_COUNTED: tuple[Verdict, ...] = ("lost", "answered", "sublimited")
+
 T = TypeVar("T")
 
 
@@ -31,9 +33,11 @@ class _Owner:
         self.clock = clock
         self._calls = 0
 
-    async def take(self, route: str = "GET /a", major: str = "1", per_second: int = 50) -> Granted | Wait:
+    async def take(
+        self, route: str = "GET /a", major: str = "1", per_second: int = 50, **options: Any
+    ) -> Granted | Wait:
         self._calls += 1
-        return await _now(self.permits.take(f"permit{self._calls}", route, major, per_second))
+        return await _now(self.permits.take(f"permit{self._calls}", route, major, per_second, **options))
 
     async def permit(self, *place: Any, **options: Any) -> Permit:
         return permit_of(await self.take(*place, **options))
@@ -135,6 +139,32 @@ class PermitContract:
         await owner.permit("GET /a", "2")
         owner.pass_us(600 * _S + LATE)
         await owner.permit()
+
+    async def test_so_it_does_where_all_resources_share_the_bucket(self) -> None:
+        owner = self.owner()
+        await owner.settle(await owner.permit(together=True), "answered", "b", 5, 4, _S)
+        await owner.settle(await owner.permit(together=True), "sublimited", "b", 5, 2, _S, 600 * _S)
+        assert await owner.cause(together=True) == ("route", 600 * _S + LATE)
+        assert (await owner.take("GET /a", "2", together=True)).in_flight == 1
+        assert (await owner.take("GET /a", "3", together=True)).in_flight == 2
+
+    async def test_only_the_first_call_on_a_bucket_finds_it_untouched(self) -> None:
+        owner = self.owner()
+        first = await owner.permit()
+        await owner.settle(first, "unsent")
+        second = await owner.permit()
+        await owner.settle(second, "answered", "b", 5, 4, _S)
+        third = await owner.permit()
+        assert [first.untouched, second.untouched, third.untouched] == [True, True, False]
+        assert (await owner.permit(major="2")).untouched
+        assert not (await owner.permit(major="3", spare=1)).untouched, "others use the token"
+
+    async def test_a_call_that_may_have_been_counted_has_touched_it(self) -> None:
+        for verdict in _COUNTED:
+            owner = self.owner()
+            await owner.settle(await owner.permit(), verdict)
+            owner.pass_us(LATE)
+            assert not (await owner.permit()).untouched, verdict
 
     async def test_a_429_of_another_bucket_leaves_the_learned_one_as_it_is(self) -> None:
         owner = self.owner()

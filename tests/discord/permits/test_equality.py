@@ -35,6 +35,7 @@ class Want(NamedTuple):
     major: str
     per_second: int
     spare: int = 0
+    together: bool = False
 
 
 class Settle(NamedTuple):
@@ -60,6 +61,7 @@ wants = st.builds(
     st.sampled_from(MAJORS),
     st.sampled_from([0, 1, 3, 3, 50]),
     st.sampled_from([0, 0, 1, 5]),
+    st.sampled_from([False, False, False, True]),
 )
 
 
