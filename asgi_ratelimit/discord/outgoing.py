@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Iterator
-from typing import Final, Self
+from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import Any, Final, Self
 from urllib.parse import quote
 
 import anyio
@@ -53,14 +53,17 @@ class OutgoingRequest:
         self.is_safe = self._has_nonce or self._is_callback or request.method in _SAFE
         self._has_arrived = False  # perhaps, with an attempt that was lost
         self._set_length()
-        retries = request.extensions.get("retries")
+        self._read_options(request.extensions)
+
+    def _read_options(self, extensions: Mapping[str, Any]) -> None:
+        retries, ordered, deadline = extensions.get("retries"), extensions.get("ordered"), extensions.get("deadline")
         self.retries = None if retries is None else _retries(retries)
-        ordered = request.extensions.get("ordered")
         self.is_ordered = None if ordered is None else _flag(ordered, "ordered")
-        self.priority = _whole(request.extensions.get("priority", 0), "priority")
-        self.deadline_s = _shorter(_positive(request.extensions.get("deadline"), "deadline"), self.route.lifetime)
-        if request.extensions.get("reason") is not None:
-            self.headers["X-Audit-Log-Reason"] = _reason(request.extensions["reason"])
+        self.priority = _whole(extensions["priority"], "priority") if "priority" in extensions else 0
+        lifetime = self.route.lifetime
+        self.deadline_s = lifetime if deadline is None else _shorter(_positive(deadline, "deadline"), lifetime)
+        if extensions.get("reason") is not None:
+            self.headers["X-Audit-Log-Reason"] = _reason(extensions["reason"])
 
     async def transmit(self, inner: httpx.AsyncBaseTransport, left_s: float | None) -> DiscordResponse:
         """Send it once, within `left_s` seconds. Raises SendFailed if no response comes."""
@@ -242,9 +245,7 @@ def _retries(value: object) -> int:
     return retries
 
 
-def _positive(value: object, name: str) -> float | None:
-    if value is None:
-        return None
+def _positive(value: object, name: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
         raise ValueError(f'extensions={{"{name}": ...}} must be seconds above 0, e.g. 2.5, not {value!r}')
     return float(value)

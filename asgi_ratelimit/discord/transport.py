@@ -24,6 +24,7 @@ from asgi_ratelimit.discord.routes import prefix_of
 from asgi_ratelimit.discord.scheduler import CLOSED, Call, CallLimits, Waiting
 from asgi_ratelimit.discord.sender import RetryPolicy, Sender
 from asgi_ratelimit.discord.tokens import TokenRegistry
+from asgi_ratelimit.discord.turns import Turns
 from asgi_ratelimit.memory import MemoryStore
 from asgi_ratelimit.store import Store
 
@@ -100,7 +101,7 @@ class DiscordTransport(httpx.AsyncBaseTransport):
         self._homes: frozenset[Origin] = frozenset()  # where that token belongs
         if not isinstance(ordered, bool):
             raise ValueError(f"ordered must be True or False, not {ordered!r}")
-        self._is_ordered = ordered
+        self._is_ordered, self._turns = ordered, Turns(is_ordered=ordered)
         self._is_closed = False
         self._is_watched = store is None and not isinstance(inner, _DOUBLES)
         install_log_filters()
@@ -128,12 +129,15 @@ class DiscordTransport(httpx.AsyncBaseTransport):
 
     async def send_through(self, inner: httpx.AsyncBaseTransport, request: httpx.Request) -> httpx.Response:
         """The same over another inner transport, e.g. one that is mounted for some addresses."""
+        origin, clock, came_us = origin_of(request.url), self._store.clock, self._store.clock.now_us()
+        is_discord = self._origins.hold(origin)
+        if is_discord:
+            await self._turns.take(request.url, request.extensions)
         if self._is_closed:
             raise RuntimeError(CLOSED)
-        origin = origin_of(request.url)
-        if not self._origins.hold(origin):
+        if not is_discord:
             return DiscordResponse.of(await inner.handle_async_request(request))
-        clock, engine = self._store.clock, self._engines.current()
+        engine = self._engines.current()
         outgoing = OutgoingRequest(request, await request.aread(), self._application_id, clock.wall())
         authorization = self._authorization_of(outgoing, origin)
         if self._is_watched and authorization is not None:
@@ -141,13 +145,13 @@ class DiscordTransport(httpx.AsyncBaseTransport):
             LONE_CLIENTS.note(authorization, origin)
         token = engine.tokens.of(authorization)
         deadline_s = outgoing.deadline_s
-        deadline_us = None if deadline_s is None else clock.now_us() + round(deadline_s * 1e6)
+        deadline_us = None if deadline_s is None else came_us + round(deadline_s * 1e6)
         call = Call(outgoing.route, outgoing.priority, outgoing.is_safe, deadline_us, retries=outgoing.retries)
         sending = partial(
             engine.sender.send,
             call,
             token,
-            lambda left_s: outgoing.transmit(inner, left_s),
+            partial(outgoing.transmit, inner),
             None if authorization is None else lambda: self._ask_again(inner, request.url, authorization),
         )
         is_ordered = self._is_ordered if outgoing.is_ordered is None else outgoing.is_ordered
