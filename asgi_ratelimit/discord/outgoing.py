@@ -10,6 +10,8 @@ from urllib.parse import quote
 import anyio
 import httpx
 
+from asgi_ratelimit.clock import Clock
+from asgi_ratelimit.discord.deadlines import within
 from asgi_ratelimit.discord.nonces import with_nonce
 from asgi_ratelimit.discord.redaction import redacted
 from asgi_ratelimit.discord.response_headers import ALREADY_ANSWERED, NOT_CARRIED_OUT, RETRIED, error_code, object_of
@@ -65,8 +67,8 @@ class OutgoingRequest:
         if extensions.get("reason") is not None:
             self.headers["X-Audit-Log-Reason"] = _reason(extensions["reason"])
 
-    async def transmit(self, inner: httpx.AsyncBaseTransport, left_s: float | None) -> DiscordResponse:
-        """Send it once, within `left_s` seconds. Raises SendFailed if no response comes."""
+    async def transmit(self, inner: httpx.AsyncBaseTransport, left_s: float | None, clock: Clock) -> DiscordResponse:
+        """Send it once, within `left_s` seconds of this clock. Raises SendFailed if no response comes."""
         extensions = dict(self._request.extensions)
         if left_s is not None:
             timeouts = extensions.get("timeout") or dict.fromkeys(("connect", "read", "write", "pool"))
@@ -79,9 +81,16 @@ class OutgoingRequest:
             extensions=extensions,
         )
         try:
-            response = DiscordResponse.of(await inner.handle_async_request(request))
-            if self._has_nonce and response.is_success:
-                await response.read_body()
+            if left_s is None:
+                return await self._exchange(inner, request)
+            async with within(clock, left_s):
+                return await self._exchange(inner, request)
+        except TimeoutError:
+            if left_s is None:
+                raise
+            self._has_arrived = True
+            late = httpx.ReadTimeout(f"the deadline has passed, {left_s:.3f} s after the request was sent")
+            raise SendFailed(late, sent=True) from None
         except _USELESS as error:
             raise type(error)(redacted(str(error))) from None
         except SendFailed:
@@ -91,8 +100,17 @@ class OutgoingRequest:
             is_sent = _may_have_arrived(error)
             self._has_arrived |= is_sent
             raise SendFailed(as_httpx(error), sent=is_sent) from error
-        if self._has_arrived and await self._is_done(response):
-            return response.as_done()
+
+    async def _exchange(self, inner: httpx.AsyncBaseTransport, request: httpx.Request) -> DiscordResponse:
+        response = DiscordResponse.of(await inner.handle_async_request(request))
+        try:
+            if self._has_nonce and response.is_success:
+                await response.read_body()
+            if self._has_arrived and await self._is_done(response):
+                return response.as_done()
+        except BaseException:
+            await response.aclose()
+            raise
         self._has_arrived |= response.status_code in RETRIED - NOT_CARRIED_OUT
         return response
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
-from typing import Final, Self
+from typing import Self
 
 import httpx
 
@@ -23,14 +23,13 @@ from asgi_ratelimit.discord.redaction import install_log_filters
 from asgi_ratelimit.discord.routes import prefix_of
 from asgi_ratelimit.discord.scheduler import CLOSED, Call, CallLimits, Waiting
 from asgi_ratelimit.discord.sender import RetryPolicy, Sender
-from asgi_ratelimit.discord.tokens import TokenRegistry
+from asgi_ratelimit.discord.tokens import OPINION_S, TokenRegistry
 from asgi_ratelimit.discord.turns import Turns
 from asgi_ratelimit.memory import MemoryStore
 from asgi_ratelimit.store import Store
 
 __all__ = ["DiscordTransport"]
 
-_OPINION_S: Final = 10.0  # that a second opinion on a token may take
 _DOUBLES = (httpx.ASGITransport, httpx.MockTransport)  # in tests, each with a server of its own
 
 
@@ -196,11 +195,11 @@ class DiscordTransport(httpx.AsyncBaseTransport):
             "GET", url.copy_with(raw_path=f"{prefix}{path}".encode()), headers={"Authorization": authorization}
         )
         outgoing = OutgoingRequest(request, b"", self._application_id, self._store.clock.wall())
-        due_us = self._store.clock.now_us() + round(_OPINION_S * 1e6)
+        due_us = self._store.clock.now_us() + round(OPINION_S * 1e6)
         call = Call(outgoing.route, outgoing.priority, outgoing.is_safe, due_us)
         engine = self._engines.current()
         token = engine.tokens.of(authorization)
-        response = await engine.sender.send(call, token, lambda left_s: outgoing.transmit(inner, left_s))
+        response = await engine.sender.send(call, token, partial(outgoing.transmit, inner))
         await response.aclose()
         return response.status_code
 
