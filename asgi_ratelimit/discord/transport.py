@@ -189,7 +189,7 @@ class DiscordTransport(httpx.AsyncBaseTransport):
 
     async def _ask_again(self, inner: httpx.AsyncBaseTransport, url: httpx.URL, authorization: str) -> int:
         """The status of a call that every living token may make."""
-        path = "/oauth2/@me" if authorization.startswith("Bearer ") else "/users/@me"
+        path = "/oauth2/@me" if authorization[:7].lower() == "bearer " else "/users/@me"
         prefix = prefix_of(url.raw_path.decode("ascii"))
         request = RedactedRequest(
             "GET", url.copy_with(raw_path=f"{prefix}{path}".encode()), headers={"Authorization": authorization}
