@@ -30,6 +30,7 @@ from asgi_ratelimit.store import Store
 
 __all__ = ["DiscordTransport"]
 
+_OF_ONE_CALL = (b"content-type", b"content-length", b"transfer-encoding", b"expect", b"x-audit-log-reason")
 _DOUBLES = (httpx.ASGITransport, httpx.MockTransport)  # in tests, each with a server of its own
 
 
@@ -151,7 +152,7 @@ class DiscordTransport(httpx.AsyncBaseTransport):
             call,
             token,
             partial(outgoing.transmit, inner),
-            None if authorization is None else lambda: self._ask_again(inner, request.url, authorization),
+            None if authorization is None else lambda: self._ask_again(inner, request, authorization),
         )
         is_ordered = self._is_ordered if outgoing.is_ordered is None else outgoing.is_ordered
         if not (is_ordered and request.method == "POST" and call.route.major):
@@ -187,13 +188,14 @@ class DiscordTransport(httpx.AsyncBaseTransport):
             outgoing.headers["Authorization"] = own
         return own if given is None else given
 
-    async def _ask_again(self, inner: httpx.AsyncBaseTransport, url: httpx.URL, authorization: str) -> int:
-        """The status of a call that every living token may make."""
+    async def _ask_again(self, inner: httpx.AsyncBaseTransport, cause: httpx.Request, authorization: str) -> int:
+        """The status of a call that every living token may make, with the headers of the call that was refused."""
         path = "/oauth2/@me" if authorization[:7].lower() == "bearer " else "/users/@me"
-        prefix = prefix_of(url.raw_path.decode("ascii"))
-        request = RedactedRequest(
-            "GET", url.copy_with(raw_path=f"{prefix}{path}".encode()), headers={"Authorization": authorization}
-        )
+        prefix = prefix_of(cause.url.raw_path.decode("ascii"))
+        headers = httpx.Headers([each for each in cause.headers.raw if each[0].lower() not in _OF_ONE_CALL])
+        headers["Authorization"] = authorization
+        url = cause.url.copy_with(raw_path=f"{prefix}{path}".encode())
+        request = RedactedRequest("GET", url, headers=headers)
         outgoing = OutgoingRequest(request, b"", self._application_id, self._store.clock.wall())
         due_us = self._store.clock.now_us() + round(OPINION_S * 1e6)
         call = Call(outgoing.route, outgoing.priority, outgoing.is_safe, due_us)

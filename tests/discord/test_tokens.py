@@ -216,3 +216,21 @@ async def test_calls_that_wait_for_the_second_opinion_are_shown_with_cause_and_t
         await asyncio.gather(*calls, return_exceptions=True)
         await settled()
         assert discord.waiting == []
+
+
+async def test_the_second_opinion_carries_the_headers_of_the_call_and_none_of_its_body(clock: ManualClock) -> None:
+    server = Seen(unauthorized("/channels/1"))
+    async with bot_of(server, clock, headers={"X-Gate": "open"}) as discord:
+        await discord.patch("/channels/1", json={"a": 1}, extensions={"reason": "spam"})
+    opinion = server.requests[1]
+    assert opinion.url.path.endswith("/users/@me")
+    assert opinion.headers["X-Gate"] == "open"
+    assert opinion.headers["Authorization"] == f"Bot {TOKEN}"
+    assert not {"content-type", "content-length", "x-audit-log-reason"} & {*opinion.headers}
+
+
+async def test_the_word_bearer_is_known_in_any_case(clock: ManualClock) -> None:
+    server = Seen(unauthorized("/users/@me/guilds"))
+    async with bot_of(server, clock) as discord:
+        await discord.get("/users/@me/guilds", headers={"Authorization": "bearer x"})
+    assert paths(server) == ["/users/@me/guilds", "/oauth2/@me"]
