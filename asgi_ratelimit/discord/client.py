@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import math
 import ssl
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, Self, TypedDict, Unpack
 from urllib.request import getproxies, proxy_bypass
 
@@ -18,6 +18,7 @@ from asgi_ratelimit.discord.pools import CONNECTIONS, RESERVE, bound_to_loop, po
 from asgi_ratelimit.discord.redaction import redacted
 from asgi_ratelimit.discord.scheduler import Waiting
 from asgi_ratelimit.discord.transport import DiscordTransport
+from asgi_ratelimit.discord.turns import Turns
 from asgi_ratelimit.store import Store
 
 __all__ = [
@@ -135,7 +136,7 @@ class DiscordClient(httpx.AsyncClient):
         super().__init__(base_url=base_url, transport=transport, mounts=mounts, **options)
         if self.headers["User-Agent"].startswith("python-httpx"):
             self.headers["User-Agent"] = USER_AGENT
-        self._pacing = transport
+        self._pacing, self._turns = transport, Turns(is_ordered=ordered)
 
     @property
     def waiting(self) -> list[Waiting]:
@@ -156,6 +157,18 @@ class DiscordClient(httpx.AsyncClient):
         except (TypeError, ValueError) as error:
             check_json(method, url, options.get("json"), error)
             raise
+
+    async def request(self, method: str, url: httpx.URL | str, **options: Any) -> httpx.Response:
+        """As httpx does it. Of many that start at once, the first ones leave while the others are still built."""
+        options["extensions"] = await self._turns.take(url, options.get("extensions"))
+        return await super().request(method, url, **options)
+
+    @asynccontextmanager
+    async def stream(self, method: str, url: httpx.URL | str, **options: Any) -> AsyncIterator[httpx.Response]:
+        """As httpx does it, and as `request` does."""
+        options["extensions"] = await self._turns.take(url, options.get("extensions"))
+        async with super().stream(method, url, **options) as response:
+            yield response
 
     async def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
         """As httpx does it. The request of an error shows no token."""

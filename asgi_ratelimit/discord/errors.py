@@ -32,7 +32,7 @@ __all__ = [
     "words_of",
 ]
 
-Cause = Literal["bucket", "route", "global", "answer", "stopped", "banned", "retry", "invalid"]
+Cause = Literal["bucket", "route", "global", "answer", "stopped", "banned", "retry", "invalid", "token", "late"]
 Kind = Literal["wait", "waited", "limited", "retry", "stopped", "banned", "invalid", "token", "webhook"]
 
 
@@ -53,7 +53,8 @@ class DiscordRateLimited(DiscordError):
     """
 
     def __init__(self, route: Route, retry_after: float, cause: Cause, bucket: str = "") -> None:
-        super().__init__(route, f"would have to wait for {retry_after:.3f} s ({_WORDS[cause]}), longer than it may")
+        problem = f"would have to wait for {retry_after:.3f} s ({_WORDS[cause]}), longer than it may"
+        super().__init__(route, "not sent: its deadline has passed" if cause == "late" else problem)
         self.retry_after, self.cause, self.bucket = retry_after, cause, bucket
         self.scope = _SCOPES.get(cause, "user")
 
@@ -114,6 +115,8 @@ _WORDS: Final[dict[str, str]] = {
     "banned": "Cloudflare has banned this address",
     "retry": "before the next attempt",
     "invalid": "too many invalid requests",
+    "late": "its deadline has passed",
+    "token": "Discord is asked whether it still accepts the token",
 }
 _SCOPES: Final[dict[str, str]] = {
     "global": "global",

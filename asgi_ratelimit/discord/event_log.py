@@ -75,7 +75,10 @@ class EventLog:
 
     def _open(self, place: tuple[str, str], event: DiscordEvent) -> None:
         if len(self._tallies) >= _MOST_TALLIES:
-            self._tallies.clear()
+            full, self._tallies = self._tallies, {}
+            for tally in full.values():
+                if tally.count:
+                    _write(tally.event, tally.count)
         self._tallies[place] = _Tally(event, self._clock.now_us() + round(_EVERY_S * 1e6))
         self._clock.call_later(_EVERY_S, lambda: self._close(place))
 

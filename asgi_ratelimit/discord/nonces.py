@@ -38,7 +38,7 @@ def _json_with_nonce(body: bytes) -> tuple[bytes, bool]:
         return body, False
     if _complete(message, enforced=True):
         body = json.dumps(message, separators=(",", ":")).encode()
-    return body, bool(message["enforce_nonce"])
+    return body, bool(message.get("enforce_nonce"))
 
 
 def _form_with_nonce(body: bytes) -> tuple[bytes, bool]:
@@ -48,7 +48,7 @@ def _form_with_nonce(body: bytes) -> tuple[bytes, bool]:
         return urlencode(fields | {"payload_json": payload}).encode(), is_enforced
     added = _complete(fields, enforced="true")
     more = urlencode(added).encode()
-    return b"&".join(text for text in (body, more) if text), _is_true(fields["enforce_nonce"])
+    return b"&".join(text for text in (body, more) if text), _is_true(fields.get("enforce_nonce", ""))
 
 
 def _parts_with_nonce(mark: bytes, body: bytes) -> tuple[bytes, bool]:
@@ -61,11 +61,13 @@ def _parts_with_nonce(mark: bytes, body: bytes) -> tuple[bytes, bool]:
         return body[:start] + payload + body[end:], is_enforced
     own = {name: body[slice(*places[name])].decode(errors="replace") for name in places if name in _FIELDS}
     added = _complete(own, enforced="true")
-    return b"".join(_part(mark, *field) for field in added.items()) + body, _is_true(own["enforce_nonce"])
+    return b"".join(_part(mark, *field) for field in added.items()) + body, _is_true(own.get("enforce_nonce", ""))
 
 
 def _complete(message: MutableMapping[str, Any], *, enforced: object) -> dict[str, Any]:
-    """Add the missing fields to the message, and return them."""
+    """Add the missing fields to the message, and return them. With a nonce of the user's own it stays as it is."""
+    if message.get("nonce") is not None:
+        return {}
     wanted = {"nonce": secrets.token_hex(12), "enforce_nonce": enforced}  # 25 characters at most
     added = {name: value for name, value in wanted.items() if message.get(name) is None}
     message.update(added)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Iterator
-from typing import Final, Self
+from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import Any, Final, Self
 from urllib.parse import quote
 
 import anyio
 import httpx
 
+from asgi_ratelimit.clock import Clock
+from asgi_ratelimit.discord.deadlines import within
 from asgi_ratelimit.discord.nonces import with_nonce
 from asgi_ratelimit.discord.redaction import redacted
 from asgi_ratelimit.discord.response_headers import ALREADY_ANSWERED, NOT_CARRIED_OUT, RETRIED, error_code, object_of
@@ -53,17 +55,20 @@ class OutgoingRequest:
         self.is_safe = self._has_nonce or self._is_callback or request.method in _SAFE
         self._has_arrived = False  # perhaps, with an attempt that was lost
         self._set_length()
-        retries = request.extensions.get("retries")
-        self.retries = None if retries is None else _retries(retries)
-        ordered = request.extensions.get("ordered")
-        self.is_ordered = None if ordered is None else _flag(ordered, "ordered")
-        self.priority = _whole(request.extensions.get("priority", 0), "priority")
-        self.deadline_s = _shorter(_positive(request.extensions.get("deadline"), "deadline"), self.route.lifetime)
-        if request.extensions.get("reason") is not None:
-            self.headers["X-Audit-Log-Reason"] = _reason(request.extensions["reason"])
+        self._read_options(request.extensions)
 
-    async def transmit(self, inner: httpx.AsyncBaseTransport, left_s: float | None) -> DiscordResponse:
-        """Send it once, within `left_s` seconds. Raises SendFailed if no response comes."""
+    def _read_options(self, extensions: Mapping[str, Any]) -> None:
+        retries, ordered, deadline = extensions.get("retries"), extensions.get("ordered"), extensions.get("deadline")
+        self.retries = None if retries is None else _retries(retries)
+        self.is_ordered = None if ordered is None else _flag(ordered, "ordered")
+        self.priority = _whole(extensions["priority"], "priority") if "priority" in extensions else 0
+        lifetime = self.route.lifetime
+        self.deadline_s = lifetime if deadline is None else _shorter(_positive(deadline, "deadline"), lifetime)
+        if extensions.get("reason") is not None:
+            self.headers["X-Audit-Log-Reason"] = _reason(extensions["reason"])
+
+    async def transmit(self, inner: httpx.AsyncBaseTransport, left_s: float | None, clock: Clock) -> DiscordResponse:
+        """Send it once, within `left_s` seconds of this clock. Raises SendFailed if no response comes."""
         extensions = dict(self._request.extensions)
         if left_s is not None:
             timeouts = extensions.get("timeout") or dict.fromkeys(("connect", "read", "write", "pool"))
@@ -76,9 +81,16 @@ class OutgoingRequest:
             extensions=extensions,
         )
         try:
-            response = DiscordResponse.of(await inner.handle_async_request(request))
-            if self._has_nonce and response.is_success:
-                await response.read_body()
+            if left_s is None:
+                return await self._exchange(inner, request)
+            async with within(clock, left_s):
+                return await self._exchange(inner, request)
+        except TimeoutError:
+            if left_s is None:
+                raise
+            self._has_arrived = True
+            late = httpx.ReadTimeout(f"the deadline has passed, {left_s:.3f} s after the request was sent")
+            raise SendFailed(late, sent=True) from None
         except _USELESS as error:
             raise type(error)(redacted(str(error))) from None
         except SendFailed:
@@ -88,8 +100,17 @@ class OutgoingRequest:
             is_sent = _may_have_arrived(error)
             self._has_arrived |= is_sent
             raise SendFailed(as_httpx(error), sent=is_sent) from error
-        if self._has_arrived and await self._is_done(response):
-            return response.as_done()
+
+    async def _exchange(self, inner: httpx.AsyncBaseTransport, request: httpx.Request) -> DiscordResponse:
+        response = DiscordResponse.of(await inner.handle_async_request(request))
+        try:
+            if self._has_nonce and response.is_success:
+                await response.read_body()
+            if self._has_arrived and await self._is_done(response):
+                return response.as_done()
+        except BaseException:
+            await response.aclose()
+            raise
         self._has_arrived |= response.status_code in RETRIED - NOT_CARRIED_OUT
         return response
 
@@ -242,9 +263,7 @@ def _retries(value: object) -> int:
     return retries
 
 
-def _positive(value: object, name: str) -> float | None:
-    if value is None:
-        return None
+def _positive(value: object, name: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
         raise ValueError(f'extensions={{"{name}": ...}} must be seconds above 0, e.g. 2.5, not {value!r}')
     return float(value)

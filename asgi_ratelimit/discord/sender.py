@@ -16,6 +16,7 @@ from functools import partial
 from typing import Final, Protocol, TypeVar
 
 from asgi_ratelimit.clock import Clock
+from asgi_ratelimit.discord.deadlines import within
 from asgi_ratelimit.discord.errors import Cause, DiscordEvent, DiscordRateLimited, EventHook
 from asgi_ratelimit.discord.invalid_requests import InvalidRequests
 from asgi_ratelimit.discord.observing import CallObserver
@@ -33,7 +34,7 @@ from asgi_ratelimit.discord.response_headers import (
 )
 from asgi_ratelimit.discord.routes import Route
 from asgi_ratelimit.discord.scheduler import CLOSED, Call, Scheduler, Waiting
-from asgi_ratelimit.discord.tokens import TokenRegistry, TokenState
+from asgi_ratelimit.discord.tokens import OPINION_S, TokenRegistry, TokenState
 
 __all__ = ["RetryPolicy", "SendFailed", "Sender", "UnreadResponse"]
 
@@ -100,17 +101,18 @@ class RetryPolicy:
             raise ValueError(f"retry_unsafe must be True or False, not {self.retry_unsafe!r}")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Rest:
-    """A call that waits outside the queues, and until when."""
+    """A call that waits outside the queues, and until when. `over`: the future that ends it, if it has its own."""
 
     route: str
     cause: Cause
     until_us: int
+    over: asyncio.Future[None] | None = None
 
 
 R = TypeVar("R", bound=UnreadResponse)
-Transmit = Callable[[float | None], Awaitable[R]]  # its argument: how many seconds are left
+Transmit = Callable[[float | None, Clock], Awaitable[R]]  # its arguments: how many seconds are left, on which clock
 Settle = Callable[[CallReport], None]
 AskAgain = Callable[[], Awaitable[int]]  # the status of a call that every living token may make
 
@@ -129,7 +131,7 @@ class Sender:
     ) -> None:
         self._tokens, self._invalid, self._clock, self._policy, self._emit = tokens, invalid, clock, policy, emit
         self._observer = observer
-        self._resting: dict[asyncio.Future[None], _Rest] = {}
+        self._resting: dict[_Rest, None] = {}  # in the order of their beginning
         self._is_closed = False
 
     async def send(self, call: Call, token: TokenState, transmit: Transmit[R], ask_again: AskAgain | None = None) -> R:
@@ -173,7 +175,7 @@ class Sender:
     @property
     def waiting(self) -> list[Waiting]:
         """The calls that wait outside the queues: for a ban to end, or before their next attempt."""
-        now_us, rests = self._clock.now_us(), list(self._resting.values())
+        now_us, rests = self._clock.now_us(), list(self._resting)
         counts = Counter((rest.route, rest.cause) for rest in rests)
         first = {(rest.route, rest.cause): rest for rest in reversed(rests)}
         return [
@@ -184,8 +186,8 @@ class Sender:
     async def aclose(self) -> None:
         """End all waiting, with a RuntimeError for each call."""
         self._is_closed = True
-        for over in self._resting:
-            if not over.done():
+        for over in [rest.over for rest in self._resting]:
+            if over is not None and not over.done():
                 over.set_exception(RuntimeError(CLOSED))
                 over.exception()  # a call that is cancelled at this moment never reads it, and that is no error
         await self._tokens.aclose()
@@ -217,9 +219,9 @@ class Sender:
                 return scheduler, permit
             scheduler.settle(permit, _UNSENT)
             if is_in_doubt:
-                await self._wait_for_opinion(token, call.due_us)
+                await self._wait_for_opinion(call.route, token, call.due_us)
                 if token.opinion is not None and call.due_us is not None and self._clock.now_us() >= call.due_us:
-                    raise DiscordRateLimited(call.route, 0.0, "answer")
+                    raise DiscordRateLimited(call.route, token.opinion_s(self._clock.now_us()), "token")
 
     def _set_due(self, call: Call, now_us: int) -> None:
         call.due_us = call.deadline_us
@@ -272,12 +274,13 @@ class Sender:
             raise RuntimeError(CLOSED)
         over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         timer = self._clock.call_later(seconds, lambda: None if over.done() else over.set_result(None))
-        self._resting[over] = _Rest(str(call.route), cause, self._clock.now_us() + round(seconds * 1e6))
+        rest = _Rest(str(call.route), cause, self._clock.now_us() + round(seconds * 1e6), over)
+        self._resting[rest] = None
         try:
             await over
         finally:
             timer.cancel()
-            del self._resting[over]
+            del self._resting[rest]
 
     # An attempt
 
@@ -286,12 +289,15 @@ class Sender:
     ) -> R:
         body = b""
         try:
-            response = await transmit(self._left_s(call))
+            response = await transmit(self._left_s(call), self._clock)
             if response.status_code == 429:
                 with suppress(SendFailed):  # its body is cut: the headers say as much as it
                     body = await response.read_body()
         except SendFailed as failed:
             settle(_LOST if failed.sent else _UNSENT)
+            raise
+        except DiscordRateLimited:
+            settle(_UNSENT)
             raise
         except BaseException:
             settle(_LOST)
@@ -343,8 +349,9 @@ class Sender:
         if not self._tokens.doubt(token):
             return
         if token.opinion is None:
+            token.opinion_due_us = self._clock.now_us() + round(OPINION_S * 1e6)
             token.opinion = asyncio.ensure_future(self._judge(route, token, ask_again))
-        await self._wait_for_opinion(token)
+        await self._wait_for_opinion(route, token)
 
     async def _judge(self, route: Route, token: TokenState, ask_again: AskAgain) -> None:
         status = 0
@@ -359,14 +366,28 @@ class Sender:
         elif 200 <= status < 300:
             self._tokens.mark_trusted(token)
 
-    async def _wait_for_opinion(self, token: TokenState, due_us: int | None = None) -> None:
+    async def _wait_for_opinion(self, route: Route, token: TokenState, due_us: int | None = None) -> None:
         opinion = token.opinion
-        if opinion is not None:
-            left_s = None if due_us is None else max(0.0, (due_us - self._clock.now_us()) / 1e6)
-            await asyncio.wait([opinion], timeout=left_s)
+        if opinion is None:
+            return
+        end_us = token.opinion_due_us if due_us is None else due_us
+        rest = _Rest(str(route), "token", token.opinion_due_us)
+        self._resting[rest] = None
+        try:
+            with suppress(TimeoutError):
+                async with within(self._clock, max(0, end_us - self._clock.now_us()) / 1e6):
+                    await asyncio.wait([opinion])
+        finally:
+            del self._resting[rest]
 
     def _left_s(self, call: Call) -> float | None:
-        return None if call.deadline_us is None else max(0.001, (call.deadline_us - self._clock.now_us()) / 1e6)
+        """Seconds until its deadline. Raises DiscordRateLimited if that has passed: then it is of no more use."""
+        if call.deadline_us is None:
+            return None
+        left_us = call.deadline_us - self._clock.now_us()
+        if left_us <= 0:
+            raise DiscordRateLimited(call.route, 0.0, "late")
+        return left_us / 1e6
 
     # After a failed one
 

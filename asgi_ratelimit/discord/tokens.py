@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from hashlib import blake2b
 from operator import itemgetter
+from typing import Final
 
 from asgi_ratelimit.discord.errors import DiscordEvent, EventHook, TokenRejected, WebhookGone
 from asgi_ratelimit.discord.permits import permits_of
@@ -17,10 +18,11 @@ from asgi_ratelimit.discord.scheduler import CallLimits, Scheduler, Waiting
 from asgi_ratelimit.discord.scopes import Scopes
 from asgi_ratelimit.store import Store
 
-__all__ = ["TokenRegistry", "TokenState"]
+__all__ = ["OPINION_S", "TokenRegistry", "TokenState"]
 
 logger = logging.getLogger("asgi_ratelimit")
 
+OPINION_S: Final = 10.0  # that a second opinion on a token may take
 _MOST_TOKENS = 1_000
 _MOST_WEBHOOKS = 10_000
 _MOST_DOUBTS = 5
@@ -36,8 +38,13 @@ class TokenState:
     rejected_until_us: int = 0
     trusted_until_us: int = 0  # a second opinion has been good
     doubts: int = 0  # 401s since then
-    opinion: asyncio.Future[None] | None = None  # it is being asked for
+    opinion: asyncio.Future[None] | None = None  # it is being asked for, until then at the latest:
+    opinion_due_us: int = 0
     scheduler: Scheduler = field(init=False)
+
+    def opinion_s(self, now_us: int) -> float:
+        """Seconds until the second opinion is there, at the latest."""
+        return max(0, self.opinion_due_us - now_us) / 1e6
 
 
 class TokenRegistry:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
-from typing import Final, Self
+from typing import Self
 
 import httpx
 
@@ -24,14 +24,15 @@ from asgi_ratelimit.discord.redaction import install_log_filters
 from asgi_ratelimit.discord.routes import prefix_of
 from asgi_ratelimit.discord.scheduler import CLOSED, Call, CallLimits, Waiting
 from asgi_ratelimit.discord.sender import RetryPolicy, Sender
-from asgi_ratelimit.discord.tokens import TokenRegistry
+from asgi_ratelimit.discord.tokens import OPINION_S, TokenRegistry
+from asgi_ratelimit.discord.turns import Turns
 from asgi_ratelimit.events import observers_of
 from asgi_ratelimit.memory import MemoryStore
 from asgi_ratelimit.store import Store
 
 __all__ = ["DiscordTransport"]
 
-_OPINION_S: Final = 10.0  # that a second opinion on a token may take
+_OF_ONE_CALL = (b"content-type", b"content-length", b"transfer-encoding", b"expect", b"x-audit-log-reason")
 _DOUBLES = (httpx.ASGITransport, httpx.MockTransport)  # in tests, each with a server of its own
 
 
@@ -102,7 +103,7 @@ class DiscordTransport(httpx.AsyncBaseTransport):
         self._homes: frozenset[Origin] = frozenset()  # where that token belongs
         if not isinstance(ordered, bool):
             raise ValueError(f"ordered must be True or False, not {ordered!r}")
-        self._is_ordered = ordered
+        self._is_ordered, self._turns = ordered, Turns(is_ordered=ordered)
         self._is_closed = False
         self._is_watched = store is None and not isinstance(inner, _DOUBLES)
         install_log_filters()
@@ -130,12 +131,15 @@ class DiscordTransport(httpx.AsyncBaseTransport):
 
     async def send_through(self, inner: httpx.AsyncBaseTransport, request: httpx.Request) -> httpx.Response:
         """The same over another inner transport, e.g. one that is mounted for some addresses."""
+        origin, clock, came_us = origin_of(request.url), self._store.clock, self._store.clock.now_us()
+        is_discord = self._origins.hold(origin)
+        if is_discord:
+            await self._turns.take(request.url, request.extensions)
         if self._is_closed:
             raise RuntimeError(CLOSED)
-        origin = origin_of(request.url)
-        if not self._origins.hold(origin):
+        if not is_discord:
             return DiscordResponse.of(await inner.handle_async_request(request))
-        clock, engine = self._store.clock, self._engines.current()
+        engine = self._engines.current()
         outgoing = OutgoingRequest(request, await request.aread(), self._application_id, clock.wall())
         authorization = self._authorization_of(outgoing, origin)
         if self._is_watched and authorization is not None:
@@ -143,14 +147,14 @@ class DiscordTransport(httpx.AsyncBaseTransport):
             LONE_CLIENTS.note(authorization, origin)
         token = engine.tokens.of(authorization)
         deadline_s = outgoing.deadline_s
-        deadline_us = None if deadline_s is None else clock.now_us() + round(deadline_s * 1e6)
+        deadline_us = None if deadline_s is None else came_us + round(deadline_s * 1e6)
         call = Call(outgoing.route, outgoing.priority, outgoing.is_safe, deadline_us, retries=outgoing.retries)
         sending = partial(
             engine.sender.send,
             call,
             token,
-            lambda left_s: outgoing.transmit(inner, left_s),
-            None if authorization is None else lambda: self._ask_again(inner, request.url, authorization),
+            partial(outgoing.transmit, inner),
+            None if authorization is None else lambda: self._ask_again(inner, request, authorization),
         )
         is_ordered = self._is_ordered if outgoing.is_ordered is None else outgoing.is_ordered
         if not (is_ordered and request.method == "POST" and call.route.major):
@@ -186,19 +190,20 @@ class DiscordTransport(httpx.AsyncBaseTransport):
             outgoing.headers["Authorization"] = own
         return own if given is None else given
 
-    async def _ask_again(self, inner: httpx.AsyncBaseTransport, url: httpx.URL, authorization: str) -> int:
-        """The status of a call that every living token may make."""
-        path = "/oauth2/@me" if authorization.startswith("Bearer ") else "/users/@me"
-        prefix = prefix_of(url.raw_path.decode("ascii"))
-        request = RedactedRequest(
-            "GET", url.copy_with(raw_path=f"{prefix}{path}".encode()), headers={"Authorization": authorization}
-        )
+    async def _ask_again(self, inner: httpx.AsyncBaseTransport, cause: httpx.Request, authorization: str) -> int:
+        """The status of a call that every living token may make, with the headers of the call that was refused."""
+        path = "/oauth2/@me" if authorization[:7].lower() == "bearer " else "/users/@me"
+        prefix = prefix_of(cause.url.raw_path.decode("ascii"))
+        headers = httpx.Headers([each for each in cause.headers.raw if each[0].lower() not in _OF_ONE_CALL])
+        headers["Authorization"] = authorization
+        url = cause.url.copy_with(raw_path=f"{prefix}{path}".encode())
+        request = RedactedRequest("GET", url, headers=headers)
         outgoing = OutgoingRequest(request, b"", self._application_id, self._store.clock.wall())
-        due_us = self._store.clock.now_us() + round(_OPINION_S * 1e6)
+        due_us = self._store.clock.now_us() + round(OPINION_S * 1e6)
         call = Call(outgoing.route, outgoing.priority, outgoing.is_safe, due_us)
         engine = self._engines.current()
         token = engine.tokens.of(authorization)
-        response = await engine.sender.send(call, token, lambda left_s: outgoing.transmit(inner, left_s))
+        response = await engine.sender.send(call, token, partial(outgoing.transmit, inner))
         await response.aclose()
         return response.status_code
 

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from asgi_ratelimit.discord import DiscordClient, DiscordEvent
+from asgi_ratelimit.discord.event_log import EventLog
 from asgi_ratelimit.testing import ManualClock
 from tests.support.clients import all_of, bot_of, passing, rid_of, settled
 
@@ -140,3 +141,14 @@ async def test_the_pause_before_another_attempt_is_shown(clock: ManualClock) -> 
         assert shown.cause == "retry"
         assert shown.seconds == pytest.approx(20, abs=0.1)
         await passing(clock, call)
+
+
+async def test_counts_are_written_when_there_are_too_many_routes_to_follow(
+    clock: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = EventLog(lambda event: None, clock)
+    for route in ("GET /first", "GET /first", "GET /first", *(f"GET /{number}" for number in range(1_000))):
+        log(DiscordEvent("limited", route, 1.0, "user"))
+    lines = [record.getMessage() for record in caplog.records if "GET /first" in record.getMessage()]
+    assert len(lines) == 2
+    assert "2 429s" in lines[1]

@@ -76,7 +76,9 @@ async def test_a_message_of_any_form_carries_a_nonce_that_stays_the_same(
     )
 
 
-@pytest.mark.parametrize("own", [{"nonce": "mine"}, {"nonce": 7, "enforce_nonce": False}])
+@pytest.mark.parametrize(
+    "own", [{"nonce": "mine"}, {"nonce": 7, "enforce_nonce": False}, {"nonce": 7, "enforce_nonce": True}]
+)
 @pytest.mark.parametrize("form", ["json", "form", "multipart", "payload"])
 async def test_a_nonce_of_the_callers_stays(clock: ManualClock, own: dict[str, Any], form: str) -> None:
     seen: list[httpx.Request] = []
@@ -97,8 +99,10 @@ async def test_a_nonce_of_the_callers_stays(clock: ManualClock, own: dict[str, A
         await passing(clock, discord.post(SEND, **forms[form]))
     read = fields(seen[0])
     assert str(read["nonce"]) == text["nonce"]
-    assert str(read["enforce_nonce"]).lower() == text.get("enforce_nonce", "true")
-    assert len(seen) == (1 if "enforce_nonce" in own else 2), "without Discord's check it is not safe to repeat"
+    assert ("enforce_nonce" in read) == ("enforce_nonce" in own), "whether it is enforced is the caller's choice, too"
+    assert str(read.get("enforce_nonce")).lower() == text.get("enforce_nonce", "none")
+    is_enforced = own.get("enforce_nonce", False)
+    assert len(seen) == (2 if is_enforced else 1), "without Discord's check it is not safe to repeat"
 
 
 @pytest.mark.parametrize("when", ["before", "after"])

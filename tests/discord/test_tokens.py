@@ -14,7 +14,7 @@ import pytest
 from asgi_ratelimit import MemoryStore
 from asgi_ratelimit.discord import DiscordClient, DiscordRateLimited, TokenRejected, WebhookGone
 from asgi_ratelimit.testing import ManualClock
-from tests.support.clients import API, TOKEN, WEBHOOK, Seen, all_of, bot_of, passing
+from tests.support.clients import API, TOKEN, WEBHOOK, Seen, all_of, bot_of, passing, settled
 
 pytestmark = pytest.mark.anyio
 
@@ -185,3 +185,52 @@ async def test_who_may_not_wait_does_not_wait_for_the_second_opinion(clock: Manu
             await passing(clock, discord.get("/channels/2", extensions={"deadline": 0.2}))
         asked.set()
         assert (await passing(clock, first)).status_code == 401
+
+
+async def test_calls_that_wait_for_the_second_opinion_are_shown_with_cause_and_time(clock: ManualClock) -> None:
+    asked = asyncio.Event()
+
+    async def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/users/@me"):
+            await asked.wait()
+        return httpx.Response(401, json={})
+
+    async with bot_of(answer, clock) as discord:
+        calls = [asyncio.ensure_future(discord.get("/channels/1"))]
+        await settled()
+        calls += [asyncio.ensure_future(discord.get("/channels/2")) for _ in range(2)]
+        await settled()
+        clock.advance(4)
+        shown = [(each.route, each.calls, each.cause, each.seconds) for each in discord.waiting]
+        assert shown == [
+            ("GET /channels/{channel_id} [channels/1]", 1, "token", 6.0),
+            ("GET /channels/{channel_id} [channels/2]", 2, "token", 6.0),
+        ]
+        calls[1].cancel()
+        await settled()
+        assert sum(each.calls for each in discord.waiting) == 2
+        with pytest.raises(DiscordRateLimited, match="whether it still accepts the token") as late:
+            await passing(clock, discord.get("/channels/3", extensions={"deadline": 0.2}))
+        assert (late.value.cause, late.value.retry_after) == ("token", pytest.approx(6, abs=0.5))
+        asked.set()
+        await asyncio.gather(*calls, return_exceptions=True)
+        await settled()
+        assert discord.waiting == []
+
+
+async def test_the_second_opinion_carries_the_headers_of_the_call_and_none_of_its_body(clock: ManualClock) -> None:
+    server = Seen(unauthorized("/channels/1"))
+    async with bot_of(server, clock, headers={"X-Gate": "open"}) as discord:
+        await discord.patch("/channels/1", json={"a": 1}, extensions={"reason": "spam"})
+    opinion = server.requests[1]
+    assert opinion.url.path.endswith("/users/@me")
+    assert opinion.headers["X-Gate"] == "open"
+    assert opinion.headers["Authorization"] == f"Bot {TOKEN}"
+    assert not {"content-type", "content-length", "x-audit-log-reason"} & {*opinion.headers}
+
+
+async def test_the_word_bearer_is_known_in_any_case(clock: ManualClock) -> None:
+    server = Seen(unauthorized("/users/@me/guilds"))
+    async with bot_of(server, clock) as discord:
+        await discord.get("/users/@me/guilds", headers={"Authorization": "bearer x"})
+    assert paths(server) == ["/users/@me/guilds", "/oauth2/@me"]
