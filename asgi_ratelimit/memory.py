@@ -90,8 +90,8 @@ class MemoryStore:
         self._tables: WeakValueDictionary[str, _Table] = WeakValueDictionary()
         self._shards: deque[_Shard] = deque()  # of all tables; it keeps alive those that hold a record
         self._next_sweep_us = self._next_report_us = 0
-        self.observers = Observers(observers, self.clock)
-        self._on_event, self._warn_once = self.observers.with_hook(on_event), WarnOnce()
+        self.observers, self._warn_once = Observers(observers, self.clock), WarnOnce()
+        self._on_event = self.observers.with_hook(on_event)
         _stores.add(self)
 
     def __bool__(self) -> bool:
@@ -287,10 +287,8 @@ class MemoryBuckets:
             for part in decision.parts:
                 shard = part.take_charge()
                 if isinstance(shard, _Shard):
-                    key = part.bucket_key
-                    state = part.policy.limit.give_back(
-                        shard.records.get(key), now_us, part.cost, part.state, part.now_us
-                    )
+                    key, give_back = part.bucket_key, part.policy.limit.give_back
+                    state = give_back(shard.records.get(key), now_us, part.cost, part.state, part.now_us)
                     self._store.write(shard, key, state, now_us)
 
     def reset(self, key: str, per: str) -> None:
@@ -332,9 +330,8 @@ class MemoryBuckets:
         try:
             with self._locked:
                 now_us = self._now_us()
-                located = [
-                    self._store.locate(table, place, now_us) for table, place in zip(self._tables, places, strict=True)
-                ]
+                pairs = zip(self._tables, places, strict=True)
+                located = [self._store.locate(table, place, now_us) for table, place in pairs]
                 after = [
                     policy.limit.take(state, now_us, cost)
                     for policy, (_, _, state) in zip(self._policies, located, strict=True)
