@@ -10,6 +10,7 @@ from asgi_ratelimit.decision import Decision
 from asgi_ratelimit.discord.errors import Cause, DiscordEvent, DiscordRateLimited, EventHook, InvalidBudgetSpent
 from asgi_ratelimit.discord.routes import Route
 from asgi_ratelimit.errors import StoreUnavailable
+from asgi_ratelimit.events import Event, observers_of
 from asgi_ratelimit.limiter import Limiter
 from asgi_ratelimit.limits import SlidingWindow
 from asgi_ratelimit.memory import MemoryStore
@@ -38,6 +39,7 @@ class InvalidRequests:
     def __init__(self, store: Store, egress: str, emit: EventHook) -> None:
         self._limiter = Limiter(SlidingWindow(f"{ALLOWED}/10m"), store=store, name="discord-invalid")
         self._egress, self._emit, self._clock = egress, emit, store.clock
+        self._observers = observers_of(store)
         self._own: Limiter | None = None  # made for the first one, as most clients never see any
         self._last: Decision | None = None
         self._next_read_us = 0  # when to read next
@@ -69,6 +71,7 @@ class InvalidRequests:
             logger.debug("an invalid request was not counted: %s", error)
             shared = own
         self._note(_worse(shared, own), route)
+        self._observers.emit(Event("invalid", "discord", route=route.name, checks=self.used))
         if self._is_spent:
             self._next_read_us = 0
 

@@ -307,7 +307,7 @@ class Scheduler:
             raise _too_late(call, wait, wait_us)
 
     def _emit_wait(self, call: Call, wait: Wait | None, wait_us: int) -> None:
-        if call.note_wait(wait_us / 1e6):
+        if call.note_wait(wait_us / 1e6, _cause_of(wait)):
             bucket = wait.bucket if wait is not None else ""
             self._emit(DiscordEvent("wait", str(call.route), wait_us / 1e6, _cause_of(wait), bucket))
 

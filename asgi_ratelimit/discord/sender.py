@@ -18,6 +18,7 @@ from typing import Final, Protocol, TypeVar
 from asgi_ratelimit.clock import Clock
 from asgi_ratelimit.discord.errors import Cause, DiscordEvent, DiscordRateLimited, EventHook
 from asgi_ratelimit.discord.invalid_requests import InvalidRequests
+from asgi_ratelimit.discord.observing import CallObserver
 from asgi_ratelimit.discord.permits.bucket import CallReport
 from asgi_ratelimit.discord.permits.memory import Permit
 from asgi_ratelimit.discord.response_headers import (
@@ -118,9 +119,16 @@ class Sender:
     """Sends calls to Discord, as often as it takes."""
 
     def __init__(
-        self, tokens: TokenRegistry, invalid: InvalidRequests, clock: Clock, policy: RetryPolicy, emit: EventHook
+        self,
+        tokens: TokenRegistry,
+        invalid: InvalidRequests,
+        clock: Clock,
+        policy: RetryPolicy,
+        emit: EventHook,
+        observer: CallObserver,
     ) -> None:
         self._tokens, self._invalid, self._clock, self._policy, self._emit = tokens, invalid, clock, policy, emit
+        self._observer = observer
         self._resting: dict[asyncio.Future[None], _Rest] = {}
         self._is_closed = False
 
@@ -229,7 +237,7 @@ class Sender:
             if not wait_s or cause is None:
                 call.probes = not self._invalid.is_over
                 return
-            if call.note_wait(wait_s):
+            if call.note_wait(wait_s, cause):
                 self._emit(DiscordEvent("wait", str(call.route), wait_s, cause))
             try:
                 await self._rest(call, wait_s, cause)
@@ -252,6 +260,9 @@ class Sender:
 
     def _end_wait(self, call: Call, waited_us: int) -> None:
         call.waited_us += waited_us
+        if call.wait_cause:
+            self._observer.waited(call.route, waited_us / 1e6, call.wait_cause)
+            call.wait_cause = ""
         if call.waits_long:
             call.waits_long = False
             self._emit(DiscordEvent("waited", str(call.route), waited_us / 1e6))
@@ -285,6 +296,7 @@ class Sender:
         except BaseException:
             settle(_LOST)
             raise
+        self._observer.answered(call.route, response.status_code)
         try:
             if response.status_code == 429:
                 report, scope = of_refusal(response.headers, body, in_milliseconds=call.route.in_milliseconds)

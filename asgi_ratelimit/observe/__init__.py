@@ -4,6 +4,17 @@ Any function of an Event is an observer: `MemoryStore(observers=[print])`.
 """
 
 from asgi_ratelimit.events import Event, Observer, Observers
+from asgi_ratelimit.log_observer import LogObserver
 from asgi_ratelimit.observe.snapshot import KeyCounts, LimiterCounts, Outage, Period, Snapshot
 
-__all__ = ["Event", "KeyCounts", "LimiterCounts", "Observer", "Observers", "Outage", "Period", "Snapshot"]
+__all__ = [
+    "Event",
+    "KeyCounts",
+    "LimiterCounts",
+    "LogObserver",
+    "Observer",
+    "Observers",
+    "Outage",
+    "Period",
+    "Snapshot",
+]
