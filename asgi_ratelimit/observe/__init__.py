@@ -5,7 +5,9 @@ Any function of an Event is an observer: `MemoryStore(observers=[print])`.
 
 from asgi_ratelimit.events import Event, Observer, Observers
 from asgi_ratelimit.log_observer import LogObserver
+from asgi_ratelimit.observe.sharing import shared_snapshot
 from asgi_ratelimit.observe.snapshot import KeyCounts, LimiterCounts, Outage, Period, Snapshot
+from asgi_ratelimit.observe.stats import Stats
 
 __all__ = [
     "Event",
@@ -17,4 +19,6 @@ __all__ = [
     "Outage",
     "Period",
     "Snapshot",
+    "Stats",
+    "shared_snapshot",
 ]
