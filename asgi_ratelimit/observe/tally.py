@@ -118,7 +118,7 @@ class Tally:
             hours=periods(hours, now, HOUR_S, HOURS),
             keys=tuple([_key(name, *row) for name, (_, row) in zip(names, rows, strict=False)]),
             key_floor=max([floor, *(count for _, (count, _, _) in rows[top : top + 1])]),
-            shadow_sample=tuple([digests[key] for key in sample]),
+            shadow_sample=tuple(sorted([digests[key] for key in sample])),
         )
 
     def _digest(self, key: str) -> str:
