@@ -9,12 +9,12 @@ static/          the page's style and scripts; uplot.js is uPlot, under its own 
 """
 
 try:
+    import fastapi as _fastapi  # noqa: F401
     import jinja2 as _jinja2  # noqa: F401
     import sse_starlette as _sse_starlette  # noqa: F401
 except ImportError as error:
     raise ImportError("asgi_ratelimit.admin needs more: pip install 'asgi-ratelimit-discord[admin]'") from error
 
 from asgi_ratelimit.admin.routes import router
-from asgi_ratelimit.admin.view import Counted, WaitsForDiscord
 
-__all__ = ["Counted", "WaitsForDiscord", "router"]
+__all__ = ["router"]
