@@ -38,6 +38,7 @@ SLOW = (
     "tests/frameworks/test_sockets.py",
     "tests/frameworks/test_workers.py",
     "tests/interactions/test_shared.py",
+    "tests/observe/test_sharing.py",
     "tests/real_clients/",
     "tests/redis/",
     "tests/support/",
