@@ -95,8 +95,8 @@ _new = object.__new__
 class Observer(Protocol):
     """A plain function of an Event, or an object like one.
 
-    It may have two attributes. `kinds`: the only kinds of events that it wants. `attach(clock)`: called with the clock
-    of each store that it is given to.
+    It may have three attributes. `kinds`: the only kinds of events that it wants. `attach(clock)`: called with the
+    clock of each store that it is given to. `introduce(node)`: called with the name of that store's server.
     """
 
     def __call__(self, event: Event, /) -> object: ...
@@ -112,6 +112,7 @@ class Observers:
         self._clock, self._wall = clock, clock.wall
         self._secret = _PROCESS_SECRET if secret is None else secret[:64]
         self._listeners: list[_Listener] = []
+        self._node = ""
         self.counts_allowed = False  # whether any of them listens to what is allowed
         self._hears_near = False
         self._heard_by: dict[str, tuple[Callable[[Event], None], ...]] = {}
@@ -135,12 +136,24 @@ class Observers:
         if attach is not None:
             attach(self._clock)
         self._listeners.append(_Listener(observer, self.remove))
+        self._introduce_to(observer)
         self._sort()
 
     def remove(self, observer: Observer) -> None:
         """Let it listen no more."""
         self._listeners = [listener for listener in self._listeners if listener.observer is not observer]
         self._sort()
+
+    def introduce(self, node: str) -> None:
+        """Name the server of the store to the observers that ask for it, also to later ones."""
+        self._node = node
+        for listener in self._listeners:
+            self._introduce_to(listener.observer)
+
+    def _introduce_to(self, observer: Observer) -> None:
+        introduce = getattr(observer, "introduce", None)
+        if introduce is not None and self._node:
+            introduce(self._node)
 
     def digest(self, key: str) -> str:
         """The `key_digest` of this key in events of this store."""

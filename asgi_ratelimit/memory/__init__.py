@@ -1,6 +1,5 @@
 """Buckets in this process's memory."""
 
-from asgi_ratelimit.memory.buckets import MemoryBuckets
 from asgi_ratelimit.memory.store import MemoryStore
 
-__all__ = ["MemoryBuckets", "MemoryStore"]
+__all__ = ["MemoryStore"]

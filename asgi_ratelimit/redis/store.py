@@ -75,6 +75,7 @@ class RedisStore:
         self.clock: Clock = clock or SystemClock()
         secret_key = secret.encode() if isinstance(secret, str) else secret or b""
         self.observers = Observers(with_log(observers), self.clock, secret_key)
+        self.observers.introduce(self._location.name)
         on_event = self.observers.with_hook(on_event)
         self.namer = Namer(prefix, secret_key)
         self.deny = DenyCache(deny_cache)
