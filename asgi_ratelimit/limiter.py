@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Sequence
 from inspect import isawaitable
+from weakref import WeakValueDictionary
 
 from asgi_ratelimit.call_site import inside_a_request
 from asgi_ratelimit.clock import Clock
@@ -15,11 +16,11 @@ from asgi_ratelimit.foreign_options import explains_foreign_options
 from asgi_ratelimit.limits import LimitSpec, as_limits
 from asgi_ratelimit.memory import MemoryStore
 from asgi_ratelimit.off_switch import OFF_SWITCH
-from asgi_ratelimit.store import Buckets, Store, bucket_key, check_store
+from asgi_ratelimit.store import Buckets, PerStore, Store, bucket_key, check_store
 from asgi_ratelimit.waiting import WaitersByKey
 from asgi_ratelimit.warnings import WarnOnce
 
-__all__ = ["Limiter"]
+__all__ = ["Limiter", "limiters_of"]
 
 _warn_once = WarnOnce()  # of the whole process: a limiter made for each request could not remember
 _ONE = 1
@@ -64,6 +65,7 @@ class Limiter:
         self._own_buckets = self.store.open(name, self.policies)
         self._use(self._own_buckets)
         OFF_SWITCH.register(self)
+        _in_use.of(self.store)[id(self)] = self
 
     def __repr__(self) -> str:
         return f"Limiter({[str(limit) for limit in self.limits]}, name={self.name!r})"
@@ -172,6 +174,15 @@ class Limiter:
         if not decision.allowed:
             raise RateLimited(decision)
         return decision
+
+
+_in_use: PerStore[WeakValueDictionary[int, Limiter]] = PerStore(lambda store: WeakValueDictionary())
+
+
+def limiters_of(store: Store) -> list[Limiter]:
+    """The limiters in this process that keep their buckets in this store, oldest first."""
+    limiters = [reference() for reference in _in_use.of(store).valuerefs()]
+    return [limiter for limiter in limiters if limiter is not None]
 
 
 class _FullBuckets:

@@ -18,6 +18,7 @@ from benchmarks import (
     http_overhead,
     imports,
     kinds,
+    observers,
     redis_report,
     report,
     served_report,
@@ -77,8 +78,18 @@ def _imports(quick: bool) -> Iterator[tuple[str, str, str]]:
     yield "An import", text, report.imports(scores, imports.FLOOR)
 
 
+def _observers(quick: bool) -> Iterator[tuple[str, str, str]]:
+    cases = asyncio.run(observers.added_by_observers(5 if quick else 31, 5_000 if quick else 20_000))
+    text = (
+        "A decision in memory, which is then reported to the store's observers. Each row is what one observer adds, "
+        "its event included. All calls are allowed, and no limit is nearly used up."
+    )
+    yield "What observers add", text, report.observers(cases, observers.NONE)
+
+
 PARTS = {
     "memory": _in_memory,
+    "observers": _observers,
     "import": _imports,
     "requests": _in_requests,
     "served": served_report.sections,

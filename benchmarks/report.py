@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from benchmarks.harness import Score
 from benchmarks.kinds import Latency
 
-__all__ = ["added", "growth", "imports", "inserts", "kinds", "page", "per_check", "spaced", "table"]
+__all__ = ["added", "growth", "imports", "inserts", "kinds", "observers", "page", "per_check", "spaced", "table"]
 
 PACKAGES = (
     "starlette",
@@ -133,6 +133,20 @@ def kinds(latencies: Mapping[str, Latency], memory: Mapping[str, float | str]) -
         size = f"{used:.1f}" if isinstance(used, float) else used
         rows.append([name, f"{latency.p50 / 1e3:.2f}", f"{latency.p99 / 1e3:.2f}", size])
     return table(["", "p50, µs", "p99, µs", "MB per 100 000 keys"], rows)
+
+
+def observers(cases: Mapping[str, Mapping[str, Score]], none: str) -> str:
+    """One row per observer: µs that it adds to a decision, for each case."""
+    rows = []
+    for name in next(iter(cases.values())):
+        cells = [_added_us(scores[name], scores[none]) for scores in cases.values()]
+        rows.append([name, *cells])
+    rows[0][1:] = [f"{scores[none].ns / 1e3:.2f} in all" for scores in cases.values()]
+    return table(["", *(f"{case}, added µs" for case in cases)], rows)
+
+
+def _added_us(score: Score, none: Score) -> str:
+    return f"did not run: {score.failure}" if score.failure else f"{score.added(none) / 1e3:.2f}"
 
 
 def imports(scores: Mapping[str, Score], floor: str) -> str:

@@ -14,9 +14,10 @@ from starlette.middleware.sessions import SessionMiddleware
 from starlette.staticfiles import StaticFiles
 
 from asgi_ratelimit import RateLimitMiddleware
-from asgi_ratelimit.fastapi import document_limits
+from asgi_ratelimit.fastapi import document_limits, usage_router
+from asgi_ratelimit.observe import Stats
 from asgi_ratelimit.store import Store
-from example_app import discord, gauges, pages, routes
+from example_app import discord, gauges, operators, pages, routes
 from example_app.bot import Bots, open_bots
 from example_app.limits import FRAMES, app_limit
 from example_app.safety import OwnSiteOnly, allowed_hosts
@@ -27,13 +28,14 @@ from example_app.worker import NamesItsWorker
 __all__ = ["app", "create_app"]
 
 INTERACTIONS = "/discord/interactions"  # Discord may post there under any name: each request is signed
-EXEMPT = ("/static/*", "/api/gauges", INTERACTIONS)
+EXEMPT = ("/static/*", "/api/gauges", "/limits/me", "/operator/*", INTERACTIONS)  # no flood keeps the operator out
 
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Bots]]:
-    """While the app runs its bots do, too: one set of them for each worker."""
-    async with open_bots(app.state.store) as bots:
+    """While the app runs its bots do, too: one set of them for each worker. The workers share their counts."""
+    async with open_bots(app.state.store) as bots, app.state.stats.sharing(app.state.store):
+        app.state.bots = bots
         yield {"bots": bots}
 
 
@@ -41,9 +43,13 @@ def create_app(store: Store | None = None) -> FastAPI:
     # The interactive docs would fetch their scripts from elsewhere.
     app = FastAPI(title="Rate limits, live", docs_url=None, redoc_url=None, lifespan=lifespan)
     app.state.store = open_store() if store is None else store
+    app.state.stats = Stats()
+    app.state.store.observers.add(app.state.stats)
     discord.guard_interactions(app)
     for room in (pages, routes, gauges, discord):
         app.include_router(room.router)
+    app.include_router(operators.page_of(app), prefix="/operator")
+    app.include_router(usage_router(), prefix="/limits")
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"))
     document_limits(app)
 

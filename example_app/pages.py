@@ -71,7 +71,7 @@ async def login_page(request: Request) -> Response:
 @router.post("/login")
 async def log_in(request: Request, member: Annotated[str, Form()]) -> Response:
     if member not in MEMBERS:
-        raise HTTPException(404, "There are two people here: ada and grace.")
+        raise HTTPException(404, f"There are only {', '.join(MEMBERS)} here.")
     request.session.clear()
     request.session[SESSION_KEY] = member
     return RedirectResponse("/", 303)

@@ -1,4 +1,4 @@
-"""The two users that may log in, their tiers, and how a session is read."""
+"""The users that may log in, their tiers, and how a session is read."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ SESSION_KEY = "member"
 class Member(SimpleUser):
     """A user with an account. `identity` is their key in the limiter."""
 
-    def __init__(self, name: str, tier: Tier) -> None:
+    def __init__(self, name: str, tier: Tier, *, is_operator: bool = False) -> None:
         super().__init__(name)
-        self.tier = tier
+        self.tier, self.is_operator = tier, is_operator
 
     @property
     def identity(self) -> str:
         return self.username.lower()
 
 
-MEMBERS = {member.identity: member for member in (Member("Ada", "free"), Member("Grace", "pro"))}
+_PEOPLE = (Member("Ada", "free"), Member("Grace", "pro"), Member("Margaret", "pro", is_operator=True))
+MEMBERS = {member.identity: member for member in _PEOPLE}
 
 
 class SessionBackend(AuthenticationBackend):

@@ -44,6 +44,7 @@ SLOW = (
     "tests/interactions/test_shared.py",
     "tests/observe/test_multiprocess.py",
     "tests/observe/test_outages.py",
+    "tests/observe/test_sharing.py",
     "tests/real_clients/",
     "tests/redis/",
     "tests/support/",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asgi_ratelimit
+import asgi_ratelimit.admin
 import asgi_ratelimit.discord
 import asgi_ratelimit.fastapi
 import asgi_ratelimit.observe
@@ -61,7 +62,19 @@ def test_the_front_page_offers_exactly_these_names() -> None:
 
 
 def test_the_fastapi_door_offers_exactly_these_names() -> None:
-    assert set(asgi_ratelimit.fastapi.__all__) == {"RateLimit", "rate_limit", "exempt", "document_limits"}
+    assert set(asgi_ratelimit.fastapi.__all__) == {
+        "CallerLimits",
+        "RateLimit",
+        "Usage",
+        "document_limits",
+        "exempt",
+        "rate_limit",
+        "usage_router",
+    }
+
+
+def test_the_operators_page_offers_exactly_this_name() -> None:
+    assert set(asgi_ratelimit.admin.__all__) == {"router"}
 
 
 def test_the_way_out_offers_exactly_these_names() -> None:
@@ -126,6 +139,7 @@ def test_users_tests_get_exactly_these_names() -> None:
 def test_every_public_name_says_what_it_is() -> None:
     for module in (
         asgi_ratelimit,
+        asgi_ratelimit.admin,
         asgi_ratelimit.discord,
         asgi_ratelimit.fastapi,
         asgi_ratelimit.observe,

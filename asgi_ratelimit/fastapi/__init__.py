@@ -3,6 +3,7 @@
 dependency   RateLimit and rate_limit; wrapped: the same limit as a middleware; exemption: exempt
 refusals     the exceptions of a refusal, and the responses to them
 resources    the values of path parameters that have buckets of their own
+usage        usage_router: what is left of each limit, for the caller
 openapi      the 429 in the OpenAPI document; responses: that 429
 route_names  the path template of the matched route
 """
@@ -15,5 +16,6 @@ except ImportError as error:
 from asgi_ratelimit.fastapi.dependency import RateLimit, rate_limit
 from asgi_ratelimit.fastapi.exemption import exempt
 from asgi_ratelimit.fastapi.openapi import document_limits
+from asgi_ratelimit.fastapi.usage import CallerLimits, Usage, usage_router
 
-__all__ = ["RateLimit", "document_limits", "exempt", "rate_limit"]
+__all__ = ["CallerLimits", "RateLimit", "Usage", "document_limits", "exempt", "rate_limit", "usage_router"]

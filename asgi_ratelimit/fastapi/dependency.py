@@ -39,7 +39,7 @@ from asgi_ratelimit.inbound.options import (
 from asgi_ratelimit.inbound.plain_default import NoPlainDefault
 from asgi_ratelimit.inbound.request_filter import request_filter
 from asgi_ratelimit.inbound.request_headers import headers_of
-from asgi_ratelimit.inbound.request_state import STATE, RefundRule, RequestState, merge_headers
+from asgi_ratelimit.inbound.request_state import STATE, RefundRule, RequestState, merge_headers, state_of
 from asgi_ratelimit.memory import MemoryStore
 from asgi_ratelimit.store import Store, check_store
 from asgi_ratelimit.warnings import WarnOnce
@@ -160,6 +160,32 @@ class RateLimit(NoPlainDefault):
                 others.clear()
             others += headers
         return decision
+
+    async def peek(self, conn: HTTPConnection, key: object = KEY_FUNCTION) -> Decision | None:
+        """The decision that this request would get here, without a charge. None: nothing limits it.
+
+        `key` is the user of a limit with `key=Depends(...)`; without it that is a ValueError. Raises StoreUnavailable
+        during an outage that fails closed.
+        """
+        if self._depends_key and key is KEY_FUNCTION:
+            raise ValueError(
+                "the key of this limit is a dependency: write peek(conn, user), with the user of the caller"
+            )
+        if self._filter is not None and not await self._filter.counts(conn.scope):
+            return None
+        limiters = self._limiters_for(conn.scope, state_of(conn.scope))
+        per = self._resource(conn.scope) if self._per else ""
+        return await self._guard.peek(conn, limiters, per, key)
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """The path parameters that have buckets of their own."""
+        return tuple(self._per)
+
+    @property
+    def needs_user(self) -> bool:
+        """Whether the key is a dependency."""
+        return self._depends_key
 
     def wrap(self, app: ASGIApplication) -> WrappedApp:
         """The app behind this limit, which decides before a body is read. Routes of the same name share its buckets.

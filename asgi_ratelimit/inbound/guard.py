@@ -145,6 +145,21 @@ class RequestGuard:
             self.diagnostics.warn_of_second_pass(limiter)
         return decision
 
+    async def peek(
+        self, conn: Connection, limiters: LimiterCache, per: str = "", key: object = KEY_FUNCTION
+    ) -> Decision | None:
+        """The decision of `check`, without a charge, a wait or a note in the state; None: nothing limits it."""
+        limiter = limiters.fixed or await self._chosen_limiter(conn, limiters)
+        if limiter is None:
+            return None
+        if key is KEY_FUNCTION:
+            key = await self._key_of(conn)
+        elif self._visitors is not None:
+            key = self._user_or_visitor(key, conn.scope, self._visitors)
+        cost = self._cost or await self._cost_of(conn, limiter)
+        text = key if type(key) is str and key else self.as_key(key)
+        return await limiter.peek(text, cost, per=per) if cost else None
+
     async def _refused(self, refusal: Decision, limiter: Limiter, scope: Scope, state: RequestState) -> Decision:
         clock = limiter.store.clock
         if is_discord_client(scope):

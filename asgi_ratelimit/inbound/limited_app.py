@@ -20,7 +20,7 @@ from asgi_ratelimit.inbound.options import ASGIApplication, LimitedHandler, chec
 from asgi_ratelimit.inbound.preflight import check_preflight, is_preflight, refunding
 from asgi_ratelimit.inbound.reporting import reporting, reporting_of_socket
 from asgi_ratelimit.inbound.request_filter import NOTHING, RequestFilter
-from asgi_ratelimit.inbound.request_state import STATE, RefundRule, RequestState
+from asgi_ratelimit.inbound.request_state import STATE, RefundRule, RequestState, state_of
 from asgi_ratelimit.inbound.responses import LimitedResponse, UnavailableResponse, can_only_close
 from asgi_ratelimit.store import Store
 
@@ -80,6 +80,14 @@ class LimitedApp:
     async def pass_other(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on what is neither a request nor a WebSocket."""
         await self.app(scope, receive, send)
+
+    async def peek(self, scope: Scope) -> Decision | None:
+        """The decision that a counted request would get here, without a charge; None: nothing limits it."""
+        if self._guard.unlimited:
+            return None
+        limiters = self._limiters or self.limiters_for(scope, state_of(scope))
+        per = self.resource_of(scope) if self.resource_of else ""
+        return await self._guard.peek(connection(scope), limiters, per)
 
     def watch_frames(self, receive: Receive, send: Send) -> tuple[Receive, Send]:
         """The channels of a WebSocket, as they are or with a limit for its frames."""

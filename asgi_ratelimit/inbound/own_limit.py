@@ -10,7 +10,7 @@ from typing import Any
 
 from starlette.types import Scope
 
-__all__ = ["dependency_calls", "every_route", "has_own_limit"]
+__all__ = ["dependency_calls", "every_route", "has_own_limit", "layers"]
 
 _MOST_LAYERS = 100  # of middleware
 
@@ -20,7 +20,7 @@ def has_own_limit(scope: Scope, wrapped: object) -> bool:
 
     wrapped: the app behind the middleware, for a middleware that is around the whole app, which is not in the scope yet
     """
-    app = scope.get("app") or next((one for one in _chain(wrapped) if hasattr(one, "routes")), None)
+    app = scope.get("app") or next((one for one in layers(wrapped) if hasattr(one, "routes")), None)
     return _found_in(getattr(app, "routes", None) or (), dict(scope))
 
 
@@ -45,17 +45,16 @@ def every_route(routes: Iterable[Any]) -> Iterator[Any]:
 
 
 def _has_limit(route: Any, scope: Scope) -> bool:
-    if any(_replaces(call, scope) for call in (*_layers(route), *dependency_calls(getattr(route, "dependant", None)))):
+    if any(
+        _replaces(call, scope)
+        for call in (*layers(getattr(route, "app", None)), *dependency_calls(getattr(route, "dependant", None)))
+    ):
         return True
     return _found_in(getattr(route, "routes", None) or (), scope)  # of a mount
 
 
-def _layers(route: Any) -> Iterator[Any]:
-    """The apps of a route, from its outermost middleware inwards."""
-    return _chain(getattr(route, "app", None))
-
-
-def _chain(app: Any) -> Iterator[Any]:
+def layers(app: Any) -> Iterator[Any]:
+    """An app and those inside it, from its outermost middleware inwards."""
     for _ in range(_MOST_LAYERS):
         if app is None:
             return

@@ -56,10 +56,16 @@ def client(app: FastAPI) -> Iterator[TestClient]:
 
 
 @pytest.fixture
-def address() -> Iterator[str]:
-    """Where the app, with a store of its own, is served."""
+def served() -> FastAPI:
+    """The app that is served, with a store of its own."""
+    return create_app()
+
+
+@pytest.fixture
+def address(served: FastAPI) -> Iterator[str]:
+    """Where it is served."""
     with socket.create_server(("127.0.0.1", 0)) as listening:  # early requests wait in its backlog
-        server = uvicorn.Server(uvicorn.Config(create_app(), log_level="warning", timeout_graceful_shutdown=1))
+        server = uvicorn.Server(uvicorn.Config(served, log_level="warning", timeout_graceful_shutdown=1))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
         yield f"http://127.0.0.1:{listening.getsockname()[1]}"

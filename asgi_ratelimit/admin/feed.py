@@ -1,0 +1,65 @@
+"""The state of the page, as often as it changes. All open pages of a process share one look at the counts."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+
+from asgi_ratelimit.admin.limiters import LimitersInUse
+from asgi_ratelimit.admin.view import Counted, DiscordSource, state_of_page, waiting_for_discord
+from asgi_ratelimit.errors import StoreUnavailable
+from asgi_ratelimit.observe.snapshot import Snapshot
+from asgi_ratelimit.store import Store
+
+__all__ = ["Feed"]
+
+logger = logging.getLogger("asgi_ratelimit")
+
+_STREAM_S = 120.0  # a stream ends, and the browser opens another: it has to be let in again
+
+
+class Feed:
+    """The states of the page.
+
+    every: seconds between two looks
+    """
+
+    def __init__(
+        self, store: Store, stats: Counted, limiters: LimitersInUse, discord: DiscordSource | None, every: float
+    ) -> None:
+        self._store, self._stats, self._limiters, self._discord = store, stats, limiters, discord
+        self._every = every
+        self._state: dict[str, Any] = {}
+        self._looked_us: int | None = None
+
+    async def state(self) -> dict[str, Any]:
+        """The newest state, no older than half the time between two looks."""
+        now_us = self._store.clock.now_us()
+        if self._looked_us is None or not 0 <= now_us - self._looked_us < self._every * 5e5:
+            snapshot = await self._counted()
+            waiting = None if self._discord is None else waiting_for_discord(self._discord)
+            self._state = state_of_page(snapshot, self._limiters.limits(), waiting)
+            self._looked_us = now_us
+        return self._state
+
+    async def _counted(self) -> Snapshot:
+        """The counts of all processes; those of this one while the store is out of reach."""
+        try:
+            return await self._stats.share(self._store)
+        except StoreUnavailable as error:
+            logger.debug("the operator's page has the counts of one process only: %s", error)
+            return self._stats.snapshot()
+
+    async def stream(self) -> AsyncIterator[dict[str, Any]]:
+        """Each state that differs from the last, as events for sse-starlette. It ends after a while."""
+        last = None
+        for _ in range(max(1, round(_STREAM_S / self._every))):
+            state = await self.state()
+            seen = {name: value for name, value in state.items() if name != "time"}
+            if seen != last:
+                last = seen
+                yield {"event": "state", "data": json.dumps(state), "retry": 1000}
+            await self._store.clock.sleep(self._every)
+        yield {"event": "over", "data": "", "retry": 1}

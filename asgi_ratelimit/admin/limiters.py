@@ -1,0 +1,76 @@
+"""The limiters that the page shows and acts on: those of this process that use the store."""
+
+from __future__ import annotations
+
+from asgi_ratelimit.decision import Decision
+from asgi_ratelimit.events import observers_of
+from asgi_ratelimit.limiter import Limiter, limiters_of
+from asgi_ratelimit.store import Store
+
+__all__ = ["LimitersInUse", "Part"]
+
+Part = dict[str, object]
+
+_MOST_LISTS = 50  # of limits under one name: a limit function may have returned one for each user
+
+
+class LimitersInUse:
+    """The limiters of one store, by name. A name may have several: one for each result of a limit function."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def names(self) -> list[str]:
+        """The names, sorted."""
+        return sorted({limiter.name for limiter in limiters_of(self._store)})
+
+    def limits(self) -> dict[str, list[str]]:
+        """The limits under each name, as text."""
+        texts: dict[str, dict[str, None]] = {}
+        for limiter in limiters_of(self._store):
+            texts.setdefault(limiter.name, {}).update(dict.fromkeys(str(limit) for limit in limiter.limits))
+        return {name: [*limits] for name, limits in texts.items()}
+
+    def digest(self, key: str) -> str:
+        """The digest by which events and Stats name a key."""
+        return observers_of(self._store).digest(key)
+
+    def called(self, name: str) -> list[Limiter]:
+        """The limiters of that name, one for each list of limits. ValueError if there is none."""
+        found = {limiter.policies: limiter for limiter in limiters_of(self._store) if limiter.name == name}
+        if not found:
+            known = ", ".join(self.names()) or "none yet"
+            raise ValueError(f"this process has no limiter called {name!r:.80}; it has {known:.400}")
+        return [*found.values()][-_MOST_LISTS:]
+
+    async def look_up(self, name: str, key: str, per: str = "") -> list[Part]:
+        """What is left of each limit under that name, without a charge."""
+        parts: dict[str, Decision] = {}
+        for limiter in self.called(name):
+            decision = await limiter.peek(key, per=per)
+            parts.update((part.bucket, part) for part in decision.parts)
+        return [_part(part) for part in parts.values()]
+
+    async def reset(self, name: str, key: str, per: str = "") -> None:
+        """Make the key's buckets full, and lift its block."""
+        for limiter in self.called(name):
+            await limiter.reset(key, per=per)
+
+    async def block(self, name: str, key: str, seconds: float) -> None:
+        """Refuse the key for so many seconds."""
+        for limiter in self.called(name):
+            await limiter.block(key, seconds)
+
+
+def _part(part: Decision) -> Part:
+    return {
+        "rate": str(part.policy.limit),
+        "scope": part.scope,
+        "limit": part.limit,
+        "remaining": part.remaining,
+        "reset_after": part.reset_after,
+        "retry_after": part.retry_after,
+        "allowed": part.allowed,
+        "blocked": part.reason == "blocked",
+        "degraded": part.reason == "degraded",
+    }

@@ -1,0 +1,156 @@
+"""The operator's page in a real browser: fresh, under load, in an outage, and closed to others."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import pytest
+from fastapi import FastAPI
+from playwright.sync_api import Locator, Page, expect
+from starlette.testclient import TestClient
+
+from asgi_ratelimit.events import Event
+from tests.example_app.test_dashboard import answers, log_in
+
+Shoot = Callable[[str], None]
+PLACES = ["", "state", "events", "static/page.js", "static/uplot.js"]
+VERBS = ["look-up", "reset", "block"]
+OWN = {"Sec-Fetch-Site": "same-origin"}
+
+
+def open_page(page: Page) -> None:
+    log_in(page, "margaret")
+    page.get_by_test_id("operator").click()
+    expect(page.get_by_test_id("link")).to_have_attribute("data-state", "live")
+
+
+def row(page: Page, limiter: str) -> Locator:
+    return page.get_by_test_id("limiters").get_by_role("row").filter(has=page.get_by_text(limiter, exact=True))
+
+
+def act(page: Page, verb: str, limiter: str, key: str) -> Locator:
+    page.get_by_test_id("act-limiter").select_option(limiter)
+    page.get_by_test_id("act-key").fill(key)
+    page.get_by_test_id(verb).click()
+    return page.get_by_test_id("result")
+
+
+# Who may see it
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_stranger_is_sent_to_the_log_in(client: TestClient, place: str) -> None:
+    answer = client.get(f"/operator/{place}", follow_redirects=False)
+    assert (answer.status_code, answer.headers["location"]) == (303, "/login")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_another_member_is_refused(client: TestClient, verb: str) -> None:
+    client.post("/login", data={"member": "grace"})
+    assert client.post(f"/operator/{verb}", headers=OWN, json={"limiter": "app", "key": "x"}).status_code == 403
+    assert {client.get(f"/operator/{place}").status_code for place in PLACES} == {403}
+    assert "/operator/" not in client.get("/").text
+
+
+def test_the_operator_is_let_in_also_while_the_app_is_full(app: FastAPI, client: TestClient) -> None:
+    client.post("/login", data={"member": "margaret"})
+    while client.get("/nowhere").status_code != 429:
+        pass
+    assert client.get("/operator/").status_code == 200
+    limiters = {one["name"]: one for one in client.get("/operator/state").json()["limiters"]}
+    assert limiters["app"]["refused"] == 1
+    assert client.get("/limits/me").json()["limits"][0]["remaining"] == 0
+
+
+# In a browser
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+def test_fresh(page: Page, width: int, scheme: str, shoot: Shoot) -> None:
+    page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
+    open_page(page)
+    page.set_viewport_size({"width": width, "height": 900})
+    expect(page.get_by_test_id("tile-refused")).to_contain_text("0")
+    expect(page.get_by_test_id("chart").locator("canvas")).to_be_visible()
+    shoot(f"operator-fresh-{width}-{scheme}")
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "dark"), (820, "light"), (390, "light")])
+def test_under_load_a_key_is_looked_up_blocked_and_reset(page: Page, width: int, scheme: str, shoot: Shoot) -> None:
+    page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
+    log_in(page, "margaret")
+    page.get_by_test_id("burst-reports").click()
+    page.get_by_test_id("burst-search").click()
+    expect(answers(page, 429).first).to_be_visible()
+    expect(answers(page, 200).first).to_be_visible()
+    page.get_by_test_id("operator").click()
+    page.set_viewport_size({"width": width, "height": 900})
+    expect(row(page, "/api/reports").get_by_role("cell").nth(1)).not_to_have_text("0")  # refused
+    expect(page.get_by_test_id("keys").get_by_role("row").first).to_be_visible()
+
+    result = act(page, "look-up", "/api/reports", "user:margaret")
+    expect(result).to_contain_text("0 of 12 left")
+    expect(page.locator("tr[data-found]").first).to_be_visible()  # it is one of the heaviest
+    expect(act(page, "reset", "/api/reports", "user:margaret")).to_contain_text("12 of 12 left")
+    expect(act(page, "block", "/api/reports", "user:margaret")).to_contain_text("refused for 10 min")
+    shoot(f"operator-load-{width}-{scheme}")
+    assert page.request.get("/api/reports").status == 429
+    expect(act(page, "reset", "/api/reports", "user:margaret")).to_contain_text("12 of 12 left")
+    assert page.request.get("/api/reports").status == 200
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+
+
+def test_the_chart_follows_the_chosen_limiter(page: Page) -> None:
+    log_in(page, "margaret")
+    page.get_by_test_id("burst-reports").click()
+    expect(answers(page, 429).first).to_be_visible()
+    page.get_by_test_id("operator").click()
+    page.get_by_role("button", name="/api/reports").click()
+    expect(page.get_by_test_id("shown")).to_have_value("/api/reports")
+    expect(page.get_by_test_id("chart")).to_have_attribute("aria-label", re.compile(r"/api/reports by minute: \d+ all"))
+    expect(page.get_by_test_id("reading")).to_contain_text("Allowed 12")
+    page.get_by_test_id("span-hours").check(force=True)
+    expect(page.get_by_test_id("chart")).to_have_attribute("aria-label", re.compile("by hour"))
+
+
+def test_it_is_live_and_comes_back(page: Page) -> None:
+    open_page(page)
+    page.request.get("/api/reports")
+    expect(row(page, "/api/reports").get_by_role("cell").first).to_have_text("1")
+    page.route("**/operator/events", lambda route: route.abort())
+    page.reload()
+    expect(page.get_by_test_id("lost")).to_contain_text("does not answer")
+    page.unroute("**/operator/events")
+    expect(page.get_by_test_id("link")).to_have_attribute("data-state", "live")
+    expect(page.get_by_test_id("lost")).to_be_hidden()
+
+
+def test_it_says_that_one_is_logged_out(page: Page) -> None:
+    open_page(page)
+    page.context.clear_cookies()
+    expect(act(page, "look-up", "app", "user:ada")).to_contain_text("not let in any more")
+
+
+def test_an_outage_is_seen(page: Page, served: FastAPI, shoot: Shoot) -> None:
+    open_page(page)
+    observers = served.state.store.observers
+    observers.emit(Event("down", "", node="redis://10.0.0.7:6379", cause="Connection refused"))
+    expect(page.get_by_test_id("away")).to_contain_text("redis://10.0.0.7:6379 does not answer since")
+    shoot("operator-outage")
+    observers.emit(Event("recovered", "", node="redis://10.0.0.7:6379", seconds=12.5, checks=7))
+    expect(page.get_by_test_id("away")).to_be_hidden()
+    expect(page.get_by_test_id("outages")).to_contain_text("away for 12.5 s")
+
+
+def test_everything_can_be_reached_with_the_keyboard(page: Page) -> None:
+    open_page(page)
+    page.get_by_test_id("act-key").fill("user:ada")
+    page.get_by_test_id("act-key").press("Enter")
+    expect(page.get_by_test_id("result")).to_contain_text("What is left")
+    unnamed = page.locator("input, select, button").evaluate_all(
+        "all => all.filter(one => !one.ariaLabel && !one.labels?.length && !one.textContent.trim()).map(one => one.id)"
+    )
+    assert unnamed == []
+    assert page.locator("th:not([scope])").count() == 0
