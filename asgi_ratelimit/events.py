@@ -95,8 +95,10 @@ _new = object.__new__
 class Observer(Protocol):
     """A plain function of an Event, or an object like one.
 
-    It may have three attributes. `kinds`: the only kinds of events that it wants. `attach(clock)`: called with the
+    It may have more attributes. `kinds`: the only kinds of events that it wants. `attach(clock)`: called with the
     clock of each store that it is given to. `introduce(node)`: called with the name of that store's server.
+    `on_decision(kind, limiter, decision, key, time, answered_by, secret)`: called in place of the observer itself for
+    decisions; it saves the making of an event. `is_quick`: true if its calls need not be timed.
     """
 
     def __call__(self, event: Event, /) -> object: ...
@@ -168,16 +170,22 @@ class Observers:
         kind: EventKind = "allowed"
         if not decision.allowed:
             kind = _refusal(decision, enforced)
-        listeners = self._heard_by[kind]
-        if listeners:
-            event = _new(Event)
-            event.kind, event.limiter, event.decision, event.key = kind, limiter, decision, key
-            event.cost, event.time, event.secret = decision.cost, self._wall(), self._secret
-            reason = decision.reason
-            if reason in _ANSWERED_BY:
-                event.answered_by = _ANSWERED_BY[reason]
-            for listener in listeners:
-                listener(event)
+        counters, listeners = self._counters_by[kind], self._decisions_by[kind]
+        if counters or listeners:
+            time, reason = self._wall(), decision.reason
+            answered_by: AnsweredBy = _ANSWERED_BY.get(reason, "store")
+            for count in counters:
+                try:
+                    count(kind, limiter, decision, key, time, answered_by, self._secret)
+                except Exception as error:
+                    self._strike(count, error)
+            if listeners:
+                event = _new(Event)
+                event.kind, event.limiter, event.decision, event.key = kind, limiter, decision, key
+                event.cost, event.time, event.secret = decision.cost, time, self._secret
+                event.answered_by = answered_by
+                for listener in listeners:
+                    listener(event)
         if self._hears_near and kind == "allowed" and decision.is_near():
             self.emit(Event("near", limiter, decision=decision, key=key, cost=decision.cost))
 
@@ -200,10 +208,25 @@ class Observers:
 
         return tell
 
+    def _strike(self, count: Callable[..., object], error: Exception) -> None:
+        for listener in self._listeners:
+            if listener.count == count:
+                listener.strike(f"failed: {error!r}", error)
+
     def _sort(self) -> None:
         self._heard_by = {
             kind: tuple(one.call for one in self._listeners if one.kinds is None or kind in one.kinds)
             for kind in get_args(EventKind)
+        }
+        # Those that count the fields of a decision as they are need no event, which takes longer to make than to count.
+        heard = {
+            kind: [one for one in self._listeners if one.kinds is None or kind in one.kinds] for kind in self._heard_by
+        }
+        self._counters_by = {
+            kind: tuple(one.count for one in ones if one.count is not None) for kind, ones in heard.items()
+        }
+        self._decisions_by = {
+            kind: tuple(one.call for one in ones if one.count is None) for kind, ones in heard.items()
         }
         self._hears_near = self.hears("near")
         self.counts_allowed = self.hears("allowed") or self._hears_near
@@ -215,6 +238,7 @@ class _Listener:
     def __init__(self, observer: Observer, leave_out: Callable[[Observer], None]) -> None:
         self.observer, self._leave_out = observer, leave_out
         self.kinds: Container[str] | None = getattr(observer, "kinds", None)
+        self.count: Callable[..., object] | None = getattr(observer, "on_decision", None)
         self._strikes = 0
         self._was_logged = False
         self.call: Callable[[Event], None] = self._call_quick if getattr(observer, "is_quick", False) else self._call
@@ -223,22 +247,22 @@ class _Listener:
         try:
             self.observer(event)
         except Exception as error:
-            self._strike(f"failed: {error!r}", error)
+            self.strike(f"failed: {error!r}", error)
 
     def _call(self, event: Event) -> None:
         started = time.perf_counter()
         try:
             self.observer(event)
         except Exception as error:
-            self._strike(f"failed: {error!r}", error)
+            self.strike(f"failed: {error!r}", error)
             return
         seconds = time.perf_counter() - started
         if seconds > _SLOW_S:
-            self._strike(f"took {seconds:.3f} s, which holds up every request", None)
+            self.strike(f"took {seconds:.3f} s, which holds up every request", None)
         elif self._strikes:
             self._strikes -= 1
 
-    def _strike(self, what: str, error: Exception | None) -> None:
+    def strike(self, what: str, error: Exception | None) -> None:
         self._strikes += _STRIKE
         if self._strikes >= _MOST_STRIKES:
             self._leave_out(self.observer)
