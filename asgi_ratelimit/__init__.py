@@ -2,6 +2,7 @@
 
 The floor plan, from the street down:
 
+    admin/         the operator's page                                        (extra: admin)
     testing/       for users' own tests: ManualClock, unlimited, StoreContract, FakeDiscord
     discord/       the way out: calls to Discord                              (extra: discord)
     interactions/  the endpoint to which Discord posts a bot's interactions   (extra: interactions)
