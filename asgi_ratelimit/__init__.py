@@ -7,13 +7,15 @@ The floor plan, from the street down:
     interactions/  the endpoint to which Discord posts a bot's interactions   (extra: interactions)
     fastapi/       the FastAPI dependency                                     (extra: fastapi)
     inbound/       the way in: middleware, WebSockets, keys, headers, the 429
+    observe/       what happens, as counts, metrics and log lines             (extras: prometheus, opentelemetry)
     pace           bulk work at a steady pace                                 (extra: progress, for its bar)
     sync/          the same limiter without an event loop
     limiter        Limiter: limits + store + name; waiting: first come, first served
     redis/         RedisStore: one limit for every process                    (extra: redis)
-    memory         MemoryStore: buckets in this process; record_keys: the keys of its records
+    memory/        MemoryStore: buckets in this process
     store          the interface of a store; scripts: of one that runs scripts, too
     warnings, errors, refusal_headers
+    log_observer, events: what observers learn
     decision       Decision; limits, rate: the kinds of limit; foreign_options
     store_events, off_switch, call_site, clock
 """

@@ -130,7 +130,9 @@ class Decision:
 
     def is_near(self) -> bool:
         """Whether at least 80 % of a limit are used."""
-        return any(part.measured()[0] * 5 <= part.limit for part in self.parts)
+        if self._parts is None:
+            return self.policy.limit.is_near(self.state, self.now_us)
+        return any(part.is_near() for part in self._parts)
 
     @property
     def reset_us(self) -> int:

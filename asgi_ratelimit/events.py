@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Container, Iterable
 from hashlib import blake2b
 from inspect import iscoroutinefunction
-from typing import Any, Final, Literal, Protocol, final
+from typing import Any, Final, Literal, Protocol, final, get_args
 
 from asgi_ratelimit.clock import Clock, SystemClock
 from asgi_ratelimit.decision import Decision
@@ -29,6 +29,7 @@ EventKind = Literal[
 _SLOW_S: Final = 0.01  # an observer that takes longer holds up every request
 _STRIKE, _MOST_STRIKES = 100, 1_000  # each good call takes one point away, so ten failures in a row are too many
 _STORE_KINDS: Final[dict[str, EventKind]] = {"down": "down", "up": "recovered"}
+_ANSWERED_BY: Final[dict[str, AnsweredBy]] = {"cached": "cache", "degraded": "fallback"}
 _PROCESS_SECRET: Final = os.urandom(16)  # digests of a store in memory mean nothing elsewhere
 
 
@@ -40,7 +41,8 @@ class Event:
         counted) or "unavailable" (answered with 503, since the limit fails closed). "near": at least 80 % of a limit
         are used. "waited": a call was let in, or sent, after `seconds`. "down", "recovered", "missed", "full",
         "spoilt": as the kinds of StoreEvent. Of the way out: "wait" (a call is held back), "response" (an answer came),
-        "refused" (it was a 429), "retry", "stopped", "banned", "invalid", "token", "webhook": as DiscordEvent
+        "refused" (it was a 429), "invalid" (401, 403 or 429: `checks` of the 10 000 in ten minutes that Discord bears),
+        "retry", "stopped", "banned", "token", "webhook": as DiscordEvent
     limiter: the name of the limiter, or "discord"
     answered_by: "store", "cache" (a refusal known from before) or "fallback" (an outage)
     cost: of the call
@@ -51,7 +53,7 @@ class Event:
     node: the server of a store
     route: the template of a call to Discord, e.g. "POST /channels/{channel_id}/messages"
     status, cause, scope: of an answer, a wait or a 429 of Discord
-    checks: decisions that were made without the server
+    checks: decisions that were made without the server; invalid requests in ten minutes
     """
 
     # Values are those of the class until they are set: each decision sets few of them.
@@ -93,8 +95,8 @@ _new = object.__new__
 class Observer(Protocol):
     """A plain function of an Event, or an object like one.
 
-    It may have two attributes. `kinds`: the only kinds of events that it wants. `attach(clock)`: called with the clock
-    of each store that it is given to.
+    It may have three attributes. `kinds`: the only kinds of events that it wants. `attach(clock)`: called with the
+    clock of each store that it is given to. `introduce(node)`: called with the name of that store's server.
     """
 
     def __call__(self, event: Event, /) -> object: ...
@@ -110,8 +112,11 @@ class Observers:
         self._clock, self._wall = clock, clock.wall
         self._secret = _PROCESS_SECRET if secret is None else secret[:64]
         self._listeners: list[_Listener] = []
+        self._node = ""
         self.counts_allowed = False  # whether any of them listens to what is allowed
-        self._by_kind: dict[str, tuple[_Listener, ...]] = {}
+        self._hears_near = False
+        self._heard_by: dict[str, tuple[Callable[[Event], None], ...]] = {}
+        self._sort()
         for observer in observers:
             self.add(observer)
 
@@ -130,7 +135,8 @@ class Observers:
         attach = getattr(observer, "attach", None)
         if attach is not None:
             attach(self._clock)
-        self._listeners.append(_Listener(observer))
+        self._listeners.append(_Listener(observer, self.remove))
+        self._introduce_to(observer)
         self._sort()
 
     def remove(self, observer: Observer) -> None:
@@ -138,52 +144,50 @@ class Observers:
         self._listeners = [listener for listener in self._listeners if listener.observer is not observer]
         self._sort()
 
+    def introduce(self, node: str) -> None:
+        """Name the server of the store to the observers that ask for it, also to later ones."""
+        self._node = node
+        for listener in self._listeners:
+            self._introduce_to(listener.observer)
+
+    def _introduce_to(self, observer: Observer) -> None:
+        introduce = getattr(observer, "introduce", None)
+        if introduce is not None and self._node:
+            introduce(self._node)
+
     def digest(self, key: str) -> str:
         """The `key_digest` of this key in events of this store."""
         return _digest(key, self._secret)
 
     def hears(self, kind: EventKind) -> bool:
         """Whether any observer listens to this kind."""
-        return bool(self._heard(kind))
+        return bool(self._heard_by[kind])
 
-    def decided(self, limiter: str, decision: Decision, key: str, *, enforced: bool = True) -> None:
+    def decided(self, limiter: str, decision: Decision, key: str, enforced: bool = True) -> None:
         """Tell of a decision about a key, and of a bucket that is nearly used up."""
-        if decision.allowed:
-            if not self.counts_allowed:
-                return
-            kind: EventKind = "allowed"
-        elif not enforced:
-            kind = "shadow"
-        else:
-            kind = "blocked" if decision.reason == "blocked" else "limited"
-        self._tell(kind, limiter, decision, key)
-        if kind == "allowed" and self._heard("near") and decision.is_near():
-            self._tell("near", limiter, decision, key)
-
-    def _tell(self, kind: EventKind, limiter: str, decision: Decision, key: str) -> None:
-        listeners = self._by_kind.get(kind)
-        if listeners is None:
-            listeners = self._heard(kind)
-        if not listeners:
-            return
-        event = _new(Event)
-        event.kind, event.limiter, event.decision, event.key = kind, limiter, decision, key
-        event.cost, event.time, event.secret = decision.cost, self._wall(), self._secret
-        reason = decision.reason
-        if reason == "cached":
-            event.answered_by = "cache"
-        elif reason == "degraded":
-            event.answered_by = "fallback"
-        for listener in listeners:
-            listener.call(event)
+        kind: EventKind = "allowed"
+        if not decision.allowed:
+            kind = _refusal(decision, enforced)
+        listeners = self._heard_by[kind]
+        if listeners:
+            event = _new(Event)
+            event.kind, event.limiter, event.decision, event.key = kind, limiter, decision, key
+            event.cost, event.time, event.secret = decision.cost, self._wall(), self._secret
+            reason = decision.reason
+            if reason in _ANSWERED_BY:
+                event.answered_by = _ANSWERED_BY[reason]
+            for listener in listeners:
+                listener(event)
+        if self._hears_near and kind == "allowed" and decision.is_near():
+            self.emit(Event("near", limiter, decision=decision, key=key, cost=decision.cost))
 
     def emit(self, event: Event) -> None:
         """Tell of any other event."""
-        listeners = self._heard(event.kind)
+        listeners = self._heard_by[event.kind]
         if listeners:
             event.time, event.secret = self._wall(), self._secret
             for listener in listeners:
-                listener.call(event)
+                listener(event)
 
     def with_hook(self, hook: EventHook | None) -> EventHook:
         """A hook for the events of a store: it calls the given one, and tells the observers."""
@@ -196,28 +200,21 @@ class Observers:
 
         return tell
 
-    def _heard(self, kind: str) -> tuple[_Listener, ...]:
-        listeners = self._by_kind.get(kind)
-        if listeners is None:
-            listeners = tuple(one for one in self._listeners if not one.is_out and (not one.kinds or kind in one.kinds))
-            self._by_kind[kind] = listeners
-        if any(listener.is_out for listener in listeners):
-            self._sort()
-            return self._heard(kind)
-        return listeners
-
     def _sort(self) -> None:
-        self._by_kind = {}
-        self.counts_allowed = bool(self._heard("allowed") or self._heard("near"))
+        self._heard_by = {
+            kind: tuple(one.call for one in self._listeners if one.kinds is None or kind in one.kinds)
+            for kind in get_args(EventKind)
+        }
+        self._hears_near = self.hears("near")
+        self.counts_allowed = self.hears("allowed") or self._hears_near
 
 
 class _Listener:
     """An observer, and how often it has failed lately."""
 
-    def __init__(self, observer: Observer) -> None:
-        self.observer = observer
+    def __init__(self, observer: Observer, leave_out: Callable[[Observer], None]) -> None:
+        self.observer, self._leave_out = observer, leave_out
         self.kinds: Container[str] | None = getattr(observer, "kinds", None)
-        self.is_out = False
         self._strikes = 0
         self._was_logged = False
         self.call: Callable[[Event], None] = self._call_quick if getattr(observer, "is_quick", False) else self._call
@@ -229,8 +226,6 @@ class _Listener:
             self._strike(f"failed: {error!r}", error)
 
     def _call(self, event: Event) -> None:
-        if self.is_out:
-            return
         started = time.perf_counter()
         try:
             self.observer(event)
@@ -245,8 +240,8 @@ class _Listener:
 
     def _strike(self, what: str, error: Exception | None) -> None:
         self._strikes += _STRIKE
-        if self._strikes >= _MOST_STRIKES and not self.is_out:
-            self.is_out = True
+        if self._strikes >= _MOST_STRIKES:
+            self._leave_out(self.observer)
             logger.error("the observer %r is left out from now on: it %s", self.observer, what)
         elif not self._was_logged:
             self._was_logged = True
@@ -257,6 +252,12 @@ def observers_of(store: object) -> Observers:
     """The observers of a store. One that has no place for them has none."""
     observers = getattr(store, "observers", None)
     return observers if isinstance(observers, Observers) else _NOBODY
+
+
+def _refusal(decision: Decision, enforced: bool) -> EventKind:
+    if not enforced:
+        return "shadow"
+    return "blocked" if decision.reason == "blocked" else "limited"
 
 
 def _digest(key: str, secret: bytes) -> str:

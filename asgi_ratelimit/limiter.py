@@ -9,8 +9,8 @@ from inspect import isawaitable
 from asgi_ratelimit.call_site import inside_a_request
 from asgi_ratelimit.clock import Clock
 from asgi_ratelimit.decision import Decision, Policy
-from asgi_ratelimit.errors import RateLimited
-from asgi_ratelimit.events import observers_of
+from asgi_ratelimit.errors import RateLimited, StoreUnavailable
+from asgi_ratelimit.events import Event, observers_of
 from asgi_ratelimit.foreign_options import explains_foreign_options
 from asgi_ratelimit.limits import LimitSpec, as_limits
 from asgi_ratelimit.memory import MemoryStore
@@ -77,10 +77,17 @@ class Limiter:
         if cost is not _ONE:
             self._check_cost(cost)
         decide = self.decide  # CPython 3.11 calls a variable faster than an attribute
-        pending = decide(key, cost, per)
-        if type(pending) is Decision or isinstance(pending, Decision):  # the first of them takes half the time
-            return pending
-        return await pending
+        observers = self.observers
+        try:
+            decision = decide(key, cost, per)
+            if type(decision) is not Decision and not isinstance(decision, Decision):  # the first takes half the time
+                decision = await decision
+        except StoreUnavailable:
+            observers.emit(Event("unavailable", self.name, key=key, cost=cost))
+            raise
+        if observers.counts_allowed or not decision.allowed:
+            observers.decided(self.name, decision, key)
+        return decision
 
     async def acquire(self, key: str, cost: int = 1, *, timeout: float | None = None, per: str = "") -> Decision:
         """Wait until the call is allowed, first come, first served, and then for the decision's `delay`.
@@ -89,11 +96,20 @@ class Limiter:
         for a limit of zero. Then nothing is charged. Refused callers of one key wait in one queue in this process; only
         its head checks with the store.
         """
-        if not self.capacity:  # a wait would be in vain
-            return await self._refusal(key, cost, per)
         if cost is not _ONE:
             self._check_cost(cost)
-        return await self._waiting.acquire(key, cost, per, timeout and _checked_timeout(timeout))
+        try:
+            decision, seconds = await self.wait(key, cost, per, timeout and _checked_timeout(timeout))
+        except RateLimited as refused:
+            self.observers.decided(self.name, refused.decision, key)
+            raise
+        except StoreUnavailable:
+            self.observers.emit(Event("unavailable", self.name, key=key, cost=cost))
+            raise
+        self.observers.decided(self.name, decision, key)
+        if seconds:
+            self.observers.emit(Event("waited", self.name, decision=decision, key=key, cost=cost, seconds=seconds))
+        return decision
 
     def has_line(self, key: str, *, per: str = "") -> bool:
         """Whether a caller on this event loop waits for this key in `acquire`."""
@@ -125,6 +141,19 @@ class Limiter:
         if off != isinstance(self._buckets, _FullBuckets):
             self._use(_FullBuckets(self.policies, self.store.clock, self._own_buckets) if off else self._own_buckets)
 
+    # For doors, which tell the observers themselves
+
+    async def ask(self, key: str, cost: int = 1, per: str = "") -> Decision:
+        """`try_acquire` for a cost that is checked, without a word to the observers."""
+        pending = self.decide(key, cost, per)
+        return pending if isinstance(pending, Decision) else await pending
+
+    async def wait(self, key: str, cost: int, per: str, timeout: float | None) -> tuple[Decision, float]:
+        """`acquire` for a cost that is checked, without a word to the observers, and the seconds that it has taken."""
+        if not self.capacity:  # a wait would be in vain
+            return await self._refusal(key, cost, per), 0.0
+        return await self._waiting.acquire(key, cost, per, timeout)
+
     def _use(self, buckets: Buckets) -> None:
         self._buckets = buckets
         self.decide = buckets.decide  # no check of the cost, and no coroutine where the store needs none
@@ -139,7 +168,7 @@ class Limiter:
         raise ValueError(f"a cost must be a whole number from 1{upper}, not {cost!r}")
 
     async def _refusal(self, key: str, cost: int, per: str) -> Decision:
-        decision = await self.try_acquire(key, cost, per=per)
+        decision = await self.ask(key, cost, per)
         if not decision.allowed:
             raise RateLimited(decision)
         return decision

@@ -64,6 +64,11 @@ class Scripts(Protocol):
     clock: Clock  # the server's, as of its last reply
     outage: Outage  # of the store, while its server cannot answer
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the running event loop has used the script, or another one as patient, and not closed the store."""
+        ...
+
     def keys_of(self, kind: str, owner: str) -> ScriptKeys:
         """The names of an owner's records of one kind, e.g. of a bot's permits."""
         ...

@@ -11,7 +11,7 @@ from asgi_ratelimit.clock import Clock
 from asgi_ratelimit.decision import Decision, Policy
 from asgi_ratelimit.limits import Scope
 
-__all__ = ["Buckets", "PerStore", "Store", "bucket_key", "check_store"]
+__all__ = ["Buckets", "PerStore", "Store", "bucket_key", "check_store", "resource_text"]
 
 Value = TypeVar("Value")
 
@@ -73,6 +73,11 @@ def bucket_key(scope: Scope, key: str, per: str) -> str:
     if scope == "user":  # a key that begins like one with a resource is written like one
         return f"{len(key)}:{key}{per}" if per or key[:1].isdigit() else key
     return per if scope == "shared" else ""
+
+
+def resource_text(values: Sequence[str]) -> str:
+    """One text for the values of a resource. No two lists of as many values share one."""
+    return values[0] if len(values) == 1 and values[0] else "".join(f"{len(value)}:{value}" for value in values)
 
 
 def check_store(store: object) -> None:

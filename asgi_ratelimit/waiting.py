@@ -151,18 +151,24 @@ class WaitersByKey:
         """Whether a caller on this event loop waits for this key."""
         return (id(asyncio.get_running_loop()), key, per) in self._queues
 
-    async def acquire(self, key: str, cost: int, per: str, timeout: float | None) -> Decision:
-        """Check until it is allowed, each time at the moment that the refusal named. Then wait for the delay."""
-        deadline_us = None if timeout is None else self._clock.now_us() + round(timeout * 1e6)
+    async def acquire(self, key: str, cost: int, per: str, timeout: float | None) -> tuple[Decision, float]:
+        """Check until it is allowed, each time at the moment that the refusal named. Then wait for the delay.
+
+        Returns the decision, and the seconds that the caller has waited for it; 0.0 if the first check allowed it.
+        """
+        started_us = self._clock.now_us()
+        deadline_us = None if timeout is None else started_us + round(timeout * 1e6)
         arrival = next(self._arrivals)
         decision = None if self.has_queue(key, per) else await self._check(key, cost, per)
         if decision is not None and not decision.allowed:
             self._refuse_if_late(decision, decision.retry_us, deadline_us)
+        waits = decision is None or not decision.allowed
         if decision is None or not decision.allowed:
             decision = await self._wait_in_queue(arrival, key, cost, per, deadline_us, decision)
         if decision.delay_us:
             await self._wait_out(decision, deadline_us)
-        return decision
+        waits = waits or decision.delay_us > 0
+        return decision, (self._clock.now_us() - started_us) / 1e6 if waits else 0.0
 
     async def _check(self, key: str, cost: int, per: str) -> Decision:
         reply = self._buckets.decide(key, cost, per, True)

@@ -15,6 +15,10 @@ pytest_plugins = ["tests.support.redis_fixtures"]
 
 # Tests that start servers, browsers or processes, or take seconds: `make quick` leaves them out.
 SLOW = (
+    "tests/cli/examination/test_of_app.py",
+    "tests/cli/examination/test_of_redis.py",
+    "tests/cli/test_keys.py",
+    "tests/cli/test_top.py",
     "tests/discord/permits/test_contract.py::TestSharedPermits",
     "tests/discord/permits/test_doubts.py",
     "tests/discord/permits/test_equality.py",
@@ -38,6 +42,8 @@ SLOW = (
     "tests/frameworks/test_sockets.py",
     "tests/frameworks/test_workers.py",
     "tests/interactions/test_shared.py",
+    "tests/observe/test_multiprocess.py",
+    "tests/observe/test_outages.py",
     "tests/real_clients/",
     "tests/redis/",
     "tests/support/",

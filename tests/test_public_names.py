@@ -5,6 +5,7 @@ from __future__ import annotations
 import asgi_ratelimit
 import asgi_ratelimit.discord
 import asgi_ratelimit.fastapi
+import asgi_ratelimit.observe
 import asgi_ratelimit.sync
 import asgi_ratelimit.testing
 
@@ -90,6 +91,24 @@ def test_the_way_out_offers_exactly_these_names() -> None:
     }
 
 
+def test_seeing_offers_exactly_these_names() -> None:
+    assert set(asgi_ratelimit.observe.__all__) == {
+        "Event",
+        "KeyCounts",
+        "LimiterCounts",
+        "LogObserver",
+        "Observer",
+        "Observers",
+        "OpenTelemetryObserver",
+        "Outage",
+        "Period",
+        "PrometheusObserver",
+        "Snapshot",
+        "Stats",
+        "shared_snapshot",
+    }
+
+
 def test_the_synchronous_face_offers_exactly_this_name() -> None:
     assert set(asgi_ratelimit.sync.__all__) == {"SyncLimiter"}
 
@@ -109,6 +128,7 @@ def test_every_public_name_says_what_it_is() -> None:
         asgi_ratelimit,
         asgi_ratelimit.discord,
         asgi_ratelimit.fastapi,
+        asgi_ratelimit.observe,
         asgi_ratelimit.sync,
         asgi_ratelimit.testing,
     ):

@@ -125,8 +125,8 @@ def test_limits_made_up_at_run_time_do_not_pile_up() -> None:
         clock.advance(1)
     gc.collect()
     assert len(store) < 10
-    assert len(store._tables) < 20
-    assert len(store._shards) < 20
+    assert len(store.records.tables) < 20
+    assert len(store.records.shards) < 20
 
 
 def test_buckets_opened_twice_are_the_same_even_when_the_first_are_gone() -> None:
@@ -154,7 +154,7 @@ def test_resetting_a_key_that_was_never_seen_keeps_nothing() -> None:
     buckets = open_buckets(store, "1/s")
     buckets.reset("a", "")
     buckets.block("a", 0)
-    assert len(store._shards) == 0
+    assert len(store.records.shards) == 0
 
 
 def test_64_threads_admit_exactly_the_limit() -> None:
@@ -205,7 +205,7 @@ def test_a_user_s_resources_cannot_be_mistaken_for_another_user() -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 def test_a_fork_while_somebody_holds_the_lock_leaves_the_child_a_free_one(store: MemoryStore) -> None:
     buckets = Limiter("1/s", store=store).decide
-    with store.lock:
+    with store.records.lock:
         child = os.fork()
         if not child:
             signal.alarm(10)  # ends it if it hangs

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib
-import ipaddress
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from rich.console import Console
+
+from asgi_ratelimit.cli.loopback import is_loopback
 
 if TYPE_CHECKING:
     from asgi_ratelimit.discord.proxy import DiscordProxy
@@ -57,7 +58,7 @@ def discord_proxy(
     except (ImportError, ValueError) as error:
         console.print(str(error) if isinstance(error, ValueError) else _missing(error), style="red", **_PLAIN)
         raise typer.Exit(2) from None
-    if not _is_loopback(host):
+    if not is_loopback(host):
         told = f"{host} is open to others: whoever reaches it may use any token through it."
         console.print(told, style="yellow", **_PLAIN)
     console.print(f"http://{host}:{port} forwards to {upstream}; GET /health tells how it is.", **_PLAIN)
@@ -89,10 +90,3 @@ def _missing(error: ImportError) -> str:
     if error.name == "uvicorn":
         return "The proxy needs uvicorn: pip install 'asgi-ratelimit-discord[cli]'"
     return str(error)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

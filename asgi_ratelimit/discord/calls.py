@@ -40,6 +40,7 @@ class Call:
     patience_us  until when it may wait for responses that show whether there is one; None: `due_us`
     rank         its place among other calls, the same for every attempt
     has_waited   its "wait" event has been emitted; `waits_long`: that of a long wait, which lasts
+    wait_cause   why it waits; "" once it goes
     waited_us    how long it has waited for permits so far
     failures     attempts that failed; `refusals`: attempts that drew a 429
     probes       it is the first one after a ban
@@ -55,14 +56,16 @@ class Call:
     rank: tuple[int, int] | None = None
     has_waited: bool = False
     waits_long: bool = False
+    wait_cause: str = ""
     waited_us: int = 0
     failures: int = 0
     refusals: int = 0
     retries: int | None = None
     probes: bool = False
 
-    def note_wait(self, seconds: float) -> bool:
+    def note_wait(self, seconds: float, cause: str) -> bool:
         """Whether this wait is news: the first one is, and the first long one."""
+        self.wait_cause = self.wait_cause or cause
         is_long = seconds >= LONG_WAIT_S
         is_news = not self.has_waited or (is_long and not self.waits_long)
         self.has_waited, self.waits_long = True, self.waits_long or is_long

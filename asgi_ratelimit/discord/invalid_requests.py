@@ -10,6 +10,7 @@ from asgi_ratelimit.decision import Decision
 from asgi_ratelimit.discord.errors import Cause, DiscordEvent, DiscordRateLimited, EventHook, InvalidBudgetSpent
 from asgi_ratelimit.discord.routes import Route
 from asgi_ratelimit.errors import StoreUnavailable
+from asgi_ratelimit.events import Event, observers_of
 from asgi_ratelimit.limiter import Limiter
 from asgi_ratelimit.limits import SlidingWindow
 from asgi_ratelimit.memory import MemoryStore
@@ -38,6 +39,7 @@ class InvalidRequests:
     def __init__(self, store: Store, egress: str, emit: EventHook) -> None:
         self._limiter = Limiter(SlidingWindow(f"{ALLOWED}/10m"), store=store, name="discord-invalid")
         self._egress, self._emit, self._clock = egress, emit, store.clock
+        self._observers = observers_of(store)
         self._own: Limiter | None = None  # made for the first one, as most clients never see any
         self._last: Decision | None = None
         self._next_read_us = 0  # when to read next
@@ -64,11 +66,12 @@ class InvalidRequests:
         """Count one more."""
         own = await self._count_here()
         try:
-            shared = await self._limiter.try_acquire(self._egress)
+            shared = await self._limiter.ask(self._egress)
         except StoreUnavailable as error:
             logger.debug("an invalid request was not counted: %s", error)
             shared = own
         self._note(_worse(shared, own), route)
+        self._observers.emit(Event("invalid", "discord", route=route.name, checks=self.used))
         if self._is_spent:
             self._next_read_us = 0
 
@@ -76,7 +79,7 @@ class InvalidRequests:
         """What this process sees counts as well: the store may not answer, or fail open."""
         if self._own is None:
             self._own = Limiter(SlidingWindow(f"{ALLOWED}/10m"), store=MemoryStore(clock=self._clock))
-        return await self._own.try_acquire(self._egress)
+        return await self._own.ask(self._egress)
 
     async def ban(self, seconds: float) -> None:
         """Cloudflare has banned the address: no request may leave it for so long."""

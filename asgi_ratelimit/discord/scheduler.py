@@ -133,8 +133,8 @@ class Scheduler:
             return report
         former = scope.reach
         scope, report = self._scopes.learn(self._name, self._timed(permit), report, self._clock.now_us())
-        if scope.reach == TOGETHER and permit.major and report.verdict == "limited":
-            self._settle(replace(permit, major="", bucket=""), report)  # the bucket that all share from now on
+        if scope.reach == TOGETHER and not permit.together and report.verdict == "limited":
+            self._settle(replace(permit, together=True, bucket=""), report)  # the bucket that all share from now on
         for key in (f"route {permit.route}", f"bucket {scope.bucket}"):
             self._end_pauses(key, is_sent=scope.reach == former and report.verdict != "unsent")
         return report
@@ -249,10 +249,11 @@ class Scheduler:
         if not scope.may_try(route.major, self._clock.now_us()):
             return _UNDECIDED
         scope.out[name] = Unit(self._name, route.name, route.major)
-        major = "" if scope.reach == TOGETHER else route.major
         is_granted = False
         try:
-            reply = self._permits.take(name, route.name, major, per_second, spare)
+            reply = self._permits.take(
+                name, route.name, route.major, per_second, spare, together=scope.reach == TOGETHER
+            )
             if not isinstance(reply, (Granted, Wait)):
                 reply = await reply
             is_granted = isinstance(reply, Granted)
@@ -307,7 +308,7 @@ class Scheduler:
             raise _too_late(call, wait, wait_us)
 
     def _emit_wait(self, call: Call, wait: Wait | None, wait_us: int) -> None:
-        if call.note_wait(wait_us / 1e6):
+        if call.note_wait(wait_us / 1e6, _cause_of(wait)):
             bucket = wait.bucket if wait is not None else ""
             self._emit(DiscordEvent("wait", str(call.route), wait_us / 1e6, _cause_of(wait), bucket))
 

@@ -100,27 +100,27 @@ class Scope:
         self.single = None
         if self.last_of_single is not None:
             (owner, permit, report, now_us), self.last_of_single = self.last_of_single, None
-            self.note_response(Unit(owner, permit.route, permit.major), report, permit.sent_us, now_us)
+            self.note_response(Unit(owner, permit.route, permit.major), report, permit, now_us)
 
     def name_of(self, bucket: str, route: str) -> str:
         """The name under which the bucket is stored."""
         return f"{bucket}-{blake2b(route.encode(), digest_size=6).hexdigest()}" if self.splits_routes else bucket
 
-    def note_response(self, unit: Unit, report: CallReport, sent_us: int, now_us: int) -> None:
+    def note_response(self, unit: Unit, report: CallReport, permit: Permit, now_us: int) -> None:
         if not report.limit:
             if not self._seen and self.reach == UNDECIDED:  # nothing will ever decide it
                 self._is_silent = True
                 self._decide(APART)
             return
         self._is_silent = False
-        until_us, full_us = sent_us + report.reset_us - EARLY, now_us + report.reset_us + LATE
+        until_us, full_us = permit.sent_us + report.reset_us - EARLY, now_us + report.reset_us + LATE
         seen = _Seen(report.limit, report.remaining, until_us, full_us)
-        is_lone = self._is_lone(unit, sent_us)
+        is_lone = self._is_lone(unit, permit)
         self._seen[unit] = seen
-        others = {other: each for other, each in self._seen.items() if other != unit and each.until_us > now_us}
+        others = self._others(unit, now_us)
         for other, each in others.items():
             self._compare(unit, seen, other, each)
-        if self.is_own and others and is_lone and not seen.is_first and self.reach == UNDECIDED:
+        if others and is_lone and not seen.is_first and self.reach == UNDECIDED:
             self._decide(TOGETHER, now_us)
         self._seen.move_to_end(unit)
         while len(self._seen) > _MOST_SEEN:
@@ -130,11 +130,15 @@ class Scope:
         self._decided_us = now_us
         self.reach, self.is_plain = reach, reach == APART and not self.splits_routes
 
-    def _is_lone(self, unit: Unit, sent_us: int) -> bool:
-        """Whether the call was the only one on its resource since its bucket was full."""
-        seen = ((other, each.full_us > sent_us) for other, each in self._seen.items())
+    def _others(self, unit: Unit, now_us: int) -> dict[Unit, _Seen]:
+        """Those whose last responses still count."""
+        return {other: each for other, each in self._seen.items() if other != unit and each.until_us > now_us}
+
+    def _is_lone(self, unit: Unit, permit: Permit) -> bool:
+        """Whether the call was the only one on its resource since its bucket was full, in all processes."""
+        seen = ((other, each.full_us > permit.sent_us) for other, each in self._seen.items())
         recent = [other for other, is_recent in seen if is_recent] + list(self.out.values())
-        return not any(other.owner == unit.owner and other.major == unit.major for other in recent)
+        return permit.untouched and not any((other.owner, other.major) == (unit.owner, unit.major) for other in recent)
 
     def _compare(self, unit: Unit, seen: _Seen, other: Unit, each: _Seen) -> None:
         """Two units whose first calls were the only ones in their buckets have two of them."""
@@ -147,13 +151,14 @@ class Scope:
         elif seen.is_first and each.is_first and unit.major == other.major:
             self.crowded_until_us = 0
 
-    def note_refusal(self, unit: Unit, now_us: int) -> None:
+    def note_refusal(self, unit: Unit, permit: Permit, now_us: int) -> None:
         """Its calls had room left, by all that was known. A limit that no response shows says nothing."""
         if self._is_silent:
             return
         self._refused = {other: at for other, at in self._refused.items() if now_us - at < _RECENT_US}
         self._refused[unit] = now_us
-        if len({other.major for other in self._refused if other.owner == unit.owner}) > 1:
+        is_used_up = self.reach == UNDECIDED and self._is_lone(unit, permit) and bool(self._others(unit, now_us))
+        if is_used_up or len({other.major for other in self._refused if other.owner == unit.owner}) > 1:
             self._decide(TOGETHER, now_us)
         # On one resource others may use up the bucket. Calls on none, e.g. log-ins, have only the address in common.
         if len({other.owner for other in self._refused if not other.major}) >= _OWNERS:
@@ -191,10 +196,10 @@ class Scopes:
             return former, report
         scope = self._scope_of(former, permit.route, report.bucket)
         if report.verdict == "limited":
-            scope.note_refusal(unit, now_us)
+            scope.note_refusal(unit, permit, now_us)
             self.is_crowded |= scope.crowded_until_us > now_us
         else:
-            scope.note_response(unit, report, permit.sent_us, now_us)
+            scope.note_response(unit, report, permit, now_us)
         if not report.bucket:
             return scope, report
         return scope, replace(report, bucket=scope.name_of(report.bucket, permit.route))

@@ -8,9 +8,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, Protocol, TypeVar
@@ -19,6 +18,7 @@ from asgi_ratelimit.clock import Clock
 from asgi_ratelimit.discord.deadlines import within
 from asgi_ratelimit.discord.errors import Cause, DiscordEvent, DiscordRateLimited, EventHook
 from asgi_ratelimit.discord.invalid_requests import InvalidRequests
+from asgi_ratelimit.discord.observing import CallObserver
 from asgi_ratelimit.discord.permits.bucket import CallReport
 from asgi_ratelimit.discord.permits.memory import Permit
 from asgi_ratelimit.discord.response_headers import (
@@ -31,6 +31,7 @@ from asgi_ratelimit.discord.response_headers import (
     of_response,
     retry_after,
 )
+from asgi_ratelimit.discord.resting import RestingCalls
 from asgi_ratelimit.discord.routes import Route
 from asgi_ratelimit.discord.scheduler import CLOSED, Call, Scheduler, Waiting
 from asgi_ratelimit.discord.tokens import OPINION_S, TokenRegistry, TokenState
@@ -100,16 +101,6 @@ class RetryPolicy:
             raise ValueError(f"retry_unsafe must be True or False, not {self.retry_unsafe!r}")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Rest:
-    """A call that waits outside the queues, and until when. `over`: the future that ends it, if it has its own."""
-
-    route: str
-    cause: Cause
-    until_us: int
-    over: asyncio.Future[None] | None = None
-
-
 R = TypeVar("R", bound=UnreadResponse)
 Transmit = Callable[[float | None, Clock], Awaitable[R]]  # its arguments: how many seconds are left, on which clock
 Settle = Callable[[CallReport], None]
@@ -120,10 +111,17 @@ class Sender:
     """Sends calls to Discord, as often as it takes."""
 
     def __init__(
-        self, tokens: TokenRegistry, invalid: InvalidRequests, clock: Clock, policy: RetryPolicy, emit: EventHook
+        self,
+        tokens: TokenRegistry,
+        invalid: InvalidRequests,
+        clock: Clock,
+        policy: RetryPolicy,
+        emit: EventHook,
+        observer: CallObserver,
     ) -> None:
         self._tokens, self._invalid, self._clock, self._policy, self._emit = tokens, invalid, clock, policy, emit
-        self._resting: dict[_Rest, None] = {}  # in the order of their beginning
+        self._observer = observer
+        self._resting = RestingCalls()
         self._is_closed = False
 
     async def send(self, call: Call, token: TokenState, transmit: Transmit[R], ask_again: AskAgain | None = None) -> R:
@@ -166,7 +164,112 @@ class Sender:
 
     @property
     def waiting(self) -> list[Waiting]:
-        """The calls that wait outside the queues: for a ban to end, or before their next attempt."""
+        """The calls that wait outside the queues: for a ban, for a second opinion on a token, or before their next attempt."""
+        return self._resting.waiting(self._clock.now_us())
+
+    async def aclose(self) -> None: ...
+
+
+class SendFailed(Exception):
+    """A call without a response: `error` is the cause, `sent` whether it may have arrived all the same."""
+
+    def __init__(self, error: Exception, *, sent: bool) -> None:
+        super().__init__(str(error))
+        self.error, self.sent = error, sent
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """The end of a call's attempts.
+
+    max_wait      seconds that it may wait for limits; None: any time
+    max_retries   attempts after failures that are no 429s
+    retry_unsafe  whether a call may be sent again that does harm if it arrives twice
+    """
+
+    max_wait: float | None = None
+    max_retries: int = 5
+    retry_unsafe: bool = False
+
+    @property
+    def patience_s(self) -> float | None:
+        """Seconds that a call may wait for the responses that show its limits."""
+        return None if self.max_wait is None else self.max_wait + _FOR_RESPONSES_S
+
+    def __post_init__(self) -> None:
+        wait, retries = self.max_wait, self.max_retries
+        if wait is not None and (isinstance(wait, bool) or not isinstance(wait, (int, float)) or not 0 <= wait < 1e9):
+            raise ValueError(f"max_wait must be seconds from 0, e.g. max_wait=60, or None, not {wait!r}")
+        if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
+            raise ValueError(f"max_retries must be a whole number from 0, e.g. max_retries=5, not {retries!r}")
+        if not isinstance(self.retry_unsafe, bool):
+            raise ValueError(f"retry_unsafe must be True or False, not {self.retry_unsafe!r}")
+
+
+R = TypeVar("R", bound=UnreadResponse)
+Transmit = Callable[[float | None, Clock], Awaitable[R]]  # its arguments: how many seconds are left, on which clock
+Settle = Callable[[CallReport], None]
+AskAgain = Callable[[], Awaitable[int]]  # the status of a call that every living token may make
+
+
+class Sender:
+    """Sends calls to Discord, as often as it takes."""
+
+    def __init__(
+        self,
+        tokens: TokenRegistry,
+        invalid: InvalidRequests,
+        clock: Clock,
+        policy: RetryPolicy,
+        emit: EventHook,
+        observer: CallObserver,
+    ) -> None:
+        self._tokens, self._invalid, self._clock, self._policy, self._emit = tokens, invalid, clock, policy, emit
+        self._observer = observer
+        self._resting = RestingCalls()
+        self._is_closed = False
+
+    async def send(self, call: Call, token: TokenState, transmit: Transmit[R], ask_again: AskAgain | None = None) -> R:
+        """The response. 429s are waited out and failures are repeated; the last one is returned, or raised.
+
+        `ask_again` gives a second opinion on the token after a 401; None: this call is one.
+        Raises DiscordError for a call that is not sent at all.
+        """
+        while True:
+            try:
+                response = await self._try(call, token, transmit, ask_again)
+            except SendFailed as failed:
+                pause_s = self._pause(call, sent=failed.sent, least_s=0.0)
+                if pause_s is None:
+                    raise failed.error from failed.error.__cause__
+                status = 0
+            else:
+                status = response.status_code
+                if status == 429 and self._retries(call) and call.refusals < _MOST_REFUSALS:
+                    await self._rest_after_refusals(call)
+                    continue
+                pause_s = None
+                if status in RETRIED:
+                    is_sent = status not in NOT_CARRIED_OUT
+                    pause_s = self._pause(call, sent=is_sent, least_s=retry_after(response.headers))
+                if pause_s is None:
+                    return response
+                await response.aclose()
+            self._emit(DiscordEvent("retry", str(call.route), pause_s, "retry", "", status, call.failures))
+            await self._rest(call, pause_s, "retry")
+
+    async def would_wait(self, route: Route, token: TokenState) -> float:
+        """The seconds that a call would have to wait, as far as is known now.
+
+        Raises DiscordError for one that would not be sent at all.
+        """
+        self._tokens.check(token, route)
+        wait_s = await self._invalid.foresee(route)
+        return max(wait_s, await self._tokens.scheduler_of(token, route).would_wait(route))
+
+    @property
+    def waiting(self) -> list[Waiting]:
+        """The calls that wait outside the queues: for a ban, for a second opinion on a token, or before their next attempt."""
         now_us, rests = self._clock.now_us(), list(self._resting)
         counts = Counter((rest.route, rest.cause) for rest in rests)
         first = {(rest.route, rest.cause): rest for rest in reversed(rests)}
@@ -178,10 +281,7 @@ class Sender:
     async def aclose(self) -> None:
         """End all waiting, with a RuntimeError for each call."""
         self._is_closed = True
-        for over in [rest.over for rest in self._resting]:
-            if over is not None and not over.done():
-                over.set_exception(RuntimeError(CLOSED))
-                over.exception()  # a call that is cancelled at this moment never reads it, and that is no error
+        self._resting.end(CLOSED)
         await self._tokens.aclose()
 
     async def _try(self, call: Call, token: TokenState, transmit: Transmit[R], ask_again: AskAgain | None) -> R:
@@ -231,7 +331,7 @@ class Sender:
             if not wait_s or cause is None:
                 call.probes = not self._invalid.is_over
                 return
-            if call.note_wait(wait_s):
+            if call.note_wait(wait_s, cause):
                 self._emit(DiscordEvent("wait", str(call.route), wait_s, cause))
             try:
                 await self._rest(call, wait_s, cause)
@@ -254,6 +354,9 @@ class Sender:
 
     def _end_wait(self, call: Call, waited_us: int) -> None:
         call.waited_us += waited_us
+        if call.wait_cause:
+            self._observer.waited(call.route, waited_us / 1e6, call.wait_cause)
+            call.wait_cause = ""
         if call.waits_long:
             call.waits_long = False
             self._emit(DiscordEvent("waited", str(call.route), waited_us / 1e6))
@@ -263,13 +366,11 @@ class Sender:
             raise RuntimeError(CLOSED)
         over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         timer = self._clock.call_later(seconds, lambda: None if over.done() else over.set_result(None))
-        rest = _Rest(str(call.route), cause, self._clock.now_us() + round(seconds * 1e6), over)
-        self._resting[rest] = None
         try:
-            await over
+            with self._resting.noted(call.route, cause, self._clock.now_us() + round(seconds * 1e6), over):
+                await over
         finally:
             timer.cancel()
-            del self._resting[rest]
 
     # An attempt
 
@@ -291,6 +392,7 @@ class Sender:
         except BaseException:
             settle(_LOST)
             raise
+        self._observer.answered(call.route, response.status_code)
         try:
             if response.status_code == 429:
                 report, scope = of_refusal(response.headers, body, in_milliseconds=call.route.in_milliseconds)
@@ -358,15 +460,10 @@ class Sender:
         opinion = token.opinion
         if opinion is None:
             return
-        end_us = token.opinion_due_us if due_us is None else due_us
-        rest = _Rest(str(route), "token", token.opinion_due_us)
-        self._resting[rest] = None
-        try:
-            with suppress(TimeoutError):
-                async with within(self._clock, max(0, end_us - self._clock.now_us()) / 1e6):
-                    await asyncio.wait([opinion])
-        finally:
-            del self._resting[rest]
+        left_s = None if due_us is None else max(0, due_us - self._clock.now_us()) / 1e6
+        with self._resting.noted(route, "token", token.opinion_due_us), suppress(TimeoutError):
+            async with within(self._clock, left_s) if left_s is not None else nullcontext():
+                await asyncio.wait([opinion])
 
     def _left_s(self, call: Call) -> float | None:
         """Seconds until its deadline. Raises DiscordRateLimited if that has passed: then it is of no more use."""

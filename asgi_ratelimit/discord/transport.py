@@ -14,6 +14,7 @@ from asgi_ratelimit.discord.errors import EventHook
 from asgi_ratelimit.discord.event_log import EventLog, safe_hook
 from asgi_ratelimit.discord.invalid_requests import InvalidRequests
 from asgi_ratelimit.discord.lone_clients import LONE_CLIENTS
+from asgi_ratelimit.discord.observing import CallObserver
 from asgi_ratelimit.discord.order import Order
 from asgi_ratelimit.discord.origins import Origin, Origins, origin_of
 from asgi_ratelimit.discord.outgoing import DiscordResponse, OutgoingRequest, RedactedRequest
@@ -25,6 +26,7 @@ from asgi_ratelimit.discord.scheduler import CLOSED, Call, CallLimits, Waiting
 from asgi_ratelimit.discord.sender import RetryPolicy, Sender
 from asgi_ratelimit.discord.tokens import OPINION_S, TokenRegistry
 from asgi_ratelimit.discord.turns import Turns
+from asgi_ratelimit.events import observers_of
 from asgi_ratelimit.memory import MemoryStore
 from asgi_ratelimit.store import Store
 
@@ -89,10 +91,10 @@ class DiscordTransport(httpx.AsyncBaseTransport):
         self._patience_s = policy.patience_s
         self._application_id = _checked_id(application_id)
         self._store = _checked_store(store)
-        emit = EventLog(safe_hook(on_event), self._store.clock)
-        make = partial(
-            _Engine.of, self._store, CallLimits(global_limit, max_in_flight, min_remaining), policy, egress, emit
-        )
+        observer = CallObserver(observers_of(self._store))
+        emit = EventLog(observer.hook(safe_hook(on_event)), self._store.clock)
+        limits = CallLimits(global_limit, max_in_flight, min_remaining)
+        make = partial(_Engine.of, self._store, limits, policy, egress, emit, observer)
         make()  # raises for an option that cannot be used
         self._engines = PerLoop(make, _Engine.aclose)
         self._inner = pooled(most=max(CONNECTIONS, max_in_flight) + RESERVE) if inner is None else bound_to_loop(inner)
@@ -240,9 +242,17 @@ class _Engine:
         return [*self.tokens.waiting, *self.sender.waiting, *self.order.waiting]
 
     @classmethod
-    def of(cls, store: Store, limits: CallLimits, policy: RetryPolicy, egress: str, emit: EventHook) -> Self:
+    def of(
+        cls,
+        store: Store,
+        limits: CallLimits,
+        policy: RetryPolicy,
+        egress: str,
+        emit: EventHook,
+        observer: CallObserver,
+    ) -> Self:
         tokens = TokenRegistry(store, limits, egress, emit)
-        sender = Sender(tokens, InvalidRequests(store, egress, emit), store.clock, policy, emit)
+        sender = Sender(tokens, InvalidRequests(store, egress, emit), store.clock, policy, emit, observer)
         return cls(tokens, sender, Order())
 
     async def aclose(self) -> None:

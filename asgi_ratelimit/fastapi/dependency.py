@@ -128,13 +128,14 @@ class RateLimit(NoPlainDefault):
 
     async def __call__(self, conn: HTTPConnection, response: Response, key: object = KEY_FUNCTION) -> Decision | None:
         """Let the request pass, or raise RateLimited. None: nothing limits it."""
-        if self._filter is not None and not await self._filter.counts(conn.scope):
-            return None
         scope, guard = conn.scope, self._guard
         state = scope.get(STATE)
         if state is None:
             state = scope[STATE] = RequestState()
         limiters = self._limiters_for(scope, state)
+        if self._filter is not None and not await self._filter.counts(scope):
+            limiters.report_exempt()
+            return None
         per = self._resource(scope) if self._per else ""
         gone = _watch(conn) if guard.may_wait else None
         try:

@@ -16,6 +16,7 @@ from starlette.types import Scope
 
 from asgi_ratelimit.fastapi.route_names import matched_route
 from asgi_ratelimit.inbound.users import user_of
+from asgi_ratelimit.store import resource_text
 
 __all__ = ["PerSource", "per_functions", "resource_of"]
 
@@ -56,7 +57,7 @@ def resource_of(scope: Scope, per: Mapping[str, Spelling | None], on_missing: Ca
         if spelling is not None and value is not INVALID:
             value = spelling(value)
         texts.append(_lasting_text(value, values[name]))
-    return texts[0] if len(texts) == 1 and texts[0] else "".join(f"{len(text)}:{text}" for text in texts)
+    return resource_text(texts)
 
 
 def _value_seen(scope: Scope, name: str, values: Mapping[str, Any]) -> Any:

@@ -13,7 +13,8 @@ from starlette.types import Scope
 
 from asgi_ratelimit.clock import Clock
 from asgi_ratelimit.decision import Decision
-from asgi_ratelimit.errors import RateLimited
+from asgi_ratelimit.errors import RateLimited, StoreUnavailable
+from asgi_ratelimit.events import Event
 from asgi_ratelimit.inbound.diagnostics import Diagnostics
 from asgi_ratelimit.inbound.holding import Gone, Holding
 from asgi_ratelimit.inbound.keys import address_reader, by_user_or, check_key
@@ -103,6 +104,7 @@ class RequestGuard:
         """
         limiter = limiters.fixed or await self._chosen_limiter(conn or connection(scope), limiters)
         if limiter is None:
+            limiters.report_exempt()
             return None
         if key is KEY_FUNCTION:
             key = user_key(scope) if "user" in scope and self._reads_user else None
@@ -117,20 +119,27 @@ class RequestGuard:
             key = self.as_key(await key if isawaitable(key) else key)
         cost = self._cost or await self._cost_of(conn or connection(scope), limiter)
         if not cost:
+            limiters.report_exempt(key)
             return None
-        earlier = state.charges
-        if self._max_wait and (not self._holding.is_full(key) or limiter.has_line(key, per=per)):
-            decision = await self._acquired(limiter, key, cost, per, gone)
-        else:
-            decide = limiter.decide
-            if earlier and state.has_missed(limiter.store):  # to wait once is enough for a request
-                decide = limiter.decide_without_server
-            pending = decide(key, cost, per)
-            decision = pending if type(pending) is Decision else await pending
-            if decision.delay_us:
-                decision = await self._delayed(decision, limiter, key, gone)
+        earlier, observers = state.charges, limiter.observers
+        try:
+            if self._max_wait and (not self._holding.is_full(key) or limiter.has_line(key, per=per)):
+                decision = await self._acquired(limiter, key, cost, per, gone)
+            else:
+                decide = limiter.decide
+                if earlier and state.has_missed(limiter.store):  # to wait once is enough for a request
+                    decide = limiter.decide_without_server
+                pending = decide(key, cost, per)
+                decision = pending if type(pending) is Decision else await pending
+                if decision.delay_us:
+                    decision = await self._delayed(decision, limiter, key, gone)
+        except StoreUnavailable:
+            observers.emit(Event("unavailable", limiter.name, key=key, cost=cost))
+            raise
         if not decision.allowed:
             decision = await self._refused(decision, limiter, scope, state)
+        if observers.counts_allowed or not decision.allowed:
+            observers.decided(limiter.name, decision, key, enforced=self.enforce)
         state.charges += ((limiter, decision),)
         if earlier and state.repeats():
             self.diagnostics.warn_of_second_pass(limiter)
@@ -160,16 +169,19 @@ class RequestGuard:
     async def _acquired(self, limiter: Limiter, key: str, cost: int, per: str, gone: Gone | None) -> Decision:
         """The decision after a wait of up to `max_wait`."""
         if not limiter.has_line(key, per=per):
-            decision = await limiter.try_acquire(key, cost, per=per)
+            decision = await limiter.ask(key, cost, per)
             if not decision.delay_us and (decision.allowed or decision.retry_after > self._max_wait):
                 return decision
             await give_back(limiter, decision)
         if self._holding.is_full(key):
             return (await limiter.peek(key, cost, per=per)).as_refusal(cost)
         try:
-            return await self._holding.wait(key, limiter.acquire(key, cost, timeout=self._max_wait, per=per), gone)
+            waiting = limiter.wait(key, cost, per, self._max_wait)
+            decision, seconds = await self._holding.wait(key, waiting, gone)
         except RateLimited as refused:
             return refused.decision
+        _report_wait(limiter, decision, key, seconds)
+        return decision
 
     async def _delayed(self, decision: Decision, limiter: Limiter, key: str, gone: Gone | None) -> Decision:
         """The decision after its delay. A delay that is too long is a refusal."""
@@ -183,6 +195,7 @@ class RequestGuard:
         except BaseException:
             await give_back(limiter, decision)
             raise
+        _report_wait(limiter, decision, key, decision.delay)
         return decision
 
     # The results of the user's functions
@@ -254,6 +267,12 @@ class RequestGuard:
             return int(cost)
         self.diagnostics.warn("ARL203", f"one is above the capacity of {limiter!r}; the capacity is charged instead")
         return limiter.capacity
+
+
+def _report_wait(limiter: Limiter, decision: Decision, key: str, seconds: float) -> None:
+    if seconds:
+        fields = {"decision": decision, "key": key, "cost": decision.cost, "seconds": seconds}
+        limiter.observers.emit(Event("waited", limiter.name, **fields))
 
 
 def _static_cost(cost: object, fixed: tuple[Limit, ...] | None) -> int:

@@ -129,6 +129,8 @@ class LimitedApp:
                             return
                     elif self._refund is not None:
                         state.refunds += ((decision, self._refund),)
+            elif self._filter is not NOTHING:
+                (self._limiters or self.limiters_for(scope, state)).report_exempt()
             await self.app(scope, receive, send)
         except (Exception, asyncio.CancelledError) as error:
             if not await self._answer(error, state, scope, receive, send):
@@ -140,15 +142,16 @@ class LimitedApp:
         self, limiters: LimiterCache, state: RequestState, scope: Scope, receive: Receive, send: Send
     ) -> None:
         """Pass a browser's question on. It is charged unless its response is the answer to one."""
-        limiter, decision = await check_preflight(self._guard, limiters, scope)
+        limiter, key, decision = await check_preflight(self._guard, limiters, scope)
         if not decision.allowed:
+            limiter.observers.decided(limiter.name, decision, key, enforced=self._guard.enforce)
             state.charges += ((limiter, decision),)
             if self._guard.enforce:
                 state.refused_by = decision
                 await self._refuse(decision, scope, receive, send)
                 return
             self._guard.tally(repr(limiter), limiter.store.clock)
-        await self.app(scope, receive, refunding(send, limiter, decision))
+        await self.app(scope, receive, refunding(send, limiter, key, decision))
 
     async def _answer(
         self, error: BaseException, state: RequestState, scope: Scope, receive: Receive, send: Send

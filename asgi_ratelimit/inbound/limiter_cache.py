@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
+from asgi_ratelimit.events import Event, observers_of
 from asgi_ratelimit.limiter import Limiter
 from asgi_ratelimit.limits import Limit
 from asgi_ratelimit.store import PerStore, Store
@@ -24,8 +25,9 @@ class LimiterCache:
     ) -> None:
         if not isinstance(name, str) or not name:
             raise ValueError(f'the name of a limiter is a string such as "search", not {name!r}')
-        self.store = store
-        self._name, self._global_name = name, global_name
+        self.store, self.name = store, name
+        self.observers = observers_of(store)
+        self._global_name = global_name
         self.fixed = None if fixed is None else self._make(fixed)
         self._limiters: OrderedDict[tuple[Limit, ...], Limiter] = OrderedDict()
 
@@ -38,13 +40,18 @@ class LimiterCache:
                 self._limiters.popitem(last=False)
         return limiter
 
+    def report_exempt(self, key: str = "") -> None:
+        """Report a request that is not counted."""
+        if self.observers.hears("exempt"):
+            self.observers.emit(Event("exempt", self.name, key=key))
+
     def introduce(self, warn_once: WarnOnce) -> None:
         """Warn if another door of the same store has this name and other limits."""
         if self.fixed is not None:
-            limits = _doors.of(self.store).setdefault(self._name, self.fixed.limits)
+            limits = _doors.of(self.store).setdefault(self.name, self.fixed.limits)
             if limits != self.fixed.limits:
                 others = [str(limit) for limit in limits]
                 warn_once.warn("ARL101", f"{self.fixed!r} and {others} do not share any bucket")
 
     def _make(self, limits: tuple[Limit, ...]) -> Limiter:
-        return Limiter(limits, store=self.store, name=self._name, global_name=self._global_name)
+        return Limiter(limits, store=self.store, name=self.name, global_name=self._global_name)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from starlette.types import Receive, Scope, Send
 
+from asgi_ratelimit.events import Event, EventKind, observers_of
 from asgi_ratelimit.foreign_options import explains_foreign_options
 from asgi_ratelimit.inbound.default_store import store_of_app
 from asgi_ratelimit.inbound.guard import RequestGuard
@@ -128,6 +129,8 @@ class RateLimitMiddleware(LimitedApp):
             return False
         if not self._guard.enforce:
             self._guard.tally(f"messages={self._messages}", self.store.clock)
+        kind: EventKind = "limited" if self._guard.enforce else "shadow"
+        observers_of(self.store).emit(Event(kind, f"{self._name}:messages"))
         return self._guard.enforce
 
 

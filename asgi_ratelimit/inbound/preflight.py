@@ -11,6 +11,7 @@ from typing import Final
 from starlette.types import Message, Scope, Send
 
 from asgi_ratelimit.decision import Decision
+from asgi_ratelimit.events import Event
 from asgi_ratelimit.inbound.client_ip import by_ip
 from asgi_ratelimit.inbound.guard import RequestGuard
 from asgi_ratelimit.inbound.limiter_cache import LimiterCache
@@ -31,20 +32,24 @@ def is_preflight(scope: Scope) -> bool:
     return b"origin" in names and b"access-control-request-method" in names
 
 
-async def check_preflight(guard: RequestGuard, limiters: LimiterCache, scope: Scope) -> tuple[Limiter, Decision]:
+async def check_preflight(guard: RequestGuard, limiters: LimiterCache, scope: Scope) -> tuple[Limiter, str, Decision]:
     """Charge the bucket of preflights of an address: a browser sends them without credentials."""
     limiter = limiters.fixed or limiters.of(_LIMIT)
     key = guard.as_key((guard.address_of or by_ip.of)(scope))
     pending = limiter.decide(key, 1, _RESOURCE)
-    return limiter, pending if isinstance(pending, Decision) else await pending
+    return limiter, key, pending if isinstance(pending, Decision) else await pending
 
 
-def refunding(send: Send, limiter: Limiter, decision: Decision) -> Send:
+def refunding(send: Send, limiter: Limiter, key: str, decision: Decision) -> Send:
     """A `send` that gives the charge back if the response allows an origin."""
 
     async def send_and_refund(message: Message) -> None:
-        if message["type"] == "http.response.start" and _allows_an_origin(message):
-            await give_back(limiter, decision)
+        if message["type"] == "http.response.start":
+            if _allows_an_origin(message):
+                limiter.observers.emit(Event("exempt", limiter.name, key=key))
+                await give_back(limiter, decision)
+            elif decision.allowed:
+                limiter.observers.decided(limiter.name, decision, key)
         await send(message)
 
     return send_and_refund

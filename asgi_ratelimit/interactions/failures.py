@@ -8,6 +8,7 @@ from typing import Any
 from starlette.requests import Request
 
 from asgi_ratelimit.clock import Clock
+from asgi_ratelimit.events import observers_of
 from asgi_ratelimit.inbound.guard import RequestGuard
 from asgi_ratelimit.inbound.headers import retry_after_header
 from asgi_ratelimit.inbound.limiter_cache import LimiterCache
@@ -46,6 +47,7 @@ class FailureLimit:
 
     def _open(self, store: Store) -> LimiterCache:
         memory = MemoryStore(max_keys=_MOST_CLIENTS, clock=store.clock)
+        memory.observers = observers_of(store)
         return LimiterCache(memory, self._name, self._guard.fixed)
 
     async def count(self, failure: EarlyResponse, request: Request, store: Store) -> EarlyResponse:

@@ -136,6 +136,10 @@ class Limit:
         """Whether the state may be dropped."""
         raise NotImplementedError
 
+    def is_near(self, state: State, now_us: int) -> bool:
+        """Whether at least 80 % are used."""
+        return self.measure(state, now_us, 1)[0] * 5 <= self.capacity
+
     def delay_us(self, after: State, now_us: int, cost: int) -> int:
         """Microseconds, rounded up, that an admitted call has to wait; `after` is the state with its charge."""
         return 0

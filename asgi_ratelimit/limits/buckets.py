@@ -74,6 +74,11 @@ class TokenBucket(Limit):
         state -= max(0, min(cost * self.interval, charged - now))
         return state if state > now else None
 
+    def is_near(self, state: int | None, now_us: int) -> bool:
+        if state is None:
+            return False
+        return (self.depth - state + now_us * self.ticks) // self.interval * 5 <= self.capacity
+
     def measure(self, state: int | None, now_us: int, cost: int) -> Measure:
         ticks, depth, interval = self.ticks, self.depth, self.interval
         used = 0 if state is None else state - now_us * ticks

@@ -2,82 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any, Final, Self
 
-__all__ = ["KeyCounts", "LimiterCounts", "Outage", "Period", "Snapshot"]
+from asgi_ratelimit.observe import parsing
+from asgi_ratelimit.observe.counts import KeyCounts, LimiterCounts, Outage, Period
+from asgi_ratelimit.observe.merging import merge_limiters, merge_outages, without_lightest
 
+__all__ = ["MOST_LIMITERS", "KeyCounts", "LimiterCounts", "Outage", "Period", "Snapshot"]
 
-@dataclass(frozen=True, slots=True)
-class Period:
-    """What was decided in one minute or hour. `start` is in seconds since the Unix epoch."""
-
-    start: float
-    allowed: int = 0
-    refused: int = 0
-
-    @property
-    def total(self) -> int:
-        """All decisions of the period."""
-        return self.allowed + self.refused
-
-
-@dataclass(frozen=True, slots=True)
-class KeyCounts:
-    """What one of the heaviest keys was allowed and refused. Each count is too high by at most `error`."""
-
-    key: str  # its digest, or the key itself with Stats(keys="clear")
-    allowed: int = 0
-    refused: int = 0
-    error: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class LimiterCounts:
-    """The decisions of one limiter.
-
-    allowed, limited, blocked, shadow, exempt, unavailable: one of these for each decision
-    cached, degraded: how many of them came from the deny cache, and from this process's memory in an outage
-    near: allowed, with at least 80 % used
-    waited, waited_seconds: calls that were held and then let in
-    shadow_keys: how many different keys shadow mode would have refused; a lower bound once it is large
-    busiest: the minute with the most decisions; None without any
-    minutes, hours: the last hour by minute, and the last day by hour, oldest first, those without decisions included
-    keys: the heaviest keys, heaviest first
-    """
-
-    name: str
-    allowed: int = 0
-    limited: int = 0
-    blocked: int = 0
-    shadow: int = 0
-    exempt: int = 0
-    unavailable: int = 0
-    cached: int = 0
-    degraded: int = 0
-    near: int = 0
-    waited: int = 0
-    waited_seconds: float = 0.0
-    shadow_keys: int = 0
-    busiest: Period | None = None
-    minutes: tuple[Period, ...] = ()
-    hours: tuple[Period, ...] = ()
-    keys: tuple[KeyCounts, ...] = ()
-
-    @property
-    def refused(self) -> int:
-        """Limited, blocked or unavailable."""
-        return self.limited + self.blocked + self.unavailable
-
-
-@dataclass(frozen=True, slots=True)
-class Outage:
-    """An outage of a server: it began at `start`, and has lasted `seconds`; None: it has not ended."""
-
-    node: str
-    start: float
-    seconds: float | None = None
-    cause: str = ""
-    checks: int = 0  # decisions without the server
+MOST_LIMITERS: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +24,7 @@ class Snapshot:
     outages: the last ones, oldest first
     discord: how many events of each kind of the way out there were, e.g. {"response": 120, "refused": 1}
     processes: how many processes these are the counts of
+    other: how many events of each other kind there were, e.g. {"missed": 1}
     """
 
     time: float
@@ -95,3 +32,66 @@ class Snapshot:
     outages: tuple[Outage, ...] = ()
     discord: dict[str, int] = field(default_factory=dict)
     processes: int = 1
+    other: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def merge(cls, snapshots: Iterable[Self]) -> Self:
+        """The counts of several processes as one.
+
+        All counts are added, also those of each minute and hour up to the latest snapshot's `time`. A key that one
+        process lists and another does not has that one's `key_floor` added to its error. `busiest` is exact for minutes
+        in the last hour of every process; of an earlier one only those processes are counted of which it was the
+        busiest minute. `shadow_keys` is exact for up to 128 keys per process, else a lower bound. Outages of one server
+        that overlap are one.
+        """
+        parts = list(snapshots)
+        now = max([part.time for part in parts], default=0.0)
+        by_name: dict[str, list[LimiterCounts]] = {}
+        for part in parts:
+            for counts in part.limiters.values():
+                by_name.setdefault(counts.name, []).append(counts)
+        merged = [merge_limiters(name, counts, now) for name, counts in by_name.items()]
+        return cls(
+            now,
+            without_lightest(merged, MOST_LIMITERS, now),
+            merge_outages(outage for part in parts for outage in part.outages),
+            _sum(part.discord for part in parts),
+            sum(part.processes for part in parts),
+            _sum(part.other for part in parts),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON can hold it."""
+        return {
+            "time": self.time,
+            "processes": self.processes,
+            "limiters": [counts.to_dict() for counts in self.limiters.values()],
+            "outages": [outage.to_dict() for outage in self.outages],
+            "discord": dict(self.discord),
+            "other": dict(self.other),
+        }
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Self:
+        """The snapshot of which `to_dict` has returned this. Raises ValueError if it is something else."""
+        record = parsing.table(value, "all")
+        limiters = parsing.each(parsing.limiter, record.get("limiters", ()), "limiters")
+        return cls(
+            parsing.moment(record.get("time"), "time"),
+            {counts.name: counts for counts in limiters},
+            parsing.each(parsing.outage, record.get("outages", ()), "outages"),
+            _counts(record.get("discord", {}), "discord"),
+            parsing.whole(record.get("processes", 1), "processes"),
+            _counts(record.get("other", {}), "other"),
+        )
+
+
+def _sum(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for one in counts:
+        total.update(one)
+    return dict(total)
+
+
+def _counts(value: object, name: str) -> dict[str, int]:
+    return {kind: parsing.whole(count, name) for kind, count in parsing.table(value, name).items()}

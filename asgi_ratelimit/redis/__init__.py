@@ -13,7 +13,7 @@ deny_cache   refusals that need no check; doubts: records that are not believed
 wire         the questions and replies of the scripts; checks.lua: the script of buckets, in frame.lua
 names        the names of records
 address      where the servers are; urls: how that is written; sentinel: the master that sentinels name
-clearing     the end of all records, between two tests
+clearing     the end of all records, between two tests; servers: each of them over a connection of its own
 dial         one connection; resolver: the addresses of its host
 """
 

@@ -108,6 +108,11 @@ class Connections:
         loop = get_running_loop()
         return self._sessions.get(loop) or self._new_session(loop)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the running event loop has a session."""
+        return get_running_loop() in self._sessions
+
     async def aclose(self) -> None:
         """End the session of the running event loop. A later call of `session` makes another one."""
         lifetime = self._lifetimes.pop(asyncio.get_running_loop(), None)

@@ -11,7 +11,8 @@ from asgi_ratelimit.clock import Clock, SystemClock
 from asgi_ratelimit.decision import Decision, Policy
 from asgi_ratelimit.errors import StoreUnavailable
 from asgi_ratelimit.limits import Outage, State
-from asgi_ratelimit.memory import MemoryBuckets, MemoryStore
+from asgi_ratelimit.memory import MemoryStore
+from asgi_ratelimit.memory.buckets import MemoryBuckets
 from asgi_ratelimit.store_events import EventHook, StoreEvent, emit
 
 __all__ = ["Fallback", "LastKnown", "OutageStore", "ServerClock"]

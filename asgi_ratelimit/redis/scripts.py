@@ -25,6 +25,10 @@ class RedisScripts:
         self._connections, self._namer, self._script = connections, namer, framed(source)
         self.clock, self.outage = clock, outage
 
+    @property
+    def is_open(self) -> bool:
+        return self._connections.is_open
+
     def keys_of(self, kind: str, owner: str) -> _Keys:
         return _Keys(self._namer, kind, owner)
 

@@ -13,6 +13,7 @@ from asgi_ratelimit.decision import Policy
 from asgi_ratelimit.errors import StoreUnavailable
 from asgi_ratelimit.events import Observer, Observers
 from asgi_ratelimit.limits import OUTAGES, Outage
+from asgi_ratelimit.log_observer import with_log
 from asgi_ratelimit.redis.address import Where, locate
 from asgi_ratelimit.redis.breaker import EventHook
 from asgi_ratelimit.redis.buckets import RedisBuckets
@@ -73,7 +74,8 @@ class RedisStore:
         self.is_cluster = self._location.kind == "cluster"
         self.clock: Clock = clock or SystemClock()
         secret_key = secret.encode() if isinstance(secret, str) else secret or b""
-        self.observers = Observers(observers, self.clock, secret_key)
+        self.observers = Observers(with_log(observers), self.clock, secret_key)
+        self.observers.introduce(self._location.name)
         on_event = self.observers.with_hook(on_event)
         self.namer = Namer(prefix, secret_key)
         self.deny = DenyCache(deny_cache)

@@ -41,9 +41,11 @@ class Desk:
         if route.major in self.gone:
             raise WebhookGone(route)
 
-    def take(self, name: str, route: str, major: str, per_second: int, spare: int = 0) -> Granted | Wait:
+    def take(
+        self, name: str, route: str, major: str, per_second: int, spare: int = 0, together: bool = False
+    ) -> Granted | Wait:
         self.checks += 1
-        return self.permits.take(name, route, major, per_second, spare)
+        return self.permits.take(name, route, major, per_second, spare, together)
 
     def settle(self, permit: Permit, report: CallReport) -> None:
         self.permits.settle(permit, report)

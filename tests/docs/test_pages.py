@@ -96,7 +96,7 @@ def test_the_files_that_the_architecture_names_exist() -> None:
         assert any((root / path).exists() for root in (ROOT, Path(asgi_ratelimit.__file__).parent)), path
 
 
-@pytest.mark.parametrize("name", [None, "discord", "fastapi", "interactions", "redis", "sync", "testing"])
+@pytest.mark.parametrize("name", [None, "discord", "fastapi", "interactions", "observe", "redis", "sync", "testing"])
 def test_every_public_name_is_in_the_reference(name: str | None) -> None:
     module = importlib.import_module("asgi_ratelimit" if name is None else f"asgi_ratelimit.{name}")
     page = text_of(DOCS / "api" / f"{name or 'asgi_ratelimit'}.md")

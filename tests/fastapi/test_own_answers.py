@@ -20,7 +20,7 @@ from asgi_ratelimit import (
     StoreUnavailable,
 )
 from asgi_ratelimit.fastapi import RateLimit
-from asgi_ratelimit.memory import MemoryBuckets
+from asgi_ratelimit.memory.buckets import MemoryBuckets
 from tests.fastapi.traffic import DISCORD_ON_REFUSAL, limit_names, repeated
 
 

@@ -13,7 +13,6 @@ import pytest
 from asgi_ratelimit import Decision, MemoryStore, StoreUnavailable
 from asgi_ratelimit.clock import SystemClock
 from asgi_ratelimit.limits import Outage
-from asgi_ratelimit.memory import MemoryBuckets
 from asgi_ratelimit.redis import RedisStore
 from asgi_ratelimit.testing import ManualClock
 from tests.interactions.endpoints import as_dependency, limited, reached, refusals, with_limit
@@ -111,13 +110,11 @@ class _Broken(MemoryStore):
         self._hangs = hangs
 
     def open(self, name: str, policies: Any) -> Any:
-        buckets = super().open(name, policies)
-        return _BrokenBuckets(self, policies, buckets, self._hangs)
+        return _BrokenBuckets(self._hangs)
 
 
-class _BrokenBuckets(MemoryBuckets):
-    def __init__(self, store: MemoryStore, policies: Any, buckets: MemoryBuckets, hangs: bool) -> None:
-        super().__init__(store, policies, buckets._tables, buckets._blocks)
+class _BrokenBuckets:
+    def __init__(self, hangs: bool) -> None:
         self._hangs = hangs
 
     def decide(self, *_: Any) -> Any:

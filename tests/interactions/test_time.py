@@ -10,7 +10,7 @@ from fastapi import Depends, FastAPI
 
 from asgi_ratelimit import Decision, LeakyBucket, MemoryStore, RateLimitMiddleware
 from asgi_ratelimit.interactions import endpoint
-from asgi_ratelimit.memory import MemoryBuckets
+from asgi_ratelimit.memory.buckets import MemoryBuckets
 from asgi_ratelimit.testing import ManualClock
 from tests.interactions.endpoints import REACHED, as_dependency, limited, reached
 from tests.support.signing import PING, PONG, URL, Discord, command, content

@@ -23,7 +23,7 @@ from asgi_ratelimit import (
 )
 from asgi_ratelimit.fastapi import RateLimit
 from asgi_ratelimit.interactions.endpoint import InteractionLimit
-from asgi_ratelimit.memory import MemoryBuckets
+from asgi_ratelimit.memory.buckets import MemoryBuckets
 from asgi_ratelimit.testing import ManualClock
 from tests.interactions.endpoints import REACHED, limited, reached, refusals
 from tests.support.signing import PING, PONG, PUBLIC_KEY, URL, Discord, command, content, encoded, now, signature_of

@@ -50,7 +50,8 @@ def bot(fake: FakeDiscord, *, token: str = TOKEN, store: MemoryStore | None = No
 def bot_of(answer: Callable[[httpx.Request], Any], clock: ManualClock, **options: Any) -> DiscordClient:
     """A client with a function, sync or async, in place of Discord."""
     inner = httpx.MockTransport(answer)
-    return DiscordClient(TOKEN, base_url=API, transport=inner, store=MemoryStore(clock=clock), **options)
+    options.setdefault("store", MemoryStore(clock=clock))
+    return DiscordClient(TOKEN, base_url=API, transport=inner, **options)
 
 
 async def settled() -> None:

@@ -18,8 +18,11 @@ __all__ = ["MODULES", "names", "names_used", "options", "options_used"]
 Option = tuple[str, str]  # a class or function, and a parameter
 VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 ADDED = ("add_middleware", "Middleware")  # their first argument is a class, and the options are that class's
-INNER = {"asgi_ratelimit.limits"}  # users import its names from the package itself
-NOT_CALLED_BY_USERS = {"DiscordEvent", "Limit", "Outcome", "StoreEvent", "Waiting", "by_user"}
+INNER = {"asgi_ratelimit.limits", "asgi_ratelimit.memory"}  # users import their names from the package itself
+NOT_CALLED_BY_USERS = {
+    "DiscordEvent", "KeyCounts", "Limit", "LimiterCounts", "Observers", "Outage", "Outcome", "Period", "Snapshot",
+    "StoreEvent", "Waiting", "by_user",
+}  # fmt: skip
 
 
 def _public_modules() -> Iterator[str]:

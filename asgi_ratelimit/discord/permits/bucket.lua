@@ -104,9 +104,12 @@ local function count_one(record)
     record.remaining, record.reset_max = record.limit - 1, now + record.slot + LATE
     return
   end
+  if record.limit == 0 then record.updated_at = now end
   record.remaining = max(0, record.remaining - 1)
   if record.kind == SLIDING then record.reset_max = record.reset_max + record.slot end
 end
+
+local function is_untouched(record) return record.limit == 0 and record.updated_at == 0 and record.calls == 1 end
 
 local function expire(record) -- whether any permit had expired
   local late = {}
@@ -228,5 +231,7 @@ local function learn(record, report, sent)
     on_refusal(record, report, sent)
   elseif report.verdict == 'answered' then
     if report.limit ~= 0 then on_limit(record, report, sent) else on_silence(record, sent) end
+  elseif report.verdict == 'sublimited' and record.limit == 0 then
+    record.updated_at = now
   end
 end

@@ -91,6 +91,11 @@ class LearnedBucket:
             self.opened, self.passed = now, 0
         self.in_flight[permit] = until
 
+    @property
+    def is_untouched(self) -> bool:
+        """Whether no call but the one that is out may have been counted in it."""
+        return not self.limit and not self.updated_at and len(self.in_flight) == 1
+
     def expires_at(self) -> int:
         """When it may be forgotten without any harm."""
         return max(self.reset_max, self.stopped, self.updated_at, *self.in_flight.values()) + RETENTION
@@ -113,12 +118,16 @@ class LearnedBucket:
             self._on_limit(report, sent, now)
         elif report.verdict == "answered":
             self._on_silence(sent, now)
+        elif report.verdict == "sublimited" and not self.limit:
+            self.updated_at = now
 
     def _count_one(self, now: int) -> None:
         """A call without a response may have been counted, perhaps as the first of a full bucket."""
         if self.limit and now >= self.reset_max:
             self.remaining, self.reset_max = self.limit - 1, now + self.slot + LATE
             return
+        if not self.limit:
+            self.updated_at = now
         self.remaining = max(0, self.remaining - 1)
         if self.kind == SLIDING:
             self.reset_max += self.slot

@@ -53,6 +53,8 @@ class Permit:
     per_second  the global limit: the owner's calls in any second; 0 for a call that it does not count
     bucket      that it charges; "" if that is not learned yet
     sent_us     when it was granted
+    together    whether all resources share that bucket
+    untouched   whether no other call, of any process, may have been counted in it
     """
 
     name: str
@@ -61,6 +63,13 @@ class Permit:
     per_second: int
     bucket: str
     sent_us: int
+    together: bool = False
+    untouched: bool = False
+
+    @property
+    def resource(self) -> str:
+        """The resource of its bucket."""
+        return "" if self.together else self.major
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +110,7 @@ class Permits(Protocol):
     def clock(self) -> Clock: ...
 
     def take(
-        self, name: str, route: str, major: str, per_second: int, spare: int = 0
+        self, name: str, route: str, major: str, per_second: int, spare: int = 0, together: bool = False
     ) -> Granted | Wait | Awaitable[Granted | Wait]:
         """Charge the bucket and the global limit, or neither. The arguments are those of the Permit.
 
@@ -136,31 +145,35 @@ class MemoryPermits:
         self._locked: OrderedDict[tuple[str, str], int] = OrderedDict()  # route and resource -> until when
         self._buckets: OrderedDict[tuple[str, str], LearnedBucket] = OrderedDict()  # bucket (or route) and resource
 
-    def take(self, name: str, route: str, major: str, per_second: int, spare: int = 0) -> Granted | Wait:
+    def take(
+        self, name: str, route: str, major: str, per_second: int, spare: int = 0, together: bool = False
+    ) -> Granted | Wait:
         with self._lock:
-            now = self.clock.now_us()
+            now, resource = self.clock.now_us(), "" if together else major
             self._recycle(now, _RECYCLED)
             bucket, _ = self._names.get(route, _UNNAMED)
-            learned = self._gathered(route, major, now)
+            learned = self._gathered(route, resource, now)
             if self.sharers > 1:
                 per_second, spare = self._share(per_second), max(spare, learned.limit - self._share(learned.limit))
             cause, wait_us = self._wait(learned, route, major, per_second, spare, now)
             if not cause:
-                self._take(name, bucket or route, major, per_second, learned, now)
+                self._take(name, bucket or route, resource, per_second, learned, now)
             state = (
                 bucket, learned.limit, learned.remaining, max(0, learned.reset_max - now),
                 learned.kind, learned.slot, len(learned.in_flight),
             )  # fmt: skip
             if cause:
                 return Wait(*state, cause, wait_us)
-            return Granted(*state, Permit(name, route, major, per_second, bucket, now))
+            untouched = not spare and learned.is_untouched
+            return Granted(*state, Permit(name, route, major, per_second, bucket, now, together, untouched))
 
-    def adopt(self, name: str, route: str, major: str, per_second: int) -> None:
+    def adopt(self, permit: Permit) -> None:
         """Count a call that another store permitted, whether it would have been permitted here or not."""
         with self._lock:
-            now = self.clock.now_us()
-            bucket, _ = self._names.get(route, _UNNAMED)
-            self._take(name, bucket or route, major, per_second, self._gathered(route, major, now), now)
+            now, resource = self.clock.now_us(), permit.resource
+            bucket, _ = self._names.get(permit.route, _UNNAMED)
+            learned = self._gathered(permit.route, resource, now)
+            self._take(permit.name, bucket or permit.route, resource, permit.per_second, learned, now)
 
     def settle(self, permit: Permit, report: CallReport) -> None:
         with self._lock:
@@ -278,7 +291,7 @@ class MemoryPermits:
                 break
 
     def _learn(self, permit: Permit, report: CallReport, now: int) -> None:
-        route, major = permit.route, permit.major
+        route, major = permit.route, permit.resource
         current, _ = self._names.get(route, _UNNAMED)
         reported = report.bucket if report.verdict in ("answered", "limited") else ""
         # A refusal may come from another bucket than the route's other responses: that one learns from it, no more.

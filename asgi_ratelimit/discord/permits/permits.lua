@@ -11,7 +11,8 @@
 --           :hash:<route>                    the bucket that responses reported: its digest, its former one's, its name
 --           :lock:<route>:<resource>         until when a kind of call is stopped, and when that was written
 --           :bucket:<bucket>:<resource>      LearnedBucket.as_text(); a route before it has a bucket
--- reply   for each question its answer, an integer first, which is 16 more if a record was not believed
+-- reply   for each question its answer, an integer first, which is 16 more if a record was not believed, and 32 more for
+--         a permit of a bucket in which no other call may have been counted
 --
 -- Names in keys are digests. All numbers are whole and below 2^53, so a double holds them exactly.
 
@@ -102,7 +103,7 @@ local function bucket_record(book, route, major, current, former) -- a former na
 end
 
 -- The verbs. take: [verb, 1, permit, route, resource, per second, µs until it counts as lost, calls that
--- are left to others, 1: with a census]
+-- are left to others, 1: with a census, the resource of its bucket]
 
 local function why_not(base, record, route, major, per_second, spare)
   local stopped, banned = stops(base .. ':stop', 2)
@@ -144,11 +145,11 @@ end
 
 local function take(question, base)
   local permit, route, major, per_second = question[3], question[4], question[5], question[6]
-  local book = open_book(base)
+  local book, resource, spare = open_book(base), question[10], question[8]
   local digest, former, bucket = bucket_of(base, route)
-  local is_stored = bucket_record(book, route, major, digest, former)
+  local is_stored = bucket_record(book, route, resource, digest, former)
   local record = is_stored or new_record()
-  local cause, wait = why_not(base, record, route, major, per_second, question[8] or 0)
+  local cause, wait = why_not(base, record, route, major, per_second, spare)
   if wait == 0 then
     local is_rested = record.limit == 0 and now > record.updated_at + IDLE
     if record.kind == HIDDEN then is_rested = now >= record.reset_max end
@@ -156,16 +157,17 @@ local function take(question, base)
     add(record, permit, now + question[7])
     if per_second > 0 then hold(base, permit, now + question[7]) end
   end
-  if wait == 0 or (is_stored and (record.has_expired or record.is_rewound)) then book.put(digest or route, major, record) end
+  if wait == 0 or (is_stored and (record.has_expired or record.is_rewound)) then book.put(digest or route, resource, record) end
   book.close()
+  local mark = wait == 0 and spare == 0 and is_untouched(record) and 32 or 0
   for _, value in ipairs({
-    cause + (doubt and 16 or 0), wait, bucket or '', record.limit, record.remaining, max(0, record.reset_max - now), record.kind, record.slot,
+    cause + mark + (doubt and 16 or 0), wait, bucket or '', record.limit, record.remaining, max(0, record.reset_max - now), record.kind, record.slot,
     record.calls, question[9] == 1 and per_second > 0 and census(base .. ':held') or 0
   }) do say(value) end
 end
 
 -- settle: [verb, 1, permit, route, resource, per second, digest of the bucket that it charges ("": none), sent,
---          verdict, bucket, its digest, limit, remaining, µs until the reset, µs to wait]
+--          verdict, bucket, its digest, limit, remaining, µs until the reset, µs to wait, the resource of its bucket]
 
 local function settle(question, base)
   local permit, route, major, charged, sent = question[3], question[4], question[5], question[7], min(question[8], now)
@@ -173,24 +175,24 @@ local function settle(question, base)
   local report = {
     verdict = question[9], limit = question[12], remaining = question[13], reset = question[14], retry = question[15]
   }
-  local verdict, book = report.verdict, open_book(base)
+  local verdict, book, resource = report.verdict, open_book(base), question[16]
   local current, former = bucket_of(base, route)
   local has_name = bucket ~= '' and (verdict == 'answered' or verdict == 'limited')
   local is_other = has_name and verdict == 'limited' and current and current ~= reported
   local is_renamed = has_name and not is_other
   if is_renamed and current ~= reported then current, former = reported, current or '-' end
-  local record = bucket_record(book, route, major, current, former) or new_record()
-  book.put(current or route, major, record)
+  local record = bucket_record(book, route, resource, current, former) or new_record()
+  book.put(current or route, resource, record)
   local place = charged ~= '' and charged or route
-  local holder = book.read(place, major)
+  local holder = book.read(place, resource)
   if holder and holder ~= record then
     drop(holder, permit)
-    book.put(place, major, holder)
+    book.put(place, resource, holder)
   end
   drop(record, permit)
   if is_other then
-    record = book.read(reported, major) or new_record()
-    book.put(reported, major, record)
+    record = book.read(reported, resource) or new_record()
+    book.put(reported, resource, record)
   end
   learn(record, report, sent)
 

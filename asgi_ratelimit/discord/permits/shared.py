@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Sequence
 from dataclasses import replace
 from importlib.resources import files
 from typing import Any, Final
+from weakref import WeakSet
 
 from asgi_ratelimit.discord.permits.bucket import CallReport
 from asgi_ratelimit.discord.permits.memory import (
@@ -28,11 +29,13 @@ logger = logging.getLogger("asgi_ratelimit")
 
 # As in permits.lua; there 0 is for a call that may go.
 _CAUSES: Final[tuple[WaitCause, ...]] = ("banned", "stopped", "route", "bucket", "answer", "global")
-_DOUBT: Final = 16  # is added if a record was not believed
+_DOUBT: Final = 16  # is added if a record was not believed,
+_UNTOUCHED: Final = 32  # and this if nothing else may have been counted in a bucket
 _FIELDS: Final = 10  # of the answer to a `take`
 _PATIENCE_S: Final = 1.0
 _MOST_OWED: Final = 10_000
 _CENSUS_US: Final = 1_000_000  # between two of them
+_RETRY_S: Final = 0.5  # between two attempts to send what the server has missed, unless a call is answered before
 _SHRINK_US: Final = 500_000  # between two times that the share shrinks
 _UNSENT: Final = CallReport("unsent")
 _ROOM: Final = files("asgi_ratelimit.discord.permits")
@@ -51,21 +54,25 @@ class SharedPermits:
         self.names = scripts.keys_of("permits", owner)
         self.fails_closed = scripts.outage == "closed"
         self._owed: dict[str, _Settle] = {}  # that have not reached the server; or that come after a lost `take`
+        self._retrying: WeakSet[asyncio.AbstractEventLoop] = WeakSet()  # those that have a timer for it
         self._sharers = 1  # processes that have used the limits lately, by the last census
         self._census_us = 0  # when it was
         self._shrunk_us = 0
         self._has_doubted = False
 
-    async def take(self, name: str, route: str, major: str, per_second: int, spare: int = 0) -> Granted | Wait:
+    async def take(
+        self, name: str, route: str, major: str, per_second: int, spare: int = 0, together: bool = False
+    ) -> Granted | Wait:
         """Raises StoreUnavailable if the server cannot answer and the store fails closed. Cancelled, it takes none."""
-        reply = self._scripts.call(_Take(self, (name, route, major, per_second), spare))
+        wanted = Permit(name, route, major, per_second, "", 0, together)
+        reply = self._scripts.call(_Take(self, wanted, spare))
         try:
             return await reply
         except asyncio.CancelledError:  # perhaps after the reply and before it was read
             if reply.done() and not reply.cancelled() and reply.exception() is None:
                 self.give_back(reply.result())
             else:
-                self.owe_unused(name, route, major, per_second)
+                self.owe_unused(wanted)
             raise
 
     def settle(self, permit: Permit, report: CallReport) -> Awaitable[None]:
@@ -78,20 +85,40 @@ class SharedPermits:
         """The server has not answered to this. Until it learns of it, it counts the permit as out."""
         if len(self._owed) < _MOST_OWED:
             self._owed[settle.permit.name] = settle
+        self._retry_later()
 
-    def owe_unused(self, name: str, route: str, major: str, per_second: int) -> None:
+    def owe_unused(self, permit: Permit) -> None:
         """The server has not answered to a `take`, and may have given the permit all the same."""
-        permit = Permit(name, route, major, per_second, "", 0)
         self.owe(_Settle(self, permit, _UNSENT, self._scripts.clock.now_us()))
 
     def pay(self) -> None:
         """The server answers: send it what it has missed."""
         if self._owed:
             owed, self._owed = self._owed, {}
-            now_us = self._scripts.clock.now_us()
             for settle in owed.values():
-                if now_us - settle.made_us < EXPIRY_US:
-                    self._scripts.call(settle.late(now_us))
+                self._pay(settle)
+
+    def retry(self) -> None:
+        """Send the oldest of what the server has missed. If it answers, the rest follows; if not, it is owed again."""
+        self._retrying.discard(asyncio.get_running_loop())
+        is_sent = False
+        while self._owed and self._scripts.is_open and not is_sent:
+            is_sent = self._pay(self._owed.pop(next(iter(self._owed))))
+
+    def _pay(self, settle: _Settle) -> bool:
+        """Send it, if it still matters."""
+        now_us = self._scripts.clock.now_us()
+        is_recent = now_us - settle.made_us < EXPIRY_US
+        if is_recent:
+            self._scripts.call(settle.late(now_us))
+        return is_recent
+
+    def _retry_later(self) -> None:
+        """This process may have nothing else to send: then it finds out by itself whether the server answers again."""
+        loop = asyncio.get_running_loop()
+        if loop not in self._retrying and self._scripts.is_open:
+            self._retrying.add(loop)
+            self.clock.call_later(_RETRY_S, self.retry)
 
     def forgive(self, name: str) -> None:
         """The server has answered after all."""
@@ -148,65 +175,66 @@ def shared_permits(store: ScriptStore, owner: str) -> SharedPermits:
 
 
 class _Take:
-    """A call that wants a permit. `wanted` are the arguments of `take`."""
+    """A call that wants a permit. `wanted`: what is known of it."""
 
     __slots__ = ("arguments", "keys", "permits", "sharers", "spare", "wanted")
 
-    def __init__(self, permits: SharedPermits, wanted: tuple[str, str, str, int], spare: int) -> None:
+    def __init__(self, permits: SharedPermits, wanted: Permit, spare: int) -> None:
         self.sharers = 0
         self.permits, self.wanted, self.spare, self.keys = permits, wanted, spare, (permits.names.base,)
-        name, route, major, per_second = wanted
         digest = permits.names.digest
         self.arguments: Sequence[str | int] = (
-            "take",
-            name,
-            digest(route),
-            digest(major),
-            per_second,
-            EXPIRY_US,
-            spare,
-            int(permits.wants_census()),
-        )
+            "take", wanted.name, digest(wanted.route), digest(wanted.major), wanted.per_second, EXPIRY_US, spare,
+            int(permits.wants_census()), digest(wanted.resource),
+        )  # fmt: skip
 
     def read(self, reply: Sequence[Any], start: int) -> tuple[Granted | Wait, int]:
         end = start + _FIELDS
         cause, wait_us, bucket, limit, remaining, full_us, kind, slot_us, in_flight, self.sharers = reply[start:end]
         if cause & _DOUBT:
             self.permits.report_doubt()
-            cause -= _DOUBT
+        untouched, cause = bool(cause & _UNTOUCHED), cause % _DOUBT
         state = (bucket.decode(errors="replace"), limit, remaining, full_us, kind, slot_us, in_flight)
         if cause:
             return Wait(*state, _CAUSES[cause - 1], wait_us), end
-        return Granted(*state, Permit(*self.wanted, state[0], reply[0])), end
+        permit = replace(self.wanted, bucket=state[0], sent_us=reply[0], untouched=untouched)
+        return Granted(*state, permit), end
 
     def decide_without_server(self, error: BaseException) -> Granted | Wait:
         if self.permits.fails_closed:
-            self.permits.owe_unused(*self.wanted)
+            self.permits.owe_unused(self.wanted)
             raise StoreUnavailable(f"Redis cannot answer ({error}), and no call is to go without it") from error
         self.permits.on_silence()
-        reply = self.permits.local.take(*self.wanted, self.spare)
+        wanted = self.wanted
+        reply = self.permits.local.take(
+            wanted.name, wanted.route, wanted.major, wanted.per_second, self.spare, wanted.together
+        )
         if isinstance(reply, Wait):
-            self.permits.owe_unused(*self.wanted)
-        return reply
+            self.permits.owe_unused(wanted)
+            return reply
+        return replace(reply, permit=replace(reply.permit, untouched=False))  # others may have touched it
 
     def on_delivered(self, result: Granted | Wait) -> None:
         self.permits.on_answer(self.sharers)
         if isinstance(result, Granted) and not self.permits.fails_closed:
-            self.permits.local.adopt(*self.wanted)
+            self.permits.local.adopt(self.wanted)
 
     def on_undelivered(self, result: Granted | Wait, instead: Granted | Wait | None) -> None:
         """Given back, unless a call goes under this name: it was permitted without the server meanwhile."""
-        self.permits.forgive(self.wanted[0])
+        self.permits.forgive(self.wanted.name)
         if not isinstance(instead, Granted):
             self.permits.give_back(result)
 
 
 class _Settle:
-    """A permit that comes back."""
+    """A permit that comes back. `first`: as it was at first, if this is another attempt to send it."""
 
-    __slots__ = ("arguments", "keys", "made_us", "permit", "permits", "report")
+    __slots__ = ("arguments", "first", "keys", "made_us", "permit", "permits", "report")
 
-    def __init__(self, permits: SharedPermits, permit: Permit, report: CallReport, made_us: int) -> None:
+    def __init__(
+        self, permits: SharedPermits, permit: Permit, report: CallReport, made_us: int, first: _Settle | None = None
+    ) -> None:
+        self.first = first
         names: ScriptKeys = permits.names
         self.permits, digest, self.keys = permits, names.digest, (names.base,)
         self.permit, self.report, self.made_us = permit, report, made_us
@@ -214,7 +242,7 @@ class _Settle:
             "settle", permit.name, digest(permit.route), digest(permit.major), permit.per_second,
             permit.bucket and digest(permit.bucket), permit.sent_us,
             report.verdict, report.bucket, report.bucket and digest(report.bucket),
-            report.limit, report.remaining, report.reset_us, report.retry_us,
+            report.limit, report.remaining, report.reset_us, report.retry_us, digest(permit.resource),
         )  # fmt: skip
 
     def read(self, reply: Sequence[Any], start: int) -> tuple[None, int]:
@@ -228,11 +256,12 @@ class _Settle:
         if report.verdict == "answered":
             report = CallReport("lost")
         reset_us, retry_us = max(0, report.reset_us - passed_us), max(0, report.retry_us - passed_us)
-        return _Settle(self.permits, self.permit, replace(report, reset_us=reset_us, retry_us=retry_us), self.made_us)
+        report = replace(report, reset_us=reset_us, retry_us=retry_us)
+        return _Settle(self.permits, self.permit, report, self.made_us, self)
 
     def decide_without_server(self, error: BaseException) -> None:
-        self.permits.owe(self)
-        if self.report.verdict == "stopped":
+        self.permits.owe(self.first or self)
+        if self.report.verdict == "stopped" and self.first is None:
             self.permits.shrink()
 
     def on_delivered(self, result: None) -> None:

@@ -44,15 +44,16 @@ class SplitPermits:
         self._held: dict[str, dict[str, Permit]] = {}  # permit -> bucket -> the permit of that bucket
 
     def take(
-        self, name: str, route: str, major: str, per_second: int, spare: int = 0
+        self, name: str, route: str, major: str, per_second: int, spare: int = 0, together: bool = False
     ) -> Granted | Wait | Awaitable[Granted | Wait]:
-        names = self._splits.get((route, major))
+        names = self._splits.get((route, "" if together else major))
         if names is None:
-            return self._inner.take(name, route, major, per_second, spare)
-        return self._take_each(names, Permit(name, route, major, per_second, "", self.clock.now_us()), spare)
+            return self._inner.take(name, route, major, per_second, spare, together)
+        whole = Permit(name, route, major, per_second, "", self.clock.now_us(), together)
+        return self._take_each(names, whole, spare)
 
     def settle(self, permit: Permit, report: CallReport) -> Awaitable[None] | None:
-        held, place = self._held.pop(permit.name, None), (permit.route, permit.major)
+        held, place = self._held.pop(permit.name, None), (permit.route, permit.resource)
         if report.verdict == "answered" and report.bucket:
             self._note(place, report.bucket)
         if held is None and place in self._splits:
@@ -97,9 +98,9 @@ class SplitPermits:
     # Permits
 
     async def _take_each(self, names: _Names, whole: Permit, spare: int) -> Granted | Wait:
-        buckets = self._buckets((whole.route, whole.major), names)
+        buckets = self._buckets((whole.route, whole.resource), names)
         if len(buckets) < 2:
-            return await _done(self._inner.take(whole.name, whole.route, whole.major, whole.per_second, spare))
+            return await self._take_one(whole, spare)
         held: dict[str, Permit] = {}
         granted: Granted | None = None
         try:
@@ -118,7 +119,14 @@ class SplitPermits:
         """The first one is under the global limit as well."""
         name = f"{whole.name}.{number}" if number else whole.name
         per_second = 0 if number else whole.per_second
-        return await _done(self._inner.take(name, _part(whole.route, bucket), whole.major, per_second, spare))
+        part = replace(whole, name=name, route=_part(whole.route, bucket), per_second=per_second)
+        return await self._take_one(part, spare)
+
+    async def _take_one(self, permit: Permit, spare: int) -> Granted | Wait:
+        reply = self._inner.take(
+            permit.name, permit.route, permit.major, permit.per_second, spare, together=permit.together
+        )
+        return reply if isinstance(reply, (Granted, Wait)) else await reply
 
     def _settle_each(self, held: dict[str, Permit], whole: Permit, report: CallReport) -> Awaitable[None] | None:
         first = held[next(iter(held))]
@@ -138,10 +146,6 @@ class SplitPermits:
 
 def _part(route: str, bucket: str) -> str:
     return f"{route} of {bucket}"
-
-
-async def _done(reply: Granted | Wait | Awaitable[Granted | Wait]) -> Granted | Wait:
-    return reply if isinstance(reply, (Granted, Wait)) else await reply
 
 
 async def _all(pending: list[Awaitable[None] | None]) -> None:

@@ -59,7 +59,7 @@ def test_permits_of_another_store_do_not_pile_up_either(
     for number in range(5_000):
         theirs = Permit(*new_call(major=str(number)), "b", clock.now_us())
         if adopted:
-            permits.adopt(theirs.name, theirs.route, theirs.major, theirs.per_second)
+            permits.adopt(theirs)
         permits.settle(theirs, CallReport("answered", "b", 5, 4, S))
         assert not any(learned.in_flight for learned in permits._buckets.values())
         clock.advance(1)

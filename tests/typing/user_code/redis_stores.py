@@ -29,6 +29,7 @@ every_option = RedisStore(
     timeout=0.05,
     outage="local",
     deny_cache=0,
+    observers=[print],
     clock=ManualClock(),
     on_event=note,
 )

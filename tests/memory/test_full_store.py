@@ -25,8 +25,8 @@ class Reports:
         self.store = MemoryStore(max_keys=3, clock=self.clock, on_event=self.note)
 
     def note(self, event: StoreEvent) -> None:
-        assert self.store.lock.acquire(timeout=1), "the hook is called with the lock held"
-        self.store.lock.release()
+        assert self.store.records.lock.acquire(timeout=1), "the hook is called with the lock held"
+        self.store.records.lock.release()
         self.events.append(event)
 
 

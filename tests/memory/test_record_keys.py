@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asgi_ratelimit.record_keys import record_key, stored_key
+from asgi_ratelimit.memory.record_keys import record_key, stored_key
 
 
 @given(st.text(), st.text(), st.text(), st.text())

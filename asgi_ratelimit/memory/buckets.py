@@ -1,0 +1,195 @@
+"""The buckets of one limiter in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from asgi_ratelimit.clock import Clock
+from asgi_ratelimit.decision import BucketKey, Decision, Policy, make_decision
+from asgi_ratelimit.limits import Limit, State, TokenBucket
+from asgi_ratelimit.memory.record_keys import record_key, stored_key
+from asgi_ratelimit.memory.records import Full, Records, Shard, Table
+
+__all__ = ["MemoryBuckets"]
+
+
+class MemoryBuckets:
+    """The buckets of one limiter in a MemoryStore."""
+
+    __slots__ = (
+        "_block_shards",
+        "_blocks",
+        "_delay_us",
+        "_depth",
+        "_interval",
+        "_is_by_key",
+        "_is_single",
+        "_locked",
+        "_mask",
+        "_now_ns",
+        "_now_us",
+        "_policies",
+        "_policy",
+        "_records",
+        "_report_full",
+        "_scope",
+        "_shards",
+        "_tables",
+        "_take",
+        "_ticks",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        records: Records,
+        clock: Clock,
+        policies: Sequence[Policy],
+        tables: Sequence[Table],
+        blocks: Table,
+        report_full: Callable[[], None],
+    ) -> None:
+        self._records, self._locked, self._mask, self._report_full = records, records.locked, records.mask, report_full
+        self._now_us, self._now_ns = clock.now_us, clock.now_ns
+        self._policies, self._tables, self._blocks = tuple(policies), tuple(tables), blocks
+        self._policy, self._shards, self._block_shards = policies[0], tables[0].shards, blocks.shards
+        limit = policies[0].limit
+        self._scope, self._is_by_key, self._is_single = limit.scope, limit.scope == "user", len(policies) == 1
+        self._take, self._ticks = limit.take, 0
+        if isinstance(limit, TokenBucket) and type(limit).take is TokenBucket.take:
+            self._ticks, self._depth, self._interval = limit.ticks, limit.depth, limit.interval
+        self._delay_us = None if type(limit).delay_us is Limit.delay_us else limit.delay_us
+
+    def decide(self, key: str, cost: int, per: str, waiting: bool = False) -> Decision:
+        if not self._is_single or (self._block_shards and self._has_block(key)):
+            return self._decide(key, cost, per, charge=True)
+        # A single limit is by far the most common case. It takes a shorter way to the same decision.
+        stored: BucketKey = key if self._is_by_key and not per else record_key(self._scope, key, per)
+        now_ns = self._now_ns  # CPython 3.11 calls a variable faster than a slot
+        try:
+            with self._locked:  # not acquire() and try: a signal's exception may strike between the two
+                now_us = now_ns() // 1000
+                try:
+                    shard = self._shards[hash(stored) & self._mask]
+                    state = shard.records[stored]
+                except (KeyError, TypeError):
+                    stored = record_key(self._scope, key, per)
+                    shard, stored, state = self._records.locate(self._tables[0], stored, now_us)
+                if ticks := self._ticks:  # TokenBucket.take, without the call
+                    now = now_us if ticks == 1 else now_us * ticks
+                    charge = self._interval if cost == 1 else cost * self._interval
+                    latest = now + self._depth
+                    after = (now if state is None or state < now else state) + charge
+                    if after > latest:  # refused, unless the record is further ahead than it can be
+                        after = None if state is None or state <= latest else self._take(state, now_us, cost)
+                else:
+                    after = self._take(state, now_us, cost)
+                if after is None:
+                    return make_decision(self._policy, cost, state, now_us, False, None, stored, 0)
+                if state is None:
+                    self._records.write(shard, stored, after, now_us)
+                else:
+                    shard.records[stored] = after
+        except Full:
+            return self._decide(key, cost, per, charge=True, reports=True)
+        delay_us = self._delay_us(after, now_us, cost) if self._delay_us else 0
+        return make_decision(self._policy, cost, after, now_us, True, shard, stored, delay_us)
+
+    def peek(self, key: str, cost: int, per: str) -> Decision:
+        return self._decide(key, cost, per, charge=False)
+
+    def refund(self, decision: Decision) -> None:
+        with self._locked:
+            now_us = self._now_us()
+            for part in decision.parts:
+                shard = part.take_charge()
+                if isinstance(shard, Shard):
+                    key, give_back = part.bucket_key, part.policy.limit.give_back
+                    state = give_back(shard.records.get(key), now_us, part.cost, part.state, part.now_us)
+                    self._records.write(shard, key, state, now_us)
+
+    def reset(self, key: str, per: str) -> None:
+        with self._locked:
+            now_us = self._now_us()
+            for policy, table in zip(self._policies, self._tables, strict=True):
+                self._records.drop(table, record_key(policy.limit.scope, key, per), now_us)
+            self._records.drop(self._blocks, stored_key(key), now_us)
+
+    def block(self, key: str, seconds: float) -> None:
+        try:
+            with self._locked:
+                now_us = self._now_us()
+                if seconds > 0:
+                    self._records.block(self._blocks, key, round(seconds * 1e6), now_us)
+                else:
+                    self._records.drop(self._blocks, stored_key(key), now_us)
+        except Full:
+            self._report_full()
+            self.block(key, seconds)
+
+    def adopt(self, key: str, per: str, states: Sequence[State], block: tuple[int, int] | None) -> None:
+        """Take over the state of these buckets from another store with the same clock; None: leave it.
+
+        They are kept even if the store is full: the shared bucket of newcomers is not theirs.
+        """
+        places = [record_key(policy.limit.scope, key, per) for policy in self._policies]
+        records = [*zip(self._tables, places, states, strict=True), (self._blocks, stored_key(key), block)]
+        with self._locked:
+            now_us = self._now_us()
+            for table, place, state in records:
+                if state is not None:
+                    self._records.write(self._records.shard_of(table, place), place, state, now_us)
+
+    def _decide(self, key: str, cost: int, per: str, *, charge: bool, reports: bool = False) -> Decision:
+        if reports:
+            self._report_full()
+        places = [record_key(policy.limit.scope, key, per) for policy in self._policies]
+        try:
+            with self._locked:
+                now_us = self._now_us()
+                pairs = zip(self._tables, places, strict=True)
+                located = [self._records.locate(table, place, now_us) for table, place in pairs]
+                after = [
+                    policy.limit.take(state, now_us, cost)
+                    for policy, (_, _, state) in zip(self._policies, located, strict=True)
+                ]
+                blocked_us = self._blocked_us(key, now_us) if self._block_shards else 0
+                charge_now = charge and not blocked_us and None not in after
+                if charge_now:
+                    for (shard, stored, _), state in zip(located, after, strict=True):
+                        self._records.write(shard, stored, state, now_us)
+        except Full:
+            return self._decide(key, cost, per, charge=charge, reports=True)
+        parts = [
+            _part(policy, place, state, cost, now_us, charged=charge_now)
+            for policy, place, state in zip(self._policies, located, after, strict=True)
+        ]
+        return Decision.blocked(parts, blocked_us) if blocked_us else Decision.combine(parts)
+
+    def _has_block(self, key: str) -> bool:
+        stored = stored_key(key)
+        shard = self._block_shards.get(hash(stored) & self._mask)
+        return shard is not None and stored in shard.records
+
+    def _blocked_us(self, key: str, now_us: int) -> int:
+        """Microseconds until the key's block ends. After the clock went back it lasts its own length at most."""
+        shard = self._block_shards.get(hash(stored := stored_key(key)) & self._mask)
+        block: tuple[int, int] | None = shard.records.get(stored) if shard else None
+        if shard is None or block is None:
+            return 0
+        until_us, length_us = block
+        if until_us - now_us > length_us:
+            shard.records[stored] = until_us, _ = now_us + length_us, length_us
+        return max(0, until_us - now_us)
+
+
+def _part(
+    policy: Policy, place: tuple[Shard, BucketKey, State], after: State, cost: int, now_us: int, *, charged: bool
+) -> Decision:
+    """The decision of one limit; `after` is the state with the cost charged, None if the limit refuses."""
+    shard, stored, state = place
+    if after is None:
+        return make_decision(policy, cost, state, now_us, False, None, stored, 0)
+    delay_us = policy.limit.delay_us(after, now_us, cost)
+    if not charged:
+        return make_decision(policy, cost, state, now_us, True, None, stored, delay_us)
+    return make_decision(policy, cost, after, now_us, True, shard, stored, delay_us)

@@ -1,0 +1,161 @@
+"""The records of a store in memory: who owns which, and which may be dropped."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from contextlib import AbstractContextManager
+from typing import Final
+from weakref import WeakValueDictionary
+
+from asgi_ratelimit.clock import Clock
+from asgi_ratelimit.decision import BucketKey, Policy
+from asgi_ratelimit.errors import StoreUnavailable
+from asgi_ratelimit.limits import State
+from asgi_ratelimit.memory.record_keys import stored_key
+
+__all__ = ["FIRST_SWEEP", "Full", "Records", "Shard", "Table"]
+
+_SHARD: Final = 4096  # records for which a dict's resize takes well under a millisecond
+FIRST_SWEEP: Final = 64  # records at which a shard is swept for the first time
+_SWEEP_PAUSE_US: Final = 10_000  # between two sweeps of a store that is full
+_OVERFLOW: Final = b"overflow"  # the key of the bucket that newcomers share once the store is full; no digest is equal
+
+
+class Shard:
+    """Some of a table's records: key -> state. It is also the receipt of a charge to one of them."""
+
+    __slots__ = ("mark", "place", "records", "table")
+
+    def __init__(self, table: Table, place: int) -> None:
+        self.table, self.place = table, place
+        self.records: dict[BucketKey, State] = {}  # not a base class: a plain dict is read in half the time
+        self.mark = FIRST_SWEEP  # the number of records at which it is swept next
+
+
+class Table:
+    """The records of one policy, or of the blocks of one limiter, spread over shards by the key's hash."""
+
+    __slots__ = ("__weakref__", "policy", "shards")
+
+    def __init__(self, policy: Policy | None) -> None:
+        self.policy = policy
+        self.shards: dict[int, Shard] = {}
+
+    def is_over(self, state: State, now_us: int) -> bool:
+        if self.policy is None:
+            return not now_us < state[0]  # a block: its end, and its length
+        return self.policy.limit.is_full(state, now_us)
+
+
+class Full(Exception):
+    """A newcomer found no room, for the first time in a while."""
+
+
+class Records:
+    """The records of all limiters in a store, at most `max_keys`. All verbs are called with the lock held.
+
+    A newcomer to a full store raises Full, once in `report_pause_us`: that is reported without the lock.
+    """
+
+    def __init__(self, max_keys: int, clock: Clock, report_pause_us: int) -> None:
+        self.max_keys, self._clock, self._report_pause_us = max_keys, clock, report_pause_us
+        self.mask = (1 << (max_keys // _SHARD).bit_length()) - 1  # of a key's hash: the place of its shard
+        self.lock = threading.Lock()  # of everything in the store
+        self.locked = _bound(self.lock)
+        self.count = 0
+        self.tables: WeakValueDictionary[str, Table] = WeakValueDictionary()
+        self.shards: deque[Shard] = deque()  # of all tables; it keeps alive those that hold a record
+        self._next_sweep_us = self._next_report_us = 0
+
+    def clear(self) -> None:
+        """Drop every record."""
+        for shard in self.shards:
+            del shard.table.shards[shard.place]
+        self.shards.clear()
+        self.count = 0
+
+    def locate(self, table: Table, stored: BucketKey, now_us: int) -> tuple[Shard, BucketKey, State]:
+        """The shard and the key of a record, whether or not it exists yet, and its state.
+
+        Raises Full, once a minute at most, if a newcomer finds no room: it has to be reported without the lock.
+        """
+        shard = self.shard_of(table, stored)
+        if stored not in shard.records and self._is_full(now_us):
+            if now_us >= self._next_report_us:
+                self._next_report_us = now_us + self._report_pause_us
+                raise Full
+            stored = _OVERFLOW
+        return shard, stored, shard.records.get(stored)
+
+    def write(self, shard: Shard, key: BucketKey, state: State, now_us: int) -> None:
+        """Store a state; None drops the record."""
+        records = shard.records
+        if state is None:
+            self.count -= records.pop(key, None) is not None
+            return
+        if key not in records:
+            if len(records) >= shard.mark:
+                self._sweep(shard, now_us)
+                shard.mark = max(FIRST_SWEEP, 2 * len(records))
+            self.count += 1
+        records[key] = state
+
+    def drop(self, table: Table, stored: BucketKey, now_us: int) -> None:
+        """Drop a record, if there is one."""
+        shard = table.shards.get(hash(stored) & self.mask)
+        if shard is not None:
+            self.write(shard, stored, None, now_us)
+
+    def block(self, table: Table, key: str, length_us: int, now_us: int) -> None:
+        """Store a block. Raises StoreUnavailable if the store is full."""
+        shard, stored, _ = self.locate(table, stored_key(key), now_us)
+        if stored is _OVERFLOW:
+            raise StoreUnavailable(f"no room for another block: all {self.max_keys} records are in use")
+        self.write(shard, stored, (now_us + length_us, length_us), now_us)
+
+    def table(self, identity: str, policy: Policy | None) -> Table:
+        # Limits made up at run time must not pile up: each new one drops up to two old shards, if they are empty.
+        self._recycle()
+        self._recycle()
+        return self.tables.setdefault(identity, Table(policy))
+
+    def _recycle(self) -> None:
+        if self.shards:
+            shard = self.shards.popleft()
+            self._sweep(shard, self._clock.now_us())
+            if shard.records:
+                self.shards.append(shard)
+            else:
+                del shard.table.shards[shard.place]
+
+    def shard_of(self, table: Table, stored: BucketKey) -> Shard:
+        """The shard of a record, made if there is none."""
+        place = hash(stored) & self.mask
+        shard = table.shards.get(place)
+        if shard is None:
+            shard = table.shards[place] = Shard(table, place)
+            self.shards.append(shard)
+        return shard
+
+    def _is_full(self, now_us: int) -> bool:
+        """Whether there is no room, not even after a sweep of the shard whose last sweep is the longest ago."""
+        if self.count >= self.max_keys and now_us >= self._next_sweep_us:
+            self._next_sweep_us = now_us + _SWEEP_PAUSE_US
+            shard = self.shards[0]
+            self.shards.rotate(-1)
+            self._sweep(shard, now_us)
+        return self.count >= self.max_keys
+
+    def _sweep(self, shard: Shard, now_us: int) -> None:
+        over = [key for key, state in shard.records.items() if shard.table.is_over(state, now_us)]
+        for key in over:
+            del shard.records[key]
+        self.count -= len(over)
+
+
+def _bound(lock: threading.Lock) -> AbstractContextManager[object]:
+    """The lock for `with`, as an object whose methods need not be bound each time: that takes a third less."""
+    methods = {"__slots__": (), "__enter__": lock.__enter__, "__exit__": lock.__exit__}
+    locked: AbstractContextManager[object] = type("_Locked", (), methods)()
+    return locked

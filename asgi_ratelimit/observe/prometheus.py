@@ -1,0 +1,147 @@
+"""PrometheusObserver: the events as metrics of prometheus_client."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from typing import Final
+from weakref import WeakSet
+
+try:
+    from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+    from prometheus_client import Metric as Family
+    from prometheus_client.registry import Collector
+except ImportError as error:
+    raise ImportError(
+        "PrometheusObserver needs prometheus_client: pip install 'asgi-ratelimit-discord[prometheus]'"
+    ) from error
+
+from asgi_ratelimit.events import Event
+from asgi_ratelimit.observe.metrics import KINDS, METRICS, STORE_UP, Change, Changes, Metric
+
+__all__ = ["PrometheusObserver"]
+
+
+class PrometheusObserver:
+    """An observer that counts for Prometheus. One is enough for all stores of an app.
+
+    registry: where the metrics are registered; prometheus_client's own by default
+
+    Labels are the names of limiters and route templates, never keys, users, paths or tokens. A label has at most 500
+    values; what comes after them is counted as "(others)".
+
+    Raises ValueError if the registry is none, or has the metrics of another PrometheusObserver already.
+    """
+
+    kinds = KINDS
+    is_quick = True
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self._families = _Families()
+        _register(self._families, REGISTRY if registry is None else registry)
+        self._changes = Changes()
+        self._counts: dict[tuple[str, str, str], Callable[[], None]] = {}  # of the decisions that there were before
+        self._states: dict[str, Change] = {}  # the last one of each server
+        _observers.add(self)
+
+    def __call__(self, event: Event) -> None:
+        count = self._counts.get((event.limiter, event.kind, event.answered_by))
+        if count is not None:
+            count()
+            return
+        for change in self._changes.of(event):
+            self._apply(change, event)
+
+    def introduce(self, node: str) -> None:
+        """A store names its server, which counts as up until there is an event about it."""
+        if node not in self._states:
+            self._set_state(self._changes.bounded(STORE_UP, (node,), 1))
+
+    def restore(self) -> None:
+        """Set the states of the servers again. In a forked process prometheus_client has set them to 0."""
+        for change in list(self._states.values()):
+            self._set_state(change)
+
+    def _apply(self, change: Change, event: Event) -> None:
+        metric, labels, value = change
+        if metric.kind == "gauge":
+            self._set_state(change)
+        elif metric.kind == "histogram":
+            self._families.histogram(metric).labels(*labels).observe(value)
+        else:
+            counter = self._families.counter(metric)
+            child = counter.labels(*labels) if labels else counter
+            child.inc(value)
+            if labels and labels[0] == event.limiter:  # a decision, and its limiter is not one of the others
+                self._counts[event.limiter, event.kind, event.answered_by] = child.inc
+
+    def _set_state(self, change: Change) -> None:
+        metric, labels, value = change
+        self._states[labels[0]] = change
+        self._families.gauge(metric).labels(*labels).set(value)
+
+
+class _Families(Collector):
+    """The metrics as one collector, so that a registry takes all of them or none."""
+
+    def __init__(self) -> None:
+        self._counters: dict[str, Counter] = {}
+        self._gauges: dict[str, Gauge] = {}
+        self._histograms: dict[str, Histogram] = {}
+        for metric in METRICS:
+            self._make(metric)
+
+    def counter(self, metric: Metric) -> Counter:
+        return self._counters[metric.name]
+
+    def gauge(self, metric: Metric) -> Gauge:
+        return self._gauges[metric.name]
+
+    def histogram(self, metric: Metric) -> Histogram:
+        return self._histograms[metric.name]
+
+    def collect(self) -> Iterable[Family]:
+        for family in self._all():
+            yield from family.collect()
+
+    def describe(self) -> Iterable[Family]:
+        for family in self._all():
+            yield from family.describe()
+
+    def _all(self) -> list[Counter | Gauge | Histogram]:
+        return [*self._counters.values(), *self._gauges.values(), *self._histograms.values()]
+
+    def _make(self, metric: Metric) -> None:
+        name, text, labels = metric.name, metric.text, metric.labels
+        if metric.kind == "histogram":
+            self._histograms[name] = Histogram(name, text, labels, registry=None, buckets=metric.bounds)
+        elif metric.kind == "gauge":  # of several processes, one that does not reach the server is enough for a 0
+            self._gauges[name] = Gauge(name, text, labels, registry=None, multiprocess_mode="livemin")
+        else:
+            counter = self._counters[name] = Counter(name, text, labels, registry=None)
+            for known in filter(None, metric.known):
+                counter.labels(*known)
+
+
+def _register(families: _Families, registry: CollectorRegistry) -> None:
+    if not isinstance(registry, CollectorRegistry):
+        raise ValueError(f"registry must be prometheus_client's, e.g. CollectorRegistry(), not {registry!r:.80}")
+    try:
+        registry.register(families)
+    except ValueError as error:
+        raise ValueError(
+            "the registry has metrics of these names already: give all stores the same PrometheusObserver, or each "
+            "observer a registry of its own, as in PrometheusObserver(CollectorRegistry())"
+        ) from error
+
+
+_observers: Final[WeakSet[PrometheusObserver]] = WeakSet()
+
+
+def _restore_states() -> None:
+    for observer in _observers:
+        observer.restore()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_restore_states)

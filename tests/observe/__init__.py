@@ -1,0 +1,1 @@
+"""Observers: what they count, log and export."""
