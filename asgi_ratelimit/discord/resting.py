@@ -1,4 +1,4 @@
-"""Calls that wait outside the queues: for a ban to end, for the second opinion on a token, before their next attempt."""
+"""Calls that wait outside the queues: for a ban to end, for a second opinion on a token, before an attempt."""
 
 from __future__ import annotations
 
