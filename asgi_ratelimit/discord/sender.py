@@ -8,9 +8,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, Protocol, TypeVar
@@ -32,6 +31,7 @@ from asgi_ratelimit.discord.response_headers import (
     of_response,
     retry_after,
 )
+from asgi_ratelimit.discord.resting import RestingCalls
 from asgi_ratelimit.discord.routes import Route
 from asgi_ratelimit.discord.scheduler import CLOSED, Call, Scheduler, Waiting
 from asgi_ratelimit.discord.tokens import OPINION_S, TokenRegistry, TokenState
@@ -101,16 +101,6 @@ class RetryPolicy:
             raise ValueError(f"retry_unsafe must be True or False, not {self.retry_unsafe!r}")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Rest:
-    """A call that waits outside the queues, and until when. `over`: the future that ends it, if it has its own."""
-
-    route: str
-    cause: Cause
-    until_us: int
-    over: asyncio.Future[None] | None = None
-
-
 R = TypeVar("R", bound=UnreadResponse)
 Transmit = Callable[[float | None, Clock], Awaitable[R]]  # its arguments: how many seconds are left, on which clock
 Settle = Callable[[CallReport], None]
@@ -131,7 +121,7 @@ class Sender:
     ) -> None:
         self._tokens, self._invalid, self._clock, self._policy, self._emit = tokens, invalid, clock, policy, emit
         self._observer = observer
-        self._resting: dict[_Rest, None] = {}  # in the order of their beginning
+        self._resting = RestingCalls()
         self._is_closed = False
 
     async def send(self, call: Call, token: TokenState, transmit: Transmit[R], ask_again: AskAgain | None = None) -> R:
@@ -174,22 +164,13 @@ class Sender:
 
     @property
     def waiting(self) -> list[Waiting]:
-        """The calls that wait outside the queues: for a ban to end, or before their next attempt."""
-        now_us, rests = self._clock.now_us(), list(self._resting)
-        counts = Counter((rest.route, rest.cause) for rest in rests)
-        first = {(rest.route, rest.cause): rest for rest in reversed(rests)}
-        return [
-            Waiting(route, count, cause, max(0, first[route, cause].until_us - now_us) / 1e6, "", 0, 0)
-            for (route, cause), count in counts.items()
-        ]
+        """The calls that wait outside the queues, e.g. for a ban to end, or before their next attempt."""
+        return self._resting.waiting(self._clock.now_us())
 
     async def aclose(self) -> None:
         """End all waiting, with a RuntimeError for each call."""
         self._is_closed = True
-        for over in [rest.over for rest in self._resting]:
-            if over is not None and not over.done():
-                over.set_exception(RuntimeError(CLOSED))
-                over.exception()  # a call that is cancelled at this moment never reads it, and that is no error
+        self._resting.end(CLOSED)
         await self._tokens.aclose()
 
     async def _try(self, call: Call, token: TokenState, transmit: Transmit[R], ask_again: AskAgain | None) -> R:
@@ -274,13 +255,11 @@ class Sender:
             raise RuntimeError(CLOSED)
         over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         timer = self._clock.call_later(seconds, lambda: None if over.done() else over.set_result(None))
-        rest = _Rest(str(call.route), cause, self._clock.now_us() + round(seconds * 1e6), over)
-        self._resting[rest] = None
         try:
-            await over
+            with self._resting.noted(call.route, cause, self._clock.now_us() + round(seconds * 1e6), over):
+                await over
         finally:
             timer.cancel()
-            del self._resting[rest]
 
     # An attempt
 
@@ -370,15 +349,10 @@ class Sender:
         opinion = token.opinion
         if opinion is None:
             return
-        end_us = token.opinion_due_us if due_us is None else due_us
-        rest = _Rest(str(route), "token", token.opinion_due_us)
-        self._resting[rest] = None
-        try:
-            with suppress(TimeoutError):
-                async with within(self._clock, max(0, end_us - self._clock.now_us()) / 1e6):
-                    await asyncio.wait([opinion])
-        finally:
-            del self._resting[rest]
+        left_s = None if due_us is None else max(0, due_us - self._clock.now_us()) / 1e6
+        with self._resting.noted(route, "token", token.opinion_due_us), suppress(TimeoutError):
+            async with within(self._clock, left_s) if left_s is not None else nullcontext():
+                await asyncio.wait([opinion])
 
     def _left_s(self, call: Call) -> float | None:
         """Seconds until its deadline. Raises DiscordRateLimited if that has passed: then it is of no more use."""

@@ -100,7 +100,7 @@ async def test_calls_that_are_under_way_share_one_second_opinion(clock: ManualCl
     seen: list[str] = []
     async with bot_of(answer, clock) as discord:
         calls = all_of(discord.get(f"/channels/{number}") for number in range(20))
-        await passing(clock, asyncio.sleep(0.01))
+        await passing(clock, clock.sleep(1))
         release.set()
         assert {answer.status_code for answer in await passing(clock, calls)} == {401}
     assert len(seen) == 21
