@@ -14,7 +14,7 @@ from asgi_ratelimit.discord.routes import INTERACTION
 
 __all__ = ["Turns"]
 
-_AT_ONCE: Final = 64  # calls in one pass of the event loop; each takes 0.2 ms or so until it waits for something
+_AT_ONCE: Final = 8  # calls in one pass of the event loop; each takes 0.2 ms or so until it waits for something
 _NO_TIME_S: Final = 1e-6  # the shortest deadline
 _Options = Mapping[str, Any] | None
 

@@ -83,6 +83,7 @@ def test_the_ideal_is_the_time_that_the_windows_require() -> None:
 async def test_the_queue_empties_while_one_looks_at_it() -> None:
     lines = await sent(Plan(messages=12, channels=1))
     calls = [line["lines"][0]["calls"] for line in of("queue", lines) if line["lines"]]
+    calls = calls[calls.index(max(calls)) :]  # a few calls start in each pass of the event loop
     assert calls == sorted(calls, reverse=True)
     assert {7, 2} <= set(calls)  # after the first window and after the second
     held = [line for look in of("queue", lines) for line in look["lines"] if line["cause"] == "bucket"]
@@ -111,6 +112,8 @@ async def test_a_reader_that_leaves_cancels_unsent_messages() -> None:
         lines = Burst(bots, Plan(messages=40, channels=1)).lines()
         while '"queue"' not in await anext(lines):
             pass
+        for _ in range(100):
+            await asyncio.sleep(0)
         waiting = bots.by_window["fixed"].client.waiting
         assert [line.calls for line in waiting] == [39]
         await lines.aclose()  # type: ignore[attr-defined]
