@@ -113,8 +113,10 @@ class InvalidRequests:
     async def foresee(self, route: Route) -> float:
         """Seconds that a request would have to wait now. Raises InvalidBudgetSpent if hardly any are left."""
         await self._read(route)
-        cause = self._cause
-        return 0.0 if cause is None else self._wait_us(cause, self._clock.now_us(), route) / 1e6
+        now_us, cause = self._clock.now_us(), self._cause
+        if cause is None:  # it starts no probe, and waits for one that is out
+            return 0.0 if self.is_over or now_us >= self._probe_us else _PROBE_CHECK_US / 1e6
+        return self._wait_us(cause, now_us, route) / 1e6
 
     def _wait_us(self, cause: Cause | None, now_us: int, route: Route) -> int:
         if cause == "banned":

@@ -100,3 +100,25 @@ def test_threads_may_ask_as_well() -> None:
         assert discord.would_wait("POST", MESSAGES, json={}) == 0.0
         discord.post(MESSAGES, json={})
         assert 15 < discord.would_wait("POST", MESSAGES, json={}) <= 20.1
+
+
+async def test_the_first_call_after_a_ban_is_waited_for(clock: ManualClock) -> None:
+    answered = asyncio.Event()
+    answers = [httpx.Response(429, text="error code: 1015", headers={"Retry-After": "60"})]
+
+    async def answer(request: httpx.Request) -> httpx.Response:
+        if answers:
+            return answers.pop()
+        await answered.wait()
+        return httpx.Response(200, json={})
+
+    async with bot_of(answer, clock, max_retries=0) as discord:
+        await discord.get("/users/1")
+        clock.advance(61)
+        assert await asked(discord) == 0
+        probe = asyncio.ensure_future(discord.get("/users/1"))
+        await settled()
+        assert await asked(discord) == 0.25  # when other calls look again whether the ban is over
+        answered.set()
+        await passing(clock, probe)
+        assert await asked(discord) == 0
