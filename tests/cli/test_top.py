@@ -174,12 +174,12 @@ def test_an_address_that_is_none_is_a_wrong_call(url: str) -> None:
 # The tables
 
 
-def drawn(snapshot: Snapshot, former: Snapshot | None = None, most: int = 20) -> list[str]:
+def drawn(snapshot: Snapshot, former: Snapshot | None = None, most: int = 20, width: int = 80) -> list[str]:
     from rich.console import Console
 
-    console = Console(width=80, markup=False, force_terminal=False)
+    console = Console(width=width, markup=False, force_terminal=False)
     with console.capture() as capture:
-        console.print(snapshot_view(snapshot, former, most))
+        console.print(snapshot_view(snapshot, former, most, width=width))
     return lines_of(capture.get())
 
 
@@ -203,6 +203,20 @@ def test_calls_per_second_are_those_since_the_last_look() -> None:
     assert drawn(SNAPSHOT, former)[3].startswith("app 25.3 100 10 1,253 43 ")
     restarted = Snapshot(NOW - 10, {"app": LimiterCounts("app", allowed=9000)})
     assert drawn(SNAPSHOT, restarted)[3].startswith("app 0.0 100 ")
+
+
+def test_a_narrow_terminal_has_the_names_and_the_sums() -> None:
+    lines = drawn(SNAPSHOT, width=40)
+    assert lines[2] == "limiter /s all refused"
+    assert lines[3].startswith("app 1,253 43")
+
+
+def test_no_name_or_key_takes_the_whole_terminal() -> None:
+    long = "x" * 3_000
+    counts = LimiterCounts(long, allowed=3, near=1, keys=(KeyCounts(long, 3, 0, 0),))
+    lines = drawn(Snapshot(NOW, {long: counts}))
+    assert len(lines) < 20
+    assert any("…" in line for line in lines)
 
 
 def test_no_counts_and_many_limiters() -> None:
