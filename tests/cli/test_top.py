@@ -8,16 +8,19 @@ import pty
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+import anyio
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from asgi_ratelimit import Limiter
+from asgi_ratelimit.cli.running import NoAnswer
+from asgi_ratelimit.cli.snapshot_sources import page_source
 from asgi_ratelimit.cli.snapshot_view import snapshot_view
 from asgi_ratelimit.observe import KeyCounts, LimiterCounts, Outage, Period, Snapshot, Stats
 from asgi_ratelimit.redis import RedisStore
@@ -148,6 +151,7 @@ def test_it_shows_an_operators_page(path: str) -> None:
     ("answer", "says"),
     [
         (PlainTextResponse("hello"), "does not answer as an operator's page does"),
+        (PlainTextResponse("[" * 100_000), "does not answer as an operator's page does"),
         (JSONResponse([1]), "does not answer as an operator's page does"),
         (JSONResponse({"limiters": [1]}), "does not answer as an operator's page does"),
         (JSONResponse({"limiters": [{"name": 1}]}), "does not answer as an operator's page does"),
@@ -163,6 +167,21 @@ def test_what_is_no_page_is_a_sentence(answer: Response, says: str) -> None:
     assert says in ended.err
     assert ended.err.count("\n") == 1
     assert "hush" not in ended.err
+
+
+async def _drops() -> AsyncIterator[bytes]:
+    while True:
+        yield b" "
+        await anyio.sleep(0.01)
+
+
+@pytest.mark.anyio
+async def test_an_answer_that_never_ends_is_a_sentence() -> None:
+    with served(page(StreamingResponse(_drops()))) as port:
+        url = f"http://127.0.0.1:{port}/operator"
+        async with page_source(url, [("Authorization", "Bearer x")], seconds=0.5) as read:
+            with pytest.raises(NoAnswer, match="took too long"):
+                await read()
 
 
 @pytest.mark.parametrize("url", ["operator", "ftp://a/b", "http://", "http://["])
