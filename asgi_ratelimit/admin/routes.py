@@ -11,6 +11,7 @@ from typing import Annotated, Any, ParamSpec
 from fastapi import APIRouter, Depends, HTTPException, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field, ValidationError
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 from starlette.templating import Jinja2Templates
@@ -155,16 +156,23 @@ async def _nothing(wanted: Wanted) -> None:
 
 async def _wanted(request: Request) -> Wanted:
     """The body of a request, which is read once the caller has been let in."""
-    body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > _LONGEST_BODY:
-            raise HTTPException(413, "The body is too long.")
     try:
-        return Wanted.model_validate_json(body)
+        return Wanted.model_validate_json(await _body(request))
     except ValidationError as error:
         wrong = [f"{'.'.join(map(str, one['loc'])) or 'the body'}: {one['msg']}" for one in error.errors()]
         raise HTTPException(422, "; ".join(wrong)) from None
+
+
+async def _body(request: Request) -> bytes:
+    body = b""
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > _LONGEST_BODY:
+                raise HTTPException(413, "The body is too long.")
+    except ClientDisconnect:
+        raise HTTPException(400, "The body did not come to its end.") from None
+    return body
 
 
 def _json(content: object) -> JSONResponse:

@@ -284,6 +284,25 @@ def test_nonsense_is_refused_with_a_reason(
     assert says in answer.json()["detail"]
 
 
+@pytest.mark.anyio
+async def test_a_caller_that_leaves_amid_its_body_is_no_error_of_the_app(store: MemoryStore, stats: Stats) -> None:
+    client = page_of(store, stats)
+    incoming = [{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"}]
+    statuses: list[int] = []
+
+    async def receive() -> Any:
+        return incoming.pop(0)
+
+    async def send(message: Any) -> None:
+        statuses.append(message.get("status", 0))
+
+    headers = [(name.encode(), value.encode()) for name, value in OWN.items()]
+    path = "/ops/look-up"
+    scope = {"type": "http", "method": "POST", "path": path, "query_string": b"", "headers": headers}
+    await client.app(scope, receive, send)
+    assert statuses[0] == 400
+
+
 def test_an_outage_is_no_error_of_the_page(clock: ManualClock, stats: Stats) -> None:
     store = MemoryStore(max_keys=1, clock=clock)
     limiters = [Limiter("5/5s", store=store)]
