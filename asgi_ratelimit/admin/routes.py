@@ -19,7 +19,7 @@ from starlette.templating import Jinja2Templates
 from asgi_ratelimit.admin.access import Access, behind, check_origin
 from asgi_ratelimit.admin.feed import EventStream, Feed
 from asgi_ratelimit.admin.limiters import LimitersInUse
-from asgi_ratelimit.admin.view import Counted, DiscordSource
+from asgi_ratelimit.admin.view import Counted, DiscordSource, check_discord
 from asgi_ratelimit.errors import StoreUnavailable
 from asgi_ratelimit.store import Store, check_store
 
@@ -82,6 +82,8 @@ def router(
         raise ValueError(f"stats is a Stats, as in MemoryStore(observers=[stats := Stats()]), not {stats!r:.80}")
     if isinstance(every, bool) or not isinstance(every, (int, float)) or not 0.1 <= every < math.inf:
         raise ValueError(f"every is a number of seconds from 0.1, e.g. every=2, not {every!r}")
+    if discord is not None:
+        check_discord(discord)
     limiters = LimitersInUse(store)
     routes = APIRouter(dependencies=[behind(access)], include_in_schema=False)
     _add_page(routes, Feed(store, stats, limiters, discord, every), title)

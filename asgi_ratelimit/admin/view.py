@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Protocol, runtime_checkable
 
 from asgi_ratelimit.observe.snapshot import LimiterCounts, Period, Snapshot
 from asgi_ratelimit.store import Store
 
-__all__ = ["Counted", "DiscordSource", "WaitsForDiscord", "state_of_page", "waiting_for_discord"]
+__all__ = ["Counted", "DiscordSource", "WaitsForDiscord", "check_discord", "state_of_page", "waiting_for_discord"]
 
 _MOST_LIMITERS = 200  # that a page shows
 _MOST_KEYS = 15  # of each
@@ -59,6 +59,18 @@ def state_of_page(
         "discord": dict(snapshot.discord),
         "waiting": None if waiting is None else list(waiting),
     }
+
+
+def check_discord(discord: object) -> None:
+    """Raises ValueError if it cannot be looked at. What a function returns is seen only later."""
+    if callable(discord) or isinstance(discord, WaitsForDiscord):
+        return
+    is_used_up = isinstance(discord, Iterator)  # by one look
+    if is_used_up or not isinstance(discord, Iterable) or not all(isinstance(one, WaitsForDiscord) for one in discord):
+        raise ValueError(
+            f"discord is a DiscordClient, a list of them, or a function that returns one, not {discord!r:.80}: "
+            "write discord=client"
+        )
 
 
 def waiting_for_discord(discord: DiscordSource) -> list[dict[str, Any]]:

@@ -332,6 +332,12 @@ def test_options_are_checked(store: MemoryStore, stats: Stats, options: dict[str
         router(store, stats, access=operator, **options)
 
 
+@pytest.mark.parametrize("discord", [5, "client", object(), [None], iter([])])
+def test_what_is_no_client_of_discord_is_an_error_at_once(store: MemoryStore, stats: Stats, discord: Any) -> None:
+    with pytest.raises(ValueError, match="write discord=client"):
+        router(store, stats, access=operator, discord=discord)
+
+
 def test_stats_is_checked(store: MemoryStore) -> None:
     with pytest.raises(ValueError, match=r"stats := Stats\(\)"):
         router(store, store, access=operator)  # type: ignore[arg-type]
