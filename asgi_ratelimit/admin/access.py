@@ -26,7 +26,7 @@ def behind(access: object) -> params.Depends:
     depends = access if isinstance(access, params.Depends) else Depends(access)
 
     async def let_in(granted: Any = depends) -> None:
-        if granted is False:  # the answer of a function such as `is_operator`
+        if granted is False:  # the answer of a function like `is_operator`
             raise HTTPException(403, "This page is for operators.")
 
     gate: params.Depends = Depends(let_in)
