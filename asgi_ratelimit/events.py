@@ -170,10 +170,10 @@ class Observers:
         kind: EventKind = "allowed"
         if not decision.allowed:
             kind = _refusal(decision, enforced)
-        counters, listeners = self._counters_by[kind], self._decisions_by[kind]
+        counters, listeners = self._deciding_by[kind]
         if counters or listeners:
-            time, reason = self._wall(), decision.reason
-            answered_by: AnsweredBy = _ANSWERED_BY.get(reason, "store")
+            time, special = self._wall(), decision.special
+            answered_by: AnsweredBy = "store" if special is None else _ANSWERED_BY.get(special, "store")
             for count in counters:
                 try:
                     count(kind, limiter, decision, key, time, answered_by, self._secret)
@@ -218,19 +218,16 @@ class Observers:
             kind: tuple(one.call for one in self._listeners if one.kinds is None or kind in one.kinds)
             for kind in get_args(EventKind)
         }
-        # Those that count the fields of a decision as they are need no event, which takes longer to make than to count.
-        chosen = {
-            kind: [one for one in self._listeners if one.kinds is None or kind in one.kinds]
-            for kind in self._listeners_by
-        }
-        self._counters_by = {
-            kind: tuple(one.count for one in ones if one.count is not None) for kind, ones in chosen.items()
-        }
-        self._decisions_by = {
-            kind: tuple(one.call for one in ones if one.count is None) for kind, ones in chosen.items()
-        }
+        # To make an event takes longer than to count the fields of a decision, so some observers get these instead.
+        self._deciding_by = {kind: self._deciding(kind) for kind in self._listeners_by}
         self._reports_near = self.listens_to("near")
         self.counts_allowed = self.listens_to("allowed") or self._reports_near
+
+    def _deciding(self, kind: str) -> tuple[tuple[Callable[..., object], ...], tuple[Callable[[Event], None], ...]]:
+        """Those that count the decisions of a kind, and those that get an event of each."""
+        listeners = [one for one in self._listeners if one.kinds is None or kind in one.kinds]
+        counters = tuple(one.count for one in listeners if one.count is not None)
+        return counters, tuple(one.call for one in listeners if one.count is None)
 
 
 class _Listener:
