@@ -28,7 +28,8 @@ from example_app.worker import NamesItsWorker
 __all__ = ["app", "create_app"]
 
 INTERACTIONS = "/discord/interactions"  # Discord may post there under any name: each request is signed
-EXEMPT = ("/static/*", "/api/gauges", "/limits/me", "/operator/*", INTERACTIONS)  # no flood keeps the operator out
+OPERATOR = ("/operator", "/operator/*")  # no flood keeps the operator out
+EXEMPT = ("/static/*", "/api/gauges", "/limits/me", *OPERATOR, INTERACTIONS)
 
 
 @asynccontextmanager

@@ -42,6 +42,7 @@ SLOW = (
     "tests/frameworks/test_sockets.py",
     "tests/frameworks/test_workers.py",
     "tests/interactions/test_shared.py",
+    "tests/observe/test_known_load.py",
     "tests/observe/test_multiprocess.py",
     "tests/observe/test_outages.py",
     "tests/observe/test_sharing.py",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from inspect import isawaitable
 from typing import Any
 from urllib.parse import urlsplit
 
-from fastapi import Depends, HTTPException, Request, params
+from fastapi import Depends, HTTPException, Request, Response, params
 
 __all__ = ["Access", "behind", "check_origin"]
 
@@ -26,11 +27,21 @@ def behind(access: object) -> params.Depends:
     depends = access if isinstance(access, params.Depends) else Depends(access)
 
     async def let_in(granted: Any = depends) -> None:
-        if granted is False:  # the answer of a function like `is_operator`
+        if _is_refusal(granted):
             raise HTTPException(403, "This page is for operators.")
 
     gate: params.Depends = Depends(let_in)
     return gate
+
+
+def _is_refusal(granted: Any) -> bool:
+    """Whether this result of the dependency is a refusal. None lets in: a function that only raises returns it.
+
+    A response, such as a redirect to the log-in, is meant as one. A coroutine was not awaited: it says nothing.
+    """
+    if isinstance(granted, Response) or isawaitable(granted):
+        return True
+    return granted is not None and not granted
 
 
 async def check_origin(request: Request) -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
+
+from sse_starlette import EventSourceResponse
+from starlette.types import Receive, Scope, Send
 
 from asgi_ratelimit.admin.limiters import LimitersInUse
 from asgi_ratelimit.admin.view import Counted, DiscordSource, state_of_page, waiting_for_discord
@@ -13,11 +16,31 @@ from asgi_ratelimit.errors import StoreUnavailable
 from asgi_ratelimit.observe.snapshot import Snapshot
 from asgi_ratelimit.store import Store
 
-__all__ = ["Feed"]
+__all__ = ["EventStream", "Feed"]
 
 logger = logging.getLogger("asgi_ratelimit")
 
 _STREAM_S = 120.0  # a stream ends, and the browser opens another: it has to be let in again
+_PATIENCE_S = 15.0  # with a reader that takes nothing, such as a computer that sleeps
+
+
+class EventStream(EventSourceResponse):
+    """The events as a response. It ends if its reader takes nothing for a while: else it would wait for ever."""
+
+    def __init__(
+        self,
+        events: AsyncIterator[dict[str, Any]],
+        *,
+        headers: Mapping[str, str] | None = None,
+        patience: float = _PATIENCE_S,
+    ) -> None:
+        super().__init__(events, headers=headers, send_timeout=patience)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        except* TimeoutError:
+            logger.debug("an open operator's page takes nothing any more: its event stream ends")
 
 
 class Feed:

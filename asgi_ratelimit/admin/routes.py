@@ -11,13 +11,12 @@ from typing import Annotated, Any, ParamSpec
 from fastapi import APIRouter, Depends, HTTPException, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field, ValidationError
-from sse_starlette import EventSourceResponse
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 from starlette.templating import Jinja2Templates
 
 from asgi_ratelimit.admin.access import Access, behind, check_origin
-from asgi_ratelimit.admin.feed import Feed
+from asgi_ratelimit.admin.feed import EventStream, Feed
 from asgi_ratelimit.admin.limiters import LimitersInUse
 from asgi_ratelimit.admin.view import Counted, DiscordSource
 from asgi_ratelimit.errors import StoreUnavailable
@@ -70,7 +69,7 @@ def router(
     store: the store of the limiters. All of this process that use it are shown, and may be acted on
     stats: a Stats that observes the store: `MemoryStore(observers=[stats])`
     access: a dependency that lets in operators only. It refuses others with an exception, e.g. HTTPException(403), or
-        by returning False. Every route is behind it: the page, its files, its event stream and its verbs
+        by returning False. None lets in. Every route is behind it: the page, its files, its event stream and its verbs
     discord: a DiscordClient, or several, or a function that returns them: the page shows which calls wait
     title: of the page
     every: seconds between two looks at the counts
@@ -107,7 +106,7 @@ def _add_page(routes: APIRouter, feed: Feed, title: str) -> None:
 
     @routes.get("/events")
     async def events() -> Response:
-        return EventSourceResponse(feed.stream(), headers=HEADERS)
+        return EventStream(feed.stream(), headers=HEADERS)
 
 
 class Wanted(BaseModel):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Any
 
 import typer
@@ -17,6 +16,7 @@ from asgi_ratelimit.limits import TokenBucket
 __all__ = ["block"]
 
 _ANY = (TokenBucket("1/day"),)  # a block is a record of its own, whatever the limits are
+_LONGEST = 3_155_760_000  # 100 years: a limiter cuts what is longer
 
 
 def block(
@@ -44,8 +44,8 @@ def block(
             return before
 
     with sentences():
-        if not math.isfinite(seconds):
-            raise ValueError(f"a block lasts a number of seconds, e.g. 3600, not {seconds}")
+        if not seconds <= _LONGEST:
+            raise ValueError(f"a block lasts a number of seconds, e.g. 3600, and 100 years at most, not {seconds}")
         before = run(refuse())
     was = before.retry_after if before.reason == "blocked" else 0.0
     if as_json:

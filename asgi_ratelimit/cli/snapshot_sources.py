@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -39,16 +40,21 @@ async def redis_source(url: str, *, prefix: str, secret: bytes | None, timeout: 
 
 
 @asynccontextmanager
-async def page_source(url: str, headers: Sequence[tuple[str, str]]) -> AsyncIterator[Source]:
+async def page_source(
+    url: str, headers: Sequence[tuple[str, str]], *, seconds: float = _SECONDS
+) -> AsyncIterator[Source]:
     """What an operator's page shows. Raises ValueError if it is no URL."""
     address = _state_of_page(url)
     shown = str(address.copy_with(username=None, password=None, query=None))
     fixed = httpx.Headers([("user-agent", "asgi-ratelimit top"), *headers])
-    async with httpx.AsyncClient(headers=fixed, timeout=_SECONDS) as client:
+    async with httpx.AsyncClient(headers=fixed, timeout=seconds) as client:
 
         async def read() -> Snapshot:
             try:
-                response = await client.get(without_user(address, fixed))
+                async with asyncio.timeout(seconds):  # httpx waits so long for each piece of an answer
+                    response = await client.get(without_user(address, fixed))
+            except (TimeoutError, httpx.TimeoutException):
+                raise NoAnswer(f"{shown} does not answer: it took too long.") from None
             except httpx.HTTPError as error:
                 raise NoAnswer(f"{shown} does not answer: {cause_of(error)}.") from None
             return _snapshot_in(response, shown)
@@ -75,7 +81,7 @@ def _snapshot_in(response: httpx.Response, shown: str) -> Snapshot:
         raise NoAnswer(f"{shown} has no counts (status {status}): --url is where the operator's page is.")
     try:
         return Snapshot.from_dict(_as_shared(json.loads(response.content)))
-    except ValueError:
+    except (ValueError, RecursionError):
         raise NoAnswer(f"{shown} does not answer as an operator's page does.") from None
 
 

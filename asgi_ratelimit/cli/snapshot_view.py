@@ -1,4 +1,4 @@
-"""Counts as tables for a terminal of 80 columns."""
+"""Counts as tables for a terminal of 80 columns, and with fewer columns for a narrow one."""
 
 from __future__ import annotations
 
@@ -17,16 +17,21 @@ __all__ = ["snapshot_view"]
 
 _HEAD: Final = ("limiter", "/s", "minute", "refused", "all", "refused", "share", "busiest")
 _NUMBERS: Final = _HEAD[1:-1]
+_ESSENTIAL: Final = (0, 1, 4, 5)  # of the columns, for a terminal on which not all have room
+_NARROW: Final = 64
+_LONGEST: Final = 60  # characters of a name or key: users may choose them
 _MOST_KEYS, _MOST_OUTAGES = 5, 3
 _NEWEST: Final = 10  # events of Discord
 
 
-def snapshot_view(snapshot: Snapshot, former: Snapshot | None = None, most: int = 20) -> RenderableType:
+def snapshot_view(
+    snapshot: Snapshot, former: Snapshot | None = None, most: int = 20, *, width: int = 80
+) -> RenderableType:
     """Tables of the counts. `former`: an earlier snapshot, for the calls per second since then."""
     counts = sorted(snapshot.limiters.values(), key=lambda one: (-_this_minute(one)[0], -_total(one), one.name))
     parts: list[RenderableType] = [Text(_headline(snapshot), "bold")]
     if counts:
-        parts += [Text(), _limiters(counts[:most], _rates(snapshot, former))]
+        parts += [Text(), _limiters(counts[:most], _rates(snapshot, former), width)]
     if len(counts) > most:
         parts.append(Text(f"and {len(counts) - most} more (--limiters)"))
     notes = [note for one in counts[:most] if (note := _note(one))]
@@ -43,15 +48,18 @@ def _headline(snapshot: Snapshot) -> str:
     return f"{processes}, {_clock(snapshot.time, seconds=True)}"
 
 
-def _limiters(counts: Sequence[LimiterCounts], rates: dict[str, float]) -> Table:
-    return rows_of(_HEAD, [_row(one, rates.get(one.name)) for one in counts], numbers=_NUMBERS)
+def _limiters(counts: Sequence[LimiterCounts], rates: dict[str, float], width: int) -> Table:
+    columns = _ESSENTIAL if width < _NARROW else range(len(_HEAD))
+    rows = [_row(one, rates.get(one.name)) for one in counts]
+    head, *shown = ([row[column] for column in columns] for row in (_HEAD, *rows))
+    return rows_of(head, shown, numbers=_NUMBERS)
 
 
 def _row(counts: LimiterCounts, rate: float | None) -> list[str]:
     calls, refused = _this_minute(counts)
     total = _total(counts)
     return [
-        counts.name,
+        _short(counts.name),
         "" if rate is None else f"{rate:,.1f}",
         f"{calls:,}",
         f"{refused:,}",
@@ -89,7 +97,7 @@ def _heaviest(counts: Iterable[LimiterCounts]) -> Table | None:
     if not keys:
         return None
     keys.sort(key=lambda pair: -(pair[1].allowed + pair[1].refused))
-    rows = [[key.key, name, f"{key.allowed:,}", f"{key.refused:,}"] for name, key in keys[:_MOST_KEYS]]
+    rows = [[_short(key.key), _short(name), f"{key.allowed:,}", f"{key.refused:,}"] for name, key in keys[:_MOST_KEYS]]
     return rows_of(("heaviest keys", "limiter", "allowed", "refused"), rows, numbers=("allowed", "refused"))
 
 
@@ -109,7 +117,11 @@ def _note(counts: LimiterCounts) -> str:
     ]
     if counts.shadow:
         said.append(f"shadow mode would have refused {counts.shadow:,} calls of {counts.shadow_keys:,} keys")
-    return f"{counts.name}: {', '.join(said)}" if said else ""
+    return f"{_short(counts.name)}: {', '.join(said)}" if said else ""
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
 
 
 def _outage(outage: Outage) -> str:

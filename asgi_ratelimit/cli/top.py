@@ -106,4 +106,4 @@ async def _live(read: Source, first: Snapshot, every: float, most: int) -> None:
 def _view(snapshot: Snapshot, former: Snapshot | None, most: int) -> RenderableType:
     from asgi_ratelimit.cli.snapshot_view import snapshot_view
 
-    return snapshot_view(snapshot, former, most)
+    return snapshot_view(snapshot, former, most, width=console().width)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import MutableMapping
 from typing import Any
 
+import anyio
 import pytest
 
 from asgi_ratelimit import Limiter, MemoryStore
-from asgi_ratelimit.admin.feed import Feed
+from asgi_ratelimit.admin.feed import EventStream, Feed
 from asgi_ratelimit.admin.limiters import LimitersInUse
 from asgi_ratelimit.observe import Snapshot, Stats
 from asgi_ratelimit.store import Store
@@ -68,3 +70,18 @@ async def test_pages_that_are_open_together_share_one_look(clock: ManualClock) -
     states.append(await feed.state())
     assert stats.looks == 2
     assert states[0]["time"] + 1 == states[-1]["time"]
+
+
+async def test_a_stream_ends_if_its_reader_takes_nothing() -> None:
+    feed, _, _ = feed_of(_Passing())
+
+    async def receive() -> dict[str, Any]:
+        await anyio.sleep_forever()
+        raise AssertionError
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.body":
+            await anyio.sleep_forever()
+
+    with anyio.fail_after(20):
+        await EventStream(feed.stream(), patience=0.01)({"type": "http", "method": "GET"}, receive, send)

@@ -7,7 +7,8 @@ import sys
 from typing import Annotated, Any
 
 import pytest
-from fastapi import Depends, FastAPI, Header, HTTPException
+from fastapi import Depends, FastAPI, Header, HTTPException, Response
+from fastapi.responses import RedirectResponse
 from fastapi.testclient import TestClient
 
 from asgi_ratelimit import Limiter, MemoryStore, StoreUnavailable
@@ -83,6 +84,21 @@ def test_a_dependency_refuses_by_returning_false_too(store: MemoryStore, stats: 
     client = page_of(store, stats, access=wrap(is_operator))
     assert client.get("/ops/state").status_code == 403
     assert client.get("/ops/state", headers=LET_IN).status_code == 200
+
+
+async def is_operator_later() -> bool:
+    return True
+
+
+@pytest.mark.filterwarnings("ignore:coroutine:RuntimeWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize(
+    "answer", [lambda: RedirectResponse("/login"), lambda: Response(status_code=401), is_operator_later, int, str, set]
+)
+def test_a_result_that_is_no_leave_lets_nobody_in(store: MemoryStore, stats: Stats, answer: Any) -> None:
+    def access() -> object:
+        return answer()
+
+    assert page_of(store, stats, access=access).get("/ops/state").status_code == 403
 
 
 # Other sites

@@ -149,6 +149,7 @@ def test_a_file_without_a_secret_is_a_wrong_call(content: bytes | None, tmp_path
         (["show", "a", "--limit", "x", "--redis", "redis://127.0.0.1:1"], "cannot read the limit 'x'"),
         (["block", "a", "-1"], "SECONDS"),
         (["block", "a", "inf", "--redis", "redis://127.0.0.1:1"], "not inf"),
+        (["block", "a", "1e300", "--redis", "redis://127.0.0.1:1"], "100 years"),
         (["block", "a", "1", "--limiter", "", "--redis", "redis://127.0.0.1:1"], "name of a limiter"),
         (["block", "a", "1", "--timeout", "0", "--redis", "redis://127.0.0.1:1"], "timeout"),
         (["block", "a", "1", "--prefix", "{", "--redis", "redis://127.0.0.1:1"], "prefix"),

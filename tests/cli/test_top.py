@@ -8,16 +8,19 @@ import pty
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+import anyio
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from asgi_ratelimit import Limiter
+from asgi_ratelimit.cli.running import NoAnswer
+from asgi_ratelimit.cli.snapshot_sources import page_source
 from asgi_ratelimit.cli.snapshot_view import snapshot_view
 from asgi_ratelimit.observe import KeyCounts, LimiterCounts, Outage, Period, Snapshot, Stats
 from asgi_ratelimit.redis import RedisStore
@@ -148,6 +151,7 @@ def test_it_shows_an_operators_page(path: str) -> None:
     ("answer", "says"),
     [
         (PlainTextResponse("hello"), "does not answer as an operator's page does"),
+        (PlainTextResponse("[" * 100_000), "does not answer as an operator's page does"),
         (JSONResponse([1]), "does not answer as an operator's page does"),
         (JSONResponse({"limiters": [1]}), "does not answer as an operator's page does"),
         (JSONResponse({"limiters": [{"name": 1}]}), "does not answer as an operator's page does"),
@@ -165,6 +169,21 @@ def test_what_is_no_page_is_a_sentence(answer: Response, says: str) -> None:
     assert "hush" not in ended.err
 
 
+async def _drops() -> AsyncIterator[bytes]:
+    while True:
+        yield b" "
+        await anyio.sleep(0.01)
+
+
+@pytest.mark.anyio
+async def test_an_answer_that_never_ends_is_a_sentence() -> None:
+    with served(page(StreamingResponse(_drops()))) as port:
+        url = f"http://127.0.0.1:{port}/operator"
+        async with page_source(url, [("Authorization", "Bearer x")], seconds=0.5) as read:
+            with pytest.raises(NoAnswer, match="took too long"):
+                await read()
+
+
 @pytest.mark.parametrize("url", ["operator", "ftp://a/b", "http://", "http://["])
 def test_an_address_that_is_none_is_a_wrong_call(url: str) -> None:
     assert asgi_ratelimit("top", "--url", url).code in (1, 2)
@@ -174,12 +193,12 @@ def test_an_address_that_is_none_is_a_wrong_call(url: str) -> None:
 # The tables
 
 
-def drawn(snapshot: Snapshot, former: Snapshot | None = None, most: int = 20) -> list[str]:
+def drawn(snapshot: Snapshot, former: Snapshot | None = None, most: int = 20, width: int = 80) -> list[str]:
     from rich.console import Console
 
-    console = Console(width=80, markup=False, force_terminal=False)
+    console = Console(width=width, markup=False, force_terminal=False)
     with console.capture() as capture:
-        console.print(snapshot_view(snapshot, former, most))
+        console.print(snapshot_view(snapshot, former, most, width=width))
     return lines_of(capture.get())
 
 
@@ -203,6 +222,20 @@ def test_calls_per_second_are_those_since_the_last_look() -> None:
     assert drawn(SNAPSHOT, former)[3].startswith("app 25.3 100 10 1,253 43 ")
     restarted = Snapshot(NOW - 10, {"app": LimiterCounts("app", allowed=9000)})
     assert drawn(SNAPSHOT, restarted)[3].startswith("app 0.0 100 ")
+
+
+def test_a_narrow_terminal_has_the_names_and_the_sums() -> None:
+    lines = drawn(SNAPSHOT, width=40)
+    assert lines[2] == "limiter /s all refused"
+    assert lines[3].startswith("app 1,253 43")
+
+
+def test_no_name_or_key_takes_the_whole_terminal() -> None:
+    long = "x" * 3_000
+    counts = LimiterCounts(long, allowed=3, near=1, keys=(KeyCounts(long, 3, 0, 0),))
+    lines = drawn(Snapshot(NOW, {long: counts}))
+    assert len(lines) < 20
+    assert any("…" in line for line in lines)
 
 
 def test_no_counts_and_many_limiters() -> None:
