@@ -23,6 +23,7 @@ SLOW = (
     "tests/discord/permits/test_doubts.py",
     "tests/discord/permits/test_equality.py",
     "tests/discord/permits/test_shared.py",
+    "tests/discord/permits/test_standing_still.py",
     "tests/discord/test_backfill.py",
     "tests/discord/test_cancellation.py::test_a_thousand_",
     "tests/discord/test_log_handler.py",
