@@ -49,10 +49,12 @@ class Decision:
     measure: (remaining, µs until full, µs until allowed) where these do not follow from the state
     bucket_key: the bucket among all of its policy
     parts: one decision per limit, if the limiter has several
+
+    `special` is the reason where something else than the buckets has decided, else None.
     """
 
     __slots__ = (
-        "_charge", "_measure", "_parts", "_reason", "allowed", "bucket_key", "cost", "delay_us", "now_us", "policy",
+        "_charge", "_measure", "_parts", "allowed", "bucket_key", "cost", "delay_us", "now_us", "policy", "special",
         "state",
     )  # fmt: skip
 
@@ -79,7 +81,7 @@ class Decision:
         self.delay_us = delay_us
         self.bucket_key = bucket_key
         self._charge = charge
-        self._reason = reason
+        self.special = reason
         self._measure = measure
         self._parts = parts
 
@@ -111,7 +113,7 @@ class Decision:
     @property
     def reason(self) -> Reason:
         """ "ok" or "limited"; "blocked", "cached" or "degraded" where something else than the buckets decided."""
-        return self._reason or ("ok" if self.allowed else "limited")
+        return self.special or ("ok" if self.allowed else "limited")
 
     @property
     def bucket(self) -> str:
@@ -185,7 +187,7 @@ class Decision:
         """The same decision, without anything to give back."""
         return Decision(
             self.policy, self.cost, self.state, self.now_us, self.allowed, None, self.bucket_key,
-            delay_us=self.delay_us, reason=self._reason, measure=self._measure,
+            delay_us=self.delay_us, reason=self.special, measure=self._measure,
         )  # fmt: skip
 
     def as_refunded(self) -> Decision:
@@ -193,7 +195,7 @@ class Decision:
         limit = self.policy.limit
         state = limit.give_back(self.state, self.now_us, self.cost, self.state, self.now_us)
         return Decision(
-            self.policy, self.cost, state, self.now_us, self.allowed, None, self.bucket_key, reason=self._reason,
+            self.policy, self.cost, state, self.now_us, self.allowed, None, self.bucket_key, reason=self.special,
             parts=self._parts and tuple(part.as_refunded() for part in self._parts),
         )  # fmt: skip
 
@@ -204,7 +206,7 @@ class Decision:
             return self
         return Decision(
             self.policy, self.cost, self.state, self.now_us, False, None, self.bucket_key,
-            reason=self._reason, measure=(remaining, reset_us, wait_us), parts=self._parts,
+            reason=self.special, measure=(remaining, reset_us, wait_us), parts=self._parts,
         )  # fmt: skip
 
     def as_refusal(self, cost: int, wait_us: int = 0, *, passed_us: int = 0) -> Decision:
@@ -275,7 +277,7 @@ def make_decision(
     decision.delay_us = delay_us
     decision.bucket_key = bucket_key
     decision._charge = charge
-    decision._reason = decision._measure = decision._parts = None
+    decision.special = decision._measure = decision._parts = None
     return decision
 
 

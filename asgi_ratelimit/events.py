@@ -1,4 +1,4 @@
-"""What is told to observers: one event for each decision, wait and outage, here and on the way out."""
+"""Events for observers: one for each decision, wait and outage, here and on the way out."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Event:
         "refused" (it was a 429), "invalid" (401, 403 or 429: `checks` of the 10 000 in ten minutes that Discord bears),
         "retry", "stopped", "banned", "token", "webhook": as DiscordEvent
     limiter: the name of the limiter, or "discord"
-    answered_by: "store", "cache" (a refusal known from before) or "fallback" (an outage)
+    answered_by: "store", "cache" (a remembered refusal) or "fallback" (an outage)
     cost: of the call
     seconds: of a wait, an outage or a stop
     decision: None where none was made
@@ -96,7 +96,7 @@ class Observer(Protocol):
     """A plain function of an Event, or an object like one.
 
     It may have more attributes. `kinds`: the only kinds of events that it wants. `attach(clock)`: called with the
-    clock of each store that it is given to. `introduce(node)`: called with the name of that store's server.
+    clock of each of its stores. `introduce(node)`: called with the name of that store's server.
     `on_decision(kind, limiter, decision, key, time, answered_by, secret)`: called in place of the observer itself for
     decisions; it saves the making of an event. `is_quick`: true if its calls need not be timed.
     """
@@ -115,9 +115,9 @@ class Observers:
         self._secret = _PROCESS_SECRET if secret is None else secret[:64]
         self._listeners: list[_Listener] = []
         self._node = ""
-        self.counts_allowed = False  # whether any of them listens to what is allowed
-        self._hears_near = False
-        self._heard_by: dict[str, tuple[Callable[[Event], None], ...]] = {}
+        self.counts_allowed = False  # whether any of them counts allowed calls
+        self._reports_near = False
+        self._listeners_by: dict[str, tuple[Callable[[Event], None], ...]] = {}
         self._sort()
         for observer in observers:
             self.add(observer)
@@ -147,7 +147,7 @@ class Observers:
         self._sort()
 
     def introduce(self, node: str) -> None:
-        """Name the server of the store to the observers that ask for it, also to later ones."""
+        """Name the server of the store to the observers that want it, also to later ones."""
         self._node = node
         for listener in self._listeners:
             self._introduce_to(listener.observer)
@@ -161,19 +161,19 @@ class Observers:
         """The `key_digest` of this key in events of this store."""
         return _digest(key, self._secret)
 
-    def hears(self, kind: EventKind) -> bool:
+    def listens_to(self, kind: EventKind) -> bool:
         """Whether any observer listens to this kind."""
-        return bool(self._heard_by[kind])
+        return bool(self._listeners_by[kind])
 
     def decided(self, limiter: str, decision: Decision, key: str, enforced: bool = True) -> None:
         """Tell of a decision about a key, and of a bucket that is nearly used up."""
         kind: EventKind = "allowed"
         if not decision.allowed:
             kind = _refusal(decision, enforced)
-        counters, listeners = self._counters_by[kind], self._decisions_by[kind]
+        counters, listeners = self._deciding_by[kind]
         if counters or listeners:
-            time, reason = self._wall(), decision.reason
-            answered_by: AnsweredBy = _ANSWERED_BY.get(reason, "store")
+            time, special = self._wall(), decision.special
+            answered_by: AnsweredBy = "store" if special is None else _ANSWERED_BY.get(special, "store")
             for count in counters:
                 try:
                     count(kind, limiter, decision, key, time, answered_by, self._secret)
@@ -186,19 +186,19 @@ class Observers:
                 event.answered_by = answered_by
                 for listener in listeners:
                     listener(event)
-        if self._hears_near and kind == "allowed" and decision.is_near():
+        if self._reports_near and kind == "allowed" and decision.is_near():
             self.emit(Event("near", limiter, decision=decision, key=key, cost=decision.cost))
 
     def emit(self, event: Event) -> None:
         """Tell of any other event."""
-        listeners = self._heard_by[event.kind]
+        listeners = self._listeners_by[event.kind]
         if listeners:
             event.time, event.secret = self._wall(), self._secret
             for listener in listeners:
                 listener(event)
 
     def with_hook(self, hook: EventHook | None) -> EventHook:
-        """A hook for the events of a store: it calls the given one, and tells the observers."""
+        """A hook for the events of a store: it calls the one of the user, and then the observers."""
 
         def tell(event: StoreEvent) -> None:
             call_hook(hook, event)
@@ -214,22 +214,20 @@ class Observers:
                 listener.strike(f"failed: {error!r}", error)
 
     def _sort(self) -> None:
-        self._heard_by = {
+        self._listeners_by = {
             kind: tuple(one.call for one in self._listeners if one.kinds is None or kind in one.kinds)
             for kind in get_args(EventKind)
         }
-        # Those that count the fields of a decision as they are need no event, which takes longer to make than to count.
-        heard = {
-            kind: [one for one in self._listeners if one.kinds is None or kind in one.kinds] for kind in self._heard_by
-        }
-        self._counters_by = {
-            kind: tuple(one.count for one in ones if one.count is not None) for kind, ones in heard.items()
-        }
-        self._decisions_by = {
-            kind: tuple(one.call for one in ones if one.count is None) for kind, ones in heard.items()
-        }
-        self._hears_near = self.hears("near")
-        self.counts_allowed = self.hears("allowed") or self._hears_near
+        # To make an event takes longer than to count the fields of a decision, so some observers get these instead.
+        self._deciding_by = {kind: self._deciding(kind) for kind in self._listeners_by}
+        self._reports_near = self.listens_to("near")
+        self.counts_allowed = self.listens_to("allowed") or self._reports_near
+
+    def _deciding(self, kind: str) -> tuple[tuple[Callable[..., object], ...], tuple[Callable[[Event], None], ...]]:
+        """Those that count the decisions of a kind, and those that get an event of each."""
+        listeners = [one for one in self._listeners if one.kinds is None or kind in one.kinds]
+        counters = tuple(one.count for one in listeners if one.count is not None)
+        return counters, tuple(one.call for one in listeners if one.count is None)
 
 
 class _Listener:

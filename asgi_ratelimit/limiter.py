@@ -145,7 +145,7 @@ class Limiter:
 
     # For doors, which tell the observers themselves
 
-    async def ask(self, key: str, cost: int = 1, per: str = "") -> Decision:
+    async def check(self, key: str, cost: int = 1, per: str = "") -> Decision:
         """`try_acquire` for a cost that is checked, without a word to the observers."""
         pending = self.decide(key, cost, per)
         return pending if isinstance(pending, Decision) else await pending
@@ -170,7 +170,7 @@ class Limiter:
         raise ValueError(f"a cost must be a whole number from 1{upper}, not {cost!r}")
 
     async def _refusal(self, key: str, cost: int, per: str) -> Decision:
-        decision = await self.ask(key, cost, per)
+        decision = await self.check(key, cost, per)
         if not decision.allowed:
             raise RateLimited(decision)
         return decision

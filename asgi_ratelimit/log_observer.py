@@ -15,13 +15,13 @@ __all__ = ["LogObserver", "with_log"]
 
 _REFUSALS: Final = ("limited", "blocked", "unavailable")
 _LONG_WAIT_S: Final = 30.0
-_MOST_KEYS: Final = 1_000  # that are told apart in one line
+_MOST_KEYS: Final = 1_000  # that one line distinguishes
 _MOST_LIMITERS: Final = 1_000  # with lines of their own; the others share one
 _OTHERS: Final = "(others)"
 
 
 class LogObserver:
-    """Logs what the limiters of a store have refused, in one line a minute for each limiter.
+    """Logs the refusals of the limiters of a store, in one line a minute for each limiter.
 
     every: seconds between two lines of a limiter
     level: of those lines
@@ -44,7 +44,7 @@ class LogObserver:
         self._logger = logging.getLogger("asgi_ratelimit") if logger is None else logger
         self._clock: Clock | None = None
         self._lock = threading.Lock()
-        self._tallies: dict[str, _Tally] = {}
+        self._tallies: dict[str, _Refusals] = {}
 
     def attach(self, clock: Clock) -> None:
         """Go by the clock of this store."""
@@ -58,7 +58,7 @@ class LogObserver:
             tally = self._tallies.get(name)
             is_new = tally is None
             if tally is None:
-                tally = self._tallies[name] = _Tally(event.time)
+                tally = self._tallies[name] = _Refusals(event.time)
             tally.count(event)
             is_due = event.time >= tally.since + self._every
         if is_due:  # its timer was lost with its event loop
@@ -81,7 +81,7 @@ class LogObserver:
             self._logger.log(self._level, "%s", _line(fields), extra=fields)
 
 
-class _Tally:
+class _Refusals:
     """The refusals of one limiter since its last line."""
 
     def __init__(self, since: float) -> None:
@@ -121,7 +121,7 @@ _WORDS: Final = {
 
 
 def with_log(observers: Iterable[Observer]) -> list[Observer]:
-    """The observers of a store: a LogObserver is among them. Raises ValueError for what is no list of observers."""
+    """The observers of a store: a LogObserver is among them. Raises ValueError unless it is a list of observers."""
     if isinstance(observers, str) or not isinstance(observers, Iterable):
         raise ValueError(
             f"observers is a list of functions of an Event, e.g. observers=[Stats()], not {observers!r:.80}"

@@ -13,6 +13,7 @@ from asgi_ratelimit.events import Event, Observers, observers_of
 from asgi_ratelimit.limits import Limit, TokenBucket
 from asgi_ratelimit.sync import SyncLimiter
 from asgi_ratelimit.testing import ManualClock
+from tests.support.stores import UnavailableStore
 
 pytestmark = pytest.mark.anyio
 
@@ -99,16 +100,8 @@ async def test_peek_refund_and_reset_are_no_events() -> None:
 
 
 async def test_a_limit_that_fails_closed_is_reported_as_unavailable() -> None:
-    class Closed(MemoryStore):
-        def open(self, name: str, policies: Any) -> Any:
-            class Buckets:
-                async def decide(self, *_: Any) -> Any:
-                    raise StoreUnavailable("no server")
-
-            return Buckets()
-
     events: list[Event] = []
-    limiter = Limiter("5/s", store=Closed(observers=[events.append]), name="closed")
+    limiter = Limiter("5/s", store=UnavailableStore(observers=[events.append]), name="closed")
     with pytest.raises(StoreUnavailable):
         await limiter.try_acquire("a")
     with pytest.raises(StoreUnavailable):

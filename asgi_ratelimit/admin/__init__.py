@@ -1,4 +1,4 @@
-"""The operator's page: what the limiters of an app do, live, and a key looked up, reset or blocked.
+"""The operator's page: the limiters of an app at work, and a key looked up, reset or blocked.
 
 routes           router: the page, its files, its event stream and its verbs, all behind the user's own dependency
 access           that dependency, and the check that no other site's page sends a changing request

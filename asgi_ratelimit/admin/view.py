@@ -1,4 +1,4 @@
-"""The state of the page as JSON: the counts of Stats, the limits of the limiters, and what waits for Discord."""
+"""The state of the page as JSON: the counts of Stats, the limits, and the calls that wait for Discord."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ _PLAIN: Final[dict[str, Any]] = {
     "markup": False,
     "highlight": False,
     "soft_wrap": True,
-}  # what users write is no markup
+}  # texts of users are no markup
 
 
 def discord_proxy(

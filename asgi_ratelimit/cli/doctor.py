@@ -29,7 +29,7 @@ def doctor(
     store_timeout: StoreTimeout = 0.1,
     as_json: AsJson = False,
 ) -> None:
-    """Look at a Redis, or at an app, and say what is not well and what to do.
+    """Look at a Redis, or at an app, and name the faults and their remedies.
 
     A Redis: its version, role, eviction, room and clock, the rights of its user, and how long a check takes from here.
     About 200 checks of keys of their own are made.

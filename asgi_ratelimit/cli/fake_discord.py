@@ -1,4 +1,4 @@
-"""`asgi-ratelimit fake-discord`: a Discord that limits, and measures whoever calls it."""
+"""`asgi-ratelimit fake-discord`: a Discord that limits, and measures its clients."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def fake_discord(
     as_json: Annotated[bool, typer.Option("--json", help="Write the result as JSON.")] = False,
     shows_list: Annotated[bool, typer.Option("--list", help="List the scenarios.")] = False,
 ) -> None:
-    """Serve a fake Discord until Ctrl-C, and show what became of the calls of a scenario.
+    """Serve a fake Discord until Ctrl-C, and show the fate of the calls of a scenario.
 
     GET /_plan has the calls that a client is to make, GET /_result the result so far. POST /_reset starts anew. Exit
     code 1: calls were lost, or carried out twice.

@@ -22,7 +22,7 @@ _CONNECTING = re.compile(r"Error (?:([0-9]+) )?(?:[^ ]+ )?connecting to [^ ]+ (.
 
 Result = TypeVar("Result")
 
-UNWELL: Final = 1  # what was asked about is not well
+UNWELL: Final = 1  # the subject is not well
 USAGE: Final = 2  # the command was called wrongly
 INTERRUPTED: Final = 130  # by Ctrl-C, as shells have it
 
@@ -34,7 +34,7 @@ def end(text: str, code: int) -> NoReturn:
 
 
 class NoAnswer(Exception):
-    """What was asked about does not answer. Its text is a sentence for the user."""
+    """The subject does not answer. Its text is a sentence for the user."""
 
 
 @contextmanager
@@ -69,7 +69,7 @@ def run(work: Coroutine[Any, Any, Result]) -> Result:
 
 @contextmanager
 def _no_log() -> Iterator[None]:
-    """Python writes to stderr what no handler takes."""
+    """Python writes the rest to stderr."""
     logger, handler = logging.getLogger("asgi_ratelimit"), logging.NullHandler()
     logger.addHandler(handler)
     try:

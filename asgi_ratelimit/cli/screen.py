@@ -22,7 +22,7 @@ def console(*, is_error: bool = False) -> Console:
 
 
 def plain(text: object) -> str:
-    """A text of somebody else's, on one line and without the characters that a terminal obeys."""
+    """A foreign text, on one line and without the characters that a terminal obeys."""
     return "".join(char if char.isprintable() else "\ufffd" for char in str(text))
 
 

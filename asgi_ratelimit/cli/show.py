@@ -1,4 +1,4 @@
-"""`asgi-ratelimit show`: what is left to a key under the limits of a limiter."""
+"""`asgi-ratelimit show`: the rest of a key under the limits of a limiter."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ def show(
     timeout: Patience = 5.0,
     as_json: AsJson = False,
 ) -> None:
-    """Show what is left to a key. Nothing is charged.
+    """Show the rest of a key. Nothing is charged.
 
-    A bucket is named after its limiter and its limit, so both are said as the app has them.
+    A bucket is named after its limiter and its limit, so both are written as in the app.
     """
 
     async def ask() -> Decision:

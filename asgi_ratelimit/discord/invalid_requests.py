@@ -66,7 +66,7 @@ class InvalidRequests:
         """Count one more."""
         own = await self._count_here()
         try:
-            shared = await self._limiter.ask(self._egress)
+            shared = await self._limiter.check(self._egress)
         except StoreUnavailable as error:
             logger.debug("an invalid request was not counted: %s", error)
             shared = own
@@ -79,7 +79,7 @@ class InvalidRequests:
         """What this process sees counts as well: the store may not answer, or fail open."""
         if self._own is None:
             self._own = Limiter(SlidingWindow(f"{ALLOWED}/10m"), store=MemoryStore(clock=self._clock))
-        return await self._own.ask(self._egress)
+        return await self._own.check(self._egress)
 
     async def ban(self, seconds: float) -> None:
         """Cloudflare has banned the address: no request may leave it for so long."""

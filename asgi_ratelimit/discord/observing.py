@@ -1,4 +1,4 @@
-"""What observers of the store learn of the way out: answers, 429s, waits, stops and retries, by route template."""
+"""The way out for observers of the store: answers, 429s, waits, stops and retries, by route template."""
 
 from __future__ import annotations
 
@@ -23,30 +23,30 @@ _KINDS: Final[dict[str, EventKind]] = {
 
 
 class CallObserver:
-    """Passes on what happens to the calls of one client."""
+    """Passes on the events of the calls of one client."""
 
     def __init__(self, observers: Observers) -> None:
         self._observers = observers
 
     def hook(self, on_event: EventHook) -> EventHook:
-        """A hook that calls the user's, and tells the observers."""
+        """A hook that calls the user's, and then the observers."""
 
         def pass_on(event: DiscordEvent) -> None:
             on_event(event)
             kind = _KINDS.get(event.kind)
-            if kind is not None and self._observers.hears(kind):
+            if kind is not None and self._observers.listens_to(kind):
                 self._emit(kind, event.route.partition(" [")[0], event.seconds, event.cause, event.status)
 
         return pass_on
 
     def answered(self, route: Route, status: int) -> None:
         """An answer came."""
-        if self._observers.hears("response"):
+        if self._observers.listens_to("response"):
             self._emit("response", route.name, status=status)
 
     def waited(self, route: Route, seconds: float, cause: str) -> None:
         """A call that was held back goes now. An event of the client says so of long waits only."""
-        if self._observers.hears("waited"):
+        if self._observers.listens_to("waited"):
             self._emit("waited", route.name, seconds, cause)
 
     def _emit(self, kind: EventKind, route: str, seconds: float = 0.0, cause: str = "", status: int = 0) -> None:

@@ -1,4 +1,4 @@
-"""How far a bucket reaches: whether resources, routes and tokens share it. Its hash does not say that; responses do.
+"""How far a bucket reaches: whether resources, routes and tokens share it. Its hash does not show that; responses do.
 
 Two first calls that both leave all but one in their buckets have two of them. A first call that leaves less has one
 that others use as well. So have several that are refused though each had room left.
@@ -21,10 +21,10 @@ APART: Final = 1
 TOGETHER: Final = 2
 
 _AT_ONCE: Final = 2  # resources that are tried at a time while it is undecided: their responses decide it;
-_TRIAL_US: Final = 300_000  # but nobody waits for longer than this, if they are slow
+_TRIAL_US: Final = 300_000  # but no call waits for longer than this, if they are slow
 _RECENT_US: Final = 10_000_000  # refusals within so long belong together
 _OWNERS: Final = 3  # that are refused so: then it is the address that is limited
-_CROWDED_US: Final = 60_000_000  # for so long after the last such refusal
+_CROWDED_US: Final = 60_000_000  # for so long after the last of these refusals
 _TOGETHER_US: Final = 60_000_000  # after which it is open again: some of what decided it may have been done by others
 _MOST_SEEN: Final = 64
 _MOST_ROUTES: Final = 10_000
@@ -40,7 +40,7 @@ class Unit(NamedTuple):
 
 @dataclass(slots=True)
 class _Seen:
-    """What the last response of a unit said: until when that counts for sure, and when the bucket is full for sure."""
+    """The last response of a unit: until when it counts for sure, and when the bucket is full for sure."""
 
     limit: int
     remaining: int
@@ -152,7 +152,7 @@ class Scope:
             self.crowded_until_us = 0
 
     def note_refusal(self, unit: Unit, permit: Permit, now_us: int) -> None:
-        """Its calls had room left, by all that was known. A limit that no response shows says nothing."""
+        """Its calls had room left, by all responses. A limit that no response shows means nothing."""
         if self._is_silent:
             return
         self._refused = {other: at for other, at in self._refused.items() if now_us - at < _RECENT_US}
@@ -183,7 +183,7 @@ class Scopes:
         return scope
 
     def forget(self, route: str, permit: str) -> None:
-        """A permit was not given."""
+        """There was no permit."""
         scope = self.by_route.get(route)
         if scope is not None:
             scope.out.pop(permit, None)

@@ -1,4 +1,4 @@
-"""GET /limits/me: what is left of each limit, for the caller."""
+"""GET /limits/me: the rest of each limit, for the caller."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ logger = logging.getLogger("asgi_ratelimit")
 
 
 class Usage(BaseModel):
-    """One limit, and what is left of it for the caller. Times are in seconds."""
+    """One limit, and its rest for the caller. Times are in seconds."""
 
     name: str = Field(description="The limiter: a path template, or a name such as app")
     rate: str = Field(description="The limit, such as 100/minute")
@@ -47,14 +47,14 @@ def usage_router(*, key: Any = None) -> APIRouter:
 
     key: `Depends(current_user)` if routes have limits with `key=Depends(current_user)`, which are left out without it
 
-    It lists the limits of the middleware, then those of the app's routes, each with what is left for the caller. A
+    It lists the limits of the middleware, then those of the app's routes, each with its rest for the caller. A
     limit with `per=` is listed if the query has its parameters, as in `/limits/me?channel_id=7`. Nothing is charged:
     the charge of a middleware comes back. Put the path into the middleware's `exempt=`, so that callers may also ask
     when they are limited. Raises ValueError if `key` is no dependency.
     """
     if key is not None and not isinstance(key, params.Depends):
         raise ValueError(f"key is a dependency such as key=Depends(current_user), not {key!r}")
-    router, found = APIRouter(), _FoundLimits()
+    router, limits = APIRouter(), _FoundLimits()
     dependency = Depends(_no_user) if key is None else key
 
     @router.get("/me", name="limits_of_caller", summary="Your limits")
@@ -62,7 +62,7 @@ def usage_router(*, key: Any = None) -> APIRouter:
         """What is left of each limit. Asking costs nothing."""
         response.headers["Cache-Control"] = "no-store"
         try:
-            decisions = [one async for one in _decisions(request, found, user)]
+            decisions = [one async for one in _decisions(request, limits, user)]
         except StoreUnavailable as error:
             raise unavailable(request) from error
         return CallerLimits(limits=[_usage(part) for part in _each_bucket(decisions)])
@@ -97,7 +97,7 @@ def _limits_of(route: Any) -> Iterator[RateLimit | WrappedApp]:
             yield one
 
 
-async def _decisions(request: Request, found: _FoundLimits, user: object) -> AsyncIterator[Decision]:
+async def _decisions(request: Request, limits: _FoundLimits, user: object) -> AsyncIterator[Decision]:
     """The decision of each limit: of this app's middleware, of its routes, then of middleware around the app."""
     state = state_of(request.scope)
     around = [decision.as_refunded() for decision in state.decisions[: state.middleware_count]]
@@ -107,7 +107,7 @@ async def _decisions(request: Request, found: _FoundLimits, user: object) -> Asy
             decision = await middleware.peek(request.scope)
             if decision is not None:
                 yield decision
-    for route, limit in found.of(request.app):
+    for route, limit in limits.of(request.app):
         decision = await _decision_of_route(request, route, limit, user)
         if decision is not None:
             yield decision
@@ -118,7 +118,7 @@ async def _decisions(request: Request, found: _FoundLimits, user: object) -> Asy
 async def _decision_of_route(
     request: Request, route: Any, limit: RateLimit | WrappedApp, user: object
 ) -> Decision | None:
-    """The decision about a call of this caller to another route; None if that would need more than is known."""
+    """The decision about a call of this caller to another route; None if that would need more of the request."""
     wanted = limit.parameters if isinstance(limit, RateLimit) else ()
     if any(name not in request.query_params for name in wanted):
         return None

@@ -184,7 +184,7 @@ class RequestGuard:
     async def _acquired(self, limiter: Limiter, key: str, cost: int, per: str, gone: Gone | None) -> Decision:
         """The decision after a wait of up to `max_wait`."""
         if not limiter.has_line(key, per=per):
-            decision = await limiter.ask(key, cost, per)
+            decision = await limiter.check(key, cost, per)
             if not decision.delay_us and (decision.allowed or decision.retry_after > self._max_wait):
                 return decision
             await give_back(limiter, decision)

@@ -42,7 +42,7 @@ class LimiterCache:
 
     def report_exempt(self, key: str = "") -> None:
         """Report a request that is not counted."""
-        if self.observers.hears("exempt"):
+        if self.observers.listens_to("exempt"):
             self.observers.emit(Event("exempt", self.name, key=key))
 
     def introduce(self, warn_once: WarnOnce) -> None:

@@ -182,7 +182,7 @@ class InteractionLimit(NoPlainDefault):
         if is_ping(interaction):
             raise await self._pong(verified, is_new, request, limiters)
         if is_new and limiters.replays is not None:
-            is_new = (await self._within(verified, limiters.replays.ask(signed.digest))).allowed
+            is_new = (await self._within(verified, limiters.replays.check(signed.digest))).allowed
         if not is_new:
             replayed = error(401, "this interaction has been here before")
             raise await self._failures.count(replayed, request, limiters.store)

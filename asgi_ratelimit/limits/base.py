@@ -17,7 +17,7 @@ SHIPPED: Final[set[type]] = set()  # the kinds of this package; each file adds i
 State = Any  # int | tuple[int, ...]: each kind of limit has its own
 
 EXACT = 2**53  # above it a double, the only number in Lua, cannot tell neighbours apart
-_COMMON = frozenset(("rate", "capacity", "name", "scope", "outage", "ticks", "interval", "depth"))
+_COMMON = frozenset(("rate", "capacity", "name", "scope", "outage", "ticks", "interval", "depth", "near_depth"))
 LATEST_US = 4_102_444_800_000_000  # the year 2100, in µs since the epoch
 
 # (remaining, µs until full, µs until allowed), rounded down, up, up. A NamedTuple takes four times as long to make.

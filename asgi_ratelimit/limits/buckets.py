@@ -24,6 +24,7 @@ class TokenBucket(Limit):
     ticks: int
     interval: int
     depth: int
+    near_depth: int  # above it, at least 80 % are used
     counts_to_zero: ClassVar[bool] = True
 
     def __init__(
@@ -50,7 +51,9 @@ class TokenBucket(Limit):
         count = self.rate.count or 1  # at zero the depth is 0, so that nothing fits in
         shared = gcd(count, self.rate.period_us)
         ticks, interval = count // shared, self.rate.period_us // shared
+        unused = self.capacity // 5 + 1
         self._set(ticks=ticks, interval=interval, depth=self.capacity * interval)
+        self._set(near_depth=self.depth - unused * interval)
         if (self.capacity + 1) * ticks >= EXACT or self.window_us + LATEST_US >= EXACT:
             raise ValueError(f"{self} is too fine or too deep to count exactly; use a rounder rate or a smaller burst")
 
@@ -75,9 +78,7 @@ class TokenBucket(Limit):
         return state if state > now else None
 
     def is_near(self, state: int | None, now_us: int) -> bool:
-        if state is None:
-            return False
-        return (self.depth - state + now_us * self.ticks) // self.interval * 5 <= self.capacity
+        return state is not None and state - now_us * self.ticks > self.near_depth
 
     def measure(self, state: int | None, now_us: int, cost: int) -> Measure:
         ticks, depth, interval = self.ticks, self.depth, self.interval

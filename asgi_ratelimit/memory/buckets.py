@@ -129,7 +129,7 @@ class MemoryBuckets:
     def adopt(self, key: str, per: str, states: Sequence[State], block: tuple[int, int] | None) -> None:
         """Take over the state of these buckets from another store with the same clock; None: leave it.
 
-        They are kept even if the store is full: the shared bucket of newcomers is not theirs.
+        They stay even if the store is full: the shared bucket of newcomers is not theirs.
         """
         places = [record_key(policy.limit.scope, key, per) for policy in self._policies]
         records = [*zip(self._tables, places, states, strict=True), (self._blocks, stored_key(key), block)]

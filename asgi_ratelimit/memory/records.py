@@ -1,4 +1,4 @@
-"""The records of a store in memory: who owns which, and which may be dropped."""
+"""The records of a store in memory: their shards, and those that may be dropped."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Table:
 
 
 class Full(Exception):
-    """A newcomer found no room, for the first time in a while."""
+    """There is no room for a newcomer, for the first time in a while."""
 
 
 class Records:
@@ -139,7 +139,7 @@ class Records:
         return shard
 
     def _is_full(self, now_us: int) -> bool:
-        """Whether there is no room, not even after a sweep of the shard whose last sweep is the longest ago."""
+        """Whether there is no room, not even after a sweep of the shard with the oldest last sweep."""
         if self.count >= self.max_keys and now_us >= self._next_sweep_us:
             self._next_sweep_us = now_us + _SWEEP_PAUSE_US
             shard = self.shards[0]

@@ -1,4 +1,4 @@
-"""Seeing: what the limiters, stores and clients of an app do, as events, counts, metrics and log lines.
+"""Seeing: the work of the limiters, stores and clients of an app, as events, counts, metrics and log lines.
 
 Any function of an Event is an observer: `MemoryStore(observers=[print])`.
 """

@@ -11,13 +11,13 @@ __all__ = ["HeavyHitters", "Row"]
 
 Row = list[int]  # of one key: calls at most, refused, and how many of the calls may be none of its own
 
-_LONGEST: Final = 200  # characters of a key; a longer one is kept as its beginning and a digest
+_LONGEST: Final = 200  # characters of a key; a longer one is stored as its beginning and a digest
 
 
 class HeavyHitters:
     """A sketch of how often each key was allowed and refused.
 
-    It has at most `2 * size` rows. When they are used up, the `size` heaviest are kept at most, and `floor` rises to
+    It has at most `2 * size` rows. When they are used up, the `size` heaviest stay at most, and `floor` rises to
     the count of the heaviest that is dropped. A key that is noticed later starts with the floor as its count and as its
     error, since so many of its calls may have been dropped.
 

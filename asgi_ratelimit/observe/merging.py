@@ -97,7 +97,7 @@ def _sum(all_periods: Iterable[Period]) -> Counted:
 
 
 def _busiest(minutes: Counted, parts: Sequence[LimiterCounts]) -> Period | None:
-    """Of minutes that are in no part's last hour, only those are known that were some part's busiest."""
+    """Of minutes that are in no part's last hour, only those count that were some part's busiest."""
     best = _sum(part.busiest for part in parts if part.busiest is not None)
     for start, counted in minutes.items():
         best[start] = max(best[start], counted, key=sum)

@@ -1,4 +1,4 @@
-"""The metrics of this package: their names and labels, and what an event adds to which of them."""
+"""The metrics of this package: their names and labels, and the share of an event in each of them."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ class OpenTelemetryObserver:
 
     The instruments are named as the metrics of PrometheusObserver. Counters lack the "_total", which an exporter for
     Prometheus adds. Attributes are the names of limiters and route templates, never keys, users, paths or tokens. An
-    attribute has at most 500 values; what comes after them is counted as "(others)".
+    attribute has at most 500 values; all others are counted as "(others)".
 
     Counters and states are observed when a reader collects them: a call of the SDK for each decision would take longer
     than the decision. Raises ValueError if the provider is none.

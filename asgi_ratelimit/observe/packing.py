@@ -1,4 +1,4 @@
-"""Snapshots as short texts: for a record in Redis, whose size is bounded."""
+"""Snapshots as short texts: for a record in Redis of bounded size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads what `to_dict` wrote. It may come from another version of this package, or from other software."""
+"""Reads the output of `to_dict`. It may come from another version of this package, or from other software."""
 
 from __future__ import annotations
 

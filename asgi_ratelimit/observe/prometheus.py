@@ -28,7 +28,7 @@ class PrometheusObserver:
     registry: where the metrics are registered; prometheus_client's own by default
 
     Labels are the names of limiters and route templates, never keys, users, paths or tokens. A label has at most 500
-    values; what comes after them is counted as "(others)".
+    values; all others are counted as "(others)".
 
     Raises ValueError if the registry is none, or has the metrics of another PrometheusObserver already.
     """

@@ -36,10 +36,10 @@ async def shared_snapshot(store: Store) -> Snapshot:
     if not isinstance(store, ScriptStore):
         return Snapshot(store.clock.wall(), processes=0)
     scripts, keys = _scripts_of(store)
-    found = await scripts.call(_Exchange(keys, "read", MOST_PROCESSES, is_needed=True))
-    if not found:
+    replies = await scripts.call(_Exchange(keys, "read", MOST_PROCESSES, is_needed=True))
+    if not replies:
         return Snapshot(store.clock.wall(), processes=0)
-    return Snapshot.merge(found)
+    return Snapshot.merge(replies)
 
 
 class Sharing:
@@ -56,8 +56,8 @@ class Sharing:
         if self._server is not None and self._is_due():
             scripts, keys = self._server
             call = _Exchange(keys, "share", MOST_PROCESSES, owner, pack(snapshot), KEPT_S * 1_000_000)
-            found = await scripts.call(call)
-            self._others = found or ()
+            replies = await scripts.call(call)
+            self._others = replies or ()
         return self._others
 
     def _is_due(self) -> bool:
@@ -81,8 +81,8 @@ class _Exchange:
 
     def read(self, reply: Sequence[Any], start: int) -> tuple[_Found, int]:
         end = start + 1 + 2 * reply[start]
-        found = [_unpacked(reply[place], reply[place + 1]) for place in range(start + 1, end, 2)]
-        return [snapshot for snapshot in found if snapshot is not None], end
+        replies = [_unpacked(reply[place], reply[place + 1]) for place in range(start + 1, end, 2)]
+        return [snapshot for snapshot in replies if snapshot is not None], end
 
     def decide_without_server(self, error: BaseException) -> _Found:
         if self._is_needed:
@@ -90,10 +90,10 @@ class _Exchange:
         return None
 
     def on_delivered(self, result: _Found) -> None:
-        """Nothing has been taken that could be given back."""
+        """There is no charge to undo."""
 
     def on_undelivered(self, result: _Found, instead: _Found | None) -> None:
-        """Nothing has been taken that could be given back."""
+        """There is no charge to undo."""
 
 
 def _unpacked(age_us: int, text: bytes) -> Snapshot | None:

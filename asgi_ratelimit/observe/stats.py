@@ -1,4 +1,4 @@
-"""Stats: what was allowed and refused, when and to whom, counted in this process without any other package."""
+"""Stats: allowed and refused calls by time and key, counted in this process without any other package."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from asgi_ratelimit.observe.merging import OTHERS
 from asgi_ratelimit.observe.outage_log import OutageLog
 from asgi_ratelimit.observe.sharing import EVERY_S, Sharing
 from asgi_ratelimit.observe.snapshot import MOST_LIMITERS, Snapshot
-from asgi_ratelimit.observe.tally import ALLOWED, PLACES, Tally
+from asgi_ratelimit.observe.tally import ALLOWED, PLACES, LimiterTally
 from asgi_ratelimit.store import PerStore, Store
 
 __all__ = ["Stats"]
@@ -56,7 +56,7 @@ class Stats:
         _all.add(self)
 
     def attach(self, clock: Clock) -> None:
-        """A snapshot's time is that of this clock: of the store that this was given to last."""
+        """A snapshot's time is that of this clock: of the last store that got this observer."""
         self._clock = clock
 
     def __call__(self, event: Event) -> None:
@@ -80,7 +80,7 @@ class Stats:
         answered_by: AnsweredBy,
         secret: bytes,
     ) -> None:
-        """What is done with the event of a decision, given its fields: to make an event takes longer than this."""
+        """Count the fields of a decision. To make an event of them takes longer than this."""
         tally = self._tallies.get(limiter) or self._open(limiter, secret)
         counts = tally.counts if tally.start <= time < tally.end else tally.turn(time)
         if kind == "allowed":
@@ -112,7 +112,7 @@ class Stats:
     def reset(self) -> None:
         """Count from zero."""
         with self._lock:
-            self._tallies: dict[str, Tally] = {}
+            self._tallies: dict[str, LimiterTally] = {}
             self._outages = OutageLog()
             self._discord, self._other = Counter[str](), Counter[str]()
             self._latest = 0.0  # time of an event that is in no tally
@@ -127,8 +127,8 @@ class Stats:
         """The counts of all processes that share theirs through this RedisStore.
 
         It writes those of this process, and reads those of the others: both in one call, once in 5 s at most. In
-        between it goes by what it has read last. The record of a process has 64 kB at most: 100 limiters and 50 keys of
-        each, or fewer. 64 processes have room. A record is kept for an hour after it was last written, so a process
+        between it goes by the last reading. The record of a process has 64 kB at most: 100 limiters and 50 keys of
+        each, or fewer. 64 processes have room. A record stays for an hour after it was last written, so a process
         that has ended is counted for as long, but not among `processes`. While Redis cannot answer, and with any other
         store, it returns this process's snapshot.
         """
@@ -152,12 +152,12 @@ class Stats:
             await self.share(store)
             await store.clock.sleep(EVERY_S)
 
-    def _open(self, limiter: str, secret: bytes) -> Tally:
+    def _open(self, limiter: str, secret: bytes) -> LimiterTally:
         with self._lock:
             if limiter not in self._tallies and len(self._tallies) >= MOST_LIMITERS - 1:
                 limiter = OTHERS
             if limiter not in self._tallies:
-                self._tallies[limiter] = Tally(limiter, _ROWS * self._top, secret)
+                self._tallies[limiter] = LimiterTally(limiter, _ROWS * self._top, secret)
             return self._tallies[limiter]
 
     def _wait(self, event: Event) -> None:
@@ -178,7 +178,7 @@ class Stats:
                 self._other[kind] += 1
 
 
-_MOST_KINDS: Final = 100  # of events; this package has fewer, but whoever makes an event may invent one
+_MOST_KINDS: Final = 100  # of events; this package has fewer, but a caller may invent one
 _all: WeakSet[Stats] = WeakSet()
 
 

@@ -1,4 +1,4 @@
-"""Tally: what is counted of one limiter, while it is counted."""
+"""LimiterTally: the counts of one limiter, while they grow."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from asgi_ratelimit.observe.merging import (
     periods,
 )
 
-__all__ = ["ALLOWED", "PLACES", "Tally"]
+__all__ = ["ALLOWED", "PLACES", "LimiterTally"]
 
 _NAMES: Final = (
     "allowed", "limited", "blocked", "shadow", "exempt", "unavailable", "cached", "degraded", "near", "waited"
@@ -30,7 +30,7 @@ _REFUSED: Final = (PLACES["limited"], PLACES["blocked"], PLACES["unavailable"])
 _MOST_SHADOWED: Final = 1_000  # keys
 
 
-class Tally:
+class LimiterTally:
     """The counts of one limiter: a list for each minute, and a row for each heavy key.
 
     It is counted in without a lock, which would take longer than all the rest: in CPython no other thread comes between

@@ -177,5 +177,5 @@ async def test_a_thousand_random_cancellations_leave_nothing_stuck_and_nothing_l
         engine = discord._pacing._engines.current()
         scheduler = engine.tokens.of(f"Bot {TOKEN}").scheduler
         assert (scheduler._queues, scheduler._pauses, len(scheduler._global_queue)) == ({}, {}, 0)
-        assert not engine.sender._resting
+        assert not engine.sender.waiting
         assert (await passing(clock, discord.get("/users/@me"))).status_code == 200

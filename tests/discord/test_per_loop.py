@@ -124,6 +124,10 @@ def test_a_transport_of_the_users_whose_event_loop_has_ended_says_so() -> None:
         asyncio.run(send(client, "b", 1))
 
 
+async def look(client: DiscordClient) -> httpx.Response:
+    return await client.get("/gateway")  # another route: it waits for no response to the first
+
+
 def test_a_transport_of_the_users_belongs_to_one_event_loop_at_a_time(discord: PacingServer) -> None:
     discord.hold()
     inner = httpx.AsyncHTTPTransport()
@@ -137,6 +141,6 @@ def test_a_transport_of_the_users_belongs_to_one_event_loop_at_a_time(discord: P
         first = pool.submit(lambda: asyncio.run(send_and_close()))
         discord.until_received(1)
         with pytest.raises(RuntimeError, match="in use on another event loop"):
-            asyncio.run(send(client, "b", 1))
+            asyncio.run(look(client))
         discord.go_on()
         assert first.result(PATIENCE) == [200]

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 from starlette.requests import HTTPConnection
 
-from asgi_ratelimit import LeakyBucket, Limiter, MemoryStore, RateLimitMiddleware, StoreUnavailable
+from asgi_ratelimit import LeakyBucket, Limiter, MemoryStore, RateLimitMiddleware
 from asgi_ratelimit.events import Event
 from asgi_ratelimit.testing import ManualClock
 from tests.inbound.test_preflight import PREFLIGHT, cross_origin
 from tests.support.asgi import CONNECT, Exchange, ask, body, frame, hello, http, statuses, websocket
+from tests.support.stores import UnavailableStore
 
 pytestmark = pytest.mark.anyio
 
@@ -104,16 +105,8 @@ async def test_so_has_one_that_was_spaced(store: MemoryStore, clock: ManualClock
 
 
 async def test_a_503_is_an_event(clock: ManualClock) -> None:
-    class Closed(MemoryStore):
-        def open(self, name: str, policies: Any) -> Any:
-            class Buckets:
-                async def decide(self, *_: Any) -> Any:
-                    raise StoreUnavailable("no server")
-
-            return Buckets()
-
     events: list[Event] = []
-    assert await statuses(door(Closed(clock=clock, observers=[events.append])), 2) == [503, 503]
+    assert await statuses(door(UnavailableStore(clock=clock, observers=[events.append])), 2) == [503, 503]
     assert kinds(events) == {"unavailable": 2}
 
 

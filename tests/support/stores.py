@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
 from typing import Any
 
+from asgi_ratelimit import MemoryStore, Policy, StoreUnavailable
 from asgi_ratelimit.redis import RedisStore, Where
 from tests.support.servers import Server
 
@@ -18,6 +19,18 @@ def new_store(where: Where, **options: Any) -> RedisStore:
     """An empty store. Redis alone decides, unless the options change that."""
     chosen: dict[str, Any] = {"prefix": f"store{next(_numbers)}", "timeout": PATIENCE, "outage": "closed"}
     return RedisStore(where, **{**chosen, **options})
+
+
+class UnavailableStore(MemoryStore):
+    """Its limits fail closed: no check is answered."""
+
+    def open(self, name: str, policies: Sequence[Policy]) -> Any:
+        return _NoBuckets()
+
+
+class _NoBuckets:
+    async def decide(self, *_: Any) -> Any:
+        raise StoreUnavailable("no server")
 
 
 def names_of(server: Server, pattern: str = "*") -> list[str]:

@@ -65,7 +65,7 @@ export class Chart {
     return {
       width: this.#root.clientWidth || 600,
       height: this.#root.clientHeight || 300,
-      padding: [12, 8, 0, 0],
+      padding: [12, 20, 0, 0],
       legend: { show: false },
       cursor: { y: false, drag: { x: false, y: false }, points: { show: false } },
       scales: {

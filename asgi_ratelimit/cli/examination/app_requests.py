@@ -1,4 +1,4 @@
-"""The few requests with which an app is looked at, and what its answers say of its limits."""
+"""The few requests with which an app is looked at, and the limits in its answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a look at a server or an app has found, as a report and an exit code."""
+"""The result of a look at a server or an app, as a report and an exit code."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _RANK: Final[dict[Level, int]] = {"ok": 0, "warning": 1, "bad": 2}
 class Finding:
     """One line of a report.
 
-    about: what was looked at, in a word
-    says: what it is, and what that means
-    advice: what to do; "" if there is nothing to do
+    about: the subject, in a word
+    says: the finding, and its meaning
+    advice: the remedy; "" without one
     """
 
     level: Level
@@ -40,7 +40,7 @@ def is_well(findings: Sequence[Finding]) -> bool:
 
 
 def worst_of(by_server: Sequence[tuple[str, Finding]]) -> Finding:
-    """One finding for several servers: what is not well of each, else that of the first."""
+    """One finding for several servers: the faults of each, else that of the first."""
     worst = max((finding for _, finding in by_server), key=lambda finding: _RANK[finding.level])
     if len(by_server) == 1 or worst.level == "ok":
         return by_server[0][1]
@@ -49,7 +49,7 @@ def worst_of(by_server: Sequence[tuple[str, Finding]]) -> Finding:
 
 
 def report(about: str, findings: Sequence[Finding], *, as_json: bool) -> None:
-    """Write them all, and what they come to."""
+    """Write them all, and their sum."""
     if as_json:
         write_json({"about": about, "well": is_well(findings), "findings": [asdict(finding) for finding in findings]})
         return

@@ -1,4 +1,4 @@
-"""A look at an app from outside: what it says of its limits, and whether they can be walked around."""
+"""A look at an app from outside: its limits in its headers, and the way around them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ADVICE: Final = (
 
 
 def examine_app(url: str, headers: Iterable[tuple[str, str]]) -> tuple[str, list[Finding]]:
-    """What was asked, and the findings. Raises ValueError if it is no URL."""
+    """The question, and the findings. Raises ValueError if it is no URL."""
     shown = _shown(url)
     about = f"App: {shown}, {ASKED} requests (GET)"
     try:

@@ -1,4 +1,4 @@
-"""What the headers of an app's answers say of its limits, and whether they agree."""
+"""The limits in the headers of an app's answers, and whether they agree."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def states_limit(answer: Answer) -> bool:
 
 
 def headers_of(answers: Sequence[Answer]) -> list[Finding]:
-    """The headers of limits: whose they are, and whether they agree with each other."""
+    """The headers of limits: their style, and whether they agree with each other."""
     speaking = [answer for answer in answers if states_limit(answer)]
     if not speaking:
         advice = "Ask a path that is limited; in the app, look at exempt=, only= and headers=."

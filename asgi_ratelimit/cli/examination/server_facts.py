@@ -23,7 +23,7 @@ class ServerFacts:
 
     name: its address
     settings: the lines of INFO; empty if its user may not read them
-    ahead: how many seconds its clock is ahead of this machine's; None if it did not say
+    ahead: how many seconds its clock is ahead of this machine's; None if unknown
     doubt: by how much `ahead` may be wrong
     """
 

@@ -1,4 +1,4 @@
-"""What the settings of a server mean for limits: its version, its role, what it evicts, its room and its clock."""
+"""The settings of a server that matter for limits: version, role, eviction, room and clock."""
 
 from __future__ import annotations
 

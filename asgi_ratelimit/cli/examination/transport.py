@@ -1,4 +1,4 @@
-"""Whether what goes to a Redis can be read on the way."""
+"""Whether the traffic to a Redis can be read on the way."""
 
 from __future__ import annotations
 

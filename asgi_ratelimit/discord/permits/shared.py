@@ -35,7 +35,7 @@ _FIELDS: Final = 10  # of the answer to a `take`
 _PATIENCE_S: Final = 1.0
 _MOST_OWED: Final = 10_000
 _CENSUS_US: Final = 1_000_000  # between two of them
-_RETRY_S: Final = 0.5  # between two attempts to send what the server has missed, unless a call is answered before
+_RETRY_S: Final = 0.5  # between two attempts to send the missed reports, unless a call is answered before
 _SHRINK_US: Final = 500_000  # between two times that the share shrinks
 _UNSENT: Final = CallReport("unsent")
 _ROOM: Final = files("asgi_ratelimit.discord.permits")
@@ -46,7 +46,7 @@ class SharedPermits:
     """The permits of one owner, all in one slot of a cluster.
 
     While the server cannot answer, `local` decides, so that no call runs into a limit unpaced. It receives every permit
-    and every report, so that it has learned what this process has learned. If the store fails closed, no call goes.
+    and every report, so that it has learned as much as this process. If the store fails closed, no call goes.
     """
 
     def __init__(self, scripts: Scripts, owner: str, local: MemoryPermits) -> None:
@@ -88,18 +88,18 @@ class SharedPermits:
         self._retry_later()
 
     def owe_unused(self, permit: Permit) -> None:
-        """The server has not answered to a `take`, and may have given the permit all the same."""
+        """The server has not answered to a `take`, and may have granted the permit all the same."""
         self.owe(_Settle(self, permit, _UNSENT, self._scripts.clock.now_us()))
 
     def pay(self) -> None:
-        """The server answers: send it what it has missed."""
+        """The server answers: send it the missed reports."""
         if self._owed:
             owed, self._owed = self._owed, {}
             for settle in owed.values():
                 self._pay(settle)
 
     def retry(self) -> None:
-        """Send the oldest of what the server has missed. If it answers, the rest follows; if not, it is owed again."""
+        """Send the oldest of the missed reports. If it answers, the rest follows; if not, it is owed again."""
         self._retrying.discard(asyncio.get_running_loop())
         is_sent = False
         while self._owed and self._scripts.is_open and not is_sent:
@@ -125,7 +125,7 @@ class SharedPermits:
         self._owed.pop(name, None)
 
     def wants_census(self) -> bool:
-        """Whether it is time to ask the server who else uses the limits."""
+        """Whether it is time to count the other users of the limits."""
         now_us = self._scripts.clock.now_us()
         if now_us - self._census_us < _CENSUS_US:
             return False
@@ -133,7 +133,7 @@ class SharedPermits:
         return True
 
     def on_answer(self, sharers: int) -> None:
-        """The server has answered to a `take`; with a census, if that was asked for."""
+        """The server has answered to a `take`; with a census, if one was wanted."""
         self.local.sharers = 1.0
         if sharers:
             self._sharers = sharers
@@ -175,7 +175,7 @@ def shared_permits(store: ScriptStore, owner: str) -> SharedPermits:
 
 
 class _Take:
-    """A call that wants a permit. `wanted`: what is known of it."""
+    """A call that wants a permit. `wanted`: its facts so far."""
 
     __slots__ = ("arguments", "keys", "permits", "sharers", "spare", "wanted")
 
@@ -251,7 +251,7 @@ class _Settle:
         return None, start + 1
 
     def late(self, now_us: int) -> _Settle:
-        """The same, of so long ago. What a response said of its bucket is too old: its call just counts."""
+        """The same, of so long ago. The response is too old for its bucket: its call just counts."""
         passed_us, report = max(0, now_us - self.made_us), self.report
         if report.verdict == "answered":
             report = CallReport("lost")
