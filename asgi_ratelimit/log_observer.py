@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections import Counter
 from collections.abc import Iterable
 from typing import Final
+from weakref import WeakSet
 
 from asgi_ratelimit.clock import Clock
 from asgi_ratelimit.events import Event, Observer
@@ -18,6 +20,7 @@ _LONG_WAIT_S: Final = 30.0
 _MOST_KEYS: Final = 1_000  # that one line distinguishes
 _MOST_LIMITERS: Final = 1_000  # with lines of their own; the others share one
 _OTHERS: Final = "(others)"
+_LONG_KEY: Final = 200  # characters; a longer one is counted under its digest
 
 
 class LogObserver:
@@ -45,6 +48,7 @@ class LogObserver:
         self._clock: Clock | None = None
         self._lock = threading.Lock()
         self._tallies: dict[str, _Refusals] = {}
+        _all.add(self)
 
     def attach(self, clock: Clock) -> None:
         """Go by the clock of this store."""
@@ -60,25 +64,32 @@ class LogObserver:
             if tally is None:
                 tally = self._tallies[name] = _Refusals(event.time)
             tally.count(event)
-            is_due = event.time >= tally.since + self._every
-        if is_due:  # its timer was lost with its event loop
-            self._write(name)
+            is_due = not 0 <= event.time - tally.since < self._every
+        if is_due:  # its timer was lost with its event loop, or the clock went back
+            self._write(name, tally, event.time)
         elif is_new:
-            self._write_later(name)
+            self._write_later(name, tally)
 
-    def _write_later(self, name: str) -> None:
+    def begin_anew(self) -> None:
+        """Count from zero, as another process: after a fork, for example."""
+        self._lock = threading.Lock()
+        self._tallies = {}
+
+    def _write_later(self, name: str, tally: _Refusals) -> None:
+        clock = self._clock
         try:
-            if self._clock is not None:
-                self._clock.call_later(self._every, lambda: self._write(name))
+            if clock is not None:
+                clock.call_later(self._every, lambda: self._write(name, tally, clock.wall()))
         except RuntimeError:  # no event loop runs here: the next event writes the line
             return
 
-    def _write(self, name: str) -> None:
+    def _write(self, name: str, tally: _Refusals, now: float) -> None:
         with self._lock:
-            tally = self._tallies.pop(name, None)
-        if tally is not None:
-            fields = {"limiter": name, "seconds": self._every, **tally.fields()}
-            self._logger.log(self._level, "%s", _line(fields), extra=fields)
+            if self._tallies.get(name) is not tally:  # it has been written
+                return
+            del self._tallies[name]
+        fields = {"limiter": name, "seconds": round(max(0.0, now - tally.since), 3), **tally.fields()}
+        self._logger.log(self._level, "%s", _line(fields), extra=fields)
 
 
 class _Refusals:
@@ -92,10 +103,13 @@ class _Refusals:
 
     def count(self, event: Event) -> None:
         self._kinds[event.kind] += 1
-        if event.kind != "waited" and (event.key in self._keys or len(self._keys) < _MOST_KEYS):
-            self._keys[event.key] += 1
-            if event.key not in self._digests:
-                self._digests[event.key] = event.key_digest
+        if event.kind == "waited":
+            return
+        key = event.key if len(event.key) <= _LONG_KEY else event.key_digest
+        if key in self._keys or len(self._keys) < _MOST_KEYS:
+            self._keys[key] += 1
+            if key not in self._digests:
+                self._digests[key] = event.key_digest
 
     def fields(self) -> dict[str, object]:
         heaviest, count = self._keys.most_common(1)[0] if self._keys else ("", 0)
@@ -128,3 +142,15 @@ def with_log(observers: Iterable[Observer]) -> list[Observer]:
         )
     listed = [*observers]
     return listed if any(isinstance(one, LogObserver) for one in listed) else [*listed, LogObserver()]
+
+
+_all: WeakSet[LogObserver] = WeakSet()
+
+
+def _after_fork() -> None:
+    for observer in list(_all):
+        observer.begin_anew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -81,7 +81,7 @@ def test_a_thread_without_an_event_loop_gets_its_line_with_the_next_refusal(line
         limiter.try_acquire("a")
     clock.advance(61)
     limiter.try_acquire("a")
-    assert [record.getMessage().partition(" (")[0] for record in lines.records] == ["threads: 4 refused in 60 s"]
+    assert [record.getMessage().partition(" (")[0] for record in lines.records] == ["threads: 4 refused in 61 s"]
 
 
 async def test_a_long_wait_is_counted_and_waits_of_calls_to_discord_are_not() -> None:
@@ -119,6 +119,22 @@ def test_a_log_observer_of_ones_own_takes_the_place_of_the_stores() -> None:
     assert len(MemoryStore(observers=[own]).observers) == 1
     assert own in MemoryStore(observers=[own]).observers
     assert len(MemoryStore().observers) == 1
+
+
+def test_a_forked_process_counts_from_zero(lines: pytest.LogCaptureFixture) -> None:
+    observer = LogObserver()
+    observer(Event("limited", "app", key="a", time=100.0))
+    observer.begin_anew()
+    observer(Event("limited", "app", key="a", time=100.0))
+    observer(Event("limited", "app", key="a", time=161.0))
+    assert [record.getMessage().partition(" (")[0] for record in lines.records] == ["app: 2 refused in 61 s"]
+
+
+def test_a_clock_that_goes_back_loses_no_line(lines: pytest.LogCaptureFixture) -> None:
+    observer = LogObserver()
+    observer(Event("limited", "app", key="a", time=5_000.0))
+    observer(Event("limited", "app", key="a" * 9_000, time=100.0))
+    assert [record.getMessage().partition(" (")[0] for record in lines.records] == ["app: 2 refused in 0 s"]
 
 
 @pytest.mark.parametrize("every", [0, -1, True, "60", float("nan"), float("inf")])

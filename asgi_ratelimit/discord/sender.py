@@ -200,6 +200,7 @@ class Sender:
                 return scheduler, permit
             scheduler.settle(permit, _UNSENT)
             if is_in_doubt:
+                call.wait_cause = call.wait_cause or "token"
                 await self._wait_for_opinion(call.route, token, call.due_us)
                 if token.opinion is not None and call.due_us is not None and self._clock.now_us() >= call.due_us:
                     raise DiscordRateLimited(call.route, token.opinion_s(self._clock.now_us()), "token")
@@ -238,7 +239,11 @@ class Sender:
         self._set_due(call, now_us)
         if call.due_us is not None and now_us + round(seconds * 1e6) > call.due_us:
             raise DiscordRateLimited(call.route, seconds, "retry")
+        if call.note_wait(seconds, "retry"):
+            self._emit(DiscordEvent("wait", str(call.route), seconds, "retry"))
         await self._rest(call, seconds, "retry")
+        self._observer.waited(call.route, seconds, "retry")
+        call.wait_cause = ""
         call.waited_us += self._clock.now_us() - now_us
 
     def _end_wait(self, call: Call, waited_us: int) -> None:

@@ -99,8 +99,8 @@ class RequestGuard:
 
         A refusal gives back the charges of the limits that were asked before it: all of them are charged, or none.
         Waits for `max_wait` and for a delay. `conn` is the argument of the user's functions, a new connection
-        unless the door has a better one. Raises StoreUnavailable during an outage that fails closed, and ClientGone
-        if `gone` returns while the request is held.
+        unless the door has a better one. Raises StoreUnavailable during an outage that fails closed, unless in shadow
+        mode, and ClientGone if `gone` returns while the request is held.
         """
         limiter = limiters.fixed or await self._chosen_limiter(conn or connection(scope), limiters)
         if limiter is None:
@@ -135,11 +135,13 @@ class RequestGuard:
                     decision = await self._delayed(decision, limiter, key, gone)
         except StoreUnavailable:
             observers.emit(Event("unavailable", limiter.name, key=key, cost=cost))
-            raise
+            if self.enforce:
+                raise
+            return None
         if not decision.allowed:
-            decision = await self._refused(decision, limiter, scope, state)
-        if observers.counts_allowed or not decision.allowed:
-            observers.decided(limiter.name, decision, key, enforced=self.enforce)
+            decision = await self._refused(decision, limiter, key, scope, state)
+        elif observers.counts_allowed:
+            observers.decided(limiter.name, decision, key)
         state.charges += ((limiter, decision),)
         if earlier and state.repeats():
             self.diagnostics.warn_of_second_pass(limiter)
@@ -160,10 +162,13 @@ class RequestGuard:
         text = key if type(key) is str and key else self.as_key(key)
         return await limiter.peek(text, cost, per=per) if cost else None
 
-    async def _refused(self, refusal: Decision, limiter: Limiter, scope: Scope, state: RequestState) -> Decision:
+    async def _refused(
+        self, refusal: Decision, limiter: Limiter, key: str, scope: Scope, state: RequestState
+    ) -> Decision:
         clock = limiter.store.clock
         if is_discord_client(scope):
             refusal = self._stagger.next(refusal, clock.now_us())
+        limiter.observers.decided(limiter.name, refusal, key, self.enforce)
         if self.enforce:
             if state.charges:
                 await state.undo()
@@ -192,7 +197,7 @@ class RequestGuard:
             return (await limiter.peek(key, cost, per=per)).as_refusal(cost)
         try:
             waiting = limiter.wait(key, cost, per, self._max_wait)
-            decision, seconds = await self._holding.wait(key, waiting, gone)
+            decision, seconds = await self._holding.wait(key, waiting, gone, lambda held: give_back(limiter, held[0]))
         except RateLimited as refused:
             return refused.decision
         _report_wait(limiter, decision, key, seconds)

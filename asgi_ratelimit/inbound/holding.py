@@ -34,12 +34,21 @@ class Holding:
         """Whether no other request of this key may be held."""
         return self._count >= MOST_HELD or self._counts[key] >= max(1, MOST_HELD // SHARE)
 
-    async def wait(self, key: str, waiting: Awaitable[Result], gone: Gone | None) -> Result:
-        """The result of `waiting`. Raises ClientGone as soon as the client has left."""
+    async def wait(
+        self,
+        key: str,
+        waiting: Awaitable[Result],
+        gone: Gone | None,
+        on_lost: Callable[[Result], Awaitable[None]] | None = None,
+    ) -> Result:
+        """The result of `waiting`. Raises ClientGone as soon as the client has left.
+
+        on_lost: called with a result that comes at the moment of a cancellation
+        """
         self._count += 1
         self._counts[key] += 1
         try:
-            return await (waiting if gone is None else _unless_gone(waiting, gone))
+            return await (waiting if gone is None else _unless_gone(waiting, gone, on_lost))
         finally:
             self._count -= 1
             self._counts[key] -= 1
@@ -47,13 +56,19 @@ class Holding:
                 del self._counts[key]
 
 
-async def _unless_gone(waiting: Awaitable[Result], gone: Gone) -> Result:
+async def _unless_gone(
+    waiting: Awaitable[Result], gone: Gone, on_lost: Callable[[Result], Awaitable[None]] | None
+) -> Result:
     wait, leave = asyncio.ensure_future(waiting), asyncio.ensure_future(gone())
     try:
         await asyncio.wait({wait, leave}, return_when=asyncio.FIRST_COMPLETED)
         if wait.done():
             return wait.result()
         raise ClientGone
+    except asyncio.CancelledError:
+        if on_lost is not None and wait.done() and not wait.cancelled() and wait.exception() is None:
+            await on_lost(wait.result())
+        raise
     finally:
         await _cancel(wait, leave)
 

@@ -45,9 +45,11 @@ def refunding(send: Send, limiter: Limiter, key: str, decision: Decision) -> Sen
 
     async def send_and_refund(message: Message) -> None:
         if message["type"] == "http.response.start":
-            if _allows_an_origin(message):
-                limiter.observers.emit(Event("exempt", limiter.name, key=key))
+            is_free = _allows_an_origin(message)
+            if is_free:
                 await give_back(limiter, decision)
+            if is_free and decision.allowed:
+                limiter.observers.emit(Event("exempt", limiter.name, key=key))
             elif decision.allowed:
                 limiter.observers.decided(limiter.name, decision, key)
         await send(message)

@@ -110,6 +110,13 @@ async def test_a_503_is_an_event(clock: ManualClock) -> None:
     assert kinds(events) == {"unavailable": 2}
 
 
+async def test_shadow_mode_refuses_nothing_though_the_limit_fails_closed(clock: ManualClock) -> None:
+    events: list[Event] = []
+    app = door(UnavailableStore(clock=clock, observers=[events.append]), enforce=False)
+    assert await statuses(app, 2) == [200, 200]
+    assert kinds(events) == {"unavailable": 2}
+
+
 async def test_too_many_frames_are_refused_under_the_name_of_the_door(store: MemoryStore, events: list[Event]) -> None:
     app = door(store, None, messages="1/60s", name="chat")
     await Exchange(app, websocket(), CONNECT, frame("a"), frame("b")).answer()

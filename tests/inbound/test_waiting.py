@@ -351,3 +351,22 @@ async def test_a_handshake_whose_client_leaves_is_let_go(store: MemoryStore) -> 
     held = await Exchange(app, websocket(**DENIAL), CONNECT).settled()
     held.feed(LEFT)
     assert (await held.answer()).sent == []
+
+
+async def test_a_decision_that_comes_at_the_moment_of_a_cancellation_is_given_back() -> None:
+    lost: list[str] = []
+
+    async def decide() -> str:
+        request.cancel()  # the decision and the cancellation are there at once
+        return "decision"
+
+    async def leave() -> None:
+        await asyncio.Event().wait()
+
+    async def give_back(decision: str) -> None:
+        lost.append(decision)
+
+    request = asyncio.ensure_future(holding.Holding().wait("key", decide(), leave, give_back))
+    with pytest.raises(asyncio.CancelledError):
+        await request
+    assert lost == ["decision"]
