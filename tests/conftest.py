@@ -83,10 +83,12 @@ def no_test_run(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark the slow tests. UsageError for a place that does not exist any more."""
+    """Mark the slow tests, and begin with their files. UsageError for a place that does not exist any more."""
     for place in SLOW:
         if not Path(config.rootpath, place.partition("::")[0]).exists():
             raise pytest.UsageError(f"tests/conftest.py lists {place} as slow, which does not exist")
-    for item in items:
-        if item.nodeid.startswith(SLOW):
-            item.add_marker(pytest.mark.slow)
+    slow = [item for item in items if item.nodeid.startswith(SLOW)]
+    for item in slow:
+        item.add_marker(pytest.mark.slow)
+    first = {item.path for item in slow}  # so that no process is left with a slow file at the end
+    items.sort(key=lambda item: item.path not in first)
