@@ -62,7 +62,6 @@ class Scope:
     splits_routes     routes that show this hash have limits of their own
     is_plain          each resource has a bucket, and routes with one hash share it: nearly all limits are like that
     last_of_single    its last response: the token, the permit, the report, and when it came
-    is_own            no other process uses the tokens, so that responses are about this one's calls only
     crowded_until_us  until then all tokens are paced together
     out               calls in flight: the unit of each permit
     """
@@ -71,7 +70,6 @@ class Scope:
     reach: int = UNDECIDED
     is_plain: bool = False
     single: tuple[str, str] | None = None
-    is_own: bool = True
     last_of_single: tuple[str, Permit, CallReport, int] | None = None
     splits_routes: bool = False
     crowded_until_us: int = 0
@@ -168,16 +166,14 @@ class Scope:
 class Scopes:
     """The scopes of all routes, for all tokens of an address."""
 
-    def __init__(self, *, is_shared: bool = False) -> None:
-        """`is_shared`: other processes use the tokens, too."""
-        self._is_shared = is_shared
+    def __init__(self) -> None:
         self.by_route: OrderedDict[str, Scope] = OrderedDict()
         self._by_bucket: OrderedDict[str, Scope] = OrderedDict()
         self.is_crowded = False  # whether any scope has ever been
 
     def new(self, route: str, major: str) -> Scope:
         """The scope of a route that was not called yet."""
-        scope = self.by_route[route] = Scope(single=(route, major), is_own=not self._is_shared)
+        scope = self.by_route[route] = Scope(single=(route, major))
         if len(self.by_route) > _MOST_ROUTES:
             self.by_route.popitem(last=False)
         return scope
@@ -210,7 +206,7 @@ class Scopes:
             return former
         scope = self._by_bucket.get(bucket)
         if scope is None:
-            scope = former if not former.bucket else Scope(is_own=not self._is_shared)
+            scope = former if not former.bucket else Scope()
             scope.bucket = bucket
             self._by_bucket[bucket] = scope
             if len(self._by_bucket) > _MOST_ROUTES:

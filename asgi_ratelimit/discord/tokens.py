@@ -55,7 +55,7 @@ class TokenRegistry:
             raise ValueError(f'egress must name the address that calls come from, e.g. "default", not {egress!r}')
         self._store, self._limits, self._egress, self._emit = store, limits, egress, emit
         self._tokens: OrderedDict[str, TokenState] = OrderedDict()
-        self.scopes = Scopes(is_shared=store.shared)
+        self.scopes = Scopes()
         self._mark = _MOST_TOKENS  # at so many, unused ones are forgotten
         self._gone: OrderedDict[str, int] = OrderedDict()  # webhooks, and until when nothing is sent there
 

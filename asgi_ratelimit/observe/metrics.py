@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from asgi_ratelimit.events import Event
+from asgi_ratelimit.events import AnsweredBy, Event, EventKind
 
-__all__ = ["KINDS", "METRICS", "STORE_UP", "Change", "Changes", "Labels", "Metric"]
+__all__ = ["KINDS", "METRICS", "STORE_UP", "Change", "Changes", "Labels", "Metric", "MetricsObserver"]
 
 Labels = tuple[str, ...]  # the values of the labels of a metric
 
@@ -200,3 +200,47 @@ _BY_KIND: Final[dict[str, Callable[[Event], list[Change]]]] = {
 }
 KINDS: Final = frozenset(_BY_KIND)
 """The kinds of events that change a metric."""
+
+
+class MetricsObserver:
+    """An observer that knows the counter of each decision that there was before. Subclasses apply all other changes."""
+
+    kinds = KINDS
+    is_quick = True
+
+    def __init__(self) -> None:
+        self.changes = Changes()
+        self.counts: dict[tuple[str, str, str], Callable[[], object]] = {}  # by limiter, kind and place of the answer
+
+    def on_decision(
+        self,
+        kind: EventKind,
+        limiter: str,
+        decision: object,
+        key: str,
+        time: float,
+        answered_by: AnsweredBy,
+        secret: bytes,
+    ) -> None:
+        """What is done with the event of a decision, without making one."""
+        count = self.counts.get((limiter, kind, answered_by))
+        if count is not None:
+            count()
+        else:
+            self.apply_all(Event(kind, limiter, answered_by=answered_by))
+
+    def __call__(self, event: Event) -> None:
+        count = self.counts.get((event.limiter, event.kind, event.answered_by))
+        if count is not None:
+            count()
+        else:
+            self.apply_all(event)
+
+    def apply_all(self, event: Event) -> None:
+        """Apply the changes of an event."""
+        for change in self.changes.of(event):
+            self.apply(change, event)
+
+    def apply(self, change: Change, event: Event) -> None:
+        """Apply one change. The counter of a decision is noted in `counts`."""
+        raise NotImplementedError

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Final
 
 try:
@@ -14,14 +14,14 @@ except ImportError as error:
     ) from error
 
 from asgi_ratelimit.events import Event
-from asgi_ratelimit.observe.metrics import KINDS, METRICS, STORE_UP, Change, Changes, Labels, Metric
+from asgi_ratelimit.observe.metrics import METRICS, STORE_UP, Change, Labels, Metric, MetricsObserver
 
 __all__ = ["OpenTelemetryObserver"]
 
 _SCOPE: Final = "asgi_ratelimit"
 
 
-class OpenTelemetryObserver:
+class OpenTelemetryObserver(MetricsObserver):
     """An observer that counts for OpenTelemetry. One is enough for all stores of an app.
 
     meter_provider: the provider of the instruments; by default the one that `set_meter_provider` sets, even later
@@ -34,38 +34,26 @@ class OpenTelemetryObserver:
     than the decision. Raises ValueError if the provider is none.
     """
 
-    kinds = KINDS
-    is_quick = True
-
     def __init__(self, meter_provider: MeterProvider | None = None) -> None:
         if meter_provider is not None and not isinstance(meter_provider, MeterProvider):
             raise ValueError(
                 f"meter_provider must be OpenTelemetry's, e.g. MeterProvider(), not {meter_provider!r:.80}"
             )
+        super().__init__()
         meter = get_meter(_SCOPE, meter_provider=meter_provider)
         self._numbers = {metric.name: _Numbers(metric) for metric in METRICS if metric.kind != "histogram"}
         self._histograms = {metric.name: _histogram(meter, metric) for metric in METRICS if metric.kind == "histogram"}
         for numbers in self._numbers.values():
             numbers.show_to(meter)
-        self._changes = Changes()
-        self._counts: dict[tuple[str, str, str], Callable[[], None]] = {}  # of the decisions that there were before
-
-    def __call__(self, event: Event) -> None:
-        count = self._counts.get((event.limiter, event.kind, event.answered_by))
-        if count is not None:
-            count()
-            return
-        for change in self._changes.of(event):
-            self._apply(change, event)
 
     def introduce(self, node: str) -> None:
         """A store names its server, which counts as up until there is an event about it."""
-        metric, labels, value = self._changes.bounded(STORE_UP, (node,), 1)
+        metric, labels, value = self.changes.bounded(STORE_UP, (node,), 1)
         states = self._numbers[metric.name]
         if labels not in states:
             states.of(labels).set(value)
 
-    def _apply(self, change: Change, event: Event) -> None:
+    def apply(self, change: Change, event: Event) -> None:
         metric, labels, value = change
         if metric.kind == "histogram":
             self._histograms[metric.name].record(value, dict(zip(metric.labels, labels, strict=True)))
@@ -75,7 +63,7 @@ class OpenTelemetryObserver:
             number = self._numbers[metric.name].of(labels)
             number.add(value)
             if labels and labels[0] == event.limiter:  # a decision, and its limiter is not one of the others
-                self._counts[event.limiter, event.kind, event.answered_by] = number.add
+                self.counts[event.limiter, event.kind, event.answered_by] = number.add
 
 
 class _Number:

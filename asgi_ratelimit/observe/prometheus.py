@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Final
 from weakref import WeakSet
 
@@ -17,12 +17,12 @@ except ImportError as error:
     ) from error
 
 from asgi_ratelimit.events import Event
-from asgi_ratelimit.observe.metrics import KINDS, METRICS, STORE_UP, Change, Changes, Metric
+from asgi_ratelimit.observe.metrics import METRICS, STORE_UP, Change, Metric, MetricsObserver
 
 __all__ = ["PrometheusObserver"]
 
 
-class PrometheusObserver:
+class PrometheusObserver(MetricsObserver):
     """An observer that counts for Prometheus. One is enough for all stores of an app.
 
     registry: where the metrics are registered; prometheus_client's own by default
@@ -33,36 +33,24 @@ class PrometheusObserver:
     Raises ValueError if the registry is none, or has the metrics of another PrometheusObserver already.
     """
 
-    kinds = KINDS
-    is_quick = True
-
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        super().__init__()
         self._families = _Families()
         _register(self._families, REGISTRY if registry is None else registry)
-        self._changes = Changes()
-        self._counts: dict[tuple[str, str, str], Callable[[], None]] = {}  # of the decisions that there were before
         self._states: dict[str, Change] = {}  # the last one of each server
         _observers.add(self)
-
-    def __call__(self, event: Event) -> None:
-        count = self._counts.get((event.limiter, event.kind, event.answered_by))
-        if count is not None:
-            count()
-            return
-        for change in self._changes.of(event):
-            self._apply(change, event)
 
     def introduce(self, node: str) -> None:
         """A store names its server, which counts as up until there is an event about it."""
         if node not in self._states:
-            self._set_state(self._changes.bounded(STORE_UP, (node,), 1))
+            self._set_state(self.changes.bounded(STORE_UP, (node,), 1))
 
     def restore(self) -> None:
         """Set the states of the servers again. In a forked process prometheus_client has set them to 0."""
         for change in list(self._states.values()):
             self._set_state(change)
 
-    def _apply(self, change: Change, event: Event) -> None:
+    def apply(self, change: Change, event: Event) -> None:
         metric, labels, value = change
         if metric.kind == "gauge":
             self._set_state(change)
@@ -73,7 +61,7 @@ class PrometheusObserver:
             child = counter.labels(*labels) if labels else counter
             child.inc(value)
             if labels and labels[0] == event.limiter:  # a decision, and its limiter is not one of the others
-                self._counts[event.limiter, event.kind, event.answered_by] = child.inc
+                self.counts[event.limiter, event.kind, event.answered_by] = child.inc
 
     def _set_state(self, change: Change) -> None:
         metric, labels, value = change

@@ -6,7 +6,7 @@ The servers here are functions written from Discord's public facts.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import httpx
 import pytest
@@ -170,15 +170,20 @@ async def test_a_header_of_the_call_itself_is_sent_as_it_is(clock: ManualClock) 
     assert authorization.startswith("Basic ")
 
 
-async def test_who_may_not_wait_does_not_wait_for_the_second_opinion(clock: ManualClock) -> None:
-    asked = asyncio.Event()
+def refusing_after(asked: asyncio.Event) -> Callable[[httpx.Request], Awaitable[httpx.Response]]:
+    """A Discord that refuses the token, and gives its second opinion once this has happened."""
 
     async def answer(request: httpx.Request) -> httpx.Response:
         if request.url.path.endswith("/users/@me"):
             await asked.wait()
         return httpx.Response(401, json={})
 
-    async with bot_of(answer, clock) as discord:
+    return answer
+
+
+async def test_who_may_not_wait_does_not_wait_for_the_second_opinion(clock: ManualClock) -> None:
+    asked = asyncio.Event()
+    async with bot_of(refusing_after(asked), clock) as discord:
         first = asyncio.ensure_future(discord.get("/channels/1"))
         await passing(clock, asyncio.sleep(0.01))
         with pytest.raises(DiscordRateLimited):
@@ -189,13 +194,7 @@ async def test_who_may_not_wait_does_not_wait_for_the_second_opinion(clock: Manu
 
 async def test_calls_that_wait_for_the_second_opinion_are_shown_with_cause_and_time(clock: ManualClock) -> None:
     asked = asyncio.Event()
-
-    async def answer(request: httpx.Request) -> httpx.Response:
-        if request.url.path.endswith("/users/@me"):
-            await asked.wait()
-        return httpx.Response(401, json={})
-
-    async with bot_of(answer, clock) as discord:
+    async with bot_of(refusing_after(asked), clock) as discord:
         calls = [asyncio.ensure_future(discord.get("/channels/1"))]
         await settled()
         calls += [asyncio.ensure_future(discord.get("/channels/2")) for _ in range(2)]

@@ -8,35 +8,11 @@ from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
 
-from asgi_ratelimit import MemoryStore
-from asgi_ratelimit.observe import (
-    Event,
-    KeyCounts,
-    LimiterCounts,
-    LogObserver,
-    Observer,
-    Observers,
-    Outage,
-    Period,
-    Snapshot,
-    Stats,
-    shared_snapshot,
-)
+from asgi_ratelimit.observe import KeyCounts, LimiterCounts, Outage, Period, Snapshot, Stats, shared_snapshot
 from asgi_ratelimit.redis import RedisStore
 
 stats = Stats(top=20, keys="digest")
-refused_keys: list[str] = []
-
-
-def note(event: Event) -> None:
-    if event.kind == "limited":
-        refused_keys.append(event.key_digest)
-
-
-observer: Observer = note
-store = RedisStore("redis://localhost:6379", observers=[stats, observer, LogObserver()])
-local: Observers = MemoryStore(observers=[stats]).observers
-local.decided  # noqa: B018
+store = RedisStore("redis://localhost:6379", observers=[stats])
 
 
 @asynccontextmanager
@@ -64,6 +40,5 @@ async def page() -> str:
 
 
 if __name__ == "__main__":
-    note(Event("limited", "app", key="ada"))
     stats.reset()
     print(stats.snapshot().processes)
