@@ -49,13 +49,14 @@ class Decision:
     measure: (remaining, µs until full, µs until allowed) where these do not follow from the state
     bucket_key: the bucket among all of its policy
     parts: one decision per limit, if the limiter has several
+    over: the soft limits (`enforce=False`) that this call has exceeded; it is not charged to them
 
     `special` is the reason where something else than the buckets has decided, else None.
     """
 
     __slots__ = (
-        "_charge", "_measure", "_parts", "allowed", "bucket_key", "cost", "delay_us", "now_us", "policy", "special",
-        "state",
+        "_charge", "_measure", "_parts", "allowed", "bucket_key", "cost", "delay_us", "now_us", "over", "policy",
+        "special", "state",
     )  # fmt: skip
 
     def __init__(
@@ -72,6 +73,7 @@ class Decision:
         reason: Reason | None = None,
         measure: Measure | None = None,
         parts: tuple[Decision, ...] | None = None,
+        over: tuple[Limit, ...] = (),
     ) -> None:
         self.policy = policy
         self.cost = cost
@@ -84,6 +86,7 @@ class Decision:
         self.special = reason
         self._measure = measure
         self._parts = parts
+        self.over = over
 
     @property
     def limit(self) -> int:
@@ -180,24 +183,31 @@ class Decision:
         """The same decision, marked as one that was made without the server."""
         return Decision(
             self.policy, self.cost, self.state, self.now_us, self.allowed, self.take_charge(), self.bucket_key,
-            delay_us=self.delay_us, reason="degraded", measure=self._measure,
+            delay_us=self.delay_us, reason="degraded", measure=self._measure, over=self.over,
         )  # fmt: skip
 
     def without_charge(self) -> Decision:
         """The same decision, without anything to give back."""
         return Decision(
             self.policy, self.cost, self.state, self.now_us, self.allowed, None, self.bucket_key,
-            delay_us=self.delay_us, reason=self.special, measure=self._measure,
+            delay_us=self.delay_us, reason=self.special, measure=self._measure, over=self.over,
         )  # fmt: skip
 
-    def as_refunded(self) -> Decision:
-        """The same decision, with its bucket as it is without the charge."""
-        limit = self.policy.limit
-        state = limit.give_back(self.state, self.now_us, self.cost, self.state, self.now_us)
+    def as_settled(self, cost: int) -> Decision:
+        """The same decision, with its bucket as it is if the call has cost so much, for the headers."""
         return Decision(
-            self.policy, self.cost, state, self.now_us, self.allowed, None, self.bucket_key, reason=self.special,
-            parts=self._parts and tuple(part.as_refunded() for part in self._parts),
+            self.policy, self.cost, self._settled_state(cost), self.now_us, self.allowed, None, self.bucket_key,
+            reason=self.special, parts=self._parts and tuple(part.as_settled(cost) for part in self._parts),
+            over=self.over,
         )  # fmt: skip
+
+    def _settled_state(self, cost: int) -> State:
+        limit = self.policy.limit
+        if self.over and self._parts is None:  # it was not charged
+            return self.state
+        if cost < self.cost:
+            return limit.give_back(self.state, self.now_us, self.cost - cost, self.state, self.now_us)
+        return limit.owe(self.state, self.now_us, cost - self.cost)[0] if cost > self.cost else self.state
 
     def later(self, wait_us: int) -> Decision:
         """The same refusal, for `wait_us` microseconds."""
@@ -232,6 +242,7 @@ class Decision:
             part.policy, part.cost, part.state, part.now_us,
             allowed=part.allowed, reason=part.reason, measure=part.measured(), bucket_key=part.bucket_key,
             delay_us=0 if refused else max(part.delay_us for part in parts), parts=tuple(parts),
+            over=sum((part.over for part in parts), ()),
         )  # fmt: skip
 
     @classmethod
@@ -278,6 +289,7 @@ def make_decision(
     decision.bucket_key = bucket_key
     decision._charge = charge
     decision.special = decision._measure = decision._parts = None
+    decision.over = ()
     return decision
 
 

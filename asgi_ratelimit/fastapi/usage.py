@@ -100,7 +100,7 @@ def _limits_of(route: Any) -> Iterator[RateLimit | WrappedApp]:
 async def _decisions(request: Request, limits: _FoundLimits, user: object) -> AsyncIterator[Decision]:
     """The decision of each limit: of this app's middleware, of its routes, then of middleware around the app."""
     state = state_of(request.scope)
-    around = [decision.as_refunded() for decision in state.decisions[: state.middleware_count]]
+    around = [decision.as_settled(0) for decision in state.decisions[: state.middleware_count]]
     await state.refund_middleware()
     for middleware in layers(request.app.middleware_stack):
         if isinstance(middleware, LimitedApp):

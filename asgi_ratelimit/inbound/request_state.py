@@ -98,7 +98,7 @@ class RequestState:
 
     async def _refund(self, decision: Decision) -> None:
         limiter = next((limiter for limiter, one in self.charges if one is decision), None)
-        without = decision.as_refunded()
+        without = decision.as_settled(0)
         self.charges = tuple((other, without if one is decision else one) for other, one in self.charges)
         if limiter is not None:
             await give_back(limiter, decision)

@@ -34,18 +34,27 @@ class Shard:
 
 
 class Table:
-    """The records of one policy, or of the blocks of one limiter, spread over shards by the key's hash."""
+    """The records of one bucket, or of the blocks of one limiter, spread over shards by the key's hash.
 
-    __slots__ = ("__weakref__", "policy", "shards")
+    A limit that changes keeps its bucket, but may count in other ticks. `relatives` are the tables of one bucket, by
+    their ticks. A record is in one of them, that of the limit that has used it last.
+    """
 
-    def __init__(self, policy: Policy | None) -> None:
-        self.policy = policy
+    __slots__ = ("__weakref__", "policy", "relatives", "shards", "ticks")
+
+    def __init__(self, policy: Policy | None, relatives: Relatives | None = None) -> None:
+        self.policy, self.ticks = policy, policy.limit.ticks if policy else 1
         self.shards: dict[int, Shard] = {}
+        self.relatives: Relatives = WeakValueDictionary() if relatives is None else relatives
+        self.relatives[self.ticks] = self
 
     def is_over(self, state: State, now_us: int) -> bool:
         if self.policy is None:
             return not now_us < state[0]  # a block: its end, and its length
         return self.policy.limit.is_full(state, now_us)
+
+
+Relatives = WeakValueDictionary[int, Table]  # the tables of one bucket, by their ticks
 
 
 class Full(Exception):
@@ -64,7 +73,7 @@ class Records:
         self.lock = threading.Lock()  # of everything in the store
         self.locked = _bound(self.lock)
         self.count = 0
-        self.tables: WeakValueDictionary[str, Table] = WeakValueDictionary()
+        self.tables: WeakValueDictionary[str, Relatives] = WeakValueDictionary()  # by the identity of the bucket
         self.shards: deque[Shard] = deque()  # of all tables; it keeps alive those that hold a record
         self._next_sweep_us = self._next_report_us = 0
 
@@ -81,7 +90,7 @@ class Records:
         Raises Full, once a minute at most, if a newcomer finds no room: it has to be reported without the lock.
         """
         shard = self.shard_of(table, stored)
-        if stored not in shard.records and self._is_full(now_us):
+        if stored not in shard.records and not self._move(table, stored, shard) and self._is_full(now_us):
             if now_us >= self._next_report_us:
                 self._next_report_us = now_us + self._report_pause_us
                 raise Full
@@ -103,9 +112,16 @@ class Records:
 
     def drop(self, table: Table, stored: BucketKey, now_us: int) -> None:
         """Drop a record, if there is one."""
-        shard = table.shards.get(hash(stored) & self.mask)
-        if shard is not None:
-            self.write(shard, stored, None, now_us)
+        for each in list(table.relatives.values()):
+            shard = each.shards.get(hash(stored) & self.mask)
+            if shard is not None:
+                self.write(shard, stored, None, now_us)
+
+    def own(self, shard: Shard, stored: BucketKey) -> State:
+        """The state of a record, which is in this shard from now on: another limit may have used it last."""
+        if stored not in shard.records and stored is not _OVERFLOW:
+            self._move(shard.table, stored, shard)
+        return shard.records.get(stored)
 
     def block(self, table: Table, key: str, length_us: int, now_us: int) -> None:
         """Store a block. Raises StoreUnavailable if the store is full."""
@@ -118,7 +134,12 @@ class Records:
         # Limits made up at run time must not pile up: each new one drops up to two old shards, if they are empty.
         self._recycle()
         self._recycle()
-        return self.tables.setdefault(identity, Table(policy))
+        relatives = self.tables.get(identity)
+        table = None if relatives is None else relatives.get(policy.limit.ticks if policy else 1)
+        if table is None:
+            table = Table(policy, relatives)
+            self.tables[identity] = table.relatives
+        return table
 
     def _recycle(self) -> None:
         if self.shards:
@@ -137,6 +158,17 @@ class Records:
             shard = table.shards[place] = Shard(table, place)
             self.shards.append(shard)
         return shard
+
+    def _move(self, table: Table, stored: BucketKey, shard: Shard) -> bool:
+        """Move a record here that a relative has. False: none has it."""
+        if len(table.relatives) == 1 or table.policy is None:
+            return False
+        for other in list(table.relatives.values()):
+            theirs = other.shards.get(shard.place)
+            if theirs is not None and other is not table and stored in theirs.records:
+                shard.records[stored] = table.policy.limit.adopt(theirs.records.pop(stored), other.ticks)
+                return True
+        return False
 
     def _is_full(self, now_us: int) -> bool:
         """Whether there is no room, not even after a sweep of the shard with the oldest last sweep."""
