@@ -45,6 +45,7 @@ from asgi_ratelimit.limits import (
     LimitSpec,
     Measure,
     Outage,
+    Quota,
     Scope,
     SlidingWindow,
     State,
@@ -53,7 +54,7 @@ from asgi_ratelimit.limits import (
 from asgi_ratelimit.memory import MemoryStore
 from asgi_ratelimit.pace import Outcome, pace
 from asgi_ratelimit.rate import Rate
-from asgi_ratelimit.store import Buckets, Store, bucket_key
+from asgi_ratelimit.store import Buckets, Settlement, Store, bucket_key
 from asgi_ratelimit.store_events import StoreEvent
 
 __version__ = "0.1.0"
@@ -83,6 +84,7 @@ __all__ = [
     "Outage",
     "Outcome",
     "Policy",
+    "Quota",
     "Rate",
     "RateLimitError",
     "RateLimitMiddleware",
@@ -90,6 +92,7 @@ __all__ = [
     "RateLimited",
     "Reason",
     "Scope",
+    "Settlement",
     "SlidingWindow",
     "State",
     "Store",

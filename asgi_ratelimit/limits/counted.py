@@ -34,9 +34,13 @@ class Counted(Limit):
         _, used, debt, extra = state
         return min(debt, self.capacity, max(0, used - self.capacity - extra))
 
+    def _room(self, extra: int) -> int:
+        """What a window holds. A limit of zero has no room for what it has in addition either."""
+        return self.capacity and self.capacity + extra
+
     def take(self, state: Use | None, now_us: int, cost: int) -> Use | None:
         end, used, debt, extra = self.present(state, now_us) or self.fresh(now_us)
-        return (end, used + cost, debt, extra) if used + cost <= self.capacity + extra else None
+        return (end, used + cost, debt, extra) if used + cost <= self._room(extra) else None
 
     def give_back(self, state: Use | None, now_us: int, cost: int, charged: Use, charged_at: int) -> Use | None:
         present = self.present(state, now_us)

@@ -147,7 +147,7 @@ local function counted(present, fresh_end, kept) -- limit: [kind, capacity, cost
   function kind.take(limit, value)
     local state = read(limit, value)
     local finish, used, debt, extra = unpack(state or fresh(limit))
-    if used + limit[3] > limit[2] + extra then return state end
+    if limit[2] == 0 or used + limit[3] > limit[2] + extra then return state end
     return state, nil, {finish, used + limit[3], debt, extra}
   end
 
