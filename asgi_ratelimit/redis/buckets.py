@@ -47,6 +47,7 @@ class Server(Protocol):
     doubts: Doubts
     is_cluster: bool
     last_states: LastKnown
+    server_clock: Clock  # that of the server, as of its last reply
     namer: Namer
     timeout: float
 
@@ -121,7 +122,7 @@ class RedisBuckets:
         charged = [part for part in decision.parts if part.charged_by(self)]
         if not charged:
             return None
-        now_us = self.server.clock.now_us()
+        now_us = self.server.server_clock.now_us()
         for part in charged:
             part.take_charge()
             self.last_states.settle(part, cost, now_us)
@@ -168,14 +169,14 @@ class RedisBuckets:
         shapes = self._shapes[verb]
         if len(shapes) >= _MOST_SHAPES:
             shapes.clear()
-        now_us = self.server.clock.now_us()
+        now_us = self.server.server_clock.now_us()
         limits = [policy.limit.encode(cost, now_us) for policy in self.policies]
         text = shapes[cost] = shape(verb, 1 + len(limits), *limits)
         return text
 
     def _renew_shapes(self) -> None:
         """Drop the shapes of another period of the calendar."""
-        now_us = self.server.clock.now_us()
+        now_us = self.server.server_clock.now_us()
         if not self._encoded_for[0] <= now_us < self._encoded_for[1]:
             spans = [policy.limit.encoded_for(now_us) or (now_us, LATEST_US) for policy in self.policies]
             self._encoded_for = max(start for start, _ in spans), min(end for _, end in spans)
