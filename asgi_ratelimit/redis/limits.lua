@@ -8,6 +8,7 @@
 -- cut to what its limit allows, an empty bucket, and written anew even by a refusal.
 
 local EXACT = 9007199254740991
+local WIDEST = 93600000000 -- µs between the same midnight in two zones
 local cut -- whether the last record was further ahead than its limit allows
 
 local function append_both(one, other)
@@ -218,7 +219,7 @@ local function quota()
   return counted(
     function(limit, state)
       local last, start, finish = period(limit)
-      if 2 * state[1] > start + finish then
+      if 2 * state[1] > start + finish or state[1] > math.max(now, start + WIDEST) then
         if state[1] > finish then doubt, cut = true, true end
         state[1] = finish
         return state

@@ -122,7 +122,10 @@ def test_a_limit_shows_how_it_is_written() -> None:
     assert repr(TokenBucket("50/s burst 100", scope="global")) == "TokenBucket(\"50/second burst 100\", scope='global')"
     assert TokenBucket("90/minute").period == 60.0
     assert TokenBucket("90/minute").count == 90
-    assert repr(FixedWindow("5/s", enforce=False, unit="bytes")) == "FixedWindow(\"5/second\", unit='bytes', enforce=False)"
+    assert (
+        repr(FixedWindow("5/s", enforce=False, unit="bytes"))
+        == "FixedWindow(\"5/second\", unit='bytes', enforce=False)"
+    )
 
 
 def test_a_nested_list_of_limits_is_flattened() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asgi_ratelimit import LeakyBucket, TokenBucket
-from tests.support.limits import NOW, admitted, queues, rates, steps, tokens
+from tests.support.limits import NOW, admitted, played, queues, steps, tokens
 
 
 @given(tokens, steps)
@@ -63,3 +63,71 @@ def test_an_integer_state_fits_the_doubles_that_redis_has(limit: TokenBucket) ->
     whole, fraction = divmod(state, limit.ticks)
     assert whole < 2**53
     assert fraction + limit.capacity * limit.ticks < 2**53
+
+
+# A limit that changes
+
+
+def in_us(limit: TokenBucket, state: Any) -> Fraction:
+    """The moment at which the bucket is full again, exactly."""
+    return Fraction(state, limit.ticks)
+
+
+@given(st.tuples(tokens, tokens) | st.just((TokenBucket("7/s"), TokenBucket("11/s"))), steps, st.integers(0, 20))
+def test_a_change_of_the_rate_to_and_fro_never_gains_and_loses_less_than_a_microsecond(
+    pair: tuple[TokenBucket, TokenBucket], trace: Any, times: int
+) -> None:
+    now, state = played(pair[0], trace)
+    moment = in_us(pair[0], state)
+    for number in range(times):
+        old, new = pair[number % 2], pair[(number + 1) % 2]
+        state = new.adopt(state, old.ticks)
+        assert moment <= in_us(new, state) < moment + 1
+    assert pair[0].in_microseconds(pair[0].take(None, now, 1)) >= in_us(pair[0], pair[0].take(None, now, 1))
+
+
+def test_what_is_used_is_kept_in_proportion() -> None:
+    small, large = TokenBucket("100/hour"), TokenBucket("1000/hour")
+    used = small.take(None, NOW, 75)
+    assert large.measure(large.adopt(used, small.ticks), NOW, 1)[0] == 250
+    used = large.take(None, NOW, 750)
+    assert small.measure(small.adopt(used, large.ticks), NOW, 1)[0] == 25
+
+
+def test_a_smaller_burst_lets_a_caller_wait_for_one_refill_and_not_for_the_larger_one() -> None:
+    large, small = TokenBucket("60/minute burst 600"), TokenBucket("60/minute")
+    used = large.take(None, NOW, 600)
+    assert small.measure(used, NOW, 1) == (0, 60_000_000, 1_000_000)
+    assert small.cut(used, NOW) == NOW + 60_000_000
+
+
+def test_a_limit_of_zero_keeps_what_was_used_of_the_one_before_it() -> None:
+    limit, zero = TokenBucket("7/s burst 70"), TokenBucket("0/s")
+    used = limit.take(None, NOW, 70)
+    kept = zero.adopt(used, limit.ticks)
+    assert zero.take(kept, NOW, 1) is None
+    assert zero.cut(kept, NOW) is kept
+    assert limit.measure(limit.adopt(kept, zero.ticks), NOW, 1)[0] == 0
+
+
+@given(tokens | queues, st.integers(1, 4), st.integers(0, 4), st.integers(0, 5_000_000))
+def test_less_is_given_back_than_has_flowed_back_or_was_charged(
+    limit: TokenBucket, cost: int, used: int, pause: int
+) -> None:
+    cost = min(cost, limit.capacity)
+    used = min(used, cost)
+    charged = limit.take(None, NOW, cost)
+    now = NOW + pause
+    before = in_us(limit, charged) - now
+    state = limit.give_back(charged, now, cost - used, charged, NOW)
+    after = 0 if state is None else in_us(limit, state) - now
+    interval = Fraction(limit.interval, limit.ticks)
+    assert after == max(0, before - min((cost - used) * interval, max(0, before)))
+
+
+def test_a_place_in_the_middle_of_a_queue_is_not_given_back() -> None:
+    limit = LeakyBucket("1/s", queue=9)
+    first = limit.take(None, NOW, 2)
+    second = limit.take(first, NOW, 2)
+    assert limit.give_back(second, NOW, 1, first, NOW) == second
+    assert limit.measure(limit.give_back(second, NOW, 1, second, NOW), NOW, 1)[0] == 7
