@@ -104,8 +104,8 @@ class Quota(Counted):
         if state is None:
             return None
         _, last, start, end, _ = self._around(now_us)
-        # A record belongs to the period whose end is nearest to its own: the rules of a zone may have changed since. One
-        # with an end that is still to come, and further from the start than two zones are apart, had another first day.
+        # A record belongs to the period whose end is nearest to its own: the rules of a zone may have changed since.
+        # One that ends later than now, and later after the start than two zones differ, had another first day.
         if 2 * state[0] > start + end or state[0] > max(now_us, start + _WIDEST_US):
             return (end, *state[1:])
         if 2 * state[0] <= last + start:

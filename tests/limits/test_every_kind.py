@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from asgi_ratelimit import SlidingWindow, TokenBucket
 from asgi_ratelimit.limits import Limit
-from tests.support.limits import NOW, limits, played, quotas, steps
+from tests.support.limits import NOW, limits, played, steps
 
 # A decision
 

@@ -10,6 +10,7 @@ from asgi_ratelimit import (
     LeakyBucket,
     Limiter,
     MemoryStore,
+    Quota,
     RateLimited,
     RateLimitError,
     RateLimitWarning,
@@ -28,11 +29,14 @@ burst = TokenBucket("50/s", burst=100, name="burst", scope="global", outage="ope
 spaced = LeakyBucket("5/s", queue=10, name="spaced", scope="shared", outage="local")
 exact = SlidingWindow("100/hour", name="exact", scope="user", outage="closed")
 window = FixedWindow("5/5s", name="window", scope="user", outage=None)
+monthly = Quota("50000/month", tz="Europe/Berlin", starts=15, rollover=0.5, name="monthly", unit="tokens")
+soft = TokenBucket("80/minute", name="soft", enforce=False)
 
 from_a_string = Limiter("5/5s")
 from_a_limit = Limiter(burst, store=store, name="search")
 from_a_list = Limiter(["10/s", exact], store=store, name="search", global_name="app")
 from_a_tuple = Limiter((window, spaced, "1000/day"), store=store)
+by_calendar = Limiter([monthly, Quota("10/week", starts="sunday"), soft, "100/minute"], store=store)
 in_threads = SyncLimiter(["5/5s", burst], store=store, name="mail", global_name="app")
 
 
@@ -48,6 +52,8 @@ async def verbs(limiter: Limiter) -> float:
     decision: Decision = await limiter.try_acquire("user:1", 2, per="channel:1")
     waited: Decision = await limiter.acquire("user:1", cost=1, timeout=10, per="channel:1")
     seen: Decision = await limiter.peek("user:1", 1, per="channel:1")
+    over: list[str] = [str(limit) for limit in decision.over]
+    await limiter.settle(decision, 1200 if over else 0)
     await limiter.refund(decision)
     await limiter.reset("user:1", per="channel:1")
     await limiter.block("user:1", 60)
@@ -58,6 +64,7 @@ def verbs_in_a_thread(limiter: SyncLimiter) -> str:
     decision: Decision = limiter.try_acquire("all", 2, per="channel:1")
     waited: Decision = limiter.acquire("all", cost=1, timeout=10.0, per="channel:1")
     seen: Decision = limiter.peek("all", 1, per="channel:1")
+    limiter.settle(decision, 3)
     limiter.refund(decision)
     limiter.reset("all", per="channel:1")
     limiter.block("all", 60.0)
