@@ -111,7 +111,7 @@ class Quota(Counted):
         if 2 * state[0] <= last + start:
             seen = self.rollover and now_us < state[0] + self._kept_us(state)
             return (end, 0, 0, self._credit(self.capacity)) if seen else None
-        owed, left = self.owed(state), self.capacity + state[3] - state[1]
+        owed, left = self.owed(state), self.room(state[3]) - state[1]
         credit = self._credit(max(0, min(self.capacity, left)))
         return (end, owed, owed, credit) if owed or self.rollover else None
 

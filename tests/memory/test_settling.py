@@ -1,4 +1,4 @@
-"""Charges that are settled in memory, by the limiter's verbs: once, in every limit, and what is not owed is reported."""
+"""Charges that are settled in memory: once, in every limit of a list, and what cannot be owed is reported."""
 
 from __future__ import annotations
 

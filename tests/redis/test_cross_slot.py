@@ -19,7 +19,7 @@ SCOPES: tuple[Scope, ...] = ("user", "shared", "global")
 class Unreadable(TokenBucket):
     """A limit that the script cannot compute."""
 
-    def encode(self, cost: int) -> list[str | int]:
+    def encode(self, cost: int, now_us: int) -> list[str | int | float]:
         return ["T"]
 
 
