@@ -172,6 +172,15 @@ def test_a_quota_of_zero_has_no_room_for_a_rollover_either() -> None:
     assert quota.measure(state, february, 1)[0] == 19
 
 
+def test_a_smaller_plan_has_no_more_in_addition_than_it_holds() -> None:
+    large, small = Quota("1000/month", rollover=1), Quota("10/month", rollover=1)
+    state = large.take(None, moment(2024, 1, 20), 1)
+    february = moment(2024, 2, 3)
+    assert large.measure(state, february, 1)[0] == 1999
+    assert small.measure(state, february, 1)[0] == 20
+    assert small.take(state, february, 21) is None
+
+
 def test_a_clock_that_goes_back_over_a_boundary_keeps_what_was_used() -> None:
     quota, now = Quota("10/month"), moment(2024, 3, 2)
     state = quota.take(None, now, 10)

@@ -109,7 +109,7 @@ async def test_a_limit_s_own_outage_overrides_the_store_s(nowhere: str) -> None:
         free = Limiter(TokenBucket("2/day", outage="open"), store=store)
         assert [(await free.try_acquire("a")).allowed for _ in range(3)] == [True] * 3
     async with new_store(nowhere, outage="open") as store:
-        shut = Limiter(["9/day", TokenBucket("2/day", outage="closed")], store=store)
+        shut = Limiter(["9/h", TokenBucket("2/day", outage="closed")], store=store)
         with pytest.raises(StoreUnavailable):
             await shut.try_acquire("a")
 
