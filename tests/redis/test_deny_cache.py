@@ -171,6 +171,22 @@ def test_only_the_last_refusals_are_remembered() -> None:
     assert [n for n in range(10) if find(deny, ["block", f"key{n}"], 1, NOW)] == [7, 8, 9]
 
 
+def test_a_refusal_by_another_limit_of_the_same_bucket_does_not_count() -> None:
+    deny = remembering(used_up(FAST, at="a"), keys=["block", "a"])
+    for other in (TokenBucket("9/5s"), TokenBucket("5/5s burst 9"), TokenBucket("5/5s", enforce=False)):
+        assert find(deny, ["block", "a"], 1, NOW, [other]) is None
+    assert find(deny, ["block", "a"], 1, NOW, [TokenBucket("5/5s")]) is not None
+
+
+def test_a_list_in_which_one_limit_has_changed_is_told_of_the_others_alone() -> None:
+    whole = Decision.combine([used_up(FAST, at="a"), used_up(SLOW, at="b")])
+    deny = remembering(whole, keys=["block", "a", "b"])
+    refusal = find(deny, ["block", "a", "b"], 1, NOW, [FAST, TokenBucket("2/day")])
+    assert refusal is not None
+    assert (refusal.limit, refusal.parts) == (5, (refusal,))
+    assert find(deny, ["block", "a", "b"], 1, NOW, [TokenBucket("9/5s"), TokenBucket("2/day")]) is None
+
+
 def test_nothing_is_remembered_if_that_is_wanted() -> None:
     assert len(remembering(used_up(FAST, at="a"), keys=["block", "a"], size=0)) == 0
 
@@ -222,6 +238,30 @@ async def test_a_reset_a_refund_and_the_end_of_a_block_are_seen_at_once(store: R
     assert [(await limiter.try_acquire("b")).reason for _ in range(2)] == ["blocked", "cached"]
     await limiter.block("b", 0)
     assert (await limiter.try_acquire("b")).allowed
+
+
+@pytest.mark.anyio
+async def test_a_settlement_is_seen_at_once(any_redis: Server) -> None:
+    async with new_store(any_redis.url, clock=ManualClock()) as store:
+        limiter = Limiter("5/5s", store=store)
+        one, other = await limiter.try_acquire("a", 2), await limiter.try_acquire("a", 3)
+        assert [(await limiter.try_acquire("a")).reason for _ in range(2)] == ["limited", "cached"]
+        await limiter.settle(one, 4)
+        refused = await limiter.try_acquire("a")
+        assert (refused.allowed, refused.retry_after) == (False, 3.0)
+        await limiter.settle(other, 0)
+        assert (await limiter.try_acquire("a")).allowed
+
+
+@pytest.mark.anyio
+async def test_a_user_with_a_better_plan_is_not_refused_by_the_one_before(any_redis: Server) -> None:
+    async with new_store(any_redis.url, clock=ManualClock()) as store:
+        for kind in (TokenBucket, FixedWindow, SlidingWindow):
+            free, paid = (Limiter(kind(f"{count}/h"), store=store, name="plan") for count in (2, 8))
+            await free.try_acquire("a")
+            assert not (await free.try_acquire("a", 2)).allowed
+            assert (await paid.try_acquire("a", 2)).allowed, kind
+            assert not (await free.try_acquire("a", 2)).allowed
 
 
 @pytest.mark.anyio
