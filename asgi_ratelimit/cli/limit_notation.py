@@ -12,7 +12,7 @@ from asgi_ratelimit.limits.base import SHIPPED
 
 __all__ = ["limits_of"]
 
-EXAMPLES: Final = '"100/minute", "50/s burst 100", "SlidingWindow(100/hour)" or "LeakyBucket(5/s, queue=10)"'
+EXAMPLES: Final = '"100/minute", "50/s burst 100", "SlidingWindow(100/hour)" or "Quota(5000/month, starts=15)"'
 
 _CALL = re.compile(r"\s*([A-Za-z]\w*)\s*\((.*)\)\s*", re.DOTALL)
 _ARGUMENT = re.compile(r"""(?:"[^"]*"|'[^']*'|[^,"'])+""")
@@ -67,11 +67,13 @@ def _listed(names: list[str]) -> str:
     return ", ".join(names[1:])
 
 
-def _value(text: str) -> str | int | bool | None:
+def _value(text: str) -> str | int | float | bool | None:
     """A number, True, False, None, or a text with or without quotes."""
     word = text.strip()
     if re.fullmatch(r"[0-9]{1,15}", word):
         return int(word)
+    if re.fullmatch(r"[0-9]{1,15}\.[0-9]{1,15}", word):
+        return float(word)
     constants = {"True": True, "False": False, "None": None}
     if word in constants:
         return constants[word]
