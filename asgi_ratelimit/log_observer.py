@@ -32,8 +32,9 @@ class LogObserver:
 
     A line names counts, and the digest of the key with the most refusals, never a key. The same values are fields of
     its record (`extra=`): limiter, limited, blocked, unavailable, long_waits (requests that were held for 30 s or
-    more), owed (calls that have cost more than a bucket can owe), keys, heaviest_key, heaviest_count, seconds. Each store has a LogObserver unless one is
-    among its `observers`. Outages, and the refusals of Discord, have log lines of their own.
+    more), owed (calls that have cost more than a bucket can owe), keys, heaviest_key, heaviest_count, seconds. Each
+    store has a LogObserver unless one is among its `observers`. Outages, and the refusals of Discord, have log lines of
+    their own.
     Raises ValueError if `every` is not above 0.
     """
 
