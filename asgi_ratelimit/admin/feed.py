@@ -11,7 +11,7 @@ from sse_starlette import EventSourceResponse
 from starlette.types import Receive, Scope, Send
 
 from asgi_ratelimit.admin.limiters import LimitersInUse
-from asgi_ratelimit.admin.view import LimiterCount, DiscordSource, state_of_page, waiting_for_discord
+from asgi_ratelimit.admin.view import DiscordSource, LimiterCount, state_of_page, waiting_for_discord
 from asgi_ratelimit.errors import StoreUnavailable
 from asgi_ratelimit.observe.snapshot import Snapshot
 from asgi_ratelimit.store import Store

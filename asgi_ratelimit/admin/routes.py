@@ -19,7 +19,7 @@ from starlette.templating import Jinja2Templates
 from asgi_ratelimit.admin.access import Access, behind, check_origin
 from asgi_ratelimit.admin.feed import EventStream, Feed
 from asgi_ratelimit.admin.limiters import LimitersInUse
-from asgi_ratelimit.admin.view import LimiterCount, DiscordSource, check_discord
+from asgi_ratelimit.admin.view import DiscordSource, LimiterCount, check_discord
 from asgi_ratelimit.errors import StoreUnavailable
 from asgi_ratelimit.store import Store, check_store
 
