@@ -56,8 +56,7 @@ def spent(places: dict[str, Place]) -> dict[str, tuple[Decision, Ledger, Decisio
     processes = [start(list(places.values())) for _ in range(PROCESSES)]
     try:
         for process in processes:
-            process.stdin.write("go\n")
-            process.stdin.flush()
+            say(process, "go")
         time.sleep(0.8)
         for process in processes[:KILLED_EARLY]:
             process.kill()
@@ -75,12 +74,16 @@ def spent(places: dict[str, Place]) -> dict[str, tuple[Decision, Ledger, Decisio
 def start(places: list[Place]) -> subprocess.Popen[str]:
     command = [sys.executable, "-W", "error", "-m", "tests.support.spending"]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert process.stdin is not None
-    process.stdin.write(json.dumps(places) + "\n")
-    process.stdin.flush()
+    say(process, json.dumps(places))
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     return process
+
+
+def say(process: subprocess.Popen[str], line: str) -> None:
+    assert process.stdin is not None
+    process.stdin.write(f"{line}\n")
+    process.stdin.flush()
 
 
 async def charged(url: str, prefix: str, cost: int) -> Decision:

@@ -43,7 +43,7 @@ async def spend(place: int, limiter: Limiter) -> None:
 
 
 def report(place: int, word: str, cost: int, now_us: int) -> None:
-    print(place, word, cost, now_us, flush=True)
+    print(place, word, cost, now_us, flush=True)  # noqa: T201
 
 
 async def main() -> None:
@@ -55,7 +55,7 @@ async def main() -> None:
             limiters.append(limiter)
             await stack.enter_async_context(store)
             await limiter.peek(KEY)
-        print("ready", flush=True)
+        print("ready", flush=True)  # noqa: T201
         await asyncio.to_thread(sys.stdin.readline)
         async with asyncio.TaskGroup() as group:
             for place, limiter in enumerate(limiters):
