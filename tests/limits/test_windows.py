@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asgi_ratelimit import FixedWindow, SlidingWindow
+from asgi_ratelimit.limits import Limit
 from tests.support.limits import NOW, admitted, logs, played, steps, windows
 
 calls = st.lists(st.tuples(st.integers(-3_000_000, 3_000_000), st.integers(1, 60), st.booleans()), max_size=20)
@@ -36,7 +37,7 @@ def test_a_fixed_window_opens_with_its_first_request_and_admits_the_count(limit:
 
 
 @pytest.mark.parametrize("kind", [FixedWindow, SlidingWindow])
-def test_a_window_keeps_its_count_when_the_limit_changes(kind: type[FixedWindow | SlidingWindow]) -> None:
+def test_a_window_keeps_its_count_when_the_limit_changes(kind: type[Limit]) -> None:
     small, large = kind("10/minute"), kind("100/minute")
     state = small.take(None, NOW, 10)
     assert large.measure(state, NOW, 1)[0] == 90
@@ -47,7 +48,7 @@ def test_a_window_keeps_its_count_when_the_limit_changes(kind: type[FixedWindow 
 
 
 @pytest.mark.parametrize("kind", [FixedWindow, SlidingWindow])
-def test_a_limit_that_shrinks_makes_no_debt(kind: type[FixedWindow | SlidingWindow]) -> None:
+def test_a_limit_that_shrinks_makes_no_debt(kind: type[Limit]) -> None:
     small, large = kind("10/minute"), kind("100/minute")
     state = large.take(None, NOW, 100)
     assert small.cut(state, NOW) is state
@@ -66,7 +67,7 @@ def test_a_debt_of_a_larger_window_is_at_most_one_capacity_of_the_smaller_one() 
 
 
 @pytest.mark.parametrize("kind", [FixedWindow, SlidingWindow])
-def test_a_window_of_zero_keeps_what_was_used(kind: type[FixedWindow | SlidingWindow]) -> None:
+def test_a_window_of_zero_keeps_what_was_used(kind: type[Limit]) -> None:
     limit, zero = kind("10/minute"), kind("0/minute")
     state = limit.take(None, NOW, 10)
     assert zero.take(state, NOW, 1) is None
@@ -76,7 +77,7 @@ def test_a_window_of_zero_keeps_what_was_used(kind: type[FixedWindow | SlidingWi
 
 
 @pytest.mark.parametrize("kind", [FixedWindow, SlidingWindow])
-def test_a_part_of_a_charge_is_given_back_while_it_counts(kind: type[FixedWindow | SlidingWindow]) -> None:
+def test_a_part_of_a_charge_is_given_back_while_it_counts(kind: type[Limit]) -> None:
     limit = kind("10/minute")
     charged = limit.take(limit.take(None, NOW, 2), NOW + 1, 6)
     half = limit.give_back(charged, NOW + 1_000_000, 4, charged, NOW + 1)
@@ -88,7 +89,7 @@ def test_a_part_of_a_charge_is_given_back_while_it_counts(kind: type[FixedWindow
 
 
 def test_what_is_given_back_pays_the_debt_of_the_window_first() -> None:
-    limit = FixedWindow("10/minute")
+    limit: Limit = FixedWindow("10/minute")
     charged = limit.take(None, NOW, 8)
     owing, _ = limit.owe(charged, NOW, 7)
     assert limit.measure(owing, NOW + 60_000_000, 1)[0] == 5

@@ -222,9 +222,7 @@ async def test_a_limit_of_zero_refuses_in_an_outage_too(nowhere: str, clock: Man
 
 @pytest.mark.anyio
 @pytest.mark.parametrize(("used", "left"), [(0, 5), (1, 4), (2, 3), (4, 1), (7, 0)])
-async def test_a_charge_in_memory_is_settled_there_once(
-    alone: RedisStore, used: int, left: int
-) -> None:
+async def test_a_charge_in_memory_is_settled_there_once(alone: RedisStore, used: int, left: int) -> None:
     for limit in (TokenBucket("5/5s"), FixedWindow("5/5s"), SlidingWindow("5/5s")):
         limiter = Limiter([limit, TokenBucket("99/h", scope="global")], store=alone)
         charged = await limiter.try_acquire("a", 2)

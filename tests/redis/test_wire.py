@@ -39,7 +39,7 @@ def test_a_double_holds_every_number_of_a_limit(limit: Limit, enforce: bool, dat
     kind, *numbers = with_rate(limit, limit.rate, enforce=enforce).encode(cost, NOW_US)
     letter = LETTERS[type(limit)]
     assert kind == (letter if enforce else letter.lower())
-    assert all(0 <= number < EXACT for number in numbers)
+    assert all(0 <= float(number) < EXACT for number in numbers)
     assert all(type(number) is int for number in numbers if number != getattr(limit, "rollover", None))
     assert json.loads(shape("decide", 2, [kind, *numbers]), parse_int=float) == ["decide", 2, [kind, *numbers]]
 
