@@ -26,17 +26,17 @@ clock = ManualClock(start=1_700_000_000.0)
 store = MemoryStore(max_keys=10_000, clock=clock, on_event=lambda event: print(event.kind))
 
 burst = TokenBucket("50/s", burst=100, name="burst", scope="global", outage="open")
-spaced = LeakyBucket("5/s", queue=10, name="spaced", scope="shared", outage="local")
-exact = SlidingWindow("100/hour", name="exact", scope="user", outage="closed")
-window = FixedWindow("5/5s", name="window", scope="user", outage=None)
+spaced = LeakyBucket("5/s", queue=10, name="spaced", scope="shared", outage="local", enforce=True, unit="jobs")
+exact = SlidingWindow("100/hour", name="exact", scope="user", outage="closed", enforce=True, unit="searches")
+window = FixedWindow("5/5s", name="window", scope="user", outage=None, enforce=False, unit="bytes")
 monthly = Quota("50000/month", tz="Europe/Berlin", starts=15, rollover=0.5, name="monthly", unit="tokens")
-soft = TokenBucket("80/minute", name="soft", enforce=False)
+soft = TokenBucket("80/minute", name="soft", enforce=False, unit="tokens")
 
 from_a_string = Limiter("5/5s")
 from_a_limit = Limiter(burst, store=store, name="search")
 from_a_list = Limiter(["10/s", exact], store=store, name="search", global_name="app")
 from_a_tuple = Limiter((window, spaced, "1000/day"), store=store)
-by_calendar = Limiter([monthly, Quota("10/week", starts="sunday"), soft, "100/minute"], store=store)
+by_calendar = Limiter([monthly, Quota("10/week", starts="sunday", scope="shared", outage="open", enforce=False), soft, "100/minute"], store=store)
 in_threads = SyncLimiter(["5/5s", burst], store=store, name="mail", global_name="app")
 
 
