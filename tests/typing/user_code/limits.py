@@ -36,7 +36,8 @@ from_a_string = Limiter("5/5s")
 from_a_limit = Limiter(burst, store=store, name="search")
 from_a_list = Limiter(["10/s", exact], store=store, name="search", global_name="app")
 from_a_tuple = Limiter((window, spaced, "1000/day"), store=store)
-by_calendar = Limiter([monthly, Quota("10/week", starts="sunday", scope="shared", outage="open", enforce=False), soft, "100/minute"], store=store)
+weekly = Quota("10/week", starts="sunday", scope="shared", outage="open", enforce=False)
+by_calendar = Limiter([monthly, weekly, soft, "100/minute"], store=store)
 in_threads = SyncLimiter(["5/5s", burst], store=store, name="mail", global_name="app")
 
 
