@@ -263,6 +263,7 @@ class Decision:
 
     def __getstate__(self) -> tuple[None, dict[str, object]]:
         """A copy or pickle names no key, and has no charge: it is given back once, and its receipt may hold others."""
+        self.measured()  # by the clock of this process
         left_out = {"_charge": None, "bucket_key": "", "origin": None}
         return None, {name: getattr(self, name) for name in self.__slots__} | left_out
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Literal
 
+from asgi_ratelimit.clock import Clock
 from asgi_ratelimit.rate import Rate, parse_rate
 
 __all__ = ["EXACT", "LATEST_US", "OUTAGES", "SHIPPED", "Limit", "Measure", "Outage", "Scope", "State", "at_least"]
@@ -176,6 +177,10 @@ class Limit:
     def adopt(self, state: State, ticks: int) -> State:
         """The state that another limit of the same bucket has left, whose states count in other ticks."""
         return state
+
+    def on(self, clock: Clock) -> Limit:
+        """The same limit for states that go by this clock. It differs where a limit goes by the calendar."""
+        return self
 
     def in_microseconds(self, state: State) -> State:
         """The state as a limit with one tick for each microsecond has it, rounded up."""

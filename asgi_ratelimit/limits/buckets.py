@@ -163,9 +163,10 @@ class LeakyBucket(TokenBucket):
         return -(-ahead // self.ticks) if ahead > 0 and self.enforce else 0
 
     def give_back(self, state: int | None, now_us: int, cost: int, charged: int, charged_at: int) -> int | None:
+        state = self.cut(state, now_us)
         if state is None or state == charged or self.is_full(state, now_us):
             return TokenBucket.give_back(self, state, now_us, cost, charged, charged_at)
-        return self.cut(state, now_us)
+        return state
 
     def encode(self, cost: int, now_us: int) -> list[str | int | float]:
         return ["L" if self.enforce else "l", *TokenBucket.encode(self, cost, now_us)[1:]]

@@ -24,9 +24,9 @@ _EPOCH_DAY = _EPOCH.toordinal()
 _EARLIEST_US = (datetime(10, 1, 1, tzinfo=UTC) - _EPOCH) // _MICROSECOND
 _LATEST_US = (datetime(9990, 1, 1, tzinfo=UTC) - _EPOCH) // _MICROSECOND
 
-# Counted from the period that a moment's local date names. Where clocks went back across midnight, the next one may
-# have begun. One of the periods on either side may be a day that the zone left out.
-_NEARBY = range(-3, 5)
+# The periods that are looked at, counted from the one that a moment's local date names. Five are enough, but for two
+# cases: the next one has begun, where clocks went back across midnight, or one of them is a day that the zone left out.
+_NEARBY = (range(-2, 3), range(-3, 4))
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,7 @@ class Calendar:
     # Of the last answer. Replaced as a whole, so that threads may share a calendar.
     _last: Boundaries = field(default=(0, 0, 0, 0, 0), init=False, repr=False, compare=False)
 
+    # A pickle leaves the last answer behind: another machine's zone database may know better
     def __reduce__(self) -> tuple[type[Calendar], tuple[CalendarUnit, tzinfo, int]]:
         return Calendar, (self.unit, self.zone, self.starts)
 
@@ -68,9 +69,12 @@ class Calendar:
         if not _EARLIEST_US <= now_us < _LATEST_US:
             raise ValueError(f"a calendar goes from year 10 to 9989; {now_us} µs since 1970 is outside, 0 is inside")
         number = self._period_of(_local(self.zone, now_us).date())
-        nearby = sorted({_first_instant(self.zone, self._first_day(number + near)) for near in _NEARBY})
-        following = bisect_right(nearby, now_us)
-        before_last, last, current, end, next_end = nearby[following - 3 : following + 2]
+        for nearby in _NEARBY:
+            begins = sorted({_first_instant(self.zone, self._first_day(number + near)) for near in nearby})
+            following = bisect_right(begins, now_us)
+            if 3 <= following <= len(begins) - 2:
+                break
+        before_last, last, current, end, next_end = begins[following - 3 : following + 2]
         return before_last, last, current, end, next_end
 
     def _period_of(self, day: date) -> int:
@@ -107,8 +111,8 @@ def _local(zone: tzinfo, instant_us: int) -> datetime:
 def _offset(zone: tzinfo, instant_us: int) -> int:
     """How far local time is ahead of UTC.
 
-    Only this direction is asked of a zone: from UTC, where each instant has one answer. Some kinds of tzinfo do not know
-    the other one.
+    Only this direction is asked of a zone: from UTC, where each instant has one answer. Some kinds of tzinfo do not
+    know the other one.
     """
     offset = _local(zone, instant_us).utcoffset()
     if offset is None:
@@ -128,7 +132,7 @@ def _first_instant(zone: tzinfo, day: int) -> int:
     if before == after:
         return midnight - before
     span = range(earliest, latest)
-    change = span[bisect_left(span, True, key=lambda instant: _offset(zone, instant) != before)]
+    change = earliest + bisect_left(span, True, key=lambda instant: _offset(zone, instant) != before)
     return midnight - before if midnight - before < change else max(change, midnight - after)
 
 

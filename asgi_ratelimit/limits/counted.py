@@ -25,8 +25,8 @@ class Counted(Limit):
         """A present window of which nothing is used."""
         raise NotImplementedError
 
-    def following_end(self, end: int) -> int:
-        """When the window ends that follows one with this end."""
+    def following_end(self, end: int, now_us: int) -> int:
+        """When the window ends that follows the present one, which has this end."""
         raise NotImplementedError
 
     def owed(self, state: Use) -> int:
@@ -71,10 +71,10 @@ class Counted(Limit):
             return self.capacity, 0, 0
         end, used, _, extra = present
         room, owed = self.capacity + extra, self.owed(present)
-        full_us = (self.following_end(end) if owed else end) - now_us if used else 0
+        full_us = (self.following_end(end, now_us) if owed else end) - now_us if used else 0
         if used + cost <= room:
             return room - used, full_us, 0
-        free_at = end if owed + cost <= self.capacity else self.following_end(end)
+        free_at = end if owed + cost <= self.capacity else self.following_end(end, now_us)
         return max(0, room - used), full_us, free_at - now_us
 
     def encode_charge(self, charged: Use, charged_at: int) -> Sequence[int]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from copy import copy
 from datetime import tzinfo
 
+from asgi_ratelimit.clock import Clock
 from asgi_ratelimit.limits.base import SHIPPED, Outage, Scope
-from asgi_ratelimit.limits.calendar import Calendar, CalendarUnit, parse_calendar
+from asgi_ratelimit.limits.calendar import Boundaries, Calendar, CalendarUnit, parse_calendar
 from asgi_ratelimit.limits.counted import Counted, Use
 from asgi_ratelimit.rate import Rate
 
@@ -17,8 +19,27 @@ _UNITS: dict[str, CalendarUnit] = {
     "day": "day", "d": "day", "week": "week", "w": "week", "month": "month", "mo": "month", "year": "year", "y": "year",
 }  # fmt: skip
 _DAY_US = 86_400_000_000
+_SET_US = 1_000_000  # a smaller change is an error of the measurement
 _LONGEST_US = {"day": 2 * _DAY_US, "week": 8 * _DAY_US, "month": 32 * _DAY_US, "year": 367 * _DAY_US}  # clocks change
 _USUAL_US = {"day": _DAY_US, "week": 7 * _DAY_US, "month": 2_629_746_000_000, "year": 31_556_952_000_000}
+
+
+class _Epoch:
+    """How far the time since the epoch is ahead of a clock that counts from another moment."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._ahead_us = self._now_ahead_us()
+
+    def ahead_us(self) -> int:
+        """The same number, unless the system's time has been set since."""
+        now = self._now_ahead_us()
+        if abs(now - self._ahead_us) > _SET_US:
+            self._ahead_us = now
+        return self._ahead_us
+
+    def _now_ahead_us(self) -> int:
+        return round(self._clock.wall() * 1e6) - self._clock.now_us()
 
 
 class Quota(Counted):
@@ -38,6 +59,7 @@ class Quota(Counted):
     calendar: Calendar
     rollover: float
     counts_to_zero = True
+    _epoch: _Epoch | None  # for states by a clock that counts from another moment
 
     def __init__(
         self,
@@ -60,7 +82,7 @@ class Quota(Counted):
         calendar = parse_calendar(each, tz, starts)
         usual = Rate(count, _USUAL_US[each])
         super().__init__(usual, name=name, scope=scope, outage=outage, enforce=enforce, unit=unit)
-        self._set(calendar=calendar, rollover=float(rollover))
+        self._set(calendar=calendar, rollover=float(rollover), _epoch=None)
 
     def _options(self) -> tuple[object, ...]:
         return *super()._options(), self.calendar, self.rollover
@@ -84,7 +106,7 @@ class Quota(Counted):
     def present(self, state: Use | None, now_us: int) -> Use | None:
         if state is None:
             return None
-        _, last, start, end, _ = self.calendar.around(now_us)
+        _, last, start, end, _ = self._around(now_us)
         # A record belongs to the period whose end is nearest to its own: the rules of a zone may have changed since.
         if 2 * state[0] > start + end:
             return (end, *state[1:])
@@ -99,10 +121,25 @@ class Quota(Counted):
         return int(left * self.rollover)
 
     def fresh(self, now_us: int) -> Use:
-        return (self.calendar.around(now_us)[3], 0, 0, 0)
+        return (self._around(now_us)[3], 0, 0, 0)
 
-    def following_end(self, end: int) -> int:
-        return self.calendar.around(end)[3]
+    def following_end(self, end: int, now_us: int) -> int:
+        return self._around(now_us)[4]
+
+    def _around(self, now_us: int) -> Boundaries:
+        if self._epoch is None:
+            return self.calendar.around(now_us)
+        ahead_us = self._epoch.ahead_us()
+        one, two, three, four, five = self.calendar.around(now_us + ahead_us)
+        return one - ahead_us, two - ahead_us, three - ahead_us, four - ahead_us, five - ahead_us
+
+    def on(self, clock: Clock) -> Quota:
+        epoch = _Epoch(clock)
+        if abs(epoch.ahead_us()) < _DAY_US:  # it counts from the epoch itself, as a server's does
+            return self
+        quota = copy(self)
+        quota._set(_epoch=epoch)
+        return quota
 
     def is_full(self, state: Use, now_us: int) -> bool:
         return state[0] + self._kept_us(state) <= now_us

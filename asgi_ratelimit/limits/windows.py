@@ -58,7 +58,7 @@ class FixedWindow(_Window, Counted):
     def fresh(self, now_us: int) -> Use:
         return (now_us + self.rate.period_us, 0, 0, 0)
 
-    def following_end(self, end: int) -> int:
+    def following_end(self, end: int, now_us: int) -> int:
         return end + self.rate.period_us
 
     def is_full(self, state: Use, now_us: int) -> bool:
@@ -125,7 +125,7 @@ class SlidingWindow(_Window):
         if not counted:
             return self.capacity, 0, 0
         frees = now_us - self.rate.period_us
-        excess = len(counted) + cost - self.capacity
+        excess = min(len(counted), len(counted) + cost - self.capacity)  # a soft limit is asked about any cost
         remaining = max(0, self.capacity - len(counted))
         return remaining, counted[-1] - frees, counted[excess - 1] - frees if excess > 0 else 0
 

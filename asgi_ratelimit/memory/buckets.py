@@ -72,8 +72,10 @@ class MemoryBuckets:
                 now_us = now_ns() // 1000
                 try:
                     shard = self._shards[hash(stored) & self._mask]
-                    state = shard.records[stored]
+                    records = shard.records
+                    state = records[stored]
                 except (KeyError, TypeError):
+                    records = None
                     stored = record_key(self._scope, key, per)
                     shard, stored, state = self._records.locate(self._tables[0], stored, now_us)
                 if ticks := self._ticks:  # TokenBucket.take, without the call
@@ -86,15 +88,15 @@ class MemoryBuckets:
                 else:
                     after = self._take(state, now_us, cost)
                 if after is None:
-                    if not self._enforce:
-                        return _part(self._policy, (shard, stored, state), None, cost, now_us, charged=False)
                     if state is not None:
                         state = self._cut(shard, stored, self._policy.limit, state, now_us)
+                    if not self._enforce:
+                        return _part(self._policy, (shard, stored, state), None, cost, now_us, charged=False)
                     return make_decision(self._policy, cost, state, now_us, False, None, stored, 0)
-                if state is None:
+                if records is None:
                     self._records.write(shard, stored, after, now_us)
                 else:
-                    shard.records[stored] = after
+                    records[stored] = after
         except Full:
             return self._decide(key, cost, per, charge=True, reports=True)
         delay_us = self._delay_us(after, now_us, cost) if self._delay_us else 0
@@ -119,10 +121,12 @@ class MemoryBuckets:
     def _settle(self, part: Decision, shard: Shard, cost: int, now_us: int) -> bool:
         """Whether the bucket cannot owe all of it."""
         key, limit, is_cut = part.bucket_key, part.policy.limit, False
-        state = self._records.own(shard, key)
+        if cost == part.cost:
+            return False
+        state = self._records.state(shard, key)
         if cost < part.cost:
             state = limit.give_back(state, now_us, part.cost - cost, part.state, part.now_us)
-        elif cost > part.cost:
+        else:
             state, is_cut = limit.owe(state, now_us, cost - part.cost)
         self._records.write(shard, key, state, now_us)
         return is_cut
@@ -131,7 +135,7 @@ class MemoryBuckets:
         """The state of a call that is refused. A refusal writes only a record that was too far ahead."""
         cut = limit.cut(state, now_us)
         if cut is not state:
-            shard.records[stored] = cut
+            self._records.write(shard, stored, cut, now_us)
         return cut
 
     def reset(self, key: str, per: str) -> None:
@@ -166,8 +170,7 @@ class MemoryBuckets:
             for table, place, state in records:
                 if state is not None:
                     shard = self._records.shard_of(table, place)
-                    self._records.own(shard, place)
-                    adopted = table.policy.limit.adopt(state, 1) if table.policy else state
+                    adopted = table.limit.adopt(state, 1) if table.limit else state
                     self._records.write(shard, place, adopted, now_us)
 
     def _decide(self, key: str, cost: int, per: str, *, charge: bool, reports: bool = False) -> Decision:
@@ -189,14 +192,12 @@ class MemoryBuckets:
                     for policy, state in zip(self._policies, after, strict=True)
                 ]
                 charge_now = charge and not blocked_us and all(allowed)
-                if charge_now:
-                    for (shard, stored, _), state in zip(located, after, strict=True):
-                        if state is not None:
+                if charge:
+                    for (shard, stored, before), state, policy in zip(located, after, self._policies, strict=True):
+                        if charge_now and state is not None:
                             self._records.write(shard, stored, state, now_us)
-                elif charge:
-                    for policy, (shard, stored, state) in zip(self._policies, located, strict=True):
-                        if state is not None:
-                            self._cut(shard, stored, policy.limit, state, now_us)
+                        elif before is not None:
+                            self._cut(shard, stored, policy.limit, before, now_us)
         except Full:
             return self._decide(key, cost, per, charge=charge, reports=True)
         parts = [

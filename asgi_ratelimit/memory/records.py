@@ -40,18 +40,19 @@ class Table:
     their ticks. A record is in one of them, that of the limit that has used it last.
     """
 
-    __slots__ = ("__weakref__", "policy", "relatives", "shards", "ticks")
+    __slots__ = ("__weakref__", "limit", "relatives", "shards", "ticks")
 
     def __init__(self, policy: Policy | None, relatives: Relatives | None = None) -> None:
-        self.policy, self.ticks = policy, policy.limit.ticks if policy else 1
+        self.limit = None if policy is None else policy.limit
+        self.ticks = policy.limit.ticks if policy else 1
         self.shards: dict[int, Shard] = {}
         self.relatives: Relatives = WeakValueDictionary() if relatives is None else relatives
         self.relatives[self.ticks] = self
 
     def is_over(self, state: State, now_us: int) -> bool:
-        if self.policy is None:
+        if self.limit is None:
             return not now_us < state[0]  # a block: its end, and its length
-        return self.policy.limit.is_full(state, now_us)
+        return self.limit.is_full(state, now_us)
 
 
 Relatives = WeakValueDictionary[int, Table]  # the tables of one bucket, by their ticks
@@ -90,16 +91,29 @@ class Records:
         Raises Full, once a minute at most, if a newcomer finds no room: it has to be reported without the lock.
         """
         shard = self.shard_of(table, stored)
-        if stored not in shard.records and not self._move(table, stored, shard) and self._is_full(now_us):
+        state = self.state(shard, stored)
+        if state is None and self._is_full(now_us):
             if now_us >= self._next_report_us:
                 self._next_report_us = now_us + self._report_pause_us
                 raise Full
             stored = _OVERFLOW
-        return shard, stored, shard.records.get(stored)
+            state = shard.records.get(stored)
+        return shard, stored, state
+
+    def state(self, shard: Shard, key: BucketKey) -> State:
+        """The state of a record; None: a full bucket. It may be where another limit has left it."""
+        state = shard.records.get(key)
+        if state is None and (theirs := self._among_relatives(shard, key)) is not None:
+            limit = shard.table.limit
+            return limit and limit.adopt(theirs.records[key], theirs.table.ticks)
+        return state
 
     def write(self, shard: Shard, key: BucketKey, state: State, now_us: int) -> None:
         """Store a state; None drops the record."""
         records = shard.records
+        if key not in records and (theirs := self._among_relatives(shard, key)) is not None:
+            del theirs.records[key]
+            self.count -= 1
         if state is None:
             self.count -= records.pop(key, None) is not None
             return
@@ -112,16 +126,10 @@ class Records:
 
     def drop(self, table: Table, stored: BucketKey, now_us: int) -> None:
         """Drop a record, if there is one."""
-        for each in list(table.relatives.values()):
-            shard = each.shards.get(hash(stored) & self.mask)
+        place = hash(stored) & self.mask
+        for shard in [relative.shards.get(place) for relative in list(table.relatives.values())]:
             if shard is not None:
-                self.write(shard, stored, None, now_us)
-
-    def own(self, shard: Shard, stored: BucketKey) -> State:
-        """The state of a record, which is in this shard from now on: another limit may have used it last."""
-        if stored not in shard.records and stored is not _OVERFLOW:
-            self._move(shard.table, stored, shard)
-        return shard.records.get(stored)
+                self.count -= shard.records.pop(stored, None) is not None
 
     def block(self, table: Table, key: str, length_us: int, now_us: int) -> None:
         """Store a block. Raises StoreUnavailable if the store is full."""
@@ -159,16 +167,13 @@ class Records:
             self.shards.append(shard)
         return shard
 
-    def _move(self, table: Table, stored: BucketKey, shard: Shard) -> bool:
-        """Move a record here that a relative has. False: none has it."""
-        if len(table.relatives) == 1 or table.policy is None:
-            return False
-        for other in list(table.relatives.values()):
-            theirs = other.shards.get(shard.place)
-            if theirs is not None and other is not table and stored in theirs.records:
-                shard.records[stored] = table.policy.limit.adopt(theirs.records.pop(stored), other.ticks)
-                return True
-        return False
+    def _among_relatives(self, shard: Shard, key: BucketKey) -> Shard | None:
+        """The shard of another limit of the same bucket that has the record; None: none has it."""
+        table = shard.table
+        if len(table.relatives) == 1 or key is _OVERFLOW:
+            return None
+        theirs = [relative.shards.get(shard.place) for relative in list(table.relatives.values())]
+        return next((other for other in theirs if other and other is not shard and key in other.records), None)
 
     def _is_full(self, now_us: int) -> bool:
         """Whether there is no room, not even after a sweep of the shard with the oldest last sweep."""

@@ -77,7 +77,7 @@ class RedisBuckets:
         self.last_states, self.deny = server.last_states, server.deny
         limit = policies[0].limit if len(policies) == 1 else None
         # Of a single token bucket, whose replies are read in a shorter way; else 0.
-        self.ticks = limit.ticks if type(limit) is TokenBucket else 0
+        self.ticks = limit.ticks if type(limit) is TokenBucket and limit.enforce else 0
         self._namer, self._recent_names, self._blocks = server.namer, server.namer.recent_names, blocks
         self._prefix = self._namer.start("user", name)
         own = all(policy.limit.scope == "user" for policy in self.policies)

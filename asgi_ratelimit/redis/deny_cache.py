@@ -51,8 +51,8 @@ class DenyCache:
     def find(self, keys: Sequence[str], policies: Sequence[Policy], cost: int, now_us: int) -> Decision | None:
         """The stored refusal of a cost at most as high, as of now. Of several the one with the longest wait.
 
-        `policies` are those of the keys after the first one, which is a block's. Refusals by another limit do not count,
-        even if it has the same bucket.
+        `policies` are those of the keys after the first one, which is a block's. Refusals by another limit of the
+        same bucket do not count.
         """
         if not self.refusals:
             return None
