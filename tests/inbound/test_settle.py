@@ -320,7 +320,7 @@ async def test_a_client_that_leaves_a_stream_pays_for_what_was_sent(store: Memor
     used = Record(3)
     app = door(store, "9/60s", app=Starlette(routes=[Route("/", stream)]), settle=used)
     exchange = Exchange(app, http(), *body(b""))
-    await sent.wait()
+    await asyncio.wait_for(sent.wait(), 10)
     exchange.feed(GONE)
     await exchange.answer()
     assert [(served.status, served.body_bytes) for served in used.served] == [(200, 4)]
