@@ -197,7 +197,8 @@ from asgi_ratelimit.fastapi import RateLimit
 
 app = FastAPI(dependencies=[Depends(RateLimit("9/minute"))])
 for method in ("GET", "PUT"):
-    app.add_api_route("/items", lambda: None, methods=[method], dependencies=[Depends(RateLimit(f"{len(method)}/minute"))])
+    limit = RateLimit(f"{len(method)}/minute")
+    app.add_api_route("/items", lambda: None, methods=[method], dependencies=[Depends(limit)])
 print(TestClient(app).put("/items").headers["x-ratelimit-bucket"])
 """
 

@@ -121,7 +121,7 @@ async def test_more_is_owed_to_the_microsecond(store: MemoryStore, clock: Manual
 
 
 async def test_every_limit_of_a_list_is_settled(store: MemoryStore) -> None:
-    limits = ["100/minute", TokenBucket("1000/hour", scope="global")]
+    limits: list[str | TokenBucket] = ["100/minute", TokenBucket("1000/hour", scope="global")]
     await ask(door(store, limits, cost=10, settle=lambda served: 60))
     parts = (await Limiter(limits, store=store, name="app").peek("203.0.113.7")).parts
     assert [part.remaining for part in parts] == [40, 940]
