@@ -249,7 +249,7 @@ class Decision:
             part.policy, part.cost, part.state, part.now_us,
             allowed=part.allowed, reason=part.reason, measure=part.measured(), bucket_key=part.bucket_key,
             delay_us=0 if refused else max(part.delay_us for part in parts), parts=tuple(parts),
-            over=sum((part.over for part in parts), ()),
+            over=tuple([limit for part in parts if part.over for limit in part.over]),
         )  # fmt: skip
 
     @classmethod

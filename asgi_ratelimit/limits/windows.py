@@ -58,6 +58,17 @@ class FixedWindow(_Window, Counted):
     def fresh(self, now_us: int) -> Use:
         return (now_us + self.rate.period_us, 0, 0, 0)
 
+    def take(self, state: Use | None, now_us: int, cost: int) -> Use | None:
+        if state is None or not now_us < state[0] <= now_us + self.rate.period_us:
+            return Counted.take(self, state, now_us, cost)
+        end, used, debt, extra = state  # by far the most common case
+        return (end, used + cost, debt, extra) if used + cost <= self.capacity + extra else None
+
+    def cut(self, state: Use | None, now_us: int) -> Use | None:
+        if state is None or state[0] <= now_us + self.rate.period_us:
+            return state
+        return Counted.cut(self, state, now_us)
+
     def following_end(self, end: int, now_us: int) -> int:
         return end + self.rate.period_us
 

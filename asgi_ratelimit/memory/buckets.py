@@ -85,11 +85,13 @@ class MemoryBuckets:
                     after = (now if state is None or state < now else state) + charge
                     if after > latest:
                         after = None
+                        if state is not None and state > latest + self._depth:
+                            state = self._cut(shard, stored, self._policy.limit, state, now_us)
                 else:
                     after = self._take(state, now_us, cost)
-                if after is None:
-                    if state is not None:
+                    if after is None and state is not None:
                         state = self._cut(shard, stored, self._policy.limit, state, now_us)
+                if after is None:
                     if not self._enforce:
                         return _part(self._policy, (shard, stored, state), None, cost, now_us, charged=False)
                     return make_decision(self._policy, cost, state, now_us, False, None, stored, 0)
@@ -187,11 +189,7 @@ class MemoryBuckets:
                     for policy, (_, _, state) in zip(self._policies, located, strict=True)
                 ]
                 blocked_us = self._blocked_us(key, now_us) if self._block_shards else 0
-                allowed = [
-                    state is not None or not policy.limit.enforce
-                    for policy, state in zip(self._policies, after, strict=True)
-                ]
-                charge_now = charge and not blocked_us and all(allowed)
+                charge_now = charge and not blocked_us and (None not in after or self._only_soft_refuse(after))
                 if charge:
                     for (shard, stored, before), state, policy in zip(located, after, self._policies, strict=True):
                         if charge_now and state is not None:
@@ -205,6 +203,10 @@ class MemoryBuckets:
             for policy, place, state in zip(self._policies, located, after, strict=True)
         ]
         return Decision.blocked(parts, blocked_us) if blocked_us else Decision.combine(parts)
+
+    def _only_soft_refuse(self, after: Sequence[State]) -> bool:
+        pairs = zip(self._policies, after, strict=True)
+        return all(state is not None or not policy.limit.enforce for policy, state in pairs)
 
     def _has_block(self, key: str) -> bool:
         stored = stored_key(key)

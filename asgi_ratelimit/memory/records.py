@@ -91,7 +91,9 @@ class Records:
         Raises Full, once a minute at most, if a newcomer finds no room: it has to be reported without the lock.
         """
         shard = self.shard_of(table, stored)
-        state = self.state(shard, stored)
+        state = shard.records.get(stored)
+        if state is None:
+            state = self.state(shard, stored)
         if state is None and self._is_full(now_us):
             if now_us >= self._next_report_us:
                 self._next_report_us = now_us + self._report_pause_us

@@ -29,21 +29,6 @@ local function say_refused(blocked)
   say(blocked > 0 and -(2 * blocked + flag) or 2 * flag)
 end
 
-local function decide_one(limit, first, charge) -- the usual case, without a table
-  local blocked, key, kind = block(KEYS[first]), KEYS[first + 1], kind_of(limit)
-  cut = false
-  local a, b, after_a, after_b = kind.take(limit, call('GET', key))
-  if charge and after_a and blocked <= 0 then
-    kind.store(limit, key, after_a, after_b)
-    say(doubt and 3 or 1)
-    kind.report(after_a, after_b)
-  else
-    if charge and cut then kind.store(limit, key, a, b) end
-    say_refused(blocked)
-    kind.report(a, b)
-  end
-end
-
 local function take(limit, key)
   cut = false
   local a, b, after_a, after_b = kind_of(limit).take(limit, call('GET', key))
@@ -55,7 +40,7 @@ local function decide_all(shape, first, charge)
   local allowed = charge and blocked <= 0
   for i = 3, #shape do
     states[i] = take(shape[i], KEYS[first + i - 2])
-    allowed = allowed and (states[i].after_a or is_soft(shape[i]))
+    allowed = allowed and (states[i].after_a or kind_of(shape[i]).is_soft)
   end
   if allowed then say(doubt and 3 or 1) else say_refused(blocked) end
   for i = 3, #shape do
@@ -68,7 +53,25 @@ local function decide_all(shape, first, charge)
       if charge and state.cut then kind.store(limit, key, state.a, state.b) end
       kind.report(state.a, state.b)
     end
-    if is_soft(limit) then say(state.after_a and 0 or 1) end
+    if kind.is_soft then say(state.after_a and 0 or 1) end
+  end
+end
+
+local function decide_one(shape, first, charge) -- the usual case, without a table
+  local limit, key = shape[3], KEYS[first + 1]
+  local kind = kind_of(limit)
+  if kind.is_soft then return decide_all(shape, first, charge) end
+  local blocked = block(KEYS[first])
+  cut = false
+  local a, b, after_a, after_b = kind.take(limit, call('GET', key))
+  if charge and after_a and blocked <= 0 then
+    kind.store(limit, key, after_a, after_b)
+    say(doubt and 3 or 1)
+    kind.report(after_a, after_b)
+  else
+    if charge and cut then kind.store(limit, key, a, b) end
+    say_refused(blocked)
+    kind.report(a, b)
   end
 end
 
@@ -104,7 +107,7 @@ end
 function answer(shape, first)
   local verb = shape[1]
   if verb == 'decide' or verb == 'peek' then
-    if #shape == 3 and not is_soft(shape[3]) then return decide_one(shape[3], first, verb == 'decide') end
+    if #shape == 3 then return decide_one(shape, first, verb == 'decide') end
     return decide_all(shape, first, verb == 'decide')
   end
   if verb == 'refund' or verb == 'owe' then return settle(shape, first) end

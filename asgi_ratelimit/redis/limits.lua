@@ -23,11 +23,13 @@ end
 local function numbers(value)
   if not value then return 0, 0, 0, 0 end
   local one, two, three, four = tonumber(value), 0, 0, 0
-  if not one then
+  if one then
+    if one >= 0 and one <= EXACT and one % 1 == 0 then return one, 0, 0, 0 end
+  else
     one, two, three, four = string.match(value, '^(%d+):(%d+):?(%d*):?(%d*)$')
     one, two, three, four = tonumber(one), tonumber(two), tonumber(three) or 0, tonumber(four) or 0
+    if one and whole(one) and whole(two) and whole(three) and whole(four) then return one, two, three, four end
   end
-  if one and whole(one) and whole(two) and whole(three) and whole(four) then return one, two, three, four end
   doubt = true
   return 0, 0, 0, 0
 end
@@ -50,6 +52,7 @@ local function tokens() -- limit: [kind, ticks, cost µs, part, depth µs, part,
   function kind.level(limit, value)
     local us, part, ticks = numbers(value)
     if us < now then return now, 0 end
+    if part == 0 and us - now <= limit[5] then return us, 0 end -- by far the most common case
     if part > 0 and ticks ~= limit[2] then us, part = us + 1, 0 end -- the limit has changed since
     local last, last_part = lowest(limit)
     if part >= limit[2] then
@@ -69,7 +72,10 @@ local function tokens() -- limit: [kind, ticks, cost µs, part, depth µs, part,
 
   function kind.take(limit, value)
     local us, part = kind.level(limit, value)
-    local after_us, after_part = charged(limit, us, part)
+    local after_us, after_part = us + limit[3], part + limit[4]
+    if after_part >= limit[2] then
+      after_us, after_part = after_us + 1, after_part - limit[2]
+    end
     local last = now + limit[5]
     if after_us < last or (after_us == last and after_part <= limit[6]) then
       return us, part, after_us, after_part
@@ -132,6 +138,7 @@ local function counted(present, fresh_end, kept) -- limit: [kind, capacity, cost
   local kind = {}
 
   local function read(limit, value)
+    if not value then return end
     local finish, used, debt, extra = numbers(value)
     if finish > 0 then return present(limit, {finish, used, debt, extra}) end
   end
@@ -146,9 +153,10 @@ local function counted(present, fresh_end, kept) -- limit: [kind, capacity, cost
 
   function kind.take(limit, value)
     local state = read(limit, value)
-    local finish, used, debt, extra = unpack(state or fresh(limit))
-    if used + limit[3] > limit[2] + extra then return state end
-    return state, nil, {finish, used + limit[3], debt, extra}
+    local present = state or fresh(limit)
+    local used, extra = present[2] + limit[3], present[4]
+    if used > limit[2] + extra then return state end
+    return state, nil, {present[1], used, present[3], extra}
   end
 
   function kind.give_back(limit, value)
@@ -174,7 +182,9 @@ local function counted(present, fresh_end, kept) -- limit: [kind, capacity, cost
   end
 
   function kind.report(state)
-    for i = 1, 4 do say(state and state[i] or 0) end
+    state = state or {0, 0, 0, 0}
+    reply[size + 1], reply[size + 2], reply[size + 3], reply[size + 4] = state[1], state[2], state[3], state[4]
+    size = size + 4
   end
 
   return kind
@@ -317,16 +327,20 @@ local function log() -- limit: [kind, capacity, cost, period µs, moment of the 
   return kind
 end
 
-local makers, kinds = {T = tokens, L = queue, F = window, Q = quota, S = log}, {}
+local kinds = {}
 
 local function kind_of(limit)
   local name = limit[1]
-  if not kinds[name] then
-    kinds[name] = makers[string.upper(name)]()
+  local kind = kinds[name]
+  if not kind then
+    local plain = string.upper(name)
+    kind = plain == 'T' and tokens()
+      or plain == 'L' and queue()
+      or plain == 'F' and window()
+      or plain == 'Q' and quota()
+      or log()
+    kind.is_soft = name ~= plain -- a soft limit refuses no call; a small letter says so
+    kinds[name] = kind
   end
-  return kinds[name]
-end
-
-local function is_soft(limit) -- a soft limit refuses no call; a small letter says so
-  return string.byte(limit[1]) >= 97
+  return kind
 end
