@@ -148,6 +148,7 @@ def refusal_in_a_test() -> Decision:
         reason="blocked",
         measure=(0, 60_000_000, 60_000_000),
         parts=parts,
+        over=(TokenBucket("5/s", enforce=False),),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.middleware import Middleware
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
@@ -114,6 +115,11 @@ def used(served: Served) -> int:
 
 async def used_later(served: Served) -> int:
     return used(served)
+
+
+def used_in_a_test() -> int:
+    headers = Headers({"x-tokens": "12"})
+    return used(Served(status=200, headers=headers, body_bytes=5, seconds=0.5, scope={"type": "http", "path": "/"}))
 
 
 def refusal(conn: HTTPConnection, decision: Decision) -> Response:
