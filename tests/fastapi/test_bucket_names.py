@@ -7,7 +7,11 @@ from typing import Annotated, Any
 import pytest
 from fastapi import APIRouter, Depends, FastAPI
 from fastapi.testclient import TestClient
-from starlette.requests import HTTPConnection
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from asgi_ratelimit import Decision, FixedWindow, MemoryStore, Policy, RateLimitMiddleware, TokenBucket
 from asgi_ratelimit.fastapi import RateLimit, usage_router
@@ -167,6 +171,27 @@ def test_it_holds_in_mounted_apps_and_in_routers_with_prefixes(store: MemoryStor
             app.include_router(router, prefix=prefix)
     assert statuses(TestClient(app), *["/v1/items"] * 3) == [200, 200, 429]
     assert names(store) == ["/v1/items 9/minute", "/v1/items#2 2/minute"]
+
+
+async def page(request: Request) -> Response:
+    return Response("page")
+
+
+@pytest.mark.parametrize("kind", [FastAPI, Starlette])
+def test_limits_that_are_middleware_of_one_route_have_buckets_of_their_own(store: MemoryStore, kind: Any) -> None:
+    outer, inner, app = RateLimit("9/minute", store=store), RateLimit("2/minute", store=store), kind()
+    app.router.routes.append(Route("/items", page, middleware=[Middleware(outer.wrap), Middleware(inner.wrap)]))
+    assert statuses(TestClient(app), *["/items"] * 3) == [200, 200, 429]
+    assert names(store) == ["/items 9/minute", "/items#2 2/minute"]
+
+
+@pytest.mark.parametrize("kind", [FastAPI, Starlette])
+def test_a_limit_that_is_middleware_of_several_routes_has_buckets_for_each(store: MemoryStore, kind: Any) -> None:
+    limit, app = RateLimit("1/minute", store=store), kind()
+    for path in ("/a", "/b/{x}"):
+        app.router.routes.append(Route(path, page, middleware=[Middleware(limit.wrap)]))
+    assert statuses(TestClient(app), "/a", "/b/1", "/a", "/b/2") == [200, 200, 429, 429]
+    assert names(store) == ["/a 1/minute", "/b/{x} 1/minute"]
 
 
 def test_the_view_of_the_caller_reads_the_same_buckets(store: MemoryStore) -> None:

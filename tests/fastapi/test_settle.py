@@ -2,6 +2,7 @@
 
 import asyncio
 import copy
+import threading
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
@@ -25,6 +26,7 @@ from asgi_ratelimit import (
 from asgi_ratelimit.fastapi import RateLimit
 from asgi_ratelimit.testing import ManualClock
 from tests.fastapi.traffic import statuses
+from tests.inbound.test_served import request, served
 from tests.support.asgi import GONE, Exchange, body, http, settle
 from tests.support.servers import Server
 from tests.support.stores import new_store
@@ -248,6 +250,29 @@ async def test_a_stream_that_breaks_settles_in_redis(any_redis: Server) -> None:
         exchange.feed(GONE)
         await exchange.answer()
         assert await left(store, "100/hour", key="203.0.113.7") == 97
+
+
+def test_a_stream_that_a_real_client_leaves_settles_what_was_sent(clock: ManualClock) -> None:
+    store, settled = MemoryStore(clock=clock), threading.Event()
+    limit = RateLimit("100000/hour", cost=50_000, store=store, key=lambda conn: "ada")
+
+    async def tokens(quota: Decision) -> AsyncIterator[bytes]:
+        used = 0
+        try:
+            for _ in range(10_000):
+                used += 1
+                yield b"x" * 1000
+                await asyncio.sleep(0.001)
+        finally:
+            await limit.settle(quota, used)
+            settled.set()
+
+    with served(stream_app(limit, tokens)) as port:
+        with request(port, "/chat") as response:
+            assert response.read(1000) == b"x" * 1000
+        assert settled.wait(10)
+    remaining = asyncio.run(Limiter("100000/hour", store=store, name="/chat").peek("ada")).remaining
+    assert 90_000 < remaining < 100_000
 
 
 async def test_a_websocket_route_settles(store: MemoryStore) -> None:
