@@ -46,6 +46,7 @@ def described(decision: Decision) -> tuple[bool, int, float, str]:
     seconds = (decision.reset_after, decision.retry_after, decision.delay)
     texts: tuple[str, str, str] = (decision.bucket, decision.scope, decision.reason)
     parts: list[str] = [part.reason for part in decision.parts]
+    parts += [str(limit) for limit in decision.over]
     return decision.allowed, sum(numbers), sum(seconds), " ".join([*texts, *parts])
 
 
@@ -56,6 +57,7 @@ async def verbs(limiter: Limiter) -> float:
     over: list[str] = [str(limit) for limit in decision.over]
     await limiter.settle(decision, 1200 if over else 0)
     await limiter.refund(decision)
+    await limiter.settle(waited, 12)
     await limiter.reset("user:1", per="channel:1")
     await limiter.block("user:1", 60)
     return described(waited)[2] + seen.retry_after + limiter.capacity
