@@ -95,6 +95,10 @@ class Quota(Counted):
         """The longest period in microseconds, a day with a change of the clocks included."""
         return _LONGEST_US[self.calendar.unit]
 
+    def window_at(self, now_us: int) -> int:
+        _, _, start, end, _ = self.calendar.around(now_us)
+        return end - start
+
     @property
     def keeps_unused(self) -> bool:
         return self.rollover > 0

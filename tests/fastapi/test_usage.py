@@ -52,10 +52,12 @@ def test_each_route_is_listed_with_what_is_left(store: MemoryStore, clock: Manua
         "name": "/search",
         "rate": "5/5s",
         "scope": "user",
+        "unit": None,
         "limit": 5,
         "remaining": 0,
         "reset_after": 5.0,
         "retry_after": 1.0,
+        "over": False,
     }
     clock.advance(1)
     assert left(client)["/search 5/5s"] == 1

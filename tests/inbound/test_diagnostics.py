@@ -104,6 +104,10 @@ async def an_answer_that_is_none(store: MemoryStore) -> None:
     await statuses(door(store, on_limited=lambda conn, decision: None), 3)
 
 
+async def a_settlement_that_is_none(store: MemoryStore) -> None:
+    await statuses(door(store, settle=lambda served: -1), 2)
+
+
 SCENES: dict[str, list[Callable[[MemoryStore], Awaitable[None]]]] = {
     "ARL101": [two_limits_of_one_name],
     "ARL102": [the_same_bucket_twice],
@@ -117,6 +121,7 @@ SCENES: dict[str, list[Callable[[MemoryStore], Awaitable[None]]]] = {
     "ARL202": [a_limit_that_is_none],
     "ARL203": [a_cost_that_is_none],
     "ARL204": [an_answer_that_is_none],
+    "ARL205": [a_settlement_that_is_none],
 }
 
 
