@@ -21,10 +21,10 @@ RunPage = Callable[..., dict[str, Any]]
 def run_page(clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> RunPage:
     """Runs the code of a page and returns its names. `store` makes what its `MemoryStore()` is."""
 
-    def run_page(name: str, store: Callable[[], Store] = partial(MemoryStore, clock=clock)) -> dict[str, Any]:
+    def run_page(name: str, store: Callable[[], Store] | None = None) -> dict[str, Any]:
         (block,) = blocks(DOCS / "how-to" / f"{name}.md")
         with monkeypatch.context() as patch:
-            patch.setattr(asgi_ratelimit, "MemoryStore", store)
+            patch.setattr(asgi_ratelimit, "MemoryStore", store or partial(MemoryStore, clock=clock))
             return run(block)
 
     return run_page

@@ -16,11 +16,13 @@ class FakeModel:
     used: the tokens that it reports; None: it reports nothing
     pieces: how many it streams
     status: of its answers
+    breaks_off: its connection is lost after its pieces
     stays_silent: after its pieces it says no more, and stays connected until the client goes away
     """
 
     def __init__(self, used: int | None = 1500, *, pieces: int = 3) -> None:
         self.used, self.pieces, self.status, self.stays_silent = used, pieces, 200, False
+        self.breaks_off = False
         self.calls = 0
         self.was_left = Event()  # the client has gone away in the middle
 
@@ -38,6 +40,8 @@ class FakeModel:
     async def _answer(self, receive: Receive, send: Send) -> None:
         for _ in range(self.pieces):
             await send(_line({"text": "word"}))
+        if self.breaks_off:
+            raise ConnectionError("the model has crashed")
         if self.stays_silent:
             while (await receive())["type"] != "http.disconnect":
                 pass

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import httpx
 import pytest
+from starlette.requests import ClientDisconnect
 from starlette.testclient import TestClient
+from starlette.types import Message, Scope
 
 from asgi_ratelimit.redis import RedisStore
 from asgi_ratelimit.testing import ManualClock
@@ -127,6 +131,53 @@ def test_a_client_that_goes_away_is_charged_what_was_streamed(page: dict[str, An
             wait_until(lambda: left(client)["tokens"] != 6000, "the call is settled")
             assert left(client) == {"requests": 19, "tokens": 10_000 - 3 - 3}
         assert model.was_left.wait(10)
+
+
+def test_a_client_that_goes_away_before_the_answer_is_charged_what_the_model_has_read(
+    page: dict[str, Any], model: FakeModel
+) -> None:
+    model.stays_silent = True
+    body = json.dumps(PROMPT).encode()
+    messages: list[Message] = [{"type": "http.request", "body": body}, {"type": "http.disconnect"}]
+
+    async def receive() -> Message:
+        return messages.pop(0)
+
+    async def send(message: Message) -> None:
+        raise OSError("the connection is gone")
+
+    async def leave_early(port: int) -> None:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as page["upstream"]:
+            with suppress(ClientDisconnect):
+                await page["app"](post_scope(), receive, send)
+            assert await asyncio.to_thread(model.was_left.wait, 10)
+
+    with served(model) as port:
+        asyncio.run(leave_early(port))
+    with TestClient(page["app"], headers=ADA) as client:
+        assert left(client) == {"requests": 19, "tokens": 10_000 - 3}
+
+
+def post_scope() -> Scope:
+    headers = [(b"x-api-key", b"key-of-ada"), (b"content-type", b"application/json")]
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.4"},
+        "http_version": "1.1",
+        "method": "POST",
+        "path": "/chat",
+        "query_string": b"",
+        "headers": headers,
+    }
+
+
+def test_a_model_that_breaks_off_is_charged_by_its_pieces(page: dict[str, Any], model: FakeModel) -> None:
+    model.breaks_off = True
+    with served(model) as port, TestClient(page["app"], headers=ADA) as client:
+        page["upstream"] = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}")
+        answer = client.post("/chat", json=PROMPT)
+        assert answer.text.endswith('data: {"error": "The model has broken off."}\n\n')
+        assert left(client) == {"requests": 19, "tokens": 10_000 - 3 - 3}
 
 
 def test_a_call_that_nobody_settles_stays_charged_in_redis_as_estimated(

@@ -71,6 +71,10 @@ def test_a_month_goes_from_the_first_day_of_the_customer_to_the_next(
     client.post("/translations?text=hi", headers=BOB)
     months = client.get("/limits/me", headers=BOB).json()["limits"]
     assert months[0]["reset_after"] == berlin(3, 31) - clock.wall()
+    clock.advance(berlin(3, 31) - clock.wall())
+    client.post("/translations?text=hi", headers=BOB)
+    months = client.get("/limits/me", headers=BOB).json()["limits"]
+    assert months[0]["reset_after"] == berlin(4, 30) - clock.wall()
     assert client.post("/translations?text=hi", headers={"x-customer": "eve"}).status_code == 401
 
 
@@ -83,6 +87,25 @@ def test_a_quarter_of_the_rest_is_rolled_over_once(
     text_of(client)
     clock.advance(berlin(5, 15) - clock.wall())
     assert plan(client)["remaining"] == 50_000 + 12_500  # 50 000 were left, and the 9999 of before are gone
+
+
+def test_of_a_month_without_calls_a_quarter_is_rolled_over(client: TestClient, clock: ManualClock) -> None:
+    text_of(client)
+    clock.advance(berlin(5, 15) - clock.wall())
+    assert plan(client)["remaining"] == 50_000 + 12_500
+    text_of(client)
+    clock.advance(berlin(9, 15) - clock.wall())
+    assert plan(client)["remaining"] == 50_000
+
+
+def test_a_refund_after_the_month_changes_nothing(client: TestClient, page: dict[str, Any], clock: ManualClock) -> None:
+    limiter = Limiter(page["limits"](50_000, 15), store=page["store"], name="calls")
+    decision = asyncio.run(limiter.try_acquire("ada", 1000))
+    clock.advance(berlin(4, 15) - clock.wall())
+    text_of(client)
+    before = plan(client)
+    asyncio.run(limiter.refund(decision))
+    assert plan(client) == before
 
 
 def test_over_the_plan_a_call_is_served_more_simply(
