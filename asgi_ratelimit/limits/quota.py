@@ -84,6 +84,10 @@ class Quota(Counted):
         super().__init__(usual, name=name, scope=scope, outage=outage, enforce=enforce, unit=unit)
         self._set(calendar=calendar, rollover=float(rollover), _epoch=None)
 
+    def __getstate__(self) -> dict[str, object]:
+        """A copy goes by the epoch itself: a clock belongs to its process."""
+        return {**vars(self), "_epoch": None}
+
     def _options(self) -> tuple[object, ...]:
         return *super()._options(), self.calendar, self.rollover
 

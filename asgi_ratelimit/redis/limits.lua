@@ -214,10 +214,15 @@ end
 -- with the third boundary, unless the clock of this server has passed another one.
 local function quota()
   local function period(limit)
-    local i = 8
-    while i < 9 and now >= limit[i + 1] do i = i + 1 end
-    while i > 6 and now < limit[i] do i = i - 1 end
-    return i > 6 and limit[i - 1] or limit[i] - limit[4], limit[i], limit[i + 1]
+    local first, last = limit[6], limit[10]
+    if now < first or now >= last then -- the process had no idea of this server's time: periods of a usual length
+      local length = last - limit[9]
+      local start = last + math.floor((now - last) / length) * length
+      return start - length, start, start + length
+    end
+    local i = 9
+    while now < limit[i] do i = i - 1 end
+    return i > 6 and limit[i - 1] or first - limit[4], limit[i], limit[i + 1]
   end
 
   local function kept(limit, debt, unused)
