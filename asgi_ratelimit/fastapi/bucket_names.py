@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 from starlette.types import Scope
 
-from asgi_ratelimit.inbound.own_limit import dependency_calls, every_route
+from asgi_ratelimit.fastapi.wrapped import WrappedApp
+from asgi_ratelimit.inbound.own_limit import dependency_calls, every_route, layers
 from asgi_ratelimit.inbound.route_names import matched_route
 from asgi_ratelimit.limits import Limit
 
@@ -74,8 +75,9 @@ def _routes_of_path(scope: Scope) -> Iterator[Any]:
 def _claims(route: Any) -> Iterator[tuple[object, Claim]]:
     """The limits of a route that have no name, each once, in the order in which they are asked."""
     found: list[object] = []
-    for call in dependency_calls(getattr(route, "dependant", None)):
-        claim = getattr(call, "claim", None)
-        if isinstance(claim, Claim) and not any(call is one for one in found):
-            found.append(call)
-            yield call, claim
+    for one in (*layers(getattr(route, "app", None)), *dependency_calls(getattr(route, "dependant", None))):
+        limit = one.limit if isinstance(one, WrappedApp) else one
+        claim = getattr(limit, "claim", None)
+        if isinstance(claim, Claim) and not any(limit is other for other in found):
+            found.append(limit)
+            yield limit, claim

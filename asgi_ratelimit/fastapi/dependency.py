@@ -240,6 +240,7 @@ class RateLimit(NoPlainDefault):
         return WrappedApp(
             app,
             self._guard,
+            limit=self,
             limiters_for=self._limiters_for,
             resource_of=self._resource if self._per else None,
             request_filter=self._filter,

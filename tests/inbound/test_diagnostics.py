@@ -146,6 +146,13 @@ def test_every_code_is_tested() -> None:
 # ARL101, ARL102
 
 
+async def test_two_doors_of_one_name_are_told_that_they_share_their_buckets(store: MemoryStore) -> None:
+    door(store, limit="5/60s")
+    with pytest.warns(UserWarning, match="share the buckets of the same kind and period, and no others") as caught:
+        door(store, limit=["9/60s", "5/s"])
+    assert "another name=" in str(caught[0].message)
+
+
 async def test_doors_of_different_names_or_stores_are_no_misconfiguration(store: MemoryStore, said: Said) -> None:
     door(store)
     door(store)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-import anyio
 import pytest
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
@@ -21,23 +19,14 @@ from asgi_ratelimit import Limiter, MemoryStore, RateLimitMiddleware, Served, St
 from asgi_ratelimit.testing import ManualClock
 from tests.inbound.test_middleware import Trouble, door
 from tests.support.asgi import (
-    CONNECT,
-    DENIAL,
-    GONE,
-    LEFT,
     Exchange,
     ask,
     body,
-    frame,
-    handshake,
     http,
     respond,
     settle,
     statuses,
-    websocket,
 )
-from tests.support.servers import Server
-from tests.support.stores import new_store
 
 pytestmark = pytest.mark.anyio
 
@@ -61,26 +50,6 @@ class Record:
 async def left(store: MemoryStore, limit: Any, name: str = "app") -> int:
     """What is left for the client of the tests."""
     return (await Limiter(limit, store=store, name=name).peek("203.0.113.7")).remaining
-
-
-def streaming(*chunks: bytes, then: Callable[[], Awaitable[object]]) -> Any:
-    """An app that sends chunks, and then does something else."""
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        for chunk in chunks:
-            await send({"type": "http.response.body", "body": chunk, "more_body": True})
-        await then()
-
-    return app
-
-
-async def trouble() -> None:
-    raise Trouble
-
-
-async def stuck() -> None:
-    await asyncio.get_running_loop().create_future()
 
 
 # What a request has cost
@@ -121,7 +90,7 @@ async def test_more_is_owed_to_the_microsecond(store: MemoryStore, clock: Manual
 
 
 async def test_every_limit_of_a_list_is_settled(store: MemoryStore) -> None:
-    limits = ["100/minute", TokenBucket("1000/hour", scope="global")]
+    limits: list[str | TokenBucket] = ["100/minute", TokenBucket("1000/hour", scope="global")]
     await ask(door(store, limits, cost=10, settle=lambda served: 60))
     parts = (await Limiter(limits, store=store, name="app").peek("203.0.113.7")).parts
     assert [part.remaining for part in parts] == [40, 940]
@@ -239,108 +208,6 @@ async def test_a_mounted_app_is_settled_by_the_middleware_around_it(store: Memor
     assert (await left(store, "100/s"), await left(store, "100/s", "inner")) == (96, 97)
 
 
-# Ends
-
-
-async def test_an_app_that_raises_is_a_500(store: MemoryStore) -> None:
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        raise Trouble
-
-    used = Record(3)
-    with pytest.raises(Trouble):
-        await ask(door(store, "9/60s", app=app, settle=used))
-    assert used.statuses == [500]
-    assert await left(store, "9/60s") == 6
-
-
-async def test_an_app_that_raises_in_midstream_has_sent_its_status(store: MemoryStore) -> None:
-    used = Record(3)
-    with pytest.raises(Trouble):
-        await ask(door(store, "9/60s", app=streaming(b"half", then=trouble), settle=used))
-    assert [(served.status, served.body_bytes) for served in used.served] == [(200, 4)]
-    assert await left(store, "9/60s") == 6
-
-
-async def test_an_app_that_sends_nothing_is_a_500(store: MemoryStore) -> None:
-    async def app(scope: Scope, receive: Receive, send: Send) -> None: ...
-
-    used = Record()
-    await ask(door(store, app=app, settle=used))
-    assert used.statuses == [500]
-
-
-@pytest.mark.parametrize(
-    ("app", "status"), [(lambda *channels: stuck(), 504), (streaming(b"half", then=stuck), 200)], ids=["before", "amid"]
-)
-async def test_a_cancelled_request_is_settled(store: MemoryStore, app: Any, status: int) -> None:
-    used = Record(3)
-    request = asyncio.create_task(ask(door(store, "9/60s", app=app, settle=used)))
-    await settle()
-    request.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await request
-    assert used.statuses == [status]
-    assert await left(store, "9/60s") == 6
-
-
-async def test_a_cancel_scope_does_not_keep_an_async_function_from_its_end(store: MemoryStore) -> None:
-    async def slow(served: Served) -> int:
-        await asyncio.sleep(0)
-        return served.status - 501
-
-    with anyio.CancelScope() as scope:
-        asyncio.get_running_loop().call_soon(scope.cancel)
-        app: Any = door(store, "9/60s", app=lambda *channels: stuck(), settle=slow)
-        await app(http(), stuck, stuck)
-    assert scope.cancelled_caught
-    assert await left(store, "9/60s") == 6
-
-
-async def test_a_cancelled_request_is_settled_in_redis(any_redis: Server) -> None:
-    async with new_store(any_redis.url) as store:
-        with anyio.CancelScope() as scope:
-            asyncio.get_running_loop().call_later(0.05, scope.cancel)
-            app = streaming(b"half", then=stuck)
-            await ask(door(store, "9/hour", app=app, settle=lambda served: served.body_bytes))  # type: ignore[arg-type]
-        assert scope.cancelled_caught
-        assert (await Limiter("9/hour", store=store, name="app").peek("203.0.113.7")).remaining == 5
-
-
-async def test_a_client_that_leaves_a_stream_pays_for_what_was_sent(store: MemoryStore) -> None:
-    sent = asyncio.Event()
-
-    async def chunks() -> Any:
-        yield b"four"
-        sent.set()
-        await stuck()
-
-    def stream(request: Request) -> Response:
-        return StreamingResponse(chunks())
-
-    used = Record(3)
-    app = door(store, "9/60s", app=Starlette(routes=[Route("/", stream)]), settle=used)
-    exchange = Exchange(app, http(), *body(b""))
-    await sent.wait()
-    exchange.feed(GONE)
-    await exchange.answer()
-    assert [(served.status, served.body_bytes) for served in used.served] == [(200, 4)]
-    assert await left(store, "9/60s") == 6
-
-
-async def test_a_server_that_can_send_no_more_does_not_keep_the_charge(store: MemoryStore) -> None:
-    used = Record(3)
-
-    async def broken(message: Message) -> None:
-        if message["type"] == "http.response.body":
-            raise OSError("the client has left")
-
-    app = door(store, "9/60s", settle=used)
-    with pytest.raises(OSError, match="left"):
-        await app(http(), stuck, broken)  # type: ignore[arg-type]
-    assert used.statuses == [200]
-    assert await left(store, "9/60s") == 6
-
-
 # Never
 
 
@@ -448,66 +315,6 @@ def test_a_charge_is_given_back_or_settled_not_both(store: MemoryStore) -> None:
 def test_a_settle_that_is_no_function_of_what_was_served_is_an_error(store: MemoryStore, wrong: Any) -> None:
     with pytest.raises(ValueError, match="settle"):
         door(store, settle=wrong)
-
-
-# WebSockets
-
-
-async def _socket(scope: Scope, receive: Receive, send: Send) -> None:
-    await receive()
-    await send({"type": "websocket.accept", "headers": [(b"x-tokens", b"1")]})
-    while (message := await receive())["type"] == "websocket.receive":
-        if message["text"] == "close":
-            await send({"type": "websocket.close"})
-        elif message["text"] == "crash":
-            raise Trouble
-        else:
-            await send({"type": "websocket.send", "text": "häh"})
-            await send({"type": "websocket.send", "bytes": b"12"})
-
-
-@pytest.mark.parametrize("last", [LEFT, frame("close")], ids=["the client leaves", "the app closes"])
-async def test_a_websocket_is_settled_at_its_end(store: MemoryStore, last: Message, clock: ManualClock) -> None:
-    used = Record(3)
-    exchange = Exchange(door(store, "9/60s", app=_socket, settle=used), websocket(), CONNECT, frame("a"), frame("b"))
-    await settle()
-    clock.advance(6)
-    assert used.served == []
-    exchange.feed(last)
-    await settle()
-    (served,) = used.served
-    assert (served.status, served.headers["x-tokens"], served.body_bytes, served.seconds) == (101, "1", 12, 6.0)
-    exchange.feed(LEFT)
-    await exchange.answer()
-    assert len(used.served) == 1
-
-
-async def test_a_websocket_whose_app_fails_is_settled(store: MemoryStore) -> None:
-    used = Record(3)
-    with pytest.raises(Trouble):
-        await Exchange(door(store, "9/60s", app=_socket, settle=used), websocket(), CONNECT, frame("crash")).answer()
-    assert used.statuses == [101]
-
-
-async def test_a_websocket_that_sends_too_much_is_settled(store: MemoryStore) -> None:
-    used = Record(3)
-    app = door(store, "9/60s", app=_socket, settle=used, messages="1/60s")
-    await Exchange(app, websocket(), CONNECT, frame("a"), frame("b")).answer()
-    assert [(served.status, served.body_bytes) for served in used.served] == [(101, 6)]
-
-
-async def test_a_handshake_that_is_refused_by_the_app_is_settled(store: MemoryStore) -> None:
-    async def closes(scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "websocket.close", "code": 1008})
-
-    async def denies(scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "websocket.http.response.start", "status": 418, "headers": []})
-        await send({"type": "websocket.http.response.body", "body": b"tea"})
-
-    used = Record()
-    await handshake(door(store, app=closes, settle=used))
-    await handshake(door(store, app=denies, settle=used), **DENIAL)
-    assert [(served.status, served.body_bytes) for served in used.served] == [(403, 0), (418, 3)]
 
 
 async def test_only_requests_with_it_pay_for_it(store: MemoryStore) -> None:

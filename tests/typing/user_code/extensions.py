@@ -79,6 +79,10 @@ class DictBuckets:
         if isinstance(decision.bucket_key, str):
             self.states.pop(decision.bucket_key, None)
 
+    def settle(self, decision: Decision, cost: int) -> None:
+        if cost == 0:
+            self.refund(decision)
+
     async def reset(self, key: str, per: str) -> None:
         self.states.pop(bucket_key(self.policy.limit.scope, key, per), None)
 
@@ -144,6 +148,7 @@ def refusal_in_a_test() -> Decision:
         reason="blocked",
         measure=(0, 60_000_000, 60_000_000),
         parts=parts,
+        over=(TokenBucket("5/s", enforce=False),),
     )
 
 
