@@ -111,13 +111,13 @@ class Quota(Counted):
     def present(self, state: Use | None, now_us: int) -> Use | None:
         if state is None:
             return None
-        _, last, start, end, _ = self._around(now_us)
+        before_last, last, start, end, _ = self._around(now_us)
         # A record belongs to the period whose end is nearest to its own: the rules of a zone may have changed since.
         # One that ends later than now, and later after the start than two zones differ, had another first day.
         if 2 * state[0] > start + end or state[0] > max(now_us, start + _WIDEST_US):
             return (end, *state[1:])
         if 2 * state[0] <= last + start:
-            seen = self.rollover and now_us < state[0] + self._kept_us(state)
+            seen = self.rollover and 2 * state[0] > before_last + last  # in the period before the last one
             return (end, 0, 0, self._credit(self.capacity)) if seen else None
         owed, left = self.owed(state), self.room(state[3]) - state[1]
         credit = self._credit(max(0, min(self.capacity, left)))
@@ -152,7 +152,7 @@ class Quota(Counted):
 
     def _kept_us(self, state: Use) -> int:
         """How long the record of a period is of use after its end."""
-        halves = 4 if self.rollover else 3 if state[2] else 1
+        halves = 5 if self.rollover else 3 if state[2] else 1
         return halves * self.window_us // 2
 
     def encoded_for(self, now_us: int) -> tuple[int, int] | None:

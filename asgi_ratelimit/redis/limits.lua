@@ -224,21 +224,22 @@ local function quota()
     if now < first or now >= last then -- the process had no idea of this server's time: periods of a usual length
       local length = last - limit[9]
       local start = last + math.floor((now - last) / length) * length
-      return start - length, start, start + length
+      return start - 2 * length, start - length, start, start + length
     end
     local i = 9
     while now < limit[i] do i = i - 1 end
-    return i > 6 and limit[i - 1] or first - limit[4], limit[i], limit[i + 1]
+    local last = i > 6 and limit[i - 1] or first - limit[4]
+    return i > 7 and limit[i - 2] or last - limit[4], last, limit[i], limit[i + 1]
   end
 
   local function kept(limit, debt, unused)
     if unused then return limit[5] > 0 end
-    return (limit[5] > 0 and 4 or debt > 0 and 3 or 1) * limit[4] / 2
+    return (limit[5] > 0 and 5 or debt > 0 and 3 or 1) * limit[4] / 2
   end
 
   return counted(
     function(limit, state)
-      local last, start, finish = period(limit)
+      local before_last, last, start, finish = period(limit)
       if 2 * state[1] > start + finish or state[1] > math.max(now, start + WIDEST) then
         if state[1] > finish then doubt, cut = true, true end
         state[1] = finish
@@ -246,13 +247,13 @@ local function quota()
       end
       local capacity, rollover = limit[2], limit[5]
       if 2 * state[1] <= last + start then
-        if rollover == 0 or now >= state[1] + kept(limit, state[3]) then return end
+        if rollover == 0 or 2 * state[1] <= before_last + last then return end
         return {finish, 0, 0, math.floor(capacity * rollover)}
       end
       local debt, left = owed(limit, state), math.max(0, math.min(capacity, room(limit, state[4]) - state[2]))
       if debt > 0 or rollover > 0 then return {finish, debt, debt, math.floor(left * rollover)} end
     end,
-    function(limit) return (select(3, period(limit))) end,
+    function(limit) return (select(4, period(limit))) end,
     kept
   )
 end
