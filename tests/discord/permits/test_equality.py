@@ -143,8 +143,8 @@ def records_in_memory(memory: MemoryPermits, redis: SharedPermits, now: int) -> 
 def records_in_redis(clients: Sequence[Redis], redis: SharedPermits, now: int) -> dict[str, str]:
     found = {}
     for client in clients:
-        for name in client.execute_command("KEYS", f"{redis.names.base}:bucket:*"):
-            text = client.execute_command("GET", name)
+        for name in map(str, client.keys(f"{redis.names.base}:bucket:*")):
+            text = str(client.get(name))
             numbers = [int(word) for word in text.split() if not word.startswith("permit")]
             if max(*numbers[3:6], *numbers[11:]) + 60_000_000 > now:  # Redis keeps them longer for a test's clock
                 found[name] = text
