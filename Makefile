@@ -13,6 +13,9 @@ demo: $(VENV)/demo  ## Serve the example app with the in-memory store
 demo-redis: $(VENV)/demo-redis  ## Serve it with four workers that share a private Redis
 	@$(BIN)/python -m example_app.with_redis --port $(PORT)
 
+# Without it each of some hundred processes that tests start would compile the package for itself.
+test quick: export PYTHONDONTWRITEBYTECODE =
+
 test: check  ## Everything that has to be true
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 

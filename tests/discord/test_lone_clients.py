@@ -13,6 +13,7 @@ from asgi_ratelimit import MemoryStore, RateLimitWarning
 from asgi_ratelimit.discord import DiscordClient, DiscordTransport, SyncDiscordClient
 from asgi_ratelimit.discord import transport as module
 from asgi_ratelimit.discord.lone_clients import LoneClients
+from tests.support.fake_discord_servers import UNUSED_TLS
 from tests.support.raw_discord import Answer, RawDiscord, raw_discord
 
 pytestmark = pytest.mark.anyio
@@ -33,7 +34,7 @@ def codes(caught: list[warnings.WarningMessage]) -> list[str]:
 
 
 async def post_with_a_new_client(server: RawDiscord, token: str, store: MemoryStore | None = None) -> None:
-    async with DiscordClient(token, base_url=server.url, store=store) as discord:
+    async with DiscordClient(token, base_url=server.url, store=store, verify=UNUSED_TLS) as discord:
         await discord.post(SEND, json={"content": "hello"})
 
 
@@ -53,7 +54,7 @@ async def test_new_clients_for_threads_are_warned_about_too(caught: list[warning
     async with raw_discord(lambda request: Answer()) as server:
 
         def post() -> None:
-            with SyncDiscordClient("abc", base_url=server.url) as discord:
+            with SyncDiscordClient("abc", base_url=server.url, verify=UNUSED_TLS) as discord:
                 discord.post(SEND, json={})
 
         for _ in range(4):

@@ -1,4 +1,7 @@
-"""The example app, served on a loopback port, and a browser that looks at it."""
+"""The example app, served on a loopback port, and a browser that looks at it.
+
+A module has one page, which each test finds as if it were new: a page of its own would take a second to start.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from pathlib import Path
 import pytest
 import uvicorn
 from fastapi import FastAPI
-from playwright.sync_api import Browser, Page, Response, sync_playwright
+from playwright.sync_api import Browser, Error, Page, Response, sync_playwright
 from starlette.testclient import TestClient
 
 from asgi_ratelimit import MemoryStore
@@ -31,6 +34,7 @@ CHROMIUM_OPTIONS = (
     "--disable-sync",
 )
 DESKTOP = (1280, 1440)
+LOOKS = [(width, scheme) for width in (1280, 820, 390) for scheme in ("light", "dark")]
 
 
 @pytest.fixture(autouse=True)
@@ -61,16 +65,22 @@ def served() -> FastAPI:
     return create_app()
 
 
+@pytest.fixture(scope="module")
+def listening() -> Iterator[socket.socket]:
+    """One port for all apps of a module. Early requests wait in its backlog."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield listening
+
+
 @pytest.fixture
-def address(served: FastAPI) -> Iterator[str]:
+def address(served: FastAPI, listening: socket.socket) -> Iterator[str]:
     """Where it is served."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:  # early requests wait in its backlog
-        server = uvicorn.Server(uvicorn.Config(served, log_level="warning", timeout_graceful_shutdown=1))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-        thread.start()
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-        server.should_exit = True
-        thread.join()
+    server = uvicorn.Server(uvicorn.Config(served, log_level="warning", timeout_graceful_shutdown=1))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening.dup()]})
+    thread.start()
+    yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    server.should_exit = True
+    thread.join()
 
 
 @pytest.fixture(scope="module")
@@ -85,37 +95,74 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
+@pytest.fixture(scope="module")
+def page_at(browser: Browser) -> Callable[[str], Page]:
+    """The page of a visitor to an address."""
+    pages: dict[str, Page] = {}
+
+    def page_at(address: str) -> Page:
+        if address not in pages or pages[address].is_closed():
+            pages[address] = browser.new_context(base_url=address).new_page()
+        return pages[address]
+
+    return page_at
+
+
+def leave(page: Page, address: str) -> None:
+    """End all that goes on in a page, and forget its visitor."""
+    page.unroute_all(behavior="ignoreErrors")
+    page.goto("about:blank")
+    page.context.clear_cookies()
+    devtools = page.context.new_cdp_session(page)
+    devtools.send("Storage.clearDataForOrigin", {"origin": address, "storageTypes": "all"})
+    devtools.detach()
+
+
 @pytest.fixture
-def page(browser: Browser, address: str) -> Iterator[Page]:
+def page(page_at: Callable[[str], Page], address: str) -> Iterator[Page]:
     """A fresh visitor's page. Whatever a test does on it: no script fails, and all comes from the app itself."""
-    width, height = DESKTOP
-    context = browser.new_context(base_url=address, viewport={"width": width, "height": height}, color_scheme="dark")
-    page = context.new_page()
+    page = page_at(address)
+    look(page, *DESKTOP, "dark")
     errors: list[str] = []
-    strangers: list[str] = []
-    answered: list[int] = []
+    answers: list[Response] = []
 
-    def note(response: Response) -> None:
-        answered.append(response.status)
-        if not response.url.startswith(f"{address}/"):
-            strangers.append(response.url)
+    def note_error(error: Error) -> None:
+        errors.append(str(error))
 
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.on("response", note)
+    def note_answer(answer: Response) -> None:
+        answers.append(answer)
+
+    page.on("pageerror", note_error)
+    page.on("response", note_answer)
     yield page
-    context.close()
+    leave(page, address)
+    page.remove_listener("pageerror", note_error)
+    page.remove_listener("response", note_answer)
     assert errors == []
-    assert strangers == []
-    assert set(answered) <= {200, 303, 304, 429}
+    assert [answer.url for answer in answers if not answer.url.startswith(f"{address}/")] == []
+    assert {answer.status for answer in answers} <= {200, 303, 304, 429}
+
+
+def look(page: Page, width: int, height: int, scheme: str) -> None:
+    """Look at it through a window of this size, at daytime or at night."""
+    page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
+    page.set_viewport_size({"width": width, "height": height})
+
+
+def check_that_it_fits(page: Page, width: int) -> None:
+    """The page is as wide as its window, once it is drawn."""
+    page.evaluate("() => new Promise(drawn => requestAnimationFrame(() => requestAnimationFrame(drawn)))")
+    assert page.evaluate("document.documentElement.scrollWidth") == width
 
 
 @pytest.fixture
-def shoot(page: Page, tmp_path: Path) -> Callable[[str], None]:
-    """Takes a screenshot of the whole page; SCREENSHOTS names the folder for it."""
-    folder = Path(os.environ.get("SCREENSHOTS") or tmp_path)
+def shoot(page: Page) -> Callable[[str], None]:
+    """Takes a screenshot of the whole page if SCREENSHOTS names a folder for it."""
+    folder = os.environ.get("SCREENSHOTS")
 
     def take(name: str) -> None:
-        page.evaluate("scrollTo(0, 0)")  # else sticky elements stand in the middle
-        page.screenshot(path=folder / f"{name}.png", full_page=True, animations="disabled")
+        if folder:
+            page.evaluate("scrollTo(0, 0)")  # else sticky elements stand in the middle
+            page.screenshot(path=Path(folder, f"{name}.png"), full_page=True, animations="disabled")
 
     return take

@@ -11,6 +11,7 @@ from playwright.sync_api import Locator, Page, expect
 from starlette.testclient import TestClient
 
 from asgi_ratelimit.events import Event
+from tests.example_app.conftest import LOOKS, check_that_it_fits, look
 from tests.example_app.test_dashboard import answers, log_in
 
 Shoot = Callable[[str], None]
@@ -67,15 +68,15 @@ def test_the_operator_is_let_in_also_while_the_app_is_full(app: FastAPI, client:
 # In a browser
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
-def test_fresh(page: Page, width: int, scheme: str, shoot: Shoot) -> None:
-    page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
+def test_fresh(page: Page, shoot: Shoot) -> None:
     open_page(page)
-    page.set_viewport_size({"width": width, "height": 900})
     expect(page.get_by_test_id("tile-refused")).to_contain_text("0")
     expect(page.get_by_test_id("chart").locator("canvas")).to_be_visible()
-    shoot(f"operator-fresh-{width}-{scheme}")
-    assert page.evaluate("document.documentElement.scrollWidth") == width
+    for width, scheme in LOOKS:
+        look(page, width, 900, scheme)
+        expect(page.get_by_test_id("chart").locator("canvas")).to_be_visible()
+        check_that_it_fits(page, width)
+        shoot(f"operator-fresh-{width}-{scheme}")
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "dark"), (820, "light"), (390, "light")])

@@ -24,6 +24,7 @@ from tests.support.servers import wait_until
 
 AT_ONCE = 24
 PATIENCE = 30.0  # s, for a machine that is busy with something else
+INHERITED_BY_NONE = ("RATELIMIT_REDIS_URL", "SESSION_SECRET", "WEB_CONCURRENCY")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ class Demo:
 def started(**environment: str) -> Iterator[Demo]:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
-    own = {name: value for name, value in os.environ.items() if name not in ("RATELIMIT_REDIS_URL", "SESSION_SECRET")}
+    own = {name: value for name, value in os.environ.items() if name not in INHERITED_BY_NONE}
     command = [sys.executable, "-m", "example_app.with_redis", "--port", str(port)]
     with subprocess.Popen(
         command, env=own | environment, stdout=subprocess.PIPE, text=True, start_new_session=True
@@ -165,7 +166,7 @@ def test_every_worker_reads_the_same_gauges(demo: Demo) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
 def test_the_private_redis_ends_with_the_demo(number: signal.Signals) -> None:
-    with started() as demo:
+    with started(WEB_CONCURRENCY="2") as demo:
         with demo.client() as client:
             workers = {worker(answer) for answer in burst(client, "/login")}
         server = server_of(demo.redis)
@@ -183,11 +184,14 @@ def bursts(page: Page) -> Locator:
 
 
 def let_in_together(page: Page, button: str) -> Locator:
-    """Fire until several workers have had a share in one burst, mostly the first; return its sum."""
+    """Fire until several workers have had a share in one burst, mostly the first; return its sum.
+
+    On a busy machine a worker may hear nothing from Redis in time. It counts alone then, so that one more is let in.
+    """
     for fired in range(1, 10):
         page.get_by_test_id(button).click()
         expect(bursts(page)).to_have_count(fired)
-        if "together" in bursts(page).first.inner_text():
+        if re.search(r" [0-4] of 6 let in, .* together", bursts(page).first.inner_text()):
             break
     return bursts(page).first
 

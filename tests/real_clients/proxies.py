@@ -15,6 +15,7 @@ import httpx
 
 from benchmarks.discord_libraries import CLIENTS
 from tests.real_clients.libraries import installed_node_library
+from tests.support.fake_discord_servers import UNUSED_TLS
 from tests.support.servers import wait_until
 
 PATIENCE = 60.0  # seconds for whatever a process has to do
@@ -54,12 +55,14 @@ def _proxy(upstream: str, redis: str | None) -> Iterator[str]:
 
 
 def _await_health(address: str) -> None:
-    def is_well() -> bool:
-        with suppress(httpx.TransportError):
-            return bool(httpx.get(f"{address}/health", trust_env=False).json()["status"] == "ok")
-        return False
+    with httpx.Client(base_url=address, trust_env=False, verify=UNUSED_TLS) as client:
 
-    wait_until(is_well, "the proxy serves")
+        def is_well() -> bool:
+            with suppress(httpx.TransportError):
+                return bool(client.get("/health").json()["status"] == "ok")
+            return False
+
+        wait_until(is_well, "the proxy serves")
 
 
 def play(client: str, addresses: Sequence[str], jobs: Sequence[Sequence[Mapping[str, Any]]]) -> list[list[Any]]:

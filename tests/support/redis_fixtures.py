@@ -16,8 +16,8 @@ def refresh(server: Server) -> None:
     if not server.running:
         server.restart()
     server.resume()
-    server.command("FLUSHALL")
-    server.command("SCRIPT", "FLUSH")
+    with server.client() as client, client.pipeline(transaction=False) as commands:
+        commands.flushall().script_flush().execute()
 
 
 @pytest.fixture(scope="session")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import count
 from typing import NamedTuple
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from redis import Redis
 
 from asgi_ratelimit.discord.permits.bucket import CallReport, Verdict
 from asgi_ratelimit.discord.permits.memory import Granted, MemoryPermits, Permit, Wait
@@ -139,11 +140,11 @@ def records_in_memory(memory: MemoryPermits, redis: SharedPermits, now: int) -> 
     }
 
 
-def records_in_redis(servers: Sequence[Server], redis: SharedPermits, now: int) -> dict[str, str]:
+def records_in_redis(clients: Sequence[Redis], redis: SharedPermits, now: int) -> dict[str, str]:
     found = {}
-    for server in servers:
-        for name in server.command("KEYS", f"{redis.names.base}:bucket:*"):
-            text = server.command("GET", name)
+    for client in clients:
+        for name in map(str, client.keys(f"{redis.names.base}:bucket:*")):
+            text = str(client.get(name))
             numbers = [int(word) for word in text.split() if not word.startswith("permit")]
             if max(*numbers[3:6], *numbers[11:]) + 60_000_000 > now:  # Redis keeps them longer for a test's clock
                 found[name] = text
@@ -172,23 +173,30 @@ def playing(url: str) -> Iterator[Play]:
             runner.run(store.aclose())
 
 
-def assert_equal(servers: Sequence[Server], duel: Duel) -> None:
+@contextmanager
+def connected(servers: Sequence[Server]) -> Iterator[list[Redis]]:
+    """A client of each, for all that is read."""
+    with ExitStack() as stack:
+        yield [stack.enter_context(server.client()) for server in servers]
+
+
+def assert_equal(clients: Sequence[Redis], duel: Duel) -> None:
     for memory, redis in duel.replies:
         assert redis == memory
     now = duel.clock.now_us()
-    assert records_in_redis(servers, duel.redis, now) == records_in_memory(duel.memory, duel.redis, now)
+    assert records_in_redis(clients, duel.redis, now) == records_in_memory(duel.memory, duel.redis, now)
 
 
 def compare(url: str, servers: Sequence[Server], examples: int) -> set[str]:
     """Why calls were not permitted."""
     refusals: set[str] = set()
-    with playing(url) as play:
+    with playing(url) as play, connected(servers) as clients:
 
         @settings(max_examples=examples)
         @given(STARTS, TRACES)
         def all_is_equal(start_us: int, trace: list[Step]) -> None:
             duel = play(start_us, trace)
-            assert_equal(servers, duel)
+            assert_equal(clients, duel)
             refusals.update(cause_of(memory) for memory, _ in duel.replies)
 
         all_is_equal()
@@ -229,8 +237,8 @@ CASES: dict[str, list[Step]] = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_redis_permits_as_memory_does_when(any_redis: Server, case: str) -> None:
-    with playing(any_redis.url) as play:
-        assert_equal([any_redis], play(1_700_000_000_000_000, CASES[case]))
+    with playing(any_redis.url) as play, connected([any_redis]) as clients:
+        assert_equal(clients, play(1_700_000_000_000_000, CASES[case]))
 
 
 @pytest.mark.parametrize("kind", OTHERS)

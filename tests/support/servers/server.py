@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from inspect import signature
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote
@@ -35,6 +36,8 @@ BUS = 10_000
 DEFAULTS: dict[str, Option] = {"bind": HOST, "save": "", "appendonly": "no", "unixsocket": "redis.sock"}
 OPEN: dict[str, Option] = {"enable-protected-configs": "yes"}  # a test may have it write elsewhere; unknown to 6.2
 SECONDS = 15.0
+# A client that is to name itself to the server reads its version from the disk, which takes longer than a command.
+UNNAMED: dict[str, Any] = {"driver_info": None} if "driver_info" in signature(Redis).parameters else {"lib_name": None}
 
 # setpriv ends a server together with the thread that started it, so this thread lives as long as the tests do.
 _starter = ThreadPoolExecutor(max_workers=1)
@@ -197,6 +200,7 @@ class Server:
             protocol=2,
             decode_responses=True,
             encoding_errors="surrogateescape",
+            **UNNAMED,
         )
 
     def __enter__(self) -> Self:
