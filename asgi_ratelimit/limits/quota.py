@@ -101,7 +101,7 @@ class Quota(Counted):
         return _LONGEST_US[self.calendar.unit]
 
     def window_at(self, now_us: int) -> int:
-        _, _, start, end, _ = self.calendar.around(now_us)
+        _, _, start, end, _ = self._around(now_us)
         return end - start
 
     @property

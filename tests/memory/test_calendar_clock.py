@@ -9,6 +9,7 @@ import pytest
 
 from asgi_ratelimit import Limiter, MemoryStore
 from asgi_ratelimit.clock import SystemClock
+from asgi_ratelimit.inbound.headers import ietf_headers
 from asgi_ratelimit.limits import Quota
 from asgi_ratelimit.testing import ManualClock
 
@@ -38,6 +39,13 @@ async def test_the_wait_ends_at_midnight() -> None:
     assert not (await limiter.try_acquire("a")).allowed
     clock.advance(0.000001)
     assert (await limiter.try_acquire("a")).reset_after == 86_400.0
+
+
+async def test_the_headers_have_the_length_of_the_present_month() -> None:
+    limiter = Limiter(Quota("2/month"), store=MemoryStore(clock=BootClock()), name="app")
+    policy, state = ietf_headers([await limiter.try_acquire("a")])
+    assert policy[1] == b'"app";q=2;w=2592000'  # November
+    assert state[1] == b'"app";r=1;t=216000'
 
 
 async def test_the_systems_time_may_be_set() -> None:
