@@ -56,7 +56,7 @@ from asgi_ratelimit.limits import (
 from asgi_ratelimit.memory import MemoryStore
 from asgi_ratelimit.pace import Outcome, pace
 from asgi_ratelimit.rate import Rate
-from asgi_ratelimit.store import Buckets, Store, bucket_key
+from asgi_ratelimit.store import Buckets, Settlement, Store, bucket_key
 from asgi_ratelimit.store_events import StoreEvent
 
 __version__ = "0.1.0"
@@ -96,6 +96,7 @@ __all__ = [
     "Reason",
     "Scope",
     "Served",
+    "Settlement",
     "SlidingWindow",
     "State",
     "Store",

@@ -201,16 +201,17 @@ class Decision:
         )  # fmt: skip
 
     def as_settled(self, cost: int) -> Decision:
-        """The same decision, with its bucket as it is if the call has cost so much, for the headers."""
+        """The same decision, with its buckets as they are if the call has cost so much, for the headers."""
+        if self._parts:
+            return Decision.combine([part.as_settled(cost) for part in self._parts])
         return Decision(
             self.policy, self.cost, self._settled_state(cost), self.now_us, self.allowed, None, self.bucket_key,
-            reason=self.special, parts=self._parts and tuple(part.as_settled(cost) for part in self._parts),
-            over=self.over,
+            reason=self.special, over=self.over,
         )  # fmt: skip
 
     def _settled_state(self, cost: int) -> State:
         limit = self.policy.limit
-        if self.over and self._parts is None:  # it was not charged
+        if self.over or not self.allowed:  # it was not charged
             return self.state
         if cost < self.cost:
             return limit.give_back(self.state, self.now_us, self.cost - cost, self.state, self.now_us)

@@ -37,6 +37,7 @@ def test_the_front_page_offers_exactly_these_names() -> None:
         "LimitSpec",
         "Outcome",
         "Store",
+        "Settlement",
         "StoreEvent",
         "bucket_key",
         "Limiter",

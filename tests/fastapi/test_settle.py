@@ -315,3 +315,16 @@ def test_an_estimate_learns_from_settlements_by_route(store: MemoryStore) -> Non
     assert [client.get(f"/chat/{number}").json() for number in range(22)] == [40] * 20 + [20] * 2
     assert [client.get("/search").json() for _ in range(21)] == [40] * 21
     assert (estimate.of("/chat/{model}"), estimate.of("/search")) == (20, 40)
+
+
+def test_an_estimate_learns_once_from_a_decision(store: MemoryStore) -> None:
+    estimate = Estimate(quantile=1, start=40)
+    limit, app = RateLimit("1000/day", cost=estimate, store=store), FastAPI()
+
+    @app.get("/chat")
+    async def chat(quota: Annotated[Decision, Depends(limit)]) -> None:
+        await limit.settle(quota, 50)
+        await limit.settle(quota, 60)
+
+    assert statuses(TestClient(app), "/chat") == [200]
+    assert estimate.of("/chat") == 50

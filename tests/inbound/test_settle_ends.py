@@ -115,6 +115,31 @@ async def test_a_cancel_scope_does_not_keep_an_async_function_from_its_end(store
     assert await left(store, "9/60s") == 6
 
 
+class SlowBuckets:
+    """The buckets of a store that takes its time to settle."""
+
+    def __init__(self, buckets: Any) -> None:
+        self.decide, self.peek, self._settle = buckets.decide, buckets.peek, buckets.settle
+
+    async def settle(self, decision: Any, cost: int) -> None:
+        await asyncio.sleep(0)
+        self._settle(decision, cost)
+
+
+async def test_a_cancel_scope_does_not_keep_a_slow_store_from_its_end(clock: ManualClock) -> None:
+    class Slow(MemoryStore):
+        def open(self, name: str, policies: Any) -> Any:
+            return SlowBuckets(super().open(name, policies))
+
+    store = Slow(clock=clock)
+    with anyio.CancelScope() as scope:
+        asyncio.get_running_loop().call_soon(scope.cancel)
+        app: Any = door(store, "9/60s", app=lambda *channels: stuck(), settle=lambda served: 3)
+        await app(http(), stuck, stuck)
+    assert scope.cancelled_caught
+    assert await left(store, "9/60s") == 6
+
+
 async def test_a_cancelled_request_is_settled_in_redis(any_redis: Server) -> None:
     async with new_store(any_redis.url) as store:
         with anyio.CancelScope() as scope:
