@@ -38,6 +38,7 @@ SLOW = (
     "tests/discord/test_sync_transport.py",
     "tests/docs/how_to/test_language_models.py",
     "tests/docs/how_to/test_mcp_tools.py",
+    "tests/docs/how_to/test_monthly_plan.py",
     "tests/docs/how_to/test_plans.py",
     "tests/docs/test_examples.py",
     "tests/docs/test_site.py",

@@ -14,17 +14,24 @@ from asgi_ratelimit.testing import ManualClock
 from tests.docs.markdown import DOCS, blocks
 from tests.docs.running import run
 
+NewStore = Callable[[], Store]
 RunPage = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture
-def run_page(clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> RunPage:
-    """Runs the code of a page and returns its names. `store` makes what its `MemoryStore()` is."""
+def new_store(clock: ManualClock) -> NewStore:
+    """What the `MemoryStore()` of a page makes."""
+    return partial(MemoryStore, clock=clock)
 
-    def run_page(name: str, store: Callable[[], Store] | None = None) -> dict[str, Any]:
+
+@pytest.fixture
+def run_page(new_store: NewStore, monkeypatch: pytest.MonkeyPatch) -> RunPage:
+    """Runs the code of a page and returns its names."""
+
+    def run_page(name: str, store: NewStore = new_store) -> dict[str, Any]:
         (block,) = blocks(DOCS / "how-to" / f"{name}.md")
         with monkeypatch.context() as patch:
-            patch.setattr(asgi_ratelimit, "MemoryStore", store or partial(MemoryStore, clock=clock))
+            patch.setattr(asgi_ratelimit, "MemoryStore", store)
             return run(block)
 
     return run_page

@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from datetime import datetime
+from functools import partial
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
 from starlette.testclient import TestClient
 
-from asgi_ratelimit import Limiter
+from asgi_ratelimit import Limiter, MemoryStore
+from asgi_ratelimit.redis import RedisStore
 from asgi_ratelimit.testing import ManualClock
-from tests.docs.how_to.conftest import RunPage
+from tests.docs.how_to.conftest import NewStore, RunPage
+from tests.support.servers import Server
 
 DAY = 86_400.0
 ADA, BOB = {"x-customer": "ada"}, {"x-customer": "bob"}
@@ -26,6 +29,15 @@ def berlin(month: int, day: int) -> float:
 @pytest.fixture
 def clock() -> ManualClock:
     return ManualClock(berlin(3, 15))
+
+
+@pytest.fixture(params=["memory", "redis"])
+def new_store(request: pytest.FixtureRequest, clock: ManualClock) -> NewStore:
+    if request.param == "memory":
+        return partial(MemoryStore, clock=clock)
+    redis: Server = request.getfixturevalue("redis")
+    url, prefix = f"redis://{redis.host}:{redis.port}", request.node.name
+    return partial(RedisStore, url, prefix=prefix, clock=clock, outage="closed", timeout=10)
 
 
 @pytest.fixture
