@@ -1,0 +1,242 @@
+"""The controller: how many requests may be in flight, steered by how many of them wait.
+
+It is an integral controller on the queue. Every 50 ms it compares the number of requests that wait with the number
+that is to wait, and moves the limit by half of the difference. The number that waits follows from Little's law: the
+seconds that the requests of a tick took beyond those that they take when nothing waits, per second. The limit stays
+between what the throughput needs when nothing waits, and that plus the wanted queue, so it does not wind up.
+
+A gradient controller multiplies the limit by baseline / latency. It has the same fixed point, but its step depends on
+the limit, and a limit of three or four has steps of a whole request. AIMD needs no baseline. It has no fixed point: it
+climbs until too many wait, and falls by half. `python -m benchmarks --only overload` measures the three.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+from asgi_ratelimit.load.baselines import Baselines, Sums
+from asgi_ratelimit.load.classes import Demand
+
+__all__ = ["Controller"]
+
+_TICK_NS: Final = 50_000_000
+_LONGEST_TICK_NS: Final = 500_000_000  # without enough samples
+_LONGEST_STEP_NS: Final = 2_000_000_000
+_FEWEST: Final = 5  # samples of a tick
+_GAIN: Final = 0.5
+_EXCESS_S: Final = 0.2  # time constants
+_NEED_S: Final = 0.3
+_PEAK_S: Final = 10.0
+_NOISE: Final = 0.06  # of the excess
+_WANTED_EXCESS: Final = 0.5  # from this excess on the queue is as short as can be
+_BURST_S: Final = 0.05  # of the processor's time, that a burst may take while there is no overload
+_BURST: Final = (8.0, 256.0)
+_UNKNOWN_BURST: Final = 32.0
+_LEAST_QUEUE: Final = 1.0  # requests that wait
+_LEAST_ADDED: Final = 6.0  # requests that more important classes may add, since theirs come at random
+_BORROWED: Final = 1  # of the next turn
+_MOST: Final = 100_000.0
+_LONG_NS: Final = 1_000_000_000  # a request that takes longer than this, and than 8 others, is left out
+_LONG_TIMES: Final = 8.0
+_CALM_LAG_S: Final = 0.005
+_FIRST_DIP_NS: Final = 500_000_000
+_DIP_NS: Final = 10_000_000_000
+_DIP_TICK_NS: Final = 10_000_000
+_DIP_SAMPLES: Final = 3
+_DIP_TIMES: Final = 50.0  # a dip comes at most once in so many times the usual seconds of a request
+_RIGHT: Final = 1.25  # a baseline that is off by less than this factor stays; if it is off by more, a dip comes soon
+
+
+class Controller:
+    """The requests in flight, and how many there may be.
+
+    in_flight: how many there are
+    limit: how many there may be, except for what is more important than the class that is shed
+    per_turn: how many may come in during one turn of the event loop; 0: any number, since there is no overload
+    excess: the share of the requests that comes beyond what ends; about 0 without an overload
+    long_ns: a request that is older than this is left out
+    """
+
+    def __init__(self, now_ns: int, worked_s: float) -> None:
+        self.in_flight = self.per_turn = 0
+        self.excess = 0.0
+        self.demand = Demand()
+        self.baselines = Baselines()
+        self.long_ns = _LONG_NS
+        self._arrived = self._ended = self._refused = self._peak = 0
+        self._limit, self._headroom, self._need = _UNKNOWN_BURST, 1.0, 0.0
+        self._burst, self._recent_peak, self._usual_s = _UNKNOWN_BURST, 0.0, 0.0
+        self._waiting = self._usually_waiting = 0.0
+        self._calm_below = 1.0
+        self._dip = _Dip()
+        self._since, self._worked_s, self.tick_at = now_ns, worked_s, now_ns + _TICK_NS
+        self._set_limits()
+
+    def enter(self) -> bool:
+        """One more is in flight. Whether it finds so few others that nothing waits."""
+        before = self.in_flight
+        self.in_flight = before + 1
+        self._arrived += 1
+        if before >= self._peak:
+            self._peak = before + 1
+        return before < self._calm_below
+
+    def leave(self) -> None:
+        """One less is in flight."""
+        self.in_flight -= 1
+        self._ended += 1
+
+    @property
+    def is_calm(self) -> bool:
+        """Whether so few are in flight that nothing waits."""
+        return self.in_flight <= self._calm_below
+
+    def has_room(self, one: int, in_turn: int) -> bool:
+        """Whether a request of this class may come in, in a turn of the event loop in which so many have."""
+        self.demand.count(one)
+        marginal = self.demand.marginal
+        if one == 0 < marginal:
+            return self.in_flight < self._most
+        if one < marginal:
+            return in_turn < self.per_turn + _BORROWED and self.in_flight < self.limit + self._headroom
+        if self.per_turn and in_turn >= self.per_turn:
+            return False
+        return self.in_flight < (self.limit if one == marginal else self._calm_below)
+
+    def refuse(self) -> None:
+        """Count a request that was refused."""
+        self._arrived += 1
+        self._refused += 1
+
+    @property
+    def is_refusing(self) -> bool:
+        """Whether a request was refused in this tick."""
+        return self._refused > 0
+
+    def tick(self, now_ns: int, worked_s: float, lag_s: float) -> None:
+        """Steer. Called when `tick_at` has passed.
+
+        worked_s: the processor time of this process, in all
+        lag_s: how late the event loop is
+        """
+        elapsed_ns = now_ns - self._since
+        is_dip = self._dip.is_running
+        loop_is_free = max(lag_s, (now_ns - self.tick_at) / 1e9) < _CALM_LAG_S
+        if not (is_dip or (self._refused and loop_is_free)) and self.baselines.count < _FEWEST and elapsed_ns < _LONGEST_TICK_NS:
+            self.tick_at = now_ns + _TICK_NS
+            return
+        sums, seconds = self.baselines.sums(), elapsed_ns / 1e9
+        self._measure(sums, seconds, worked_s - self._worked_s)
+        if is_dip:
+            self._end_dip(sums, now_ns)
+        else:
+            self._steer(sums, loop_is_free)
+            self._plan_dip(now_ns)
+        if self.per_turn:
+            self.demand.tick(self._ended, seconds)
+        else:
+            self.demand.clear()
+        self.baselines.end_tick(learn=not is_dip and not self._refused and self.excess <= _NOISE)
+        self._set_limits()
+        self._arrived = self._ended = self._refused = 0
+        self._peak = self.in_flight
+        self._since, self._worked_s = now_ns, worked_s
+        # A limit shows its effect when the requests that it let in have ended.
+        tick_ns = min(_LONGEST_STEP_NS, max(_TICK_NS, int(self._usual_s * 1e9)))
+        self.tick_at = now_ns + (_DIP_TICK_NS if self._dip.is_running else tick_ns)
+
+    def _measure(self, sums: Sums, seconds: float, worked_s: float) -> None:
+        excess = max(-1.0, 1 - self._ended / self._arrived) if self._arrived else 0.0
+        self.excess += _share(seconds, max(_EXCESS_S, self._usual_s)) * (excess - self.excess)
+        self._waiting = (sums.seconds - sums.baseline) / seconds
+        slow_s = max(_NEED_S, 2 * self._usual_s)
+        self._usually_waiting += _share(seconds, slow_s) * (self._waiting - self._usually_waiting)
+        self._need += _share(seconds, slow_s) * (sums.baseline / seconds - self._need)
+        self._headroom = max(_LEAST_QUEUE, 0.5 * math.sqrt(self._need), 0.1 * self._need)
+        self._recent_peak = max(self._peak, self._recent_peak * (1 - _share(seconds, _PEAK_S)))
+        if sums.count:
+            usual = sums.baseline / sums.count
+            self._usual_s += (0.2 if self._usual_s else 1.0) * (usual - self._usual_s)
+            self.long_ns = max(_LONG_NS, int(_LONG_TIMES * self._usual_s * 1e9))
+            burst = min(_BURST[1], max(_BURST[0], _BURST_S * sums.count / max(worked_s, 1e-6)))
+            self._burst += _share(seconds, _NEED_S) * (burst - self._burst)
+
+    def _steer(self, sums: Sums, loop_is_free: bool) -> None:
+        waiting, wanted = self._waiting, self._wanted()
+        if self._refused and loop_is_free and waiting <= 0.1 * self._need:
+            self._limit = min(_MOST, 2 * self._limit)  # they are held back, though nothing waits
+        elif sums.count:
+            steered = self._limit + _GAIN * (wanted - waiting)
+            self._limit = max(1.0, min(steered, self._need + wanted))
+
+    def _wanted(self) -> float:
+        """How many requests are to wait: the fewer, the more are to be refused anyway."""
+        most = max(self._burst, 2 * self._recent_peak)
+        if not self._is_overload:
+            return most
+        return min(most, self._headroom * max(1.0, _WANTED_EXCESS / (self.excess - _NOISE)))
+
+    @property
+    def _is_overload(self) -> bool:
+        """Whether more comes than ends, and waits. While an app gets busier, more comes than ends, too."""
+        waits = max(self._waiting, self._usually_waiting) > 0.5 * self._headroom
+        return waits and self.excess > _NOISE
+
+    def _set_limits(self) -> None:
+        self._calm_below = max(1.0, self._need / 2)
+        self._most = max(self._peak, self._need + self._wanted()) + max(_LEAST_ADDED, self._need)
+        self.per_turn = int(self._wanted()) if self._is_overload else 0
+        self.limit = self._calm_below if self._dip.is_running else self._limit
+
+    def _plan_dip(self, now_ns: int) -> None:
+        """In an overload nothing shows any more how long requests take when nothing waits: a dip does."""
+        if self._refused and not self._dip.at_ns:
+            self._dip.at_ns = now_ns + (_FIRST_DIP_NS if self.baselines.is_sure else 1)
+        elif self._dip.at_ns and self.excess <= _NOISE:
+            self._dip.at_ns = 0
+        elif self._dip.at_ns and now_ns >= self._dip.at_ns:
+            self._dip.start(now_ns + int(10e9 * self._usual_s))
+
+    def _end_dip(self, sums: Sums, now_ns: int) -> None:
+        ratio = self._dip.add(sums)
+        if self._dip.is_on(now_ns):
+            return
+        self._dip.is_running = False
+        is_wrong = ratio is not None and ratio > _RIGHT
+        if ratio is not None and not 1 / _RIGHT < ratio < _RIGHT:
+            self.baselines.correct(ratio)
+        wait_ns = _FIRST_DIP_NS if is_wrong else max(_DIP_NS, int(_DIP_TIMES * self._usual_s * 1e9))
+        self._dip.at_ns = now_ns + wait_ns
+
+
+class _Dip:
+    """A moment with so few requests in flight that nothing waits. It measures what they take then.
+
+    at_ns: when the next one begins; 0: none is planned
+    """
+
+    def __init__(self) -> None:
+        self.at_ns = 0
+        self.is_running = False
+        self._until_ns = 0
+        self._count, self._seconds, self._baseline = 0, 0.0, 0.0
+
+    def start(self, until_ns: int) -> None:
+        """Begin. It ends at that time, or earlier, with the third sample."""
+        self.is_running, self._until_ns = True, until_ns
+        self._count, self._seconds, self._baseline = 0, 0.0, 0.0
+
+    def is_on(self, now_ns: int) -> bool:
+        return self.is_running and now_ns < self._until_ns and self._count < _DIP_SAMPLES
+
+    def add(self, sums: Sums) -> float | None:
+        """Count the samples of a tick. The ratio of all of them to their baselines; None: there are too few."""
+        self._count += sums.calm_count
+        self._seconds += sums.calm_seconds
+        self._baseline += sums.calm_baseline
+        return self._seconds / self._baseline if self._count >= _DIP_SAMPLES and self._baseline > 0 else None
+
+
+def _share(seconds: float, time_constant: float) -> float:
+    return 1 - math.exp(-seconds / time_constant)
