@@ -31,8 +31,11 @@ _PEAK_S: Final = 10.0
 _NOISE: Final = 0.06  # of the excess
 _WANTED_EXCESS: Final = 0.5  # from this excess on the queue is as short as can be
 _BURST_S: Final = 0.05  # of the processor's time, that a burst may take while there is no overload
-_BURST: Final = (8.0, 256.0)
+_BURST: Final = (4.0, 256.0)
 _UNKNOWN_BURST: Final = 32.0
+_LOOSER: Final = 1.5  # steps of the slack, which grows if requests are refused though nothing waits
+_TIGHTER: Final = 0.7
+_LOOSEST: Final = 4.0
 _LEAST_QUEUE: Final = 1.0  # requests that wait
 _LEAST_ADDED: Final = 6.0  # requests that more important classes may add, since theirs come at random
 _BORROWED: Final = 1  # of the next turn
@@ -68,6 +71,7 @@ class Controller:
         self._limit, self._headroom, self._need = _UNKNOWN_BURST, 1.0, 0.0
         self._burst, self._recent_peak, self._usual_s = _UNKNOWN_BURST, 0.0, 0.0
         self._waiting = self._usually_waiting = 0.0
+        self._is_overload, self._slack = False, 1.0
         self._calm_below = 1.0
         self._dip = _Dip()
         self._since, self._worked_s, self.tick_at = now_ns, worked_s, now_ns + _TICK_NS
@@ -163,25 +167,24 @@ class Controller:
             self._burst += _share(seconds, _NEED_S) * (burst - self._burst)
 
     def _steer(self, sums: Sums, loop_is_free: bool) -> None:
-        waiting, wanted = self._waiting, self._wanted()
-        if self._refused and loop_is_free and waiting <= 0.1 * self._need:
-            self._limit = min(_MOST, 2 * self._limit)  # they are held back, though nothing waits
+        waits = max(self._waiting, self._usually_waiting) > 0.5 * self._headroom
+        # While an app gets busier, more comes than ends as well, but does not wait.
+        self._is_overload = self.excess > _NOISE and (waits or self._is_overload)
+        is_held_back = self._refused > 0 and loop_is_free and self._waiting <= 0.1 * self._need
+        if is_held_back:
+            self._limit = min(_MOST, (1.25 if self._is_overload else 2.0) * self._limit)
         elif sums.count:
-            steered = self._limit + _GAIN * (wanted - waiting)
+            wanted = self._wanted()
+            steered = self._limit + _GAIN * (wanted - self._waiting)
             self._limit = max(1.0, min(steered, self._need + wanted))
+        self._slack = min(_LOOSEST, _LOOSER * self._slack) if is_held_back else max(1.0, _TIGHTER * self._slack)
 
     def _wanted(self) -> float:
         """How many requests are to wait: the fewer, the more are to be refused anyway."""
         most = max(self._burst, 2 * self._recent_peak)
         if not self._is_overload:
             return most
-        return min(most, self._headroom * max(1.0, _WANTED_EXCESS / (self.excess - _NOISE)))
-
-    @property
-    def _is_overload(self) -> bool:
-        """Whether more comes than ends, and waits. While an app gets busier, more comes than ends, too."""
-        waits = max(self._waiting, self._usually_waiting) > 0.5 * self._headroom
-        return waits and self.excess > _NOISE
+        return min(most, self._headroom * max(self._slack, _WANTED_EXCESS / (self.excess - _NOISE)))
 
     def _set_limits(self) -> None:
         self._calm_below = max(1.0, self._need / 2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,7 +54,7 @@ class Simulation:
     wait: float = 0.010
     mix: Sequence[float] = (0.1, 0.4, 0.5)
     options: dict[str, Any] = field(default_factory=dict)
-    middleware: Callable[..., Any] | None = LoadShedMiddleware
+    middleware: type[LoadShedMiddleware] | None = LoadShedMiddleware
     seed: int = 1
     served: list[Served] = field(default_factory=list)
 
@@ -91,10 +91,9 @@ class Simulation:
             return self._serve
         store = MemoryStore(clock=self.loop.clock)
         options = {"priority": lambda conn: int(conn.headers["x-class"]), **self.options}
-        middleware = self.middleware(self._serve, store=store, **options)
-        middleware.worked_s = lambda: self.loop.worked
-        self.built = middleware
-        return middleware
+        simulated = type("Simulated", (self.middleware,), {"worked_s": lambda _: self.loop.worked})
+        app: ASGIApp = simulated(self._serve, store=store, **options)
+        return app
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] != "/health":
