@@ -19,6 +19,7 @@ from benchmarks import (
     imports,
     kinds,
     observers,
+    overload_report,
     redis_report,
     report,
     served_report,
@@ -96,6 +97,7 @@ PARTS = {
     "redis": redis_report.sections,
     "discord": discord_report.sections,
     "proxy": discord_proxied.sections,
+    "overload": overload_report.sections,
 }
 
 

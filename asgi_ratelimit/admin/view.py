@@ -82,7 +82,7 @@ def waiting_for_discord(discord: DiscordSource) -> list[dict[str, Any]]:
 
 
 _PLAIN = (
-    "name", "allowed", "limited", "blocked", "unavailable", "refused", "shadow", "shadow_keys", "exempt", "near",
+    "name", "allowed", "limited", "blocked", "unavailable", "shed", "refused", "shadow", "shadow_keys", "exempt", "near",
     "cached", "degraded", "waited", "waited_seconds",
 )  # fmt: skip
 
