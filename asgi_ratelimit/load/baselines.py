@@ -84,10 +84,13 @@ class Baselines:
             route.seconds = route.calm_seconds = 0.0
         self._in_tick = []
 
-    def correct(self, ratio: float) -> None:
-        """All requests have taken so many times their baselines, though nothing waited: move the baselines there."""
+    def correct(self, ratio: float, *, is_exact: bool) -> None:
+        """All requests have taken so many times their baselines, though nothing waited: move the baselines there.
+
+        is_exact: nothing can have waited at all, so they are moved all the way
+        """
         lowest, highest = _LONGEST_STEP
-        factor = min(highest, max(lowest, 1 + 0.7 * (ratio - 1))) if self.is_sure else ratio
+        factor = min(highest, max(lowest, 1 + 0.7 * (ratio - 1))) if self.is_sure and not is_exact else ratio
         self.is_sure = True
         for route in self._routes.values():
             route.baseline *= factor

@@ -43,9 +43,12 @@ _MOST: Final = 100_000.0
 _LONG_NS: Final = 1_000_000_000  # a request that takes longer than this, and than 8 others, is left out
 _LONG_TIMES: Final = 8.0
 _CALM_LAG_S: Final = 0.005
+_IDLE_LAG_S: Final = 0.001
 _FIRST_DIP_NS: Final = 500_000_000
 _DIP_NS: Final = 10_000_000_000
 _DIP_TICK_NS: Final = 10_000_000
+_DIP_REQUESTS: Final = 3.5  # it lasts as long as so many requests, one after the other
+_RETRY_DIP_NS: Final = 2_000_000_000
 _DIP_SAMPLES: Final = 3
 _DIP_TIMES: Final = 50.0  # a dip comes at most once in so many times the usual seconds of a request
 _RIGHT: Final = 1.25  # a baseline that is off by less than this factor stays; if it is off by more, a dip comes soon
@@ -86,15 +89,12 @@ class Controller:
             self._peak = before + 1
         return before < self._calm_below
 
-    def leave(self) -> None:
-        """One less is in flight."""
-        self.in_flight -= 1
+    def leave(self) -> bool:
+        """One less is in flight. Whether there were so few that nothing waits."""
+        before = self.in_flight
+        self.in_flight = before - 1
         self._ended += 1
-
-    @property
-    def is_calm(self) -> bool:
-        """Whether so few are in flight that nothing waits."""
-        return self.in_flight <= self._calm_below
+        return before <= self._calm_below
 
     def has_room(self, one: int, in_turn: int) -> bool:
         """Whether a request of this class may come in, in a turn of the event loop in which so many have."""
@@ -102,11 +102,12 @@ class Controller:
         marginal = self.demand.marginal
         if one == 0 < marginal:
             return self.in_flight < self._most
-        if one < marginal:
-            return in_turn < self.per_turn + _BORROWED and self.in_flight < self.limit + self._headroom
-        if self.per_turn and in_turn >= self.per_turn:
+        borrowed = _BORROWED if one < marginal else 0
+        if self.per_turn and in_turn >= self.per_turn + borrowed:
             return False
-        return self.in_flight < (self.limit if one == marginal else self._calm_below)
+        if one > marginal:
+            return self.in_flight < self._calm_below
+        return self.in_flight < self.limit + borrowed * self._headroom
 
     def refuse(self) -> None:
         """Count a request that was refused."""
@@ -127,16 +128,20 @@ class Controller:
         elapsed_ns = now_ns - self._since
         is_dip = self._dip.is_running
         loop_is_free = max(lag_s, (now_ns - self.tick_at) / 1e9) < _CALM_LAG_S
-        if not (is_dip or (self._refused and loop_is_free)) and self.baselines.count < _FEWEST and elapsed_ns < _LONGEST_TICK_NS:
+        if (
+            not (is_dip or (self._refused and loop_is_free))
+            and self.baselines.count < _FEWEST
+            and elapsed_ns < _LONGEST_TICK_NS
+        ):
             self.tick_at = now_ns + _TICK_NS
             return
         sums, seconds = self.baselines.sums(), elapsed_ns / 1e9
         self._measure(sums, seconds, worked_s - self._worked_s)
         if is_dip:
-            self._end_dip(sums, now_ns)
+            self._end_dip(sums, now_ns, lag_s < _IDLE_LAG_S)
         else:
             self._steer(sums, loop_is_free)
-            self._plan_dip(now_ns)
+            self._plan_dip(now_ns, sums.seconds / sums.count if sums.count else self._usual_s)
         if self.per_turn:
             self.demand.tick(self._ended, seconds)
         else:
@@ -192,25 +197,25 @@ class Controller:
         self.per_turn = int(self._wanted()) if self._is_overload else 0
         self.limit = self._calm_below if self._dip.is_running else self._limit
 
-    def _plan_dip(self, now_ns: int) -> None:
+    def _plan_dip(self, now_ns: int, seconds: float) -> None:
         """In an overload nothing shows any more how long requests take when nothing waits: a dip does."""
         if self._refused and not self._dip.at_ns:
             self._dip.at_ns = now_ns + (_FIRST_DIP_NS if self.baselines.is_sure else 1)
         elif self._dip.at_ns and self.excess <= _NOISE:
             self._dip.at_ns = 0
         elif self._dip.at_ns and now_ns >= self._dip.at_ns:
-            self._dip.start(now_ns + int(10e9 * self._usual_s))
+            self._dip.start(now_ns + max(_TICK_NS, int(_DIP_REQUESTS * seconds * 1e9)))
 
-    def _end_dip(self, sums: Sums, now_ns: int) -> None:
+    def _end_dip(self, sums: Sums, now_ns: int, loop_is_idle: bool) -> None:
         ratio = self._dip.add(sums)
         if self._dip.is_on(now_ns):
             return
         self._dip.is_running = False
-        is_wrong = ratio is not None and ratio > _RIGHT
-        if ratio is not None and not 1 / _RIGHT < ratio < _RIGHT:
-            self.baselines.correct(ratio)
-        wait_ns = _FIRST_DIP_NS if is_wrong else max(_DIP_NS, int(_DIP_TIMES * self._usual_s * 1e9))
-        self._dip.at_ns = now_ns + wait_ns
+        if ratio is not None and (loop_is_idle or not 1 / _RIGHT < ratio < _RIGHT):
+            self.baselines.correct(ratio, is_exact=loop_is_idle)
+        is_right = ratio is not None and ratio <= _RIGHT
+        least_ns = _DIP_NS if is_right else _FIRST_DIP_NS if ratio else _RETRY_DIP_NS
+        self._dip.at_ns = now_ns + max(least_ns, int(_DIP_TIMES * self._usual_s * 1e9) if is_right else 0)
 
 
 class _Dip:
@@ -234,11 +239,11 @@ class _Dip:
         return self.is_running and now_ns < self._until_ns and self._count < _DIP_SAMPLES
 
     def add(self, sums: Sums) -> float | None:
-        """Count the samples of a tick. The ratio of all of them to their baselines; None: there are too few."""
+        """Count the samples of a tick. The ratio of all of them to their baselines; None: there are none."""
         self._count += sums.calm_count
         self._seconds += sums.calm_seconds
         self._baseline += sums.calm_baseline
-        return self._seconds / self._baseline if self._count >= _DIP_SAMPLES and self._baseline > 0 else None
+        return self._seconds / self._baseline if self._baseline > 0 else None
 
 
 def _share(seconds: float, time_constant: float) -> float:

@@ -15,8 +15,8 @@ class Steering(Protocol):
 
     now_ns: Callable[[], int]
 
-    def land(self, flight: Flight, seconds: float | None) -> None:
-        """The flight has ended, after so many seconds; None: they say nothing about the load."""
+    def land(self, flight: Flight, now_ns: int, is_sample: bool) -> None:
+        """The flight has ended. `is_sample`: the time that it took counts."""
         ...
 
     def pause(self) -> None:
@@ -35,23 +35,24 @@ class Flight:
     time for which its client keeps it waiting for the body does not count either, and it is not in flight meanwhile.
     """
 
-    __slots__ = ("_body_is_read", "_is_paused", "_receive", "_send", "_steering", "_waited_ns", "has_ended", "is_calm",
-                 "scope", "started_ns")  # fmt: skip
+    __slots__ = (
+        "_body_is_read", "_is_paused", "_receive", "_send", "_steering", "has_ended", "is_calm", "scope", "started_ns",
+        "waited_ns",
+    )  # fmt: skip
 
     def __init__(
         self, steering: Steering, scope: Scope, receive: Receive, send: Send, started_ns: int, is_calm: bool
     ) -> None:
         self._steering, self.scope, self._receive, self._send = steering, scope, receive, send
         self.started_ns, self.is_calm = started_ns, is_calm
-        self._waited_ns = 0
+        self.waited_ns = 0
         self.has_ended = self._body_is_read = self._is_paused = False
 
     def send(self, message: Message) -> Awaitable[None]:
         """No coroutine itself, but the server's: one less for each message."""
         if not self.has_ended and message["type"] == "http.response.start":
-            now_ns = self._steering.now_ns()
-            failed = message.get("status", 500) >= 500  # a failure is often quick, and shows nothing
-            self.end(None if failed else (now_ns - self.started_ns - self._waited_ns) / 1e9)
+            # A failure is often quick, and shows nothing.
+            self.end(is_sample=message.get("status", 500) < 500)
         return self._send(message)
 
     async def receive(self) -> Message:
@@ -65,21 +66,23 @@ class Flight:
         self._body_is_read = message["type"] != "http.request" or not message.get("more_body")
         return message
 
-    def end(self, seconds: float | None = None) -> None:
-        """End it, unless it has ended already: its place is free."""
-        if not self.has_ended:
-            self.has_ended = True
-            if self._is_paused:
-                self._steering.resume()
-            self._steering.land(self, seconds)
+    def end(self, *, is_sample: bool = False) -> None:
+        """End it, unless it has ended already: its place is free. `is_sample`: the time that it took counts."""
+        if self.has_ended:
+            return
+        self.has_ended = True
+        steering = self._steering
+        if self._is_paused:
+            steering.resume()
+        steering.land(self, steering.now_ns(), is_sample)
 
     def _pause(self) -> None:
         self._is_paused = True
-        self._waited_ns -= self._steering.now_ns()
+        self.waited_ns -= self._steering.now_ns()
         self._steering.pause()
 
     def _resume(self) -> None:
         self._is_paused = False
-        self._waited_ns += self._steering.now_ns()
+        self.waited_ns += self._steering.now_ns()
         if not self.has_ended:  # the app has answered, or left, while it was waiting
             self._steering.resume()

@@ -101,18 +101,19 @@ class LoadShedMiddleware:
             if not flight.has_ended:
                 flight.end()
 
-    def land(self, flight: Flight, seconds: float | None) -> None:
-        """A flight has ended."""
+    def land(self, flight: Flight, now_ns: int, is_sample: bool) -> None:
+        """A flight has ended. `is_sample`: the time that it took counts."""
         controller = self._controller
-        is_calm = flight.is_calm and controller.is_calm
-        controller.leave()
         del self._flights[flight]
-        if seconds is not None:
+        found_calm = controller.leave()
+        if is_sample:
+            seconds = (now_ns - flight.started_ns - flight.waited_ns) / 1e9
             endpoint = flight.scope.get("endpoint")
             key = _group(flight.scope) if endpoint is None else id(endpoint)
-            lag_s = self._lag.latest if is_calm else self._lag.seconds
-            controller.baselines.add(key, seconds + _LAG_SHARE * lag_s, is_calm)
-        now_ns = self.now_ns()
+            if flight.is_calm and found_calm:
+                controller.baselines.add(key, seconds + _LAG_SHARE * self._lag.latest, True)
+            else:
+                controller.baselines.add(key, seconds + _LAG_SHARE * self._lag.seconds, False)
         if now_ns >= controller.tick_at:
             self._tick(now_ns)
 

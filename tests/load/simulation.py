@@ -61,6 +61,7 @@ class Simulation:
     def run(self, *phases: Phase) -> list[Served]:
         self.loop = VirtualLoop()
         self.random = random.Random(self.seed)
+        self.in_flight = 0
         self.loop.run(self._run(phases))
         return self.served
 
@@ -96,9 +97,11 @@ class Simulation:
         return app
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.in_flight += 1
         if scope["path"] != "/health":
             self.loop.work(self.work)
             await asyncio.sleep(self.wait)
+        self.in_flight -= 1
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b""})
 

@@ -31,7 +31,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def __init__(self) -> None:
         self.clock = ManualClock()
-        self.worked = 0.0
+        self.started, self.worked = self.clock.wall(), 0.0
         super().__init__(_Selector(self.clock))
         self._clock_resolution = 2e-6  # the clock has whole microseconds
 
