@@ -50,9 +50,9 @@ class Flight:
 
     def send(self, message: Message) -> Awaitable[None]:
         """No coroutine itself, but the server's: one less for each message."""
-        if not self.has_ended and message["type"] == "http.response.start":
+        if message["type"] == "http.response.start" and not self.has_ended:
             # A failure is often quick, and shows nothing.
-            self.end(is_sample=message.get("status", 500) < 500)
+            self.end(message.get("status", 500) < 500)
         return self._send(message)
 
     async def receive(self) -> Message:
@@ -66,7 +66,7 @@ class Flight:
         self._body_is_read = message["type"] != "http.request" or not message.get("more_body")
         return message
 
-    def end(self, *, is_sample: bool = False) -> None:
+    def end(self, is_sample: bool = False) -> None:
         """End it, unless it has ended already: its place is free. `is_sample`: the time that it took counts."""
         if self.has_ended:
             return

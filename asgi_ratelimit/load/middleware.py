@@ -31,7 +31,7 @@ HEALTH_CHECKS: Final = (
     "/health", "/healthz", "/health/live", "/health/ready", "/healthcheck", "/live", "/livez", "/ready", "/readyz",
     "/ping",
 )  # fmt: skip
-_LAG_SHARE: Final = 0.5  # of the lag in what a request takes: a turn that works for one request is no queue
+_LAG_SHARE: Final = 0.25  # of the lag in what a request takes: a turn that works for one request is no queue
 
 
 class LoadShedMiddleware:
