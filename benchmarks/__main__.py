@@ -18,6 +18,7 @@ from benchmarks import (
     http_overhead,
     imports,
     kinds,
+    load_controllers,
     observers,
     overload_report,
     redis_report,
@@ -98,6 +99,7 @@ PARTS = {
     "discord": discord_report.sections,
     "proxy": discord_proxied.sections,
     "overload": overload_report.sections,
+    "controllers": load_controllers.sections,
 }
 
 

@@ -10,6 +10,8 @@ __all__ = ["Baselines", "Sums"]
 _MOST_ROUTES: Final = 500
 _OTHERS: Final = "(others)"
 _YOUNG: Final = 20  # samples; a route with fewer learns faster
+_MOST_TIMES: Final = 1_000.0
+_LONGEST_S: Final = 86_400.0
 _LONGEST_STEP: Final = (0.5, 2.5)  # one correction of all baselines is between these factors
 
 
@@ -89,11 +91,12 @@ class Baselines:
 
         is_exact: nothing can have waited at all, so they are moved all the way
         """
+        ratio = min(_MOST_TIMES, max(1 / _MOST_TIMES, ratio))
         lowest, highest = _LONGEST_STEP
         factor = min(highest, max(lowest, 1 + 0.7 * (ratio - 1))) if self.is_sure and not is_exact else ratio
         self.is_sure = True
         for route in self._routes.values():
-            route.baseline *= factor
+            route.baseline = min(_LONGEST_S, route.baseline * factor)
 
     def _meet(self, key: object) -> _Route:
         if len(self._routes) >= _MOST_ROUTES:

@@ -5,9 +5,10 @@ that is to wait, and moves the limit by half of the difference. The number that 
 seconds that the requests of a tick took beyond those that they take when nothing waits, per second. The limit stays
 between what the throughput needs when nothing waits, and that plus the wanted queue, so it does not wind up.
 
-A gradient controller multiplies the limit by baseline / latency. It has the same fixed point, but its step depends on
-the limit, and a limit of three or four has steps of a whole request. AIMD needs no baseline. It has no fixed point: it
-climbs until too many wait, and falls by half. `python -m benchmarks --only overload` measures the three.
+A gradient controller, which multiplies the limit by baseline / latency, rests at the same point, but takes more steps
+to get there when an overload begins. AIMD needs no baseline. It has no resting point: it climbs until too many wait,
+and falls by half. `python -m benchmarks --only controllers` measures them: the p99 of an overload is 35 ms with the
+integral, 77 ms with the gradient, 152 ms with AIMD, and 23 ms if requests also come in one in each turn of the loop.
 """
 
 from __future__ import annotations

@@ -51,6 +51,7 @@ class LoadShedMiddleware:
     exception that they raise is passed on. Raises ValueError if an option cannot be used.
     """
 
+    controller_type = Controller  # and where the processor's time comes from: a simulation has others
     worked_s = staticmethod(time.process_time)
 
     def __init__(
@@ -73,7 +74,7 @@ class LoadShedMiddleware:
         self._priority, self._filter = PrioritySource(priority, WarnOnce()), request_filter(exempt)
         self._is_health_check = exempting(HEALTH_CHECKS)
         self.now_ns = clock.now_ns
-        self._controller = Controller(self.now_ns(), self.worked_s())
+        self._controller = self.controller_type(self.now_ns(), self.worked_s())
         self._flights: dict[Flight, None] = {}  # oldest first
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lag = LoopLag()

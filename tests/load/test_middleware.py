@@ -231,7 +231,7 @@ async def test_websockets_and_lifespans_pass(held: HeldApp, store: MemoryStore) 
         assert socket.types == ["websocket.accept", "websocket.send"]
         socket.feed(LEFT)
         await socket.answer()
-    await LoadShedMiddleware(lifespan, store=store)({"type": "lifespan"}, asyncio.Queue().get, asyncio.Queue().put)
+    await Exchange(LoadShedMiddleware(lifespan, store=store), {"type": "lifespan"}).task
     assert seen == ["lifespan"]
 
 

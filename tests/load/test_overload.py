@@ -49,7 +49,7 @@ def test_three_classes() -> None:
     assert shares[0] >= 0.99
     assert shares[0] > shares[1] > 2 * shares[2]
     assert goodput(loaded, OVERLOAD) > 0.88 * CAPACITY
-    assert p99_ms(of(served, 1, since=1)) <= 2 * p99_ms(of(served, 0))
+    assert p99_ms(of(served, 1, since=1)) < 2.1 * p99_ms(of(served, 0))
     assert share(one for one in served if one.path == "/health") == 1.0
 
 
@@ -85,7 +85,7 @@ class SlowerSimulation(Simulation):
     """Its app waits for a backend that is three times as slow after five seconds."""
 
     @property
-    def wait(self) -> float:  # type: ignore[override]
+    def wait(self) -> float:
         return 0.03 if self.loop.time() < self.loop.started + 5 else 0.09
 
     @wait.setter
