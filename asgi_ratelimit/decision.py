@@ -49,13 +49,15 @@ class Decision:
     measure: (remaining, µs until full, µs until allowed) where these do not follow from the state
     bucket_key: the bucket among all of its policy
     parts: one decision per limit, if the limiter has several
+    over: the soft limits (`enforce=False`) that this call has exceeded; it is not charged to them
 
-    `special` is the reason where something else than the buckets has decided, else None.
+    `special` is the reason where something else than the buckets has decided, else None. `origin` is a note of the door
+    that returns the decision to its user, by which it finds the charge again.
     """
 
     __slots__ = (
-        "_charge", "_measure", "_parts", "allowed", "bucket_key", "cost", "delay_us", "now_us", "policy", "special",
-        "state",
+        "_charge", "_measure", "_parts", "allowed", "bucket_key", "cost", "delay_us", "now_us", "origin", "over",
+        "policy", "special", "state",
     )  # fmt: skip
 
     def __init__(
@@ -72,6 +74,7 @@ class Decision:
         reason: Reason | None = None,
         measure: Measure | None = None,
         parts: tuple[Decision, ...] | None = None,
+        over: tuple[Limit, ...] = (),
     ) -> None:
         self.policy = policy
         self.cost = cost
@@ -84,6 +87,8 @@ class Decision:
         self.special = reason
         self._measure = measure
         self._parts = parts
+        self.over = over
+        self.origin: object = None
 
     @property
     def limit(self) -> int:
@@ -176,28 +181,41 @@ class Decision:
         """Whether this is the receipt that the decision still holds."""
         return self._charge is charge
 
+    @property
+    def is_charged(self) -> bool:
+        """Whether it still holds a receipt: something was charged, and is neither given back nor settled."""
+        return any(part._charge is not None for part in self.parts)
+
     def as_degraded(self) -> Decision:
         """The same decision, marked as one that was made without the server."""
         return Decision(
             self.policy, self.cost, self.state, self.now_us, self.allowed, self.take_charge(), self.bucket_key,
-            delay_us=self.delay_us, reason="degraded", measure=self._measure,
+            delay_us=self.delay_us, reason="degraded", measure=self._measure, over=self.over,
         )  # fmt: skip
 
     def without_charge(self) -> Decision:
         """The same decision, without anything to give back."""
         return Decision(
             self.policy, self.cost, self.state, self.now_us, self.allowed, None, self.bucket_key,
-            delay_us=self.delay_us, reason=self.special, measure=self._measure,
+            delay_us=self.delay_us, reason=self.special, measure=self._measure, over=self.over,
         )  # fmt: skip
 
-    def as_refunded(self) -> Decision:
-        """The same decision, with its bucket as it is without the charge."""
-        limit = self.policy.limit
-        state = limit.give_back(self.state, self.now_us, self.cost, self.state, self.now_us)
+    def as_settled(self, cost: int) -> Decision:
+        """The same decision, with its buckets as they are if the call has cost so much, for the headers."""
+        if self._parts:
+            return Decision.combine([part.as_settled(cost) for part in self._parts])
         return Decision(
-            self.policy, self.cost, state, self.now_us, self.allowed, None, self.bucket_key, reason=self.special,
-            parts=self._parts and tuple(part.as_refunded() for part in self._parts),
+            self.policy, self.cost, self._settled_state(cost), self.now_us, self.allowed, None, self.bucket_key,
+            reason=self.special, over=self.over,
         )  # fmt: skip
+
+    def _settled_state(self, cost: int) -> State:
+        limit = self.policy.limit
+        if self.over or not self.allowed:  # it was not charged
+            return self.state
+        if cost < self.cost:
+            return limit.give_back(self.state, self.now_us, self.cost - cost, self.state, self.now_us)
+        return limit.owe(self.state, self.now_us, cost - self.cost)[0] if cost > self.cost else self.state
 
     def later(self, wait_us: int) -> Decision:
         """The same refusal, for `wait_us` microseconds."""
@@ -232,6 +250,7 @@ class Decision:
             part.policy, part.cost, part.state, part.now_us,
             allowed=part.allowed, reason=part.reason, measure=part.measured(), bucket_key=part.bucket_key,
             delay_us=0 if refused else max(part.delay_us for part in parts), parts=tuple(parts),
+            over=tuple([limit for part in parts if part.over for limit in part.over]),
         )  # fmt: skip
 
     @classmethod
@@ -245,7 +264,8 @@ class Decision:
 
     def __getstate__(self) -> tuple[None, dict[str, object]]:
         """A copy or pickle names no key, and has no charge: it is given back once, and its receipt may hold others."""
-        left_out = {"_charge": None, "bucket_key": ""}
+        self.measured()  # by the clock of this process
+        left_out = {"_charge": None, "bucket_key": "", "origin": None}
         return None, {name: getattr(self, name) for name in self.__slots__} | left_out
 
     def __eq__(self, other: object) -> bool:
@@ -277,7 +297,8 @@ def make_decision(
     decision.delay_us = delay_us
     decision.bucket_key = bucket_key
     decision._charge = charge
-    decision.special = decision._measure = decision._parts = None
+    decision.special = decision._measure = decision._parts = decision.origin = None
+    decision.over = ()
     return decision
 
 

@@ -37,12 +37,14 @@ _PROCESS_SECRET: Final = os.urandom(16)  # digests of a store in memory mean not
 class Event:
     """One event. Every field has a default, so that a test of an observer needs only those that it is about.
 
-    kind: of a decision "allowed", "limited", "blocked", "shadow" (it would have been refused), "exempt" (nothing was
-        counted) or "unavailable" (answered with 503, since the limit fails closed). "shed": LoadShedMiddleware has
-        refused it. "near": at least 80 % of a limit are used. "waited": a call was let in, or sent, after `seconds`.
-        "down", "recovered", "missed", "full", "spoilt": as the kinds of StoreEvent. Of the way out: "wait" (a call is
-        held back), "response" (an answer came), "refused" (it was a 429), "invalid" (401, 403 or 429: `checks` of the
-        10 000 in ten minutes that Discord bears), "retry", "stopped", "banned", "token", "webhook": as DiscordEvent
+    kind: of a decision "allowed", "limited", "blocked", "shadow" (it would have been refused; of soft limits see
+        `decision.over`), "exempt" (nothing was counted) or "unavailable" (answered with 503, since the limit fails
+        closed). "shed": LoadShedMiddleware has refused it. "near": at least 80 % of a limit are used. "waited": a call
+        was let in, or sent, after `seconds`. "owed": a call has cost `cost` more than it was charged, and a bucket
+        cannot owe all of that. "down", "recovered", "missed", "full", "spoilt": as the kinds of StoreEvent. Of the way
+        out: "wait" (a call is held back), "response" (an answer came), "refused" (it was a 429), "invalid" (401, 403 or
+        429: `checks` of the 10 000 in ten minutes that Discord bears), "retry", "stopped", "banned", "token",
+        "webhook": as DiscordEvent
     limiter: the name of the limiter, or "discord"
     answered_by: "store", "cache" (a remembered refusal) or "fallback" (an outage)
     cost: of the call
@@ -170,6 +172,8 @@ class Observers:
         kind: EventKind = "allowed"
         if not decision.allowed:
             kind = _refusal(decision, enforced)
+        elif decision.over:
+            kind = "shadow"
         counters, listeners = self._deciding_by[kind]
         if counters or listeners:
             time, special = self._wall(), decision.special

@@ -11,12 +11,12 @@ from asgi_ratelimit.call_site import inside_a_request
 from asgi_ratelimit.clock import Clock
 from asgi_ratelimit.decision import Decision, Policy
 from asgi_ratelimit.errors import RateLimited, StoreUnavailable
-from asgi_ratelimit.events import Event, observers_of
+from asgi_ratelimit.events import Event, EventKind, observers_of
 from asgi_ratelimit.foreign_options import explains_foreign_options
 from asgi_ratelimit.limits import LimitSpec, as_limits
 from asgi_ratelimit.memory import MemoryStore
 from asgi_ratelimit.off_switch import OFF_SWITCH
-from asgi_ratelimit.store import Buckets, PerStore, Store, bucket_key, check_store
+from asgi_ratelimit.store import Buckets, PerStore, Settlement, Store, bucket_key, check_store
 from asgi_ratelimit.waiting import WaitersByKey
 from asgi_ratelimit.warnings import WarnOnce
 
@@ -52,7 +52,8 @@ class Limiter:
         check_store(store)
         self.name = name
         self.limits = as_limits(limit)
-        self.capacity = min(limit.capacity for limit in self.limits)
+        hard = [limit for limit in self.limits if limit.enforce]
+        self.capacity = min(limit.capacity for limit in hard or self.limits)  # a soft limit refuses no cost
         self.policies = tuple(
             Policy(global_name or name if limit.scope == "global" else name, limit) for limit in self.limits
         )
@@ -128,6 +129,21 @@ class Limiter:
         """Give back the charge of a decision, once. Tokens that have flowed back since are not given twice."""
         await _done(self._buckets.refund(decision))
 
+    async def settle(self, decision: Decision, cost: int) -> None:
+        """Make the charge of a decision what the call has really cost, once, in every limit of the list.
+
+        Less is given back as by `refund`. More is owed: the bucket goes below empty by up to one more capacity, and the
+        next calls wait until that has flowed in. What exceeds that is reported ("owed"). A decision that is never
+        settled stays charged as it was. Raises ValueError if `cost` is no whole number from 0.
+        """
+        if isinstance(cost, bool) or not isinstance(cost, int) or cost < 0:
+            raise ValueError(f"a call has cost a whole number from 0, e.g. 1200, not {cost!r}")
+        pending = self._buckets.settle(decision, cost)
+        result = await pending if isawaitable(pending) else pending
+        if result is not None:
+            kind: EventKind = "owed" if result == "cut" else "unavailable"
+            self.observers.emit(Event(kind, self.name, decision=decision, cost=cost - decision.cost))
+
     async def reset(self, key: str, *, per: str = "") -> None:
         """Make full every bucket that a call with this key is charged to, and lift its block."""
         await _done(self._buckets.reset(key, per))
@@ -191,8 +207,11 @@ class _FullBuckets:
     def __init__(self, policies: Sequence[Policy], clock: Clock, own: Buckets) -> None:
         self._policies, self._clock, self._own = policies, clock, own
 
-    def refund(self, decision: Decision) -> Awaitable[None] | None:
+    def refund(self, decision: Decision) -> Awaitable[object] | None:
         return self._own.refund(decision)
+
+    def settle(self, decision: Decision, cost: int) -> Settlement | Awaitable[Settlement | None] | None:
+        return self._own.settle(decision, cost)
 
     def reset(self, key: str, per: str) -> Awaitable[None] | None:
         return self._own.reset(key, per)
@@ -220,6 +239,6 @@ def _checked_timeout(timeout: float) -> float | None:
     return timeout if timeout < _CENTURY_S else None
 
 
-async def _done(pending: Awaitable[None] | None) -> None:
+async def _done(pending: Awaitable[object] | None) -> None:
     if isawaitable(pending):
         await pending

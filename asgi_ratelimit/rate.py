@@ -77,7 +77,11 @@ def _burst(digits: str, text: str) -> int:
 
 def _period_us(amount: str, unit: str, text: str) -> int:
     if unit in _CALENDAR:
-        raise ValueError(f"months and years in the limit {text!r} have no fixed length; write days, as in 3000/30 days")
+        right = "month" if unit.startswith("mo") else "year"
+        raise ValueError(
+            f"months and years in the limit {text!r} have no fixed length; "
+            f'write days, as in "3000/30 days", or a limit by the calendar, as in Quota("3000/{right}")'
+        )
     if unit not in _UNITS:
         raise ValueError(f"unknown unit {unit!r} in the limit {text!r}; use ms, s, minute, hour, day or week")
     whole, _, decimals = amount.partition(".")

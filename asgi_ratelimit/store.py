@@ -5,15 +5,17 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Literal, Protocol, TypeVar
 
 from asgi_ratelimit.clock import Clock
 from asgi_ratelimit.decision import Decision, Policy
 from asgi_ratelimit.limits import Scope
 
-__all__ = ["Buckets", "PerStore", "Store", "bucket_key", "check_store", "resource_text"]
+__all__ = ["Buckets", "PerStore", "Settlement", "Store", "bucket_key", "check_store", "resource_text"]
 
 Value = TypeVar("Value")
+# "cut": a bucket cannot owe all of it, "lost": the server did not answer. None: nothing to report.
+Settlement = Literal["cut", "lost"]
 
 _REDIS_CLIENTS = ("aioredis", "coredis", "fakeredis", "glide", "redis", "valkey")  # packages
 
@@ -32,8 +34,12 @@ class Buckets(Protocol):
         """The decision of `decide`, without a charge."""
         ...
 
-    def refund(self, decision: Decision) -> Awaitable[None] | None:
+    def refund(self, decision: Decision) -> Awaitable[object] | None:
         """Give back the part of a charge that has not flowed back since. A second time does nothing."""
+        ...
+
+    def settle(self, decision: Decision, cost: int) -> Settlement | Awaitable[Settlement | None] | None:
+        """Make the charge what the call has cost: give back, or let the bucket owe. A second time does nothing."""
         ...
 
     def reset(self, key: str, per: str) -> Awaitable[None] | None:

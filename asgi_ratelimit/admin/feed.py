@@ -11,7 +11,7 @@ from sse_starlette import EventSourceResponse
 from starlette.types import Receive, Scope, Send
 
 from asgi_ratelimit.admin.limiters import LimitersInUse
-from asgi_ratelimit.admin.view import Counted, DiscordSource, state_of_page, waiting_for_discord
+from asgi_ratelimit.admin.view import DiscordSource, LimiterCount, state_of_page, waiting_for_discord
 from asgi_ratelimit.errors import StoreUnavailable
 from asgi_ratelimit.observe.snapshot import Snapshot
 from asgi_ratelimit.store import Store
@@ -50,7 +50,7 @@ class Feed:
     """
 
     def __init__(
-        self, store: Store, stats: Counted, limiters: LimitersInUse, discord: DiscordSource | None, every: float
+        self, store: Store, stats: LimiterCount, limiters: LimitersInUse, discord: DiscordSource | None, every: float
     ) -> None:
         self._store, self._stats, self._limiters, self._discord = store, stats, limiters, discord
         self._every = every

@@ -19,7 +19,7 @@ from starlette.templating import Jinja2Templates
 from asgi_ratelimit.admin.access import Access, behind, check_origin
 from asgi_ratelimit.admin.feed import EventStream, Feed
 from asgi_ratelimit.admin.limiters import LimitersInUse
-from asgi_ratelimit.admin.view import Counted, DiscordSource, check_discord
+from asgi_ratelimit.admin.view import DiscordSource, LimiterCount, check_discord
 from asgi_ratelimit.errors import StoreUnavailable
 from asgi_ratelimit.store import Store, check_store
 
@@ -58,7 +58,7 @@ def _explains_access(make: Callable[Options, APIRouter]) -> Callable[Options, AP
 @_explains_access
 def router(
     store: Store,
-    stats: Counted,
+    stats: LimiterCount,
     *,
     access: Access,
     discord: DiscordSource | None = None,

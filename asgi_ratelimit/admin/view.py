@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 from asgi_ratelimit.observe.snapshot import LimiterCounts, Period, Snapshot
 from asgi_ratelimit.store import Store
 
-__all__ = ["Counted", "DiscordSource", "WaitsForDiscord", "check_discord", "state_of_page", "waiting_for_discord"]
+__all__ = ["DiscordSource", "LimiterCount", "WaitsForDiscord", "check_discord", "state_of_page", "waiting_for_discord"]
 
 _MOST_LIMITERS = 200  # that a page shows
 _MOST_KEYS = 15  # of each
@@ -17,7 +17,7 @@ _MOST_OUTAGES = 20
 _MOST_QUEUES = 50
 
 
-class Counted(Protocol):
+class LimiterCount(Protocol):
     """What the page is about: Stats, or anything that counts like it."""
 
     def snapshot(self) -> Snapshot:

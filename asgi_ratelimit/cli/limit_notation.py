@@ -12,10 +12,11 @@ from asgi_ratelimit.limits.base import SHIPPED
 
 __all__ = ["limits_of"]
 
-EXAMPLES: Final = '"100/minute", "50/s burst 100", "SlidingWindow(100/hour)" or "LeakyBucket(5/s, queue=10)"'
+EXAMPLES: Final = '"100/minute", "50/s burst 100", "SlidingWindow(100/hour)" or "Quota(5000/month, starts=15)"'
 
 _CALL = re.compile(r"\s*([A-Za-z]\w*)\s*\((.*)\)\s*", re.DOTALL)
 _ARGUMENT = re.compile(r"""(?:"[^"]*"|'[^']*'|[^,"'])+""")
+_SHARE = re.compile(r"[01]\.[0-9]{1,15}")
 _OPTION = re.compile(r"\s*([a-z_]+)\s*=(.*)", re.DOTALL)
 
 
@@ -52,7 +53,7 @@ def _made(kind: Callable[..., Limit], arguments: list[str], text: str) -> Limit:
         if option is None:
             values.append(_value(argument))
         elif option[1] in known and option[1] not in options:
-            options[option[1]] = _value(option[2])
+            options[option[1]] = float(option[2]) if _SHARE.fullmatch(option[2].strip()) else _value(option[2])
         else:
             raise ValueError(f"{option[1]!r} in the limit {text!r} is none of its options, which are {_listed(known)}")
     if not values or len(values) > len(known):

@@ -30,10 +30,12 @@ class Usage(BaseModel):
     name: str = Field(description="The limiter: a path template, or a name such as app")
     rate: str = Field(description="The limit, such as 100/minute")
     scope: str = Field(description="Whose bucket it is: user, global (of all callers) or shared (of a resource)")
+    unit: str | None = Field(None, description="What it counts, such as tokens; null: requests")
     limit: int = Field(description="How many the full bucket holds")
     remaining: int = Field(description="How many are left")
     reset_after: float = Field(description="Until the bucket is full again")
     retry_after: float = Field(description="Until the next call would be allowed; 0 if it is allowed now")
+    over: bool = Field(False, description="Whether a soft limit, which refuses nothing, is used up")
 
 
 class CallerLimits(BaseModel):
@@ -100,7 +102,7 @@ def _limits_of(route: Any) -> Iterator[RateLimit | WrappedApp]:
 async def _decisions(request: Request, limits: _FoundLimits, user: object) -> AsyncIterator[Decision]:
     """The decision of each limit: of this app's middleware, of its routes, then of middleware around the app."""
     state = state_of(request.scope)
-    around = [decision.as_refunded() for decision in state.decisions[: state.middleware_count]]
+    around = [decision.as_settled(0) for decision in state.decisions[: state.middleware_count]]
     await state.refund_middleware()
     for middleware in layers(request.app.middleware_stack):
         if isinstance(middleware, LimitedApp):
@@ -162,8 +164,10 @@ def _usage(part: Decision) -> Usage:
         name=part.policy.name,
         rate=str(part.policy.limit),
         scope=part.scope,
+        unit=part.policy.limit.unit,
         limit=part.limit,
         remaining=part.remaining,
         reset_after=part.reset_after,
         retry_after=part.retry_after,
+        over=bool(part.over),
     )

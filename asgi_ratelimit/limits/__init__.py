@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from itertools import islice
 
-from asgi_ratelimit.limits.base import OUTAGES, Limit, Measure, Outage, Scope, State
+from asgi_ratelimit.limits.base import LATEST_US, OUTAGES, Limit, Measure, Outage, Scope, State
 from asgi_ratelimit.limits.buckets import LeakyBucket, TokenBucket
+from asgi_ratelimit.limits.quota import Quota
 from asgi_ratelimit.limits.windows import FixedWindow, SlidingWindow
 from asgi_ratelimit.rate import number_hint
 
 __all__ = [
-    "OUTAGES", "FixedWindow", "LeakyBucket", "Limit", "LimitSpec", "Measure", "Outage", "Scope", "SlidingWindow",
-    "State", "TokenBucket", "as_limits",
+    "LATEST_US", "OUTAGES", "FixedWindow", "LeakyBucket", "Limit", "LimitSpec", "Measure", "Outage", "Quota", "Scope",
+    "SlidingWindow", "State", "TokenBucket", "as_limits",
 ]  # fmt: skip
 
 _MOST_LIMITS = 100  # in one list
@@ -33,7 +34,10 @@ def as_limits(value: object) -> tuple[Limit, ...]:
     if len(limits) > _MOST_LIMITS:
         raise ValueError(f"a list has at most {_MOST_LIMITS} limits; this one has more: {value!r:.80}")
     if len({limit.identity for limit in limits}) < len(limits):
-        raise ValueError(f"the same limit stands twice in {list(limits)!r}; name one of them if both are meant")
+        raise ValueError(
+            f"two limits of {list(limits)!r} have the same kind and period, so they would share a bucket; "
+            'name one of them if both are meant, e.g. TokenBucket("10/s", name="burst")'
+        )
     return limits
 
 

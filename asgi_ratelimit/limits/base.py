@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Literal
 
+from asgi_ratelimit.clock import Clock
 from asgi_ratelimit.rate import Rate, parse_rate
 
 __all__ = ["EXACT", "LATEST_US", "OUTAGES", "SHIPPED", "Limit", "Measure", "Outage", "Scope", "State", "at_least"]
@@ -17,7 +18,9 @@ SHIPPED: Final[set[type]] = set()  # the kinds of this package; each file adds i
 State = Any  # int | tuple[int, ...]: each kind of limit has its own
 
 EXACT = 2**53  # above it a double, the only number in Lua, cannot tell neighbours apart
-_COMMON = frozenset(("rate", "capacity", "name", "scope", "outage", "ticks", "interval", "depth", "near_depth"))
+_COMMON = frozenset(
+    ("rate", "capacity", "name", "scope", "outage", "enforce", "unit", "ticks", "interval", "depth", "near_depth")
+)
 LATEST_US = 4_102_444_800_000_000  # the year 2100, in µs since the epoch
 
 # (remaining, µs until full, µs until allowed), rounded down, up, up. A NamedTuple takes four times as long to make.
@@ -34,7 +37,10 @@ class Limit:
     scope: "user" one bucket per key, "global" one for the whole app, "shared" one per resource
     outage: the decision while the store is down, unless the store decides: "local" counts in memory,
         "open" (fail open) allows every call, "closed" (fail closed) allows none
+    enforce: False is a soft limit: it is counted and reported, but refuses no call (see `Decision.over`)
+    unit: the name of what is counted, for the headers: "requests" unless given
 
+    The count and the capacity are no part of a bucket's identity: a limit that changes keeps what was used of it.
     Raises ValueError if the rate cannot be parsed or an option is out of range.
     """
 
@@ -43,6 +49,9 @@ class Limit:
     name: str | None
     scope: Scope
     outage: Outage | None
+    enforce: bool
+    unit: str | None
+    ticks: int  # parts of a microsecond in which its states count
     counts_to_zero: ClassVar[bool] = False  # whether the count may be 0: then every call is refused
     shapes: ClassVar[bool] = False  # whether a call may be admitted for later: `Decision.delay` seconds from now
 
@@ -54,6 +63,8 @@ class Limit:
         name: str | None = None,
         scope: Scope = "user",
         outage: Outage | None = None,
+        enforce: bool = True,
+        unit: str | None = None,
     ) -> None:
         rate = parse_rate(rate)
         if scope not in ("user", "global", "shared"):
@@ -62,12 +73,17 @@ class Limit:
             raise ValueError(f'the name of a limit is a string such as "burst", not {name!r}')
         if outage is not None and outage not in OUTAGES:
             raise ValueError(f'outage must be "local", "open", "closed" or None (as the store), not {outage!r}')
-        if rate.period_us + LATEST_US >= EXACT:
-            raise ValueError(f"the period of {rate} is too long to count exactly; use less than 150 years")
+        if not isinstance(enforce, bool):
+            raise ValueError(f"enforce is True, or False for a soft limit, not {enforce!r}")
+        if unit is not None and (not isinstance(unit, str) or not unit):
+            raise ValueError(f'the unit of a limit is a string such as "tokens", not {unit!r}')
+        if 2 * rate.period_us + LATEST_US >= EXACT:
+            raise ValueError(f"the period of {rate} is too long to count exactly; use less than 75 years")
         if not rate.count and not (self.counts_to_zero and capacity is None):
             raise ValueError(f'a {type(self).__name__} cannot be "{rate}"; TokenBucket("{rate}") refuses every call')
         capacity = rate.count if capacity is None else at_least("capacity", capacity, 1, "10")
-        self._set(rate=rate, capacity=capacity, name=name, scope=scope, outage=outage)
+        self._set(rate=rate, capacity=capacity, name=name, scope=scope, outage=outage, enforce=enforce, unit=unit)
+        self._set(ticks=1)
 
     def _set(self, **values: object) -> None:
         for name, value in values.items():
@@ -75,20 +91,24 @@ class Limit:
 
     @property
     def identity(self) -> tuple[str | int | None, ...]:
-        """The values that make it this limit, a subclass's own fields included. Another identity is another bucket."""
-        kind, rate = type(self), self.rate
-        common = (kind.__name__, rate.count, rate.period_us, self.capacity, self.name, self.scope)
-        if kind in SHIPPED:  # it has no fields of its own, and it is read for each request with a limit function
+        """The values that make its buckets, a subclass's own fields included. Another identity is another bucket."""
+        kind = type(self)
+        common = (kind.__name__, self.rate.period_us, self.name, self.scope)
+        if kind in SHIPPED:  # it is read for each request with a limit function
             return common
         return *common, *(f"{name}={vars(self)[name]!r}" for name in sorted(vars(self).keys() - _COMMON))
+
+    def _options(self) -> tuple[object, ...]:
+        """The values that are no part of its identity. Two limits are equal if these are equal as well."""
+        return self.rate, self.capacity, self.outage, self.enforce, self.unit
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Limit):
             return NotImplemented
-        return self.identity == other.identity and self.outage == other.outage
+        return self.identity == other.identity and self._options() == other._options()
 
     def __hash__(self) -> int:
-        return hash(self.identity)
+        return hash((self.identity, self.rate))
 
     @property
     def count(self) -> int:
@@ -110,13 +130,19 @@ class Limit:
         """The microseconds in which an empty bucket becomes full, rounded up."""
         return self.rate.period_us
 
+    def window_at(self, now_us: int) -> int:
+        """The microseconds of the window that this moment is in, where windows differ in length."""
+        return self.window_us
+
     def __str__(self) -> str:
         return str(self.rate)
 
     def __repr__(self) -> str:
-        options = (("name", self.name), ("scope", self.scope), ("outage", self.outage))
-        extra = "".join(f", {option}={value!r}" for option, value in options if value not in (None, "user"))
-        return f'{type(self).__name__}("{self}"{extra})'
+        options = {"name": self.name, "scope": self.scope, "outage": self.outage, "unit": self.unit}
+        changed: dict[str, object] = {option: value for option, value in options.items() if value not in (None, "user")}
+        if not self.enforce:
+            changed["enforce"] = False
+        return f'{type(self).__name__}("{self}"{"".join(f", {option}={value!r}" for option, value in changed.items())})'
 
     # A new kind of limit defines the first four of these, and may define the others
 
@@ -125,7 +151,10 @@ class Limit:
         raise NotImplementedError
 
     def give_back(self, state: State, now_us: int, cost: int, charged: State, charged_at: int) -> State:
-        """The state after a charge is undone that left `charged` at `charged_at`; None: full."""
+        """The state after `cost` of a charge is undone that left `charged` at `charged_at`; None: full.
+
+        What has flowed back since by itself is not given a second time.
+        """
         raise NotImplementedError
 
     def measure(self, state: State, now_us: int, cost: int) -> Measure:
@@ -136,6 +165,31 @@ class Limit:
         """Whether the state may be dropped."""
         raise NotImplementedError
 
+    def owe(self, state: State, now_us: int, cost: int) -> tuple[State, bool]:
+        """The state after `cost` more, down to one more capacity below empty, and whether that cuts some of it off."""
+        after = self.take(state, now_us, cost)
+        return (state, True) if after is None else (after, False)
+
+    def cut(self, state: State, now_us: int) -> State:
+        """The same state, or what it allows of one that is too far ahead: empty. The clock has gone back since."""
+        return state
+
+    def adopt(self, state: State, ticks: int) -> State:
+        """The state that another limit of the same bucket has left, whose states count in other ticks."""
+        return state
+
+    def on(self, clock: Clock) -> Limit:
+        """The same limit for states that go by this clock. It differs where a limit goes by the calendar."""
+        return self
+
+    def in_microseconds(self, state: State) -> State:
+        """The state as a limit with one tick for each microsecond has it, rounded up."""
+        return state
+
+    def encoded_for(self, now_us: int) -> tuple[int, int] | None:
+        """From when until when the encoding of this moment holds; None: always."""
+        return None
+
     def is_near(self, state: State, now_us: int) -> bool:
         """Whether at least 80 % are used."""
         return self.measure(state, now_us, 1)[0] * 5 <= self.capacity
@@ -144,7 +198,7 @@ class Limit:
         """Microseconds, rounded up, that an admitted call has to wait; `after` is the state with its charge."""
         return 0
 
-    def encode(self, cost: int) -> list[str | int]:
+    def encode(self, cost: int, now_us: int) -> list[str | int | float]:
         """The limit and a cost for checks.lua, in numbers that a double holds exactly."""
         raise ValueError(f"{self!r} cannot be kept in Redis; use one of the kinds of limit of this package")
 

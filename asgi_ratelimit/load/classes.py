@@ -72,5 +72,5 @@ class PrioritySource:
         chosen: object = await answer if isawaitable(answer) else answer
         if isinstance(chosen, int) and not isinstance(chosen, bool) and chosen >= 0:
             return min(chosen, CLASSES - 1)
-        self._warn_once.warn("ARL205", f"it must return 0 (the most important), 1, 2 or 3, not {chosen!r:.80}")
+        self._warn_once.warn("ARL206", f"it must return 0 (the most important), 1, 2 or 3, not {chosen!r:.80}")
         return USUAL

@@ -9,6 +9,7 @@ from asgi_ratelimit.decision import BucketKey, Decision, Policy, make_decision
 from asgi_ratelimit.limits import Limit, State, TokenBucket
 from asgi_ratelimit.memory.record_keys import record_key, stored_key
 from asgi_ratelimit.memory.records import Full, Records, Shard, Table
+from asgi_ratelimit.store import Settlement
 
 __all__ = ["MemoryBuckets"]
 
@@ -21,6 +22,7 @@ class MemoryBuckets:
         "_blocks",
         "_delay_us",
         "_depth",
+        "_enforce",
         "_interval",
         "_is_by_key",
         "_is_single",
@@ -54,7 +56,7 @@ class MemoryBuckets:
         self._policy, self._shards, self._block_shards = policies[0], tables[0].shards, blocks.shards
         limit = policies[0].limit
         self._scope, self._is_by_key, self._is_single = limit.scope, limit.scope == "user", len(policies) == 1
-        self._take, self._ticks = limit.take, 0
+        self._take, self._ticks, self._enforce = limit.take, 0, limit.enforce
         if isinstance(limit, TokenBucket) and type(limit).take is TokenBucket.take:
             self._ticks, self._depth, self._interval = limit.ticks, limit.depth, limit.interval
         self._delay_us = None if type(limit).delay_us is Limit.delay_us else limit.delay_us
@@ -70,8 +72,10 @@ class MemoryBuckets:
                 now_us = now_ns() // 1000
                 try:
                     shard = self._shards[hash(stored) & self._mask]
-                    state = shard.records[stored]
+                    records = shard.records
+                    state = records[stored]
                 except (KeyError, TypeError):
+                    records = None
                     stored = record_key(self._scope, key, per)
                     shard, stored, state = self._records.locate(self._tables[0], stored, now_us)
                 if ticks := self._ticks:  # TokenBucket.take, without the call
@@ -79,16 +83,22 @@ class MemoryBuckets:
                     charge = self._interval if cost == 1 else cost * self._interval
                     latest = now + self._depth
                     after = (now if state is None or state < now else state) + charge
-                    if after > latest:  # refused, unless the record is further ahead than it can be
-                        after = None if state is None or state <= latest else self._take(state, now_us, cost)
+                    if after > latest:
+                        after = None
+                        if state is not None and state > latest + self._depth:
+                            state = self._cut(shard, stored, self._policy.limit, state, now_us)
                 else:
                     after = self._take(state, now_us, cost)
+                    if after is None and state is not None:
+                        state = self._cut(shard, stored, self._policy.limit, state, now_us)
                 if after is None:
+                    if not self._enforce:
+                        return _part(self._policy, (shard, stored, state), None, cost, now_us, charged=False)
                     return make_decision(self._policy, cost, state, now_us, False, None, stored, 0)
-                if state is None:
+                if records is None:
                     self._records.write(shard, stored, after, now_us)
                 else:
-                    shard.records[stored] = after
+                    records[stored] = after
         except Full:
             return self._decide(key, cost, per, charge=True, reports=True)
         delay_us = self._delay_us(after, now_us, cost) if self._delay_us else 0
@@ -98,14 +108,37 @@ class MemoryBuckets:
         return self._decide(key, cost, per, charge=False)
 
     def refund(self, decision: Decision) -> None:
+        self.settle(decision, 0)
+
+    def settle(self, decision: Decision, cost: int) -> Settlement | None:
+        is_cut = False
         with self._locked:
             now_us = self._now_us()
             for part in decision.parts:
                 shard = part.take_charge()
                 if isinstance(shard, Shard):
-                    key, give_back = part.bucket_key, part.policy.limit.give_back
-                    state = give_back(shard.records.get(key), now_us, part.cost, part.state, part.now_us)
-                    self._records.write(shard, key, state, now_us)
+                    is_cut |= self._settle(part, shard, cost, now_us)
+        return "cut" if is_cut else None
+
+    def _settle(self, part: Decision, shard: Shard, cost: int, now_us: int) -> bool:
+        """Whether the bucket cannot owe all of it."""
+        key, limit, is_cut = part.bucket_key, part.policy.limit, False
+        if cost == part.cost:
+            return False
+        state = self._records.state(shard, key)
+        if cost < part.cost:
+            state = limit.give_back(state, now_us, part.cost - cost, part.state, part.now_us)
+        else:
+            state, is_cut = limit.owe(state, now_us, cost - part.cost)
+        self._records.write(shard, key, state, now_us)
+        return is_cut
+
+    def _cut(self, shard: Shard, stored: BucketKey, limit: Limit, state: State, now_us: int) -> State:
+        """The state of a call that is refused. A refusal writes only a record that was too far ahead."""
+        cut = limit.cut(state, now_us)
+        if cut is not state:
+            self._records.write(shard, stored, cut, now_us)
+        return cut
 
     def reset(self, key: str, per: str) -> None:
         with self._locked:
@@ -129,6 +162,7 @@ class MemoryBuckets:
     def adopt(self, key: str, per: str, states: Sequence[State], block: tuple[int, int] | None) -> None:
         """Take over the state of these buckets from another store with the same clock; None: leave it.
 
+        The states count in microseconds, as those of a limit with one tick for each.
         They stay even if the store is full: the shared bucket of newcomers is not theirs.
         """
         places = [record_key(policy.limit.scope, key, per) for policy in self._policies]
@@ -137,7 +171,9 @@ class MemoryBuckets:
             now_us = self._now_us()
             for table, place, state in records:
                 if state is not None:
-                    self._records.write(self._records.shard_of(table, place), place, state, now_us)
+                    shard = self._records.shard_of(table, place)
+                    adopted = table.limit.adopt(state, 1) if table.limit else state
+                    self._records.write(shard, place, adopted, now_us)
 
     def _decide(self, key: str, cost: int, per: str, *, charge: bool, reports: bool = False) -> Decision:
         if reports:
@@ -153,10 +189,13 @@ class MemoryBuckets:
                     for policy, (_, _, state) in zip(self._policies, located, strict=True)
                 ]
                 blocked_us = self._blocked_us(key, now_us) if self._block_shards else 0
-                charge_now = charge and not blocked_us and None not in after
-                if charge_now:
-                    for (shard, stored, _), state in zip(located, after, strict=True):
-                        self._records.write(shard, stored, state, now_us)
+                charge_now = charge and not blocked_us and (None not in after or self._only_soft_refuse(after))
+                if charge:
+                    for (shard, stored, before), state, policy in zip(located, after, self._policies, strict=True):
+                        if charge_now and state is not None:
+                            self._records.write(shard, stored, state, now_us)
+                        elif before is not None:
+                            self._cut(shard, stored, policy.limit, before, now_us)
         except Full:
             return self._decide(key, cost, per, charge=charge, reports=True)
         parts = [
@@ -164,6 +203,10 @@ class MemoryBuckets:
             for policy, place, state in zip(self._policies, located, after, strict=True)
         ]
         return Decision.blocked(parts, blocked_us) if blocked_us else Decision.combine(parts)
+
+    def _only_soft_refuse(self, after: Sequence[State]) -> bool:
+        pairs = zip(self._policies, after, strict=True)
+        return all(state is not None or not policy.limit.enforce for policy, state in pairs)
 
     def _has_block(self, key: str) -> bool:
         stored = stored_key(key)
@@ -187,9 +230,12 @@ def _part(
 ) -> Decision:
     """The decision of one limit; `after` is the state with the cost charged, None if the limit refuses."""
     shard, stored, state = place
+    limit = policy.limit
+    if after is None and not limit.enforce:
+        return Decision(policy, cost, state, now_us, True, None, stored, over=(limit,))
     if after is None:
         return make_decision(policy, cost, state, now_us, False, None, stored, 0)
-    delay_us = policy.limit.delay_us(after, now_us, cost)
+    delay_us = limit.delay_us(after, now_us, cost)
     if not charged:
         return make_decision(policy, cost, state, now_us, True, None, stored, delay_us)
     return make_decision(policy, cost, after, now_us, True, shard, stored, delay_us)

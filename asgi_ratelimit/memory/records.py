@@ -34,18 +34,28 @@ class Shard:
 
 
 class Table:
-    """The records of one policy, or of the blocks of one limiter, spread over shards by the key's hash."""
+    """The records of one bucket, or of the blocks of one limiter, spread over shards by the key's hash.
 
-    __slots__ = ("__weakref__", "policy", "shards")
+    A limit that changes keeps its bucket, but may count in other ticks. `relatives` are the tables of one bucket, by
+    their ticks. A record is in one of them, that of the limit that has used it last.
+    """
 
-    def __init__(self, policy: Policy | None) -> None:
-        self.policy = policy
+    __slots__ = ("__weakref__", "limit", "relatives", "shards", "ticks")
+
+    def __init__(self, policy: Policy | None, relatives: Relatives | None = None) -> None:
+        self.limit = None if policy is None else policy.limit
+        self.ticks = policy.limit.ticks if policy else 1
         self.shards: dict[int, Shard] = {}
+        self.relatives: Relatives = WeakValueDictionary() if relatives is None else relatives
+        self.relatives[self.ticks] = self
 
     def is_over(self, state: State, now_us: int) -> bool:
-        if self.policy is None:
+        if self.limit is None:
             return not now_us < state[0]  # a block: its end, and its length
-        return self.policy.limit.is_full(state, now_us)
+        return self.limit.is_full(state, now_us)
+
+
+Relatives = WeakValueDictionary[int, Table]  # the tables of one bucket, by their ticks
 
 
 class Full(Exception):
@@ -64,7 +74,7 @@ class Records:
         self.lock = threading.Lock()  # of everything in the store
         self.locked = _bound(self.lock)
         self.count = 0
-        self.tables: WeakValueDictionary[str, Table] = WeakValueDictionary()
+        self.tables: WeakValueDictionary[str, Relatives] = WeakValueDictionary()  # by the identity of the bucket
         self.shards: deque[Shard] = deque()  # of all tables; it keeps alive those that hold a record
         self._next_sweep_us = self._next_report_us = 0
 
@@ -81,16 +91,31 @@ class Records:
         Raises Full, once a minute at most, if a newcomer finds no room: it has to be reported without the lock.
         """
         shard = self.shard_of(table, stored)
-        if stored not in shard.records and self._is_full(now_us):
+        state = shard.records.get(stored)
+        if state is None:
+            state = self.state(shard, stored)
+        if state is None and self._is_full(now_us):
             if now_us >= self._next_report_us:
                 self._next_report_us = now_us + self._report_pause_us
                 raise Full
             stored = _OVERFLOW
-        return shard, stored, shard.records.get(stored)
+            state = shard.records.get(stored)
+        return shard, stored, state
+
+    def state(self, shard: Shard, key: BucketKey) -> State:
+        """The state of a record; None: a full bucket. It may be where another limit has left it."""
+        state = shard.records.get(key)
+        if state is None and (theirs := self._among_relatives(shard, key)) is not None:
+            limit = shard.table.limit
+            return limit and limit.adopt(theirs.records[key], theirs.table.ticks)
+        return state
 
     def write(self, shard: Shard, key: BucketKey, state: State, now_us: int) -> None:
         """Store a state; None drops the record."""
         records = shard.records
+        if key not in records and (theirs := self._among_relatives(shard, key)) is not None:
+            del theirs.records[key]
+            self.count -= 1
         if state is None:
             self.count -= records.pop(key, None) is not None
             return
@@ -103,9 +128,10 @@ class Records:
 
     def drop(self, table: Table, stored: BucketKey, now_us: int) -> None:
         """Drop a record, if there is one."""
-        shard = table.shards.get(hash(stored) & self.mask)
-        if shard is not None:
-            self.write(shard, stored, None, now_us)
+        place = hash(stored) & self.mask
+        for shard in [relative.shards.get(place) for relative in list(table.relatives.values())]:
+            if shard is not None:
+                self.count -= shard.records.pop(stored, None) is not None
 
     def block(self, table: Table, key: str, length_us: int, now_us: int) -> None:
         """Store a block. Raises StoreUnavailable if the store is full."""
@@ -118,7 +144,12 @@ class Records:
         # Limits made up at run time must not pile up: each new one drops up to two old shards, if they are empty.
         self._recycle()
         self._recycle()
-        return self.tables.setdefault(identity, Table(policy))
+        relatives = self.tables.get(identity)
+        table = None if relatives is None else relatives.get(policy.limit.ticks if policy else 1)
+        if table is None:
+            table = Table(policy, relatives)
+            self.tables[identity] = table.relatives
+        return table
 
     def _recycle(self) -> None:
         if self.shards:
@@ -137,6 +168,14 @@ class Records:
             shard = table.shards[place] = Shard(table, place)
             self.shards.append(shard)
         return shard
+
+    def _among_relatives(self, shard: Shard, key: BucketKey) -> Shard | None:
+        """The shard of another limit of the same bucket that has the record; None: none has it."""
+        table = shard.table
+        if len(table.relatives) == 1 or key is _OVERFLOW:
+            return None
+        theirs = [relative.shards.get(shard.place) for relative in list(table.relatives.values())]
+        return next((other for other in theirs if other and other is not shard and key in other.records), None)
 
     def _is_full(self, now_us: int) -> bool:
         """Whether there is no room, not even after a sweep of the shard with the oldest last sweep."""

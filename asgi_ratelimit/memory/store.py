@@ -64,6 +64,7 @@ class MemoryStore:
 
     def open(self, name: str, policies: Sequence[Policy]) -> MemoryBuckets:
         """The buckets of the limiter called `name`."""
+        policies = [Policy(policy.name, policy.limit.on(self.clock)) for policy in policies]
         with self.records.lock:
             tables = [self.records.table(policy.bucket, policy) for policy in policies]
             blocks = self.records.table(f"block:{name}", None)

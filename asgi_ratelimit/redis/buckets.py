@@ -5,53 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Sequence
 from itertools import islice
-from typing import Any, ClassVar, Protocol
 
-from asgi_ratelimit.clock import Clock
 from asgi_ratelimit.decision import Decision, Policy, make_decision
-from asgi_ratelimit.errors import StoreUnavailable
-from asgi_ratelimit.limits import SlidingWindow, State, TokenBucket
-from asgi_ratelimit.redis.deny_cache import DenyCache
-from asgi_ratelimit.redis.doubts import Doubts
-from asgi_ratelimit.redis.fallback import Fallback, LastKnown
-from asgi_ratelimit.redis.names import Namer, slot_of, tag_of
-from asgi_ratelimit.redis.wire import CHECKS, Reply, Script, Verb, shape
+from asgi_ratelimit.limits import LATEST_US, SlidingWindow, State, TokenBucket
+from asgi_ratelimit.redis.fallback import Fallback
+from asgi_ratelimit.redis.names import tag_of
+from asgi_ratelimit.redis.queries import Peek, Query, QueuedQuery, Server, Settling, Update
+from asgi_ratelimit.redis.wire import Reply, Verb, shape
+from asgi_ratelimit.store import Settlement
 
-__all__ = ["Pending", "RedisBuckets", "Server", "Session"]
+__all__ = ["RedisBuckets"]
 
 _MOST_SHAPES = 256  # of one limiter, each for one cost
 _LONGEST_RECENT = 64  # characters of a key whose names are remembered
 _PAUSE_US = 1_000_000  # until a refusal of the script is checked again if its states do not explain it
-
-
-class Session(Protocol):
-    """The connection of one event loop to the server."""
-
-    loop: asyncio.AbstractEventLoop
-
-    def put(self, check: Any) -> None:
-        """Send a check, or answer it without the server."""
-        ...
-
-    def miss(self, check: Any, error: Exception) -> None:
-        """Answer a check without the server, and count it."""
-        ...
-
-
-class Server(Protocol):
-    """The part of a store that all of its limiters use."""
-
-    clock: Clock
-    deny: DenyCache
-    doubts: Doubts
-    is_cluster: bool
-    last_states: LastKnown
-    namer: Namer
-    timeout: float
-
-    def session(self) -> Session:
-        """The session of the running event loop."""
-        ...
 
 
 class RedisBuckets:
@@ -70,17 +37,19 @@ class RedisBuckets:
         self.server, self.policies, self.fallback = server, tuple(policies), fallback
         self.reported_policy = reported_policy
         for policy in policies:
-            policy.limit.encode(1)  # raises ValueError here, not in a request, if Redis cannot keep this kind of limit
+            policy.limit.encode(1, 0)  # raises ValueError here, not in a request, if Redis cannot keep such a limit
         self.last_states, self.deny = server.last_states, server.deny
         limit = policies[0].limit if len(policies) == 1 else None
         # Of a single token bucket, whose replies are read in a shorter way; else 0.
-        self.ticks = limit.ticks if type(limit) is TokenBucket else 0
+        self.ticks = limit.ticks if type(limit) is TokenBucket and limit.enforce else 0
         self._namer, self._recent_names, self._blocks = server.namer, server.namer.recent_names, blocks
         self._prefix = self._namer.start("user", name)
         own = all(policy.limit.scope == "user" for policy in self.policies)
         # Where all records have the key's own tag, their names differ in the end alone.
         self._ends = ("block", *[policy.bucket[:16] for policy in self.policies]) if own and blocks else None
         self._shapes: dict[Verb, dict[int, str]] = {"decide": {}, "peek": {}}
+        self._has_calendar = any(policy.limit.encoded_for(0) for policy in self.policies)
+        self._encoded_for = (0, 0)  # from when until when, in µs of the server's clock
 
     # The verbs
 
@@ -90,9 +59,9 @@ class RedisBuckets:
         """`due`: the moment by the event loop's clock at which it is answered without the server."""
         names = self._names(key, per)
         if waiting:
-            return self._read_or_refund(self._query(Waiting, names, key, cost, per, due))
+            return self._read_or_refund(self._query(QueuedQuery, names, key, cost, per, due))
         if self.deny.refusals:
-            refusal = self.deny.find(names, cost, self.server.clock.now_us())
+            refusal = self.deny.find(names, self.policies, cost, self.server.clock.now_us())
             if refusal is not None:
                 return refusal
         return self._query(Query, names, key, cost, per, due)
@@ -104,19 +73,26 @@ class RedisBuckets:
     def peek(self, key: str, cost: int, per: str) -> Awaitable[Decision]:
         return self._query(Peek, self._names(key, per), key, cost, per)
 
-    def refund(self, decision: Decision) -> Awaitable[None] | None:
+    def refund(self, decision: Decision) -> Awaitable[object] | None:
         """Lost without an error if the server does not answer: no caller waits for it or fails."""
-        for part in decision.parts:
-            if part.reason == "degraded":
-                self.fallback.refund(part)
+        pending = self.settle(decision, 0)
+        return None if isinstance(pending, str) else pending
+
+    def settle(self, decision: Decision, cost: int) -> Settlement | Awaitable[Settlement | None] | None:
+        """As `refund`. It returns "lost" if the server does not answer."""
+        degraded = [self.fallback.settle(part, cost) for part in decision.parts if part.reason == "degraded"]
         charged = [part for part in decision.parts if part.charged_by(self)]
         if not charged:
-            return None
+            return "cut" if "cut" in degraded else None
+        now_us = self.server.server_clock.now_us()
         for part in charged:
             part.take_charge()
-            self.last_states.give_back(part)
-        names = [str(part.bucket_key) for part in charged]
-        return self._update(names, shape("refund", len(names), *map(_refundable, charged)), lenient=True)
+            self.last_states.settle(part, cost, now_us)
+        names, (verb, limits) = [str(part.bucket_key) for part in charged], _settlement(charged, cost, now_us)
+        if not limits:
+            return None
+        self.deny.forget(names)
+        return Settling(names, shape(verb, len(names), *limits), self.deny).put(self.server)
 
     def reset(self, key: str, per: str) -> Awaitable[None]:
         names = self._names(key, per)
@@ -133,6 +109,8 @@ class RedisBuckets:
     def _query(
         self, kind: type[Query], names: Sequence[str], key: str, cost: int, per: str, due: float | None = None
     ) -> asyncio.Future[Decision]:
+        if self._has_calendar:
+            self._renew_shapes()
         text = self._shapes[kind.verb].get(cost) or self._shape(kind.verb, cost)
         return kind(names, text, self, key, cost, per).put(self.server, due)
 
@@ -153,9 +131,19 @@ class RedisBuckets:
         shapes = self._shapes[verb]
         if len(shapes) >= _MOST_SHAPES:
             shapes.clear()
-        limits = [policy.limit.encode(cost) for policy in self.policies]
+        now_us = self.server.server_clock.now_us()
+        limits = [policy.limit.encode(cost, now_us) for policy in self.policies]
         text = shapes[cost] = shape(verb, 1 + len(limits), *limits)
         return text
+
+    def _renew_shapes(self) -> None:
+        """Drop the shapes of another period of the calendar."""
+        now_us = self.server.server_clock.now_us()
+        if not self._encoded_for[0] <= now_us < self._encoded_for[1]:
+            spans = [policy.limit.encoded_for(now_us) or (now_us, LATEST_US) for policy in self.policies]
+            self._encoded_for = max(start for start, _ in spans), min(end for _, end in spans)
+            for shapes in self._shapes.values():
+                shapes.clear()
 
     def _names(self, key: str, per: str) -> Sequence[str]:
         """The names of the block's record and of each bucket's."""
@@ -185,7 +173,12 @@ class RedisBuckets:
         parts: list[Decision] = []
         for name, policy in zip(query.keys[1:], self.policies, strict=True):
             state, place = policy.limit.decode(reply, place)
-            last_states.note(name, state)
+            last_states.note(name, policy.limit.in_microseconds(state))
+            if not policy.limit.enforce:
+                place += 1
+                if reply[place - 1]:
+                    parts.append(Decision(policy, query.cost, state, now_us, True, None, name, over=(policy.limit,)))
+                    continue
             parts.append(self._part(policy, name, state, query.cost, now_us, is_charged=charged))
         if -code & 1 if code < 0 else code & 2:
             self.server.doubts.report(self.reported_policy.name)
@@ -213,7 +206,7 @@ class RedisBuckets:
             if type(state) is not int:
                 raise TypeError("a reply has a state that is no number")
             name = check.keys[1]
-            states[name] = state
+            states[name] = reply[place + 1] + (reply[place + 2] > 0)
             decision = make_decision(policy, cost, state, now_us, True, self, name, 0)
             future = check.future
             if future.done():
@@ -233,7 +226,7 @@ class RedisBuckets:
         delay_us = 0 if after is None else limit.delay_us(after, now_us, cost)
         charge = self if is_charged else None
         part = make_decision(policy, cost, state, now_us, after is not None, charge, name, delay_us)
-        if after is None and cost <= limit.capacity and not 0 < part.retry_us <= limit.window_us:
+        if after is None and cost <= limit.capacity and not 0 < part.retry_us <= 2 * limit.window_us:
             return self._doubted(part)
         return part
 
@@ -262,131 +255,16 @@ class RedisBuckets:
         return Decision(self.reported_policy, cost, None, now_us, True, parts=())
 
 
-def _refundable(part: Decision) -> list[str | int]:
-    """A limit, and the charge that is to be given back."""
-    limit = part.policy.limit
-    return [*limit.encode(part.cost), *limit.encode_charge(part.state, part.now_us)]
-
-
-class Pending:
-    """One check, as a node sends it. Its subclasses read the reply."""
-
-    __slots__ = ("asking", "due", "future", "hops", "keys", "shape", "slot")
-    script: ClassVar[Script] = CHECKS
-    keys: Sequence[str]
-    shape: str
-    future: asyncio.Future[Any]
-
-    def put(self: Any, server: Server, due: float | None = None) -> asyncio.Future[Any]:
-        session = server.session()
-        if server.is_cluster:
-            self.slot, self.asking, self.hops = slot_of(tag_of(self.keys[0])), False, 0
-        loop = session.loop
-        self.due = loop.time() + server.timeout if due is None else due
-        future: asyncio.Future[Any] = loop.create_future()
-        self.future = future
-        if due is None or loop.time() < due:
-            session.put(self)
-        else:
-            session.miss(self, TimeoutError("no time is left"))
-        return future
-
-
-class Query(Pending):
-    """Decide, and charge what is allowed."""
-
-    __slots__ = ("buckets", "cost", "key", "per")
-    verb: ClassVar[Verb] = "decide"
-
-    def __init__(self, names: Sequence[str], text: str, buckets: RedisBuckets, key: str, cost: int, per: str) -> None:
-        self.keys = names
-        self.shape = text
-        self.buckets = buckets
-        self.key = key
-        self.cost = cost
-        self.per = per
-
-    def answer(
-        self, checks: Sequence[Any], number: int, reply: Reply, place: int, sent_us: int, received_us: int
-    ) -> tuple[int, int]:
-        buckets = self.buckets
-        if buckets.ticks and reply[place] == 1:
-            return buckets.answer_charged(checks, number, reply, place)
-        decision, place = buckets.read(self, reply, place)
-        if self.future.done():
-            self.arrive_late(decision)
-        else:
-            self.future.set_result(decision)
-        self.note(decision, sent_us, received_us)
-        return number + 1, place
-
-    def arrive_late(self, decision: Decision) -> None:
-        """Nobody waits for the answer any more."""
-
-    def note(self, decision: Decision, sent_us: int, received_us: int) -> None:
-        """Remember a refusal, or forget those that it has changed."""
-        deny = self.buckets.deny
-        if not decision.allowed:
-            deny.remember(self.keys, decision, sent_us, received_us)
-        elif deny.refusals:
-            deny.forget(self.keys[1:])  # a higher cost has to wait longer now
-
-    def fail(self, error: BaseException) -> None:
-        if self.future.done():
-            return
-        fallback, charge = self.buckets.fallback, self.verb == "decide"
-        try:
-            answer = fallback.decide(self.keys, self.key, self.cost, self.per, error, charge=charge)
-        except Exception as unavailable:
-            unavailable.__cause__ = error
-            self.future.set_exception(unavailable)
-        else:
-            self.future.set_result(answer)
-
-
-class Waiting(Query):
-    """As a caller asks that waits in line: a charge that it does not learn of is given back."""
-
-    __slots__ = ()
-
-    def arrive_late(self, decision: Decision) -> None:
-        if decision.allowed:
-            self.buckets.refund(decision)  # cancelled while it waited
-
-
-class Peek(Query):
-    """Decide without a charge."""
-
-    __slots__ = ()
-    verb: ClassVar[Verb] = "peek"
-
-    def note(self, decision: Decision, sent_us: int, received_us: int) -> None:
-        """Nothing has changed."""
-
-
-class Update(Pending):
-    """Refund, reset or block. `lenient`: a failure is no error."""
-
-    __slots__ = ("deny", "lenient")
-
-    def __init__(self, names: Sequence[str], text: str, deny: DenyCache, lenient: bool) -> None:
-        self.keys, self.shape, self.deny, self.lenient = names, text, deny, lenient
-
-    def answer(
-        self, checks: Sequence[Any], number: int, reply: Reply, place: int, sent_us: int, received_us: int
-    ) -> tuple[int, int]:
-        self.deny.forget(self.keys)  # again: a refusal in flight has been noted since
-        if not self.future.done():
-            self.future.set_result(None)
-        return number + 1, place + 1
-
-    def fail(self, error: BaseException) -> None:
-        if self.future.done():
-            return
-        if self.lenient:
-            self.future.set_result(None)
-        else:
-            unavailable = StoreUnavailable(
-                f"Redis cannot answer ({error}), so only this process has been changed, if it has room"
-            )
-            self.future.set_exception(unavailable)
+def _settlement(charged: Sequence[Decision], cost: int, now_us: int) -> tuple[Verb, list[list[str | int | float]]]:
+    """The verb, and each limit with what is to be given back or is owed; no limits if nothing is."""
+    less, more = charged[0].cost - cost, cost - charged[0].cost
+    if less > 0:
+        limits = [
+            [*part.policy.limit.encode(less, now_us), *part.policy.limit.encode_charge(part.state, part.now_us)]
+            for part in charged
+        ]
+        return "refund", limits
+    if more > 0:  # what exceeds this is cut off in any case
+        limits = [part.policy.limit.encode(min(more, 3 * part.limit + 1), now_us) for part in charged]
+        return "owe", limits
+    return "owe", []

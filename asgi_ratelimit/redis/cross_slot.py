@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Sequence
 
 from asgi_ratelimit.decision import Decision
 from asgi_ratelimit.redis.buckets import RedisBuckets
+from asgi_ratelimit.store import Settlement
 
 __all__ = ["CrossSlotBuckets"]
 
@@ -61,9 +62,14 @@ class CrossSlotBuckets:
         return Decision.combine(_parts(decisions))
 
     async def refund(self, decision: Decision) -> None:
-        await asyncio.gather(*self._refund([decision]))
+        await self.settle(decision, 0)
 
-    def _refund(self, decisions: Sequence[Decision]) -> list[Awaitable[None]]:
+    async def settle(self, decision: Decision, cost: int) -> Settlement | None:
+        settling = [group.settle(decision, cost) for group in self._groups]
+        results = [each if isinstance(each, str) or each is None else await each for each in settling]
+        return "lost" if "lost" in results else "cut" if "cut" in results else None
+
+    def _refund(self, decisions: Sequence[Decision]) -> list[Awaitable[object]]:
         """Send the refunds. They arrive whether or not they are awaited."""
         refunds = [group.refund(decision) for decision in decisions for group in self._groups]
         return [refund for refund in refunds if refund is not None]
@@ -88,6 +94,8 @@ def _refusal(passed: Sequence[Decision], decision: Decision) -> Decision:
 
 def _uncharged(part: Decision) -> Decision:
     """A decision whose charge was given back at once, as if it had not been charged."""
+    if part.over:
+        return part
     state = part.policy.limit.give_back(part.state, part.now_us, part.cost, part.state, part.now_us)
     return Decision(
         part.policy, part.cost, state, part.now_us, part.allowed, None, part.bucket_key, delay_us=part.delay_us

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from asgi_ratelimit.decision import Decision
+from asgi_ratelimit.decision import Decision, Policy
 
 __all__ = ["DenyCache"]
 
@@ -48,18 +48,29 @@ class DenyCache:
         while len(self.refusals) > self._size or self._bytes > _MOST_BYTES:
             self._drop(next(iter(self.refusals)))
 
-    def find(self, keys: Sequence[str], cost: int, now_us: int) -> Decision | None:
-        """The stored refusal of a cost at most as high, as of now. Of several the one with the longest wait."""
+    def find(self, keys: Sequence[str], policies: Sequence[Policy], cost: int, now_us: int) -> Decision | None:
+        """The stored refusal of a cost at most as high, as of now. Of several the one with the longest wait.
+
+        `policies` are those of the keys after the first one, which is a block's. Refusals by another limit of the
+        same bucket do not count.
+        """
         if not self.refusals:
             return None
-        refusals = [refusal for key in keys if (refusal := self._at(key, cost, now_us)) is not None]
+        pairs = zip(keys, (None, *policies), strict=True)
+        refusals = [refusal for key, policy in pairs if (refusal := self._at(key, policy, cost, now_us)) is not None]
         if not refusals:
             return None
         longest = max(refusals, key=lambda refusal: refusal.received_us + refusal.part.retry_us)
         passed_us = now_us - longest.received_us
-        if longest.keys != keys or len(longest.whole.parts) == 1 or not self._is_current(longest.whole):
+        parts = longest.whole.parts
+        if (
+            longest.keys != keys
+            or len(parts) == 1
+            or not self._is_current(longest.whole)
+            or not all(map(_is_about, parts, policies))
+        ):
             return _later(longest.part, cost, passed_us)
-        return Decision.combine([_later(part, cost, passed_us) for part in longest.whole.parts])
+        return Decision.combine([_later(part, cost, passed_us) for part in parts])
 
     def _is_current(self, whole: Decision) -> bool:
         """Whether none of the buckets that refused has been given anything back since."""
@@ -79,14 +90,18 @@ class DenyCache:
         if refusal is not None:
             self._bytes -= refusal.size
 
-    def _at(self, key: str, cost: int, now_us: int) -> _Refusal | None:
+    def _at(self, key: str, policy: Policy | None, cost: int, now_us: int) -> _Refusal | None:
         refusal = self.refusals.get(key)
-        if refusal is None or cost < refusal.part.cost:
+        if refusal is None or cost < refusal.part.cost or not (policy is None or _is_about(refusal.part, policy)):
             return None
         if now_us >= refusal.until_us:
             self._drop(key)
             return None
         return refusal
+
+
+def _is_about(part: Decision, policy: Policy) -> bool:
+    return part.policy is policy or part.policy.limit == policy.limit
 
 
 def _later(part: Decision, cost: int, passed_us: int) -> Decision:

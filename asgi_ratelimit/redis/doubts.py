@@ -26,8 +26,8 @@ class Doubts:
             return
         self._reported.add(name)
         cause = (
-            f"a record of the limiter {name!r} is not believed, and it is replaced: other software wrote it, or the "
-            "server's clock went back"
+            f"a record of the limiter {name!r} is not believed, and it is replaced: other software wrote it, the "
+            "server's clock went back, or its limit has a much smaller burst now"
         )
         logger.warning("%s: %s", self._server, cause)
         emit(self._on_event, StoreEvent("spoilt", self._server, cause, 0.0))

@@ -13,6 +13,7 @@ from asgi_ratelimit.errors import StoreUnavailable
 from asgi_ratelimit.limits import Outage, State
 from asgi_ratelimit.memory import MemoryStore
 from asgi_ratelimit.memory.buckets import MemoryBuckets
+from asgi_ratelimit.store import Settlement
 from asgi_ratelimit.store_events import EventHook, StoreEvent, emit
 
 __all__ = ["Fallback", "LastKnown", "OutageStore", "ServerClock"]
@@ -54,7 +55,10 @@ class OutageStore(MemoryStore):
 
 
 class LastKnown:
-    """The last reply of the server about each of the buckets used last. An outage starts from it."""
+    """The last reply of the server about each of the buckets used last. An outage starts from it.
+
+    Its states count in microseconds: the limit of an outage may have other ticks.
+    """
 
     def __init__(self) -> None:
         self.blocks: dict[str, tuple[int, int]] = {}  # until when, in µs of the server's clock, and how long
@@ -71,14 +75,18 @@ class LastKnown:
         self.young[name] = state
         self.trim()
 
-    def give_back(self, part: Decision) -> None:
-        """A charge is being given back: an outage goes on without it."""
-        name = str(part.bucket_key)
-        state = self.take(name)
+    def settle(self, part: Decision, cost: int, now_us: int) -> None:
+        """A charge is being settled: an outage goes on from that."""
+        name, limit = str(part.bucket_key), part.policy.limit
+        state = limit.adopt(self.take(name), 1)
+        if state is None:
+            return
+        if cost < part.cost:
+            state = limit.give_back(state, part.now_us, part.cost - cost, part.state, part.now_us)
+        elif cost > part.cost:
+            state = limit.owe(state, now_us, cost - part.cost)[0]
         if state is not None:
-            left = part.policy.limit.give_back(state, part.now_us, part.cost, part.state, part.now_us)
-            if left is not None:
-                self.note(name, left)
+            self.note(name, limit.in_microseconds(state))
 
     def trim(self) -> None:
         """Drop the older ones once there are many of the young. Called after each reply, which may add to these."""
@@ -143,9 +151,8 @@ class Fallback:
             ]
         )
 
-    def refund(self, decision: Decision) -> None:
-        if self._local is not None:
-            self._local.refund(decision)
+    def settle(self, decision: Decision, cost: int) -> Settlement | None:
+        return None if self._local is None else self._local.settle(decision, cost)
 
     def reset(self, names: Sequence[str], key: str, per: str) -> None:
         self._last_states.blocks.pop(names[0], None)

@@ -85,7 +85,8 @@ class RedisStore:
         self.outage: Outage = outage
         self._prefix = prefix
         server_clock = ServerClock()
-        self._local = OutageStore(self._location.name, clock or server_clock, on_event)
+        self.server_clock: Clock = clock or server_clock
+        self._local = OutageStore(self._location.name, self.server_clock, on_event)
         self._factory = SessionFactory(self._location, prefix, clock, _after_reply(server_clock, self.last_states))
         self._connections = Connections(self._factory, timeout, on_event)
         self._on_event = on_event
@@ -109,7 +110,7 @@ class RedisStore:
         connections = self._connections
         if self.timeout < patience:
             connections = self._patient.setdefault(patience, Connections(self._factory, patience, self._on_event))
-        return RedisScripts(connections, self.namer, source, self._local.clock, self.outage)
+        return RedisScripts(connections, self.namer, source, self.server_clock, self.outage)
 
     async def clear(self) -> None:
         """Delete every record that begins with `prefix`, on every server, and all that this process remembers of them.

@@ -90,6 +90,10 @@ class SyncLimiter:
         """As Limiter.refund: give back the charge of a decision, once."""
         self._run(self._limiter.refund, decision)
 
+    def settle(self, decision: Decision, cost: int) -> None:
+        """As Limiter.settle: make the charge of a decision what the call has really cost, once."""
+        self._run(self._limiter.settle, decision, cost)
+
     def reset(self, key: str, *, per: str = "") -> None:
         """As Limiter.reset: make the buckets of a key full, and lift its block."""
         self._run(self._limiter.reset, key, per=per)

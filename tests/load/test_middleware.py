@@ -113,7 +113,7 @@ async def test_functions_are_called_only_if_a_request_may_be_shed(held: HeldApp,
 async def test_a_priority_that_is_none_counts_as_the_usual_one(answer: Any, held: HeldApp, store: MemoryStore) -> None:
     app = LoadShedMiddleware(held, store=store, priority=lambda conn: answer)
     await fill(app)
-    with pytest.warns(RateLimitWarning, match="ARL205"):
+    with pytest.warns(RateLimitWarning, match="ARL206"):
         await fill(app, 1)
     assert held.started == FIRST + 1
     assert (await ask(app)).status == 503

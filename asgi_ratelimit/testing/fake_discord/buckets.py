@@ -295,10 +295,8 @@ class _CalendarWindow(FixedWindow):
 
     __slots__ = ()
 
-    def take(self, state: tuple[int, int] | None, now_us: int, cost: int) -> tuple[int, int] | None:
-        if state is None or self.is_full(state, now_us):
-            state = (now_us - now_us % self.rate.period_us + self.rate.period_us, 0)
-        return super().take(state, now_us, cost)
+    def fresh(self, now_us: int) -> tuple[int, int, int, int]:
+        return (now_us - now_us % self.rate.period_us + self.rate.period_us, 0, 0, 0)
 
 
 def global_limit_of(count: object, window: object) -> Limit | None:
