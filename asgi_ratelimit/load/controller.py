@@ -18,41 +18,35 @@ from typing import Final
 
 from asgi_ratelimit.load.baselines import Baselines, Sums
 from asgi_ratelimit.load.classes import Demand
+from asgi_ratelimit.load.dips import Dips
 
 __all__ = ["Controller"]
 
 _TICK_NS: Final = 50_000_000
-_LONGEST_TICK_NS: Final = 500_000_000  # without enough samples
-_LONGEST_STEP_NS: Final = 2_000_000_000
+_LONGEST_TICK_NS: Final = 2_000_000_000  # of an app whose requests take as long
+_PATIENCE_NS: Final = 500_000_000  # without enough samples
 _FEWEST: Final = 5  # samples of a tick
-_GAIN: Final = 0.5
-_EXCESS_S: Final = 0.2  # time constants
+_GAIN: Final = 0.5  # of the difference between the queue that is wanted and the one that is there
+_EXCESS_S: Final = 0.2  # the time constants of what is averaged
 _NEED_S: Final = 0.3
 _PEAK_S: Final = 10.0
 _NOISE: Final = 0.06  # of the excess
 _WANTED_EXCESS: Final = 0.5  # from this excess on the queue is as short as can be
 _BURST_S: Final = 0.05  # of the processor's time, that a burst may take while there is no overload
-_BURST: Final = (4.0, 256.0)
-_UNKNOWN_BURST: Final = 32.0
+_BURST: Final = (4.0, 256.0)  # the fewest and the most requests of such a burst
+_UNKNOWN_BURST: Final = 32.0  # as long as nothing is known of the app
 _LOOSER: Final = 1.5  # steps of the slack, which grows if requests are refused though nothing waits
 _TIGHTER: Final = 0.7
 _LOOSEST: Final = 4.0
-_LEAST_QUEUE: Final = 1.0  # requests that wait
+_LEAST_QUEUE: Final = 1.0  # requests that wait, so that the app always has something to do
 _LEAST_ADDED: Final = 6.0  # requests that more important classes may add, since theirs come at random
-_BORROWED: Final = 1  # of the next turn
+_BORROWED: Final = 1  # requests that more important classes may take from the next turn
 _MOST: Final = 100_000.0
 _LONG_NS: Final = 1_000_000_000  # a request that takes longer than this, and than 8 others, is left out
 _LONG_TIMES: Final = 8.0
-_CALM_LAG_S: Final = 0.005
-_IDLE_LAG_S: Final = 0.001
-_FIRST_DIP_NS: Final = 500_000_000
-_DIP_NS: Final = 10_000_000_000
+_FREE_LAG_S: Final = 0.005  # a loop that is less late than this does not hold anything back
+_IDLE_LAG_S: Final = 0.001  # and in one that is less late than this nothing waits
 _DIP_TICK_NS: Final = 10_000_000
-_DIP_REQUESTS: Final = 3.5  # it lasts as long as so many requests, one after the other
-_RETRY_DIP_NS: Final = 2_000_000_000
-_DIP_SAMPLES: Final = 3
-_DIP_TIMES: Final = 50.0  # a dip comes at most once in so many times the usual seconds of a request
-_RIGHT: Final = 1.25  # a baseline that is off by less than this factor stays; if it is off by more, a dip comes soon
 
 
 class Controller:
@@ -77,7 +71,7 @@ class Controller:
         self._waiting = self._usually_waiting = 0.0
         self._is_overload, self._slack = False, 1.0
         self._calm_below = 1.0
-        self._dip = _Dip()
+        self._dips = Dips(self.baselines)
         self._since, self._worked_s, self.tick_at = now_ns, worked_s, now_ns + _TICK_NS
         self._set_limits()
 
@@ -127,34 +121,40 @@ class Controller:
         lag_s: how late the event loop is
         """
         elapsed_ns = now_ns - self._since
-        is_dip = self._dip.is_running
-        loop_is_free = max(lag_s, (now_ns - self.tick_at) / 1e9) < _CALM_LAG_S
-        if (
-            not (is_dip or (self._refused and loop_is_free))
-            and self.baselines.count < _FEWEST
-            and elapsed_ns < _LONGEST_TICK_NS
-        ):
+        loop_is_free = max(lag_s, (now_ns - self.tick_at) / 1e9) < _FREE_LAG_S
+        if self._is_too_early(elapsed_ns, loop_is_free):
             self.tick_at = now_ns + _TICK_NS
             return
         sums, seconds = self.baselines.sums(), elapsed_ns / 1e9
         self._measure(sums, seconds, worked_s - self._worked_s)
+        is_dip = self._dips.is_running
         if is_dip:
-            self._end_dip(sums, now_ns, lag_s < _IDLE_LAG_S)
+            self._dips.tick(now_ns, sums, usual_s=self._usual_s, loop_is_idle=lag_s < _IDLE_LAG_S)
         else:
             self._steer(sums, loop_is_free)
-            self._plan_dip(now_ns, sums.seconds / sums.count if sums.count else self._usual_s)
+            present_s = sums.seconds / sums.count if sums.count else self._usual_s
+            is_over = self.excess <= _NOISE
+            self._dips.plan(now_ns, is_refusing=self.is_refusing, is_over=is_over, seconds=present_s)
         if self.per_turn:
             self.demand.tick(self._ended, seconds)
         else:
             self.demand.clear()
         self.baselines.end_tick(learn=not is_dip and not self._refused and self.excess <= _NOISE)
         self._set_limits()
+        self._begin(now_ns, worked_s)
+
+    def _is_too_early(self, elapsed_ns: int, loop_is_free: bool) -> bool:
+        """Whether there are too few samples, and nothing that cannot wait for more."""
+        is_urgent = self._dips.is_running or (self._refused > 0 and loop_is_free)
+        return not is_urgent and self.baselines.count < _FEWEST and elapsed_ns < _PATIENCE_NS
+
+    def _begin(self, now_ns: int, worked_s: float) -> None:
+        """Begin the next tick. A limit shows its effect when the requests that it let in have ended."""
         self._arrived = self._ended = self._refused = 0
         self._peak = self.in_flight
         self._since, self._worked_s = now_ns, worked_s
-        # A limit shows its effect when the requests that it let in have ended.
-        tick_ns = min(_LONGEST_STEP_NS, max(_TICK_NS, int(self._usual_s * 1e9)))
-        self.tick_at = now_ns + (_DIP_TICK_NS if self._dip.is_running else tick_ns)
+        tick_ns = min(_LONGEST_TICK_NS, max(_TICK_NS, int(self._usual_s * 1e9)))
+        self.tick_at = now_ns + (_DIP_TICK_NS if self._dips.is_running else tick_ns)
 
     def _measure(self, sums: Sums, seconds: float, worked_s: float) -> None:
         excess = max(-1.0, 1 - self._ended / self._arrived) if self._arrived else 0.0
@@ -188,63 +188,15 @@ class Controller:
     def _wanted(self) -> float:
         """How many requests are to wait: the fewer, the more are to be refused anyway."""
         most = max(self._burst, 2 * self._recent_peak)
-        if not self._is_overload:
+        if not self._is_overload or self.excess <= _NOISE:
             return most
         return min(most, self._headroom * max(self._slack, _WANTED_EXCESS / (self.excess - _NOISE)))
 
     def _set_limits(self) -> None:
         self._calm_below = max(1.0, self._need / 2)
         self._most = max(self._peak, self._need + self._wanted()) + max(_LEAST_ADDED, self._need)
-        self.per_turn = int(self._wanted()) if self._is_overload else 0
-        self.limit = self._calm_below if self._dip.is_running else self._limit
-
-    def _plan_dip(self, now_ns: int, seconds: float) -> None:
-        """In an overload nothing shows any more how long requests take when nothing waits: a dip does."""
-        if self._refused and not self._dip.at_ns:
-            self._dip.at_ns = now_ns + (_FIRST_DIP_NS if self.baselines.is_sure else 1)
-        elif self._dip.at_ns and self.excess <= _NOISE:
-            self._dip.at_ns = 0
-        elif self._dip.at_ns and now_ns >= self._dip.at_ns:
-            self._dip.start(now_ns + max(_TICK_NS, int(_DIP_REQUESTS * seconds * 1e9)))
-
-    def _end_dip(self, sums: Sums, now_ns: int, loop_is_idle: bool) -> None:
-        ratio = self._dip.add(sums)
-        if self._dip.is_on(now_ns):
-            return
-        self._dip.is_running = False
-        if ratio is not None and (loop_is_idle or not 1 / _RIGHT < ratio < _RIGHT):
-            self.baselines.correct(ratio, is_exact=loop_is_idle)
-        is_right = ratio is not None and ratio <= _RIGHT
-        least_ns = _DIP_NS if is_right else _FIRST_DIP_NS if ratio else _RETRY_DIP_NS
-        self._dip.at_ns = now_ns + max(least_ns, int(_DIP_TIMES * self._usual_s * 1e9) if is_right else 0)
-
-
-class _Dip:
-    """A moment with so few requests in flight that nothing waits. It measures what they take then.
-
-    at_ns: when the next one begins; 0: none is planned
-    """
-
-    def __init__(self) -> None:
-        self.at_ns = 0
-        self.is_running = False
-        self._until_ns = 0
-        self._count, self._seconds, self._baseline = 0, 0.0, 0.0
-
-    def start(self, until_ns: int) -> None:
-        """Begin. It ends at that time, or earlier, with the third sample."""
-        self.is_running, self._until_ns = True, until_ns
-        self._count, self._seconds, self._baseline = 0, 0.0, 0.0
-
-    def is_on(self, now_ns: int) -> bool:
-        return self.is_running and now_ns < self._until_ns and self._count < _DIP_SAMPLES
-
-    def add(self, sums: Sums) -> float | None:
-        """Count the samples of a tick. The ratio of all of them to their baselines; None: there are none."""
-        self._count += sums.calm_count
-        self._seconds += sums.calm_seconds
-        self._baseline += sums.calm_baseline
-        return self._seconds / self._baseline if self._baseline > 0 else None
+        self.per_turn = int(self._wanted()) if self._is_overload and self.excess > _NOISE else 0
+        self.limit = self._calm_below if self._dips.is_running else self._limit
 
 
 def _share(seconds: float, time_constant: float) -> float:

@@ -22,6 +22,7 @@ from asgi_ratelimit.load.loop_lag import LoopLag
 from asgi_ratelimit.load.responses import MOST_SECONDS, send_overloaded
 from asgi_ratelimit.load.server_load import LOOPS
 from asgi_ratelimit.log_observer import with_log
+from asgi_ratelimit.off_switch import OFF_SWITCH
 from asgi_ratelimit.store import Store, check_store
 from asgi_ratelimit.warnings import WarnOnce
 
@@ -127,8 +128,10 @@ class LoadShedMiddleware:
         self._controller.in_flight += 1
 
     async def _may_pass(self, scope: Scope) -> bool:
-        is_exempt = self._is_health_check(app_path(scope)) or (
-            self._filter is not None and not await self._filter.counts(scope)
+        is_exempt = (
+            OFF_SWITCH.is_off
+            or self._is_health_check(app_path(scope))
+            or (self._filter is not None and not await self._filter.counts(scope))
         )
         if is_exempt:
             self._controller.demand.count(0)

@@ -22,6 +22,10 @@ class HeldApp:
     def release(self) -> None:
         self._released.set()
 
+    def hold(self) -> None:
+        """Let further requests wait again."""
+        self._released = asyncio.Event()
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.started += 1
         await self._released.wait()

@@ -8,8 +8,7 @@ import time
 from starlette.applications import Starlette
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import PlainTextResponse, StreamingResponse
-from starlette.routing import Route, WebSocketRoute
-from starlette.websockets import WebSocket
+from starlette.routing import Route
 
 from asgi_ratelimit.load import LoadShedMiddleware
 
@@ -32,22 +31,9 @@ async def stream(request: Request) -> StreamingResponse:
     return StreamingResponse(iter([b"a", b"b", b"c"]))
 
 
-async def echo(socket: WebSocket) -> None:
-    await socket.accept()
-    await socket.send_text(await socket.receive_text())
-    await socket.close()
-
-
 def priority(conn: HTTPConnection) -> int:
     return int(conn.headers.get("x-class", "1"))
 
 
-app = Starlette(
-    routes=[
-        Route("/", work),
-        Route("/health", health),
-        Route("/stream", stream),
-        WebSocketRoute("/socket", echo),
-    ]
-)
+app = Starlette(routes=[Route("/", work), Route("/health", health), Route("/stream", stream)])
 app.add_middleware(LoadShedMiddleware, priority=priority)
