@@ -115,13 +115,14 @@ def test_requests_that_are_refused_though_nothing_waits_raise_it() -> None:
     assert controller_after([0.01] * 10, refused=5).limit > controller_after([0.01] * 10).limit
 
 
-def test_an_overload_may_end_during_a_dip() -> None:
+@pytest.mark.parametrize("length", range(2, 60, 3))
+def test_an_overload_may_end_at_any_moment_also_during_a_dip(length: int) -> None:
     controller, now = Controller(0, 0.0), 0
-    for ended, refused in [(10, 20)] * 60 + [(0, 0)] * 200 + [(10, 0)] * 20:
+    for ended, refused in [(10, 20)] * length + [(0, 0)] * 100 + [(10, 0)] * 20:
         for _ in range(ended):
             controller.enter()
             controller.leave()
-            controller.baselines.add("route", 0.05 if refused else 0.01, refused == 0)
+            controller.baselines.add("route", 0.2 if refused else 0.01, False)
         for _ in range(refused):
             controller.refuse()
         now += SECOND // 100
