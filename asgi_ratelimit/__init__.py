@@ -7,6 +7,7 @@ The floor plan, from the street down:
     discord/       the way out: calls to Discord                              (extra: discord)
     interactions/  the endpoint to which Discord posts a bot's interactions   (extra: interactions)
     fastapi/       the FastAPI dependency                                     (extra: fastapi)
+    load/          an app under more load than it can bear: what is shed
     inbound/       the way in: middleware, WebSockets, keys, headers, the 429
     observe/       what happens, as counts, metrics and log lines             (extras: prometheus, opentelemetry)
     pace           bulk work at a steady pace                                 (extra: progress, for its bar)

@@ -39,11 +39,12 @@ class Event:
 
     kind: of a decision "allowed", "limited", "blocked", "shadow" (it would have been refused; of soft limits see
         `decision.over`), "exempt" (nothing was counted) or "unavailable" (answered with 503, since the limit fails
-        closed). "near": at least 80 % of a limit are used. "waited": a call was let in, or sent, after `seconds`.
-        "owed": a call has cost `cost` more than it was charged, and a bucket cannot owe all of that. "down",
-        "recovered", "missed", "full", "spoilt": as the kinds of StoreEvent. Of the way out: "wait" (a call is held
-        back), "response" (an answer came), "refused" (it was a 429), "invalid" (401, 403 or 429: `checks` of the 10 000
-        in ten minutes that Discord bears), "retry", "stopped", "banned", "token", "webhook": as DiscordEvent
+        closed). "shed": LoadShedMiddleware has refused it. "near": at least 80 % of a limit are used. "waited": a call
+        was let in, or sent, after `seconds`. "owed": a call has cost `cost` more than it was charged, and a bucket
+        cannot owe all of that. "down", "recovered", "missed", "full", "spoilt": as the kinds of StoreEvent. Of the way
+        out: "wait" (a call is held back), "response" (an answer came), "refused" (it was a 429), "invalid" (401, 403 or
+        429: `checks` of the 10 000 in ten minutes that Discord bears), "retry", "stopped", "banned", "token",
+        "webhook": as DiscordEvent
     limiter: the name of the limiter, or "discord"
     answered_by: "store", "cache" (a remembered refusal) or "fallback" (an outage)
     cost: of the call

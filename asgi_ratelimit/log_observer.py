@@ -15,7 +15,7 @@ from asgi_ratelimit.events import Event, Observer
 
 __all__ = ["LogObserver", "with_log"]
 
-_REFUSALS: Final = ("limited", "blocked", "unavailable")
+_REFUSALS: Final = ("limited", "blocked", "unavailable", "shed")
 _LONG_WAIT_S: Final = 30.0
 _MOST_KEYS: Final = 1_000  # that one line distinguishes
 _MOST_LIMITERS: Final = 1_000  # with lines of their own; the others share one
@@ -27,12 +27,12 @@ class LogObserver:
     """Logs the refusals of the limiters of a store, in one line a minute for each limiter.
 
     every: seconds between two lines of a limiter
-    level: of those lines
+    level: of those lines; of a line about requests that were shed at least WARNING
     logger: where they go; "asgi_ratelimit" by default
 
     A line names counts, and the digest of the key with the most refusals, never a key. The same values are fields of
-    its record (`extra=`): limiter, limited, blocked, unavailable, long_waits (requests that were held for 30 s or
-    more), owed (calls that have cost more than a bucket can owe), keys, heaviest_key, heaviest_count, seconds. Each
+    its record (`extra=`): limiter, limited, blocked, unavailable, shed, long_waits (requests that were held for 30 s
+    or more), owed (calls that have cost more than a bucket can owe), keys, heaviest_key, heaviest_count, seconds. Each
     store has a LogObserver unless one is among its `observers`. Outages, and the refusals of Discord, have log lines of
     their own.
     Raises ValueError if `every` is not above 0.
@@ -90,7 +90,8 @@ class LogObserver:
                 return
             del self._tallies[name]
         fields = {"limiter": name, "seconds": round(max(0.0, now - tally.since), 3), **tally.fields()}
-        self._logger.log(self._level, "%s", _line(fields), extra=fields)
+        level = max(self._level, logging.WARNING) if fields["shed"] else self._level
+        self._logger.log(level, "%s", _line(fields), extra=fields)
 
 
 class _Refusals:
@@ -131,6 +132,7 @@ _WORDS: Final = {
     "limited": "refused",
     "blocked": "refused as blocked",
     "unavailable": "answered with 503",
+    "shed": "shed under load",
     "long_waits": "held for 30 s or more",
     "owed": "cost more than a bucket can owe",
 }

@@ -18,7 +18,9 @@ from benchmarks import (
     http_overhead,
     imports,
     kinds,
+    load_controllers,
     observers,
+    overload_report,
     redis_report,
     report,
     served_report,
@@ -96,6 +98,8 @@ PARTS = {
     "redis": redis_report.sections,
     "discord": discord_report.sections,
     "proxy": discord_proxied.sections,
+    "overload": overload_report.sections,
+    "controllers": load_controllers.sections,
 }
 
 

@@ -49,6 +49,8 @@ SLOW = (
     "tests/frameworks/test_sockets.py",
     "tests/frameworks/test_workers.py",
     "tests/interactions/test_shared.py",
+    "tests/load/test_overload.py",
+    "tests/load/test_served.py",
     "tests/observe/test_known_load.py",
     "tests/observe/test_multiprocess.py",
     "tests/observe/test_outages.py",

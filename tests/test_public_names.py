@@ -6,6 +6,7 @@ import asgi_ratelimit
 import asgi_ratelimit.admin
 import asgi_ratelimit.discord
 import asgi_ratelimit.fastapi
+import asgi_ratelimit.load
 import asgi_ratelimit.observe
 import asgi_ratelimit.sync
 import asgi_ratelimit.testing
@@ -126,6 +127,10 @@ def test_seeing_offers_exactly_these_names() -> None:
     }
 
 
+def test_shedding_offers_exactly_these_names() -> None:
+    assert set(asgi_ratelimit.load.__all__) == {"LoadShedMiddleware", "PriorityFunction", "server_load"}
+
+
 def test_the_synchronous_face_offers_exactly_this_name() -> None:
     assert set(asgi_ratelimit.sync.__all__) == {"SyncLimiter"}
 
@@ -146,6 +151,7 @@ def test_every_public_name_says_what_it_is() -> None:
         asgi_ratelimit.admin,
         asgi_ratelimit.discord,
         asgi_ratelimit.fastapi,
+        asgi_ratelimit.load,
         asgi_ratelimit.observe,
         asgi_ratelimit.sync,
         asgi_ratelimit.testing,

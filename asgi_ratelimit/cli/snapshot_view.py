@@ -108,6 +108,7 @@ def _note(counts: LimiterCounts) -> str:
         for count, what in (
             (counts.blocked, "blocked"),
             (counts.unavailable, "answered with 503"),
+            (counts.shed, "shed under load"),
             (counts.degraded, "decided without the store"),
             (counts.near, "near the limit"),
             (counts.exempt, "exempt"),

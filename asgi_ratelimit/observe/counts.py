@@ -14,7 +14,7 @@ class Period:
     """What was decided in one minute or hour. `start` is in seconds since the Unix epoch.
 
     allowed: calls that were let in; those that shadow mode would have refused are among them
-    refused: limited, blocked or unavailable
+    refused: limited, blocked, unavailable or shed
     """
 
     start: float
@@ -58,7 +58,7 @@ class KeyCounts:
 class LimiterCounts:
     """The decisions of one limiter.
 
-    allowed, limited, blocked, shadow, exempt, unavailable: one of these for each decision
+    allowed, limited, blocked, shadow, exempt, unavailable, shed: one of these for each decision
     cached, degraded: how many of them came from the deny cache, and from this process's memory in an outage
     near: allowed, with at least 80 % used
     waited, waited_seconds: calls that were held and then let in
@@ -78,6 +78,7 @@ class LimiterCounts:
     shadow: int = 0
     exempt: int = 0
     unavailable: int = 0
+    shed: int = 0
     cached: int = 0
     degraded: int = 0
     near: int = 0
@@ -93,8 +94,8 @@ class LimiterCounts:
 
     @property
     def refused(self) -> int:
-        """Limited, blocked or unavailable."""
-        return self.limited + self.blocked + self.unavailable
+        """Limited, blocked, unavailable or shed."""
+        return self.limited + self.blocked + self.unavailable + self.shed
 
     @property
     def total(self) -> int:
@@ -116,8 +117,8 @@ class LimiterCounts:
 
 
 NUMBERS: Final = (
-    "allowed", "limited", "blocked", "shadow", "exempt", "unavailable", "cached", "degraded", "near", "waited",
-    "shadow_keys", "key_floor",
+    "allowed", "limited", "blocked", "shadow", "exempt", "unavailable", "shed", "cached", "degraded", "near",
+    "waited", "shadow_keys", "key_floor",
 )  # fmt: skip
 
 

@@ -21,12 +21,13 @@ from asgi_ratelimit.observe.merging import (
 __all__ = ["ALLOWED", "PLACES", "LimiterTally"]
 
 _NAMES: Final = (
-    "allowed", "limited", "blocked", "shadow", "exempt", "unavailable", "cached", "degraded", "near", "waited"
+    "allowed", "limited", "blocked", "shadow", "exempt", "unavailable", "shed", "cached", "degraded", "near",
+    "waited",
 )  # fmt: skip
 PLACES: Final = {name: place for place, name in enumerate(_NAMES)}  # of each count in the list of a minute
 ALLOWED: Final = PLACES["allowed"]
 _LET_IN: Final = (ALLOWED, PLACES["shadow"])
-_REFUSED: Final = (PLACES["limited"], PLACES["blocked"], PLACES["unavailable"])
+_REFUSED: Final = (PLACES["limited"], PLACES["blocked"], PLACES["unavailable"], PLACES["shed"])
 _MOST_SHADOWED: Final = 1_000  # keys
 
 

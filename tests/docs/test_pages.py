@@ -82,7 +82,7 @@ def test_the_quoted_figures_are_those_of_the_benchmarks() -> None:
     results: dict[str, str] = {}
     for label, *cells in rows(ROOT / "benchmarks" / "RESULTS.md"):
         results[label] = results.get(label, "") + " | ".join(["", *cells])
-    for label, *cells in rows(DOCS / "performance.md"):
+    for label, *cells in [*rows(DOCS / "performance.md"), *rows(DOCS / "overload.md")]:
         if not _FIGURE.search("".join(cells)):
             continue  # a heading
         assert label in results, f"no result is called {label!r}"
@@ -97,7 +97,7 @@ def test_the_files_that_the_architecture_names_exist() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [None, "admin", "discord", "fastapi", "interactions", "observe", "redis", "sync", "testing"]
+    "name", [None, "admin", "discord", "fastapi", "interactions", "load", "observe", "redis", "sync", "testing"]
 )
 def test_every_public_name_is_in_the_reference(name: str | None) -> None:
     module = importlib.import_module("asgi_ratelimit" if name is None else f"asgi_ratelimit.{name}")
