@@ -32,6 +32,7 @@ CODES = {
     "ARL203": "a cost function returned a value that is no cost",
     "ARL204": "on_limited returned a value that is no response",
     "ARL301": "a Discord client made anew for each message",
+    "ARL401": "account names as digests without a secret",
 }
 
 
