@@ -43,6 +43,7 @@ SLOW = (
     "tests/frameworks/test_sockets.py",
     "tests/frameworks/test_workers.py",
     "tests/interactions/test_shared.py",
+    "tests/login/test_workers.py",
     "tests/observe/test_known_load.py",
     "tests/observe/test_multiprocess.py",
     "tests/observe/test_outages.py",

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from asgi_ratelimit import MemoryStore, RateLimited, RateLimitError
-from asgi_ratelimit.login import LoginGuard
+from asgi_ratelimit.login import Attempt, LoginGuard
 from asgi_ratelimit.testing import ManualClock, unlimited
-from tests.support.log_ins import log_in, results
+from tests.support.log_ins import RecordingStore, log_in, results
 
 pytestmark = pytest.mark.anyio
 
@@ -204,7 +204,7 @@ async def test_a_look_charges_nothing(guard: LoginGuard) -> None:
 
 
 @pytest.mark.parametrize(
-    "spelling", ["ADA@example.com", " ada@EXAMPLE.com\n", "ａｄａ@example.com", "ada\u200b@example.com"]
+    "spelling", ["ADA@example.com", " ada@EXAMPLE.com\n", "\uff41\uff44\uff41@example.com", "ada\u200b@example.com"]
 )
 async def test_spellings_of_an_account_share_its_bucket(spelling: str, guard: LoginGuard) -> None:
     await guess(guard, 5, "ada@example.com")
@@ -243,6 +243,28 @@ async def test_limits_may_be_turned_off_for_a_users_tests(guard: LoginGuard) -> 
     assert (await guard.peek("ada", HOME)).remaining == 5
 
 
+@pytest.mark.parametrize("right", [False, True])
+async def test_right_and_wrong_names_take_the_same_calls_to_the_store(right: bool, clock: ManualClock) -> None:
+    """So that no time and no difference in a refusal says whether an account exists."""
+    store = RecordingStore(clock=clock)
+    guard = LoginGuard(store=store)
+    for address, device in ((OFFICE, "a phone"), (OFFICE, None)):
+        await log_in(guard, "ada", address, device, right=True)
+    calls, refusals = [], []
+    for account in ("ada", "no such account"):
+        store.calls.clear()
+        for _ in range(7):
+            await log_in(guard, account, ELSEWHERE, "a forged device")
+        await log_in(guard, account, ELSEWHERE, right=right)
+        calls.append([(limiter, verb) for limiter, verb, *_ in store.calls])
+        refused = await refusal(guard, account, ELSEWHERE)
+        headers = {**refused.headers, "x-ratelimit-reset": "by the machine's clock"}
+        refusals.append((headers, repr(refused.decision)))
+    assert len(calls[0]) > 50
+    assert calls[0] == calls[1]
+    assert refusals[0] == refusals[1]
+
+
 # What is a result
 
 
@@ -273,12 +295,17 @@ async def test_what_an_exception_says_of_the_result(error: BaseException, remain
     assert decision.remaining == remaining
 
 
+async def say_and_fail(attempt: Attempt, word: str) -> None:
+    async with attempt:
+        getattr(attempt, word)()
+        raise ValueError("the session cannot be stored")
+
+
 async def test_a_result_that_was_said_counts_whatever_follows(guard: LoginGuard) -> None:
     for word, remaining in (("failed", 4), ("succeeded", 5)):
+        attempt = guard.attempt("ada", HOME)
         with pytest.raises(ValueError, match="the session"):
-            async with guard.attempt("ada", HOME) as attempt:
-                getattr(attempt, word)()
-                raise ValueError("the session cannot be stored")
+            await say_and_fail(attempt, word)
         assert (await guard.peek("ada", HOME)).remaining == remaining
 
 

@@ -3,11 +3,38 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from asgi_ratelimit import RateLimited
+from asgi_ratelimit import MemoryStore, Policy, RateLimited
 from asgi_ratelimit.login import LoginGuard
 
-__all__ = ["log_in", "results"]
+__all__ = ["RecordingStore", "log_in", "results"]
+
+
+class RecordingStore(MemoryStore):
+    """A store that records what its buckets are asked: the limiter, the verb and its arguments."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.calls: list[tuple[Any, ...]] = []
+
+    def open(self, name: str, policies: Sequence[Policy]) -> Any:
+        return _RecordedBuckets(name, super().open(name, policies), self.calls)
+
+
+class _RecordedBuckets:
+    def __init__(self, name: str, buckets: Any, calls: list[tuple[Any, ...]]) -> None:
+        self._name, self._buckets, self._calls = name, buckets, calls
+
+    def __getattr__(self, verb: str) -> Callable[..., Any]:
+        function = getattr(self._buckets, verb)
+
+        def record(*arguments: Any) -> Any:
+            self._calls.append((self._name, verb, *arguments))
+            return function(*arguments)
+
+        return record
 
 
 async def log_in(
