@@ -73,19 +73,18 @@ class FailureCount:
 
     async def reserve(self, key: str, deadline_us: int) -> Reservation:
         """Charge an attempt, and wait for the results of others if these decide. Raises RateLimited."""
-        started_us = self._clock.now_us()
+        observers = self._limiter.observers
         try:
-            answer = await self._held.ask(key, lambda: self._reserve(key), deadline_us)
+            answer, seconds = await self._held.ask(key, lambda: self._reserve(key), deadline_us)
+            shown = await self._without_a_place(key) if answer is None else answer.shown
         except StoreUnavailable:
-            self._limiter.observers.emit(Event("unavailable", self._limiter.name, key=key))
+            observers.emit(Event("unavailable", self._limiter.name, key=key))
             raise
-        if not answer.decision.allowed:
-            self._limiter.observers.decided(self._limiter.name, answer.shown, key)
-            raise RateLimited(answer.shown)
-        waited_us = self._clock.now_us() - started_us
-        if waited_us and self._limiter.observers.listens_to("waited"):
-            fields = {"decision": answer.shown, "key": key, "seconds": waited_us / 1e6}
-            self._limiter.observers.emit(Event("waited", self._limiter.name, **fields))
+        if answer is None or not answer.decision.allowed:
+            observers.decided(self._limiter.name, shown, key)
+            raise RateLimited(shown)
+        if seconds:
+            observers.emit(Event("waited", self._limiter.name, decision=shown, key=key, seconds=seconds))
         return answer
 
     def report(self, reservation: Reservation) -> None:
@@ -140,6 +139,11 @@ class FailureCount:
             before, present = present, await self._round_of(key)
             if present == before:
                 return answer
+
+    async def _without_a_place(self, key: str) -> Decision:
+        """The refusal of an attempt that cannot be held, as so many others are."""
+        decision = await self.peek(key)
+        return decision.later(_BUSY_US) if decision.allowed else decision
 
     async def _peek(self, reservation: Reservation) -> Decision:
         return await self._limiter.peek(reservation.key, per=reservation.round.id)

@@ -208,6 +208,29 @@ async def test_an_attempt_that_is_given_back_lets_the_next_one_in(guard: LoginGu
         await made[0].task
 
 
+async def test_no_more_than_a_hundred_of_one_address_are_held(guard: LoginGuard) -> None:
+    made = await visitors(guard, 200)
+    refused = [one for one in made if one.task.done()]
+    assert {await one.task for one in refused} == {"limited for 1 s"}
+    assert len(refused) == 200 - 100 - 5
+    assert (await guard.peek("someone", "192.0.2.1")).allowed
+    held = [one for one in made if one not in refused]
+    assert [await one.say(True) for one in held] == ["done"] * 105
+    late = await visitors(guard, 105)  # their places are free again
+    assert not [one for one in late if one.task.done()]
+    await end(late)
+
+
+async def test_no_more_than_a_thousand_are_held(store: MemoryStore) -> None:
+    guard = LoginGuard(address="1/15 minutes", store=store)
+    made = [Visitor(guard, f"user {each}", f"192.0.2.{each % 20}") for each in range(20 * 60)]
+    for _ in range(3):
+        await settle()
+    assert sum(one.task.done() for one in made) == 20 * 60 - 1_000 - 20
+    assert await log_in(guard, "someone", OFFICE, right=True) == "in"  # there is no line before it
+    await end(made)
+
+
 async def test_observers_hear_of_each_attempt_once(clock: ManualClock) -> None:
     events: list[Event] = []
     store = MemoryStore(clock=clock, observers=[events.append])
