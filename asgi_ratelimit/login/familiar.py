@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from asgi_ratelimit.errors import StoreUnavailable
 from asgi_ratelimit.limiter import Limiter
 from asgi_ratelimit.limits import TokenBucket
 from asgi_ratelimit.rate import Rate
@@ -26,8 +27,11 @@ class Familiar:
         self._newcomers = Limiter(_NEW_PLACES, store=store, name=f"{name}:newcomers")
 
     async def knows(self, mark: str) -> bool:
-        """Whether there is such a mark."""
-        decision = await self._marks.peek(mark)
+        """Whether there is such a mark. In an outage that fails closed there is none."""
+        try:
+            decision = await self._marks.peek(mark)
+        except StoreUnavailable:  # the limits themselves will say so
+            return False
         return decision.remaining < decision.limit
 
     async def remember(self, account: str, mark: str, *, is_new: bool) -> None:
