@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from asgi_ratelimit.decision import Decision
+from asgi_ratelimit.errors import StoreUnavailable
 from asgi_ratelimit.limiter import Limiter
 from asgi_ratelimit.limits import FixedWindow, SlidingWindow
 from asgi_ratelimit.rate import Rate
@@ -87,7 +89,8 @@ class Strikes:
         if not claim.allowed or await self.round_of(key) != ended:
             return 0.0
         seconds = self._blocks[min(ended.level, len(self._blocks) - 1)]
-        await block(key, seconds)  # first, so that no call finds the next round without its block
+        with suppress(StoreUnavailable):  # in an outage it is in force in this process
+            await block(key, seconds)  # first, so that no call finds the next round without its block
         await self._strikes.check(key)
         return seconds
 
@@ -132,7 +135,8 @@ class Escalation:
     def _block_both(self, block: Block) -> Block:
         async def block_both(key: str, seconds: float) -> None:
             # A refusal that is remembered elsewhere does not say that the key is blocked, but this count knows.
-            await self._refusals.block(key, seconds)
+            with suppress(StoreUnavailable):
+                await self._refusals.block(key, seconds)
             await block(key, seconds)
 
         return block_both

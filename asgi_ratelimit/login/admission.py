@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import anyio
@@ -91,20 +91,21 @@ class Admission:
         return self._taken[-1][1].shown
 
     async def end(self, verdict: Verdict) -> None:
-        """Count the result. An outage fails no log-in: then the charges stay, or are lost."""
+        """Count the result. An outage fails no log-in: then the charges stay, or are counted in this process."""
         taken, self._taken = self._taken, []
-        try:
-            for count, reservation in taken:
-                if verdict == "failed":
-                    await count.count_failure(reservation)
-                elif verdict == "succeeded" and count is self._counts.accounts:
-                    await count.clear(reservation)
-                else:
-                    await count.give_back(reservation)
-            if verdict == "succeeded":
-                await self._remember()
-        except StoreUnavailable as error:
-            logger.debug("the result of an attempt to log in is lost: %s", error)
+        for count, reservation in taken:
+            await _if_available(self._result_of(verdict, count)(reservation))
+        if verdict == "succeeded":
+            for place in self._visit.places:
+                is_new = place not in self._known
+                await _if_available(self._counts.familiar.remember(self._visit.stranger, place, is_new=is_new))
+
+    def _result_of(self, verdict: Verdict, count: FailureCount) -> Callable[[Reservation], Awaitable[None]]:
+        if verdict == "failed":
+            return count.count_failure
+        if verdict == "succeeded" and count is self._counts.accounts:
+            return count.clear
+        return count.give_back
 
     async def peek(self) -> Decision:
         """The decision about an attempt that would come now, without a charge."""
@@ -127,6 +128,9 @@ class Admission:
         """Whether the address counts. It does not for a known device, which has failures of its own."""
         return self._visit.from_device not in self._known
 
-    async def _remember(self) -> None:
-        for place in self._visit.places:
-            await self._counts.familiar.remember(self._visit.stranger, place, is_new=place not in self._known)
+
+async def _if_available(step: Awaitable[None]) -> None:
+    try:
+        await step
+    except StoreUnavailable as error:
+        logger.debug("the result of an attempt to log in is lost: %s", error)

@@ -94,24 +94,28 @@ class FailureCount:
 
     async def give_back(self, reservation: Reservation) -> None:
         """The attempt has not failed."""
-        await self._limiter.refund(reservation.decision)
-        self._held.wake(reservation.key)
+        try:
+            await self._limiter.refund(reservation.decision)
+        finally:
+            self._held.wake(reservation.key)
 
     async def clear(self, reservation: Reservation) -> None:
         """The attempt has succeeded: forget the failures before it. The blocks before it are remembered."""
-        await self._limiter.reset(reservation.key, per=reservation.round.id)
-        self._held.wake(reservation.key)
+        try:
+            await self._limiter.reset(reservation.key, per=reservation.round.id)
+        finally:
+            self._held.wake(reservation.key)
 
     async def count_failure(self, reservation: Reservation) -> None:
         """The attempt has failed. Its charge stays. Block the key if no attempt in flight can make room."""
-        for part in reservation.decision.parts:
-            if _is_open(part):
-                await self._limiter.refund(part)
-        if self._strikes is not None:
-            after = Reservation(reservation.key, reservation.round, await self._peek(reservation))
-            if not after.decision.allowed and after.decision.reason != "blocked" and not after.waits_for_results:
+        try:
+            for part in reservation.decision.parts:
+                if _is_open(part):
+                    await self._limiter.refund(part)
+            if self._strikes is not None and await self._is_used_up(reservation):
                 await self._strikes.strike(reservation.key, reservation.round, self._limiter.block)
-        self._held.wake(reservation.key)
+        finally:
+            self._held.wake(reservation.key)
 
     async def peek(self, key: str) -> Decision:
         """The decision of an attempt that would come now, without a charge."""
@@ -145,8 +149,11 @@ class FailureCount:
         decision = await self.peek(key)
         return decision.later(_BUSY_US) if decision.allowed else decision
 
-    async def _peek(self, reservation: Reservation) -> Decision:
-        return await self._limiter.peek(reservation.key, per=reservation.round.id)
+    async def _is_used_up(self, reservation: Reservation) -> bool:
+        """Whether failures alone have used up the bucket of a reservation."""
+        decision = await self._limiter.peek(reservation.key, per=reservation.round.id)
+        after = Reservation(reservation.key, reservation.round, decision)
+        return after.is_final and not decision.allowed and decision.reason != "blocked"
 
     async def _round_of(self, key: str) -> Round:
         return _FIRST if self._strikes is None else await self._strikes.round_of(key)
