@@ -37,9 +37,7 @@ class RedisBuckets:
         self.server, self.policies, self.fallback = server, tuple(policies), fallback
         self.reported_policy = reported_policy
         for policy in policies:
-            policy.limit.encode(
-                1, 0
-            )  # raises ValueError here, not in a request, if Redis cannot keep this kind of limit
+            policy.limit.encode(1, 0)  # raises ValueError here, not in a request, if Redis cannot keep such a limit
         self.last_states, self.deny = server.last_states, server.deny
         limit = policies[0].limit if len(policies) == 1 else None
         # Of a single token bucket, whose replies are read in a shorter way; else 0.
@@ -77,16 +75,15 @@ class RedisBuckets:
 
     def refund(self, decision: Decision) -> Awaitable[object] | None:
         """Lost without an error if the server does not answer: no caller waits for it or fails."""
-        return self.settle(decision, 0)
+        pending = self.settle(decision, 0)
+        return None if isinstance(pending, str) else pending
 
-    def settle(self, decision: Decision, cost: int) -> Awaitable[Settlement | None] | None:
+    def settle(self, decision: Decision, cost: int) -> Settlement | Awaitable[Settlement | None] | None:
         """As `refund`. It returns "lost" if the server does not answer."""
-        for part in decision.parts:
-            if part.reason == "degraded":
-                self.fallback.settle(part, cost)
+        degraded = [self.fallback.settle(part, cost) for part in decision.parts if part.reason == "degraded"]
         charged = [part for part in decision.parts if part.charged_by(self)]
         if not charged:
-            return None
+            return "cut" if "cut" in degraded else None
         now_us = self.server.server_clock.now_us()
         for part in charged:
             part.take_charge()
