@@ -23,7 +23,7 @@ __all__ = ["Escalate", "Escalation", "Round", "Strikes", "check_blocks", "check_
 DAY_S: Final = 86_400.0
 _MOST_STRIKES: Final = 10_000  # that are remembered of a key
 _MOST_REFUSALS: Final = 10_000  # so that the record of a key stays small
-_CLAIM = FixedWindow("1/10s", name="claim")  # whoever has it begins the block; nobody else does for so long
+_CLAIM = FixedWindow("1/10s", name="claim")  # of those that see the end of a round, one begins the block
 
 Block = Callable[[str, float], Awaitable[None]]  # as Limiter.block
 

@@ -24,7 +24,7 @@ _INVISIBLE = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u034f\u061c\u
 def fold_account(name: str) -> str:
     """One text for all spellings of an account's name: case, spaces and Unicode forms do not count.
 
-    Characters that nobody sees are left out. Of an e-mail address, dots and what follows a plus stay as written.
+    Invisible characters are left out. Of an e-mail address, dots and what follows a plus stay as written.
     """
     visible = _spaced(_INVISIBLE.sub("", name))[:_LONGEST]
     # To fold the case may make a text that another form would be written for, and the other way round.
@@ -59,7 +59,7 @@ class Digests:
 
 
 def secret_of(store: Store) -> bytes:
-    """A secret that follows from the store's: random for one in memory, known to everybody for one without a secret."""
+    """A secret that follows from the store's: random for one in memory, no secret for a shared one without."""
     observers = getattr(store, "observers", None)
     if not isinstance(observers, Observers):
         observers = Observers((), store.clock, b"" if store.shared else None)
@@ -67,7 +67,7 @@ def secret_of(store: Store) -> bytes:
 
 
 def has_public_secret(store: Store) -> bool:
-    """Whether the digests of this store can be made by anybody."""
+    """Whether all who know a name can make its digest."""
     observers = getattr(store, "observers", None)
     if not isinstance(observers, Observers):
         return store.shared

@@ -1,4 +1,4 @@
-"""LoginGuard: failed log-ins are limited by account and by address, and no one can lock out another one."""
+"""LoginGuard: failed log-ins are limited by account and by address, and no attacker can lock a user out."""
 
 from __future__ import annotations
 
@@ -126,6 +126,6 @@ def _warn(store: Store, secret: object, *, is_own: bool) -> None:
     if secret is None and has_public_secret(store):
         warn(
             "ARL401",
-            "who reads the store can find out which accounts are in it, by trying names; give the RedisStore or the "
-            "LoginGuard a secret=, the same in every process",
+            "all who can read the store can find out, by trying names, which accounts are in it; give the RedisStore or "
+            "the LoginGuard a secret=, the same in every process",
         )
