@@ -68,8 +68,8 @@ class Visitors:
 class Admission:
     """One attempt, from its beginning to its end."""
 
-    def __init__(self, counts: Counts, visit: Visit) -> None:
-        self._counts, self._visit = counts, visit
+    def __init__(self, counts: Counts, visit_of: Callable[[str | None], Visit], device: str | None) -> None:
+        self._counts, self._visit_of, self._visit = counts, visit_of, visit_of(device)
         self._known: frozenset[str] = frozenset()
         self._taken: list[tuple[FailureCount, Reservation]] = []
 
@@ -90,12 +90,16 @@ class Admission:
             count.report(reservation)
         return self._taken[-1][1].shown
 
-    async def end(self, verdict: Verdict) -> None:
-        """Count the result. An outage fails no log-in: then the charges stay, or are counted in this process."""
+    async def end(self, verdict: Verdict, device: str | None = None) -> None:
+        """Count the result. An outage fails no log-in: then the charges stay, or are counted in this process.
+
+        `device` is the one that the client has from now on.
+        """
         taken, self._taken = self._taken, []
         for count, reservation in taken:
             await _if_available(self._result_of(verdict, count)(reservation))
         if verdict == "succeeded":
+            self._visit = self._visit_of(device) if device else self._visit
             for place in self._visit.places:
                 is_new = place not in self._known
                 await _if_available(self._counts.familiar.remember(self._visit.stranger, place, is_new=is_new))

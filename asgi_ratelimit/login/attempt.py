@@ -21,7 +21,7 @@ class _Admission(Protocol):
         """Admit the attempt. Raises RateLimited."""
         ...
 
-    async def end(self, verdict: Verdict) -> None:
+    async def end(self, verdict: Verdict, device: str | None = None) -> None:
         """Count the result."""
         ...
 
@@ -36,6 +36,7 @@ class Attempt:
     def __init__(self, admission: _Admission) -> None:
         self._admission = admission
         self._verdict: Verdict | None = None
+        self._device: str | None = None
         self._decision: Decision | None = None
 
     @property
@@ -45,9 +46,12 @@ class Attempt:
             raise RuntimeError("the attempt has not begun; write `async with guard.attempt(...) as attempt`")
         return self._decision
 
-    def succeeded(self) -> None:
-        """The account and its password are right. It counts when the `async with` ends."""
-        self._verdict = "succeeded"
+    def succeeded(self, device: str | None = None) -> None:
+        """The account and its password are right. It counts when the `async with` ends.
+
+        `device` is the text that the client's cookie has from now on, if it is a new one: the account knows it then.
+        """
+        self._verdict, self._device = "succeeded", device
 
     def failed(self) -> None:
         """They are not. It counts when the `async with` ends."""
@@ -63,7 +67,7 @@ class Attempt:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with anyio.CancelScope(shield=True):
-            await self._admission.end(self._verdict or _verdict_of(error))
+            await self._admission.end(self._verdict or _verdict_of(error), self._device)
 
 
 def _verdict_of(error: BaseException | None) -> Verdict:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal
 
 from asgi_ratelimit.call_site import inside_a_request, several_workers
@@ -85,11 +86,11 @@ class LoginGuard:
 
         Its beginning raises RateLimited, and StoreUnavailable during an outage that fails closed.
         """
-        return Attempt(Admission(self._counts, self._visitors.visit(account, address, device)))
+        return Attempt(self._admission(account, address, device))
 
     async def peek(self, account: str | None, address: str | None = None, device: str | None = None) -> Decision:
         """The decision about an attempt that would come now, without a charge: `remaining` failures are left."""
-        return await Admission(self._counts, self._visitors.visit(account, address, device)).peek()
+        return await self._admission(account, address, device).peek()
 
     async def clear(self, account: str | None, address: str | None = None, device: str | None = None) -> None:
         """Forget the failures and blocks of an account for strangers, and for the address and device if they are named.
@@ -103,6 +104,9 @@ class LoginGuard:
     async def clear_address(self, address: str) -> None:
         """Forget the failures and blocks of an address."""
         await self._counts.addresses.reset(self._visitors.visit(None, address, None).address)
+
+    def _admission(self, account: str | None, address: str | None, device: str | None) -> Admission:
+        return Admission(self._counts, partial(self._visitors.visit, account, address), device)
 
 
 def _check(name: object, secret: object, max_wait: object, fold: object) -> None:
@@ -126,6 +130,6 @@ def _warn(store: Store, secret: object, *, is_own: bool) -> None:
     if secret is None and has_public_secret(store):
         warn(
             "ARL401",
-            "all who can read the store can find out, by trying names, which accounts are in it; give the RedisStore or "
-            "the LoginGuard a secret=, the same in every process",
+            "all who can read the store can find out, by trying names, which accounts are in it; give the "
+            "RedisStore or the LoginGuard a secret=, the same in every process",
         )

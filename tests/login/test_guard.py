@@ -133,6 +133,17 @@ async def test_a_victim_is_not_locked_out_of_a_known_device(guard: LoginGuard) -
     assert await log_in(guard, "ada", ELSEWHERE, "a phone", right=True) == "in"
 
 
+async def test_a_device_that_is_new_after_a_success_is_known_from_then_on(guard: LoginGuard) -> None:
+    async with guard.attempt("ada", HOME) as attempt:
+        attempt.succeeded("a phone")
+    await guess(guard, 100, address=ELSEWHERE)
+    assert await log_in(guard, "ada", ELSEWHERE, "a phone", right=True) == "in"
+    async with guard.attempt("ada", OFFICE, "a phone") as attempt:
+        attempt.succeeded("a new name of it")
+    await guess(guard, 100, address="192.0.2.3")
+    assert await log_in(guard, "ada", "192.0.2.3", "a new name of it", right=True) == "in"
+
+
 async def test_a_known_device_may_log_in_behind_an_address_that_is_blocked(guard: LoginGuard) -> None:
     await log_in(guard, "ada", HOME, "a phone", right=True)
     await results(guard, [(f"user {number}", ELSEWHERE) for number in range(1000)])

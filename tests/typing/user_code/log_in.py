@@ -54,7 +54,7 @@ def log_in(password: Annotated[str, Form()], attempt: Annotated[Attempt, Depends
 async def plain(name: str, address: str) -> Decision | float:
     try:
         async with guard.attempt(name, address, device=None) as attempt:
-            attempt.succeeded()
+            attempt.succeeded(device="a new device")
     except RateLimited as refused:
         return refused.retry_after
     await guard.clear(name, address, "a device")
