@@ -78,7 +78,7 @@ class Strikes:
         blocks = await self._strikes.peek(key)
         level = blocks.limit - blocks.remaining
         # The moment at which the last block is forgotten is exact, and the same in every process.
-        return Round(level, str(blocks.now_us + blocks.reset_us) if level else "0")
+        return Round(level, str(blocks.now_us + blocks.reset_us) if level else "")
 
     async def strike(self, key: str, ended: Round, block: Block) -> float:
         """End the round: block the key, and count the block. Returns its seconds.
@@ -97,7 +97,7 @@ class Strikes:
     async def forget(self, key: str) -> None:
         """Begin at the first block again."""
         await self._claims.reset(key, per=(await self.round_of(key)).id)
-        await self._claims.reset(key, per="0")
+        await self._claims.reset(key, per="")
         await self._strikes.reset(key)
 
 
@@ -128,7 +128,7 @@ class Escalation:
     async def forget(self, key: str) -> None:
         """Forget the refusals and blocks of a key. A block that goes on is lifted by the limiter itself."""
         present = await self._strikes.round_of(key)
-        for round_id in {present.id, "0"}:
+        for round_id in {present.id, ""}:
             await self._refusals.reset(key, per=round_id)
         await self._strikes.forget(key)
 

@@ -1,7 +1,7 @@
 """The time of a wrong log-in to an account that exists and to one that does not: what LoginGuard itself takes.
 
-Run `python -m benchmarks.log_ins`, or with the address of a Redis: `python -m benchmarks.log_ins redis://...`. Both names are
-tried in turn, each from fresh addresses, after the right account was logged in to and has known places.
+Run `python -m benchmarks.log_ins`, or with the address of a Redis: `python -m benchmarks.log_ins redis://...`.
+Both names are tried in turn, each from fresh addresses, after the right account has got to know some places.
 """
 
 from __future__ import annotations
@@ -78,4 +78,4 @@ async def main(url: str | None) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:2] or [None]))
+    asyncio.run(main(sys.argv[1] if sys.argv[1:] else None))

@@ -56,6 +56,7 @@ SLOW = (
     "tests/support/",
     "tests/sync/test_processes.py",
     "tests/test_calendar.py::test_fifty_years_",
+    "tests/test_escalation.py::test_processes_count_together_",
     "tests/test_store.py::test_a_flood_of_a_million_keys",
     "tests/test_errors.py::test_errors_come_out_of_a_process_pool",
     "tests/testing/test_fake_bots.py",

@@ -24,7 +24,7 @@ _OPEN: Final = "attempts in flight"
 _LEASE_US: Final = 60_000_000  # so long is an attempt waited for that never comes to a result
 _MOST_OPEN: Final = 1_000
 _BUSY_US: Final = 1_000_000  # until an attempt should be repeated that has waited for others in vain
-_FIRST: Final = Round(0, "0")
+_FIRST: Final = Round(0, "")
 
 
 @dataclass(frozen=True, slots=True)

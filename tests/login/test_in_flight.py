@@ -6,6 +6,8 @@ import asyncio
 from collections import Counter
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from asgi_ratelimit import MemoryStore, RateLimited
 from asgi_ratelimit.login import LoginGuard
@@ -129,6 +131,47 @@ async def test_failures_and_attempts_in_flight_are_never_more_than_the_limit(gua
         assert failures + flying <= 5
     assert failures == 5
     assert Counter([await one.task for one in made])["blocked for 60 s"] == 30 - sum(one.is_in_flight for one in made)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["begin", "right", "wrong", "crash", "wait"]), st.integers(0, 9)), max_size=60)
+)
+@settings(max_examples=60)
+def test_whatever_happens_failures_and_attempts_in_flight_fit_into_the_limit(steps: list[tuple[str, int]]) -> None:
+    """And those that are held get in as soon as there is room: no place is lost."""
+
+    async def run() -> None:
+        clock = ManualClock()
+        guard = LoginGuard(address="3/52 weeks", block=(), store=MemoryStore(clock=clock), max_wait=30)
+        made: list[Visitor] = []
+        failures = 0
+        for word, number in steps:
+            flying = [one for one in made if one.is_in_flight and not one.task.done()]
+            if word == "begin":
+                made.append(Visitor(guard, f"user {len(made)}"))
+            elif word == "wait":
+                clock.advance(0.06)
+            elif flying:
+                one = flying[number % len(flying)]
+                if word == "crash":
+                    one.result.set_exception(OSError())
+                else:
+                    one.result.set_result(word == "right")
+                    failures += word == "wrong"
+            await settle()
+            flying = [one for one in made if one.is_in_flight and not one.task.done()]
+            held = [one for one in made if not one.is_in_flight and not one.task.done()]
+            assert len(flying) <= 3 - failures
+            assert not held or len(flying) == 3 - failures > 0
+        await asyncio.gather(*(end_with_success(one) for one in made), return_exceptions=True)
+        assert (await guard.peek("someone", OFFICE)).remaining == min(5, 3 - failures)
+
+    async def end_with_success(one: Visitor) -> None:
+        if not one.result.done():
+            one.result.set_result(True)
+        await one.task
+
+    asyncio.run(run())
 
 
 async def test_an_attempt_is_held_for_max_wait_at_most(guard: LoginGuard, clock: ManualClock) -> None:
