@@ -60,7 +60,7 @@ class Round(NamedTuple):
     """The time of a key since its last block."""
 
     level: int  # how many blocks are remembered
-    id: str  # the same until the next block begins
+    id: str  # the same until the next block begins; "" if none is remembered
 
 
 class Strikes:
@@ -96,8 +96,7 @@ class Strikes:
 
     async def forget(self, key: str) -> None:
         """Begin at the first block again."""
-        await self._claims.reset(key, per=(await self.round_of(key)).id)
-        await self._claims.reset(key, per="")
+        await self._claims.reset(key)
         await self._strikes.reset(key)
 
 
@@ -127,10 +126,8 @@ class Escalation:
 
     async def forget(self, key: str) -> None:
         """Forget the refusals and blocks of a key. A block that goes on is lifted by the limiter itself."""
-        present = await self._strikes.round_of(key)
-        for round_id in {present.id, ""}:
-            await self._refusals.reset(key, per=round_id)
         await self._strikes.forget(key)
+        await self._refusals.reset(key)
 
     def _block_both(self, block: Block) -> Block:
         async def block_both(key: str, seconds: float) -> None:

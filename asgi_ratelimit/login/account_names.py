@@ -27,9 +27,9 @@ def fold_account(name: str) -> str:
     Invisible characters are left out. Of an e-mail address, dots and what follows a plus stay as written.
     """
     visible = _spaced(_INVISIBLE.sub("", name))[:_LONGEST]
-    # To fold the case may make a text that another form would be written for, and the other way round.
-    for _ in range(3):
-        visible = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", visible).casefold())
+    # Compatibility caseless matching, Unicode 3.13 D146, composed at the end.
+    folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFD", visible).casefold()).casefold()
+    visible = unicodedata.normalize("NFKC", folded)
     return _spaced(_INVISIBLE.sub("", visible))
 
 

@@ -53,7 +53,7 @@ class Reservation:
             return decision
         if self.decision.reason != "blocked" and self.waits_for_results:
             return decision.later(_BUSY_US)
-        return decision.later(max(decision.retry_us, decision.wait_us(1)))
+        return decision
 
 
 class FailureCount:
@@ -124,11 +124,9 @@ class FailureCount:
 
     async def reset(self, key: str) -> None:
         """Forget the failures and the blocks of a key."""
-        present = await self._round_of(key)
         if self._strikes is not None:
             await self._strikes.forget(key)
-        for round_id in {present.id, _FIRST.id}:
-            await self._limiter.reset(key, per=round_id)
+        await self._limiter.reset(key)  # of the first round, which it is again
         self._held.wake(key)
 
     async def _reserve(self, key: str) -> Reservation:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from asgi_ratelimit import MemoryStore, RateLimited, RateLimitError
+from asgi_ratelimit import LeakyBucket, MemoryStore, RateLimited, RateLimitError, TokenBucket
 from asgi_ratelimit.login import Attempt, LoginGuard
 from asgi_ratelimit.testing import ManualClock, unlimited
 from tests.support.log_ins import RecordingStore, log_in, results
@@ -148,6 +148,8 @@ async def test_a_known_device_may_log_in_behind_an_address_that_is_blocked(guard
     await log_in(guard, "ada", HOME, "a phone", right=True)
     await results(guard, [(f"user {number}", ELSEWHERE) for number in range(1000)])
     assert await log_in(guard, "ada", ELSEWHERE, right=True) == "blocked"
+    assert not (await guard.peek("ada", ELSEWHERE)).allowed
+    assert (await guard.peek("ada", ELSEWHERE, "a phone")).allowed
     assert await log_in(guard, "ada", ELSEWHERE, "a phone", right=True) == "in"
     counts = Counter([await log_in(guard, "ada", ELSEWHERE, "a phone") for _ in range(9)])
     assert counts == {"wrong": 5, "blocked": 4}
@@ -293,9 +295,13 @@ class Broken(Exception):
     status_code = 503
 
 
+class RefusedElsewhere(RateLimitError):
+    status_code = 429
+
+
 @pytest.mark.parametrize(
     ("error", "remaining"),
-    [(Answered(), 4), (ValueError(), 5), (Broken(), 5), (RateLimitError(), 5), (asyncio.CancelledError(), 4)],
+    [(Answered(), 4), (ValueError(), 5), (Broken(), 5), (RefusedElsewhere(), 5), (asyncio.CancelledError(), 4)],
     ids=repr,
 )
 async def test_what_an_exception_says_of_the_result(error: BaseException, remaining: int, guard: LoginGuard) -> None:
@@ -336,6 +342,8 @@ async def test_an_attempt_is_used_once(guard: LoginGuard) -> None:
     [
         ({"account": "5/"}, "5/"),
         ({"account": "0/day"}, "account"),
+        ({"account": LeakyBucket("5/minute")}, "account"),
+        ({"account": TokenBucket("5/minute", scope="global")}, "account"),
         ({"address": 50}, "50"),
         ({"block": 60}, "block=(60, 300, 1800)"),
         ({"block": (60, 10)}, "at least as long as the one before"),

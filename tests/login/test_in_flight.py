@@ -272,6 +272,10 @@ async def test_no_more_than_a_thousand_are_held(store: MemoryStore) -> None:
     assert sum(one.task.done() for one in made) == 20 * 60 - 1_000 - 20
     assert await log_in(guard, "someone", OFFICE, right=True) == "in"  # there is no line before it
     await end(made)
+    late = [Visitor(guard, "someone", "198.51.100.9") for _ in range(9)]
+    await settle()
+    assert not any(one.task.done() for one in late)
+    await end(late)
 
 
 async def test_observers_hear_of_each_attempt_once(clock: ManualClock) -> None:
