@@ -59,6 +59,27 @@ async def test_a_block_is_remembered_for_a_day(guard: LoginGuard, clock: ManualC
     assert (await refusal(guard)).retry_after == 60.0
 
 
+@pytest.mark.parametrize(
+    ("block", "after_six_minutes", "after_an_hour", "after_two_hours"),
+    [((60, 300, 1800), 15, 20, 30), ((), 7, 25, 45)],
+)
+async def test_blocks_allow_more_at_first_and_less_in_the_end(
+    block: tuple[float, ...],
+    after_six_minutes: int,
+    after_an_hour: int,
+    after_two_hours: int,
+    store: MemoryStore,
+    clock: ManualClock,
+) -> None:
+    guard = LoginGuard(store=store, block=block)
+    wrong, counts = 0, {}
+    for second in range(0, 7201, 30):
+        wrong += (await guess(guard, 6))["wrong"]
+        counts[second] = wrong
+        clock.advance(30)
+    assert (counts[360], counts[3600], counts[7200]) == (after_six_minutes, after_an_hour, after_two_hours)
+
+
 async def test_what_flows_back_is_the_limits_own_matter(guard: LoginGuard, clock: ManualClock) -> None:
     assert await guess(guard, 4) == {"wrong": 4}
     clock.advance(180)  # one of five in a quarter of an hour
