@@ -4,12 +4,14 @@ The floor plan, from the street down:
 
     admin/         the operator's page                                        (extra: admin)
     testing/       for users' own tests: ManualClock, unlimited, StoreContract, FakeDiscord
+    login/         the guard of a log-in                                      (extra: fastapi, for its dependency)
     discord/       the way out: calls to Discord                              (extra: discord)
     interactions/  the endpoint to which Discord posts a bot's interactions   (extra: interactions)
     fastapi/       the FastAPI dependency                                     (extra: fastapi)
     load/          an app under more load than it can bear: what is shed
     inbound/       the way in: middleware, WebSockets, keys, headers, the 429
     observe/       what happens, as counts, metrics and log lines             (extras: prometheus, opentelemetry)
+    escalation     blocks that grow
     pace           bulk work at a steady pace                                 (extra: progress, for its bar)
     sync/          the same limiter without an event loop
     limiter        Limiter: limits + store + name; waiting: first come, first served

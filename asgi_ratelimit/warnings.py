@@ -34,6 +34,7 @@ CODES = {
     "ARL205": "a settle function returned a value that is no cost",
     "ARL206": "a priority function returned a value that is no class",
     "ARL301": "a Discord client made anew for each message",
+    "ARL401": "account names as digests without a secret",
 }
 
 

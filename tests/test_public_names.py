@@ -7,6 +7,8 @@ import asgi_ratelimit.admin
 import asgi_ratelimit.discord
 import asgi_ratelimit.fastapi
 import asgi_ratelimit.load
+import asgi_ratelimit.login
+import asgi_ratelimit.login.fastapi
 import asgi_ratelimit.observe
 import asgi_ratelimit.sync
 import asgi_ratelimit.testing
@@ -82,6 +84,11 @@ def test_the_operators_page_offers_exactly_this_name() -> None:
     assert set(asgi_ratelimit.admin.__all__) == {"router"}
 
 
+def test_the_guard_of_a_log_in_offers_exactly_these_names() -> None:
+    assert set(asgi_ratelimit.login.__all__) == {"Attempt", "LoginGuard", "fold_account"}
+    assert set(asgi_ratelimit.login.fastapi.__all__) == {"GuardedLogin"}
+
+
 def test_the_way_out_offers_exactly_these_names() -> None:
     assert set(asgi_ratelimit.discord.__all__) == {
         "DiscordClient",
@@ -152,6 +159,8 @@ def test_every_public_name_says_what_it_is() -> None:
         asgi_ratelimit.discord,
         asgi_ratelimit.fastapi,
         asgi_ratelimit.load,
+        asgi_ratelimit.login,
+        asgi_ratelimit.login.fastapi,
         asgi_ratelimit.observe,
         asgi_ratelimit.sync,
         asgi_ratelimit.testing,

@@ -97,7 +97,8 @@ def test_the_files_that_the_architecture_names_exist() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [None, "admin", "discord", "fastapi", "interactions", "load", "observe", "redis", "sync", "testing"]
+    "name",
+    [None, "admin", "discord", "fastapi", "interactions", "load", "login", "observe", "redis", "sync", "testing"],
 )
 def test_every_public_name_is_in_the_reference(name: str | None) -> None:
     module = importlib.import_module("asgi_ratelimit" if name is None else f"asgi_ratelimit.{name}")

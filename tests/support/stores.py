@@ -32,6 +32,8 @@ class _NoBuckets:
     async def decide(self, *_: Any) -> Any:
         raise StoreUnavailable("no server")
 
+    peek = decide
+
 
 def names_of(server: Server, pattern: str = "*") -> list[str]:
     """The names of the records in Redis, without those of probes, which expire."""

@@ -20,8 +20,8 @@ VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 ADDED = ("add_middleware", "Middleware")  # their first argument is a class, and the options are that class's
 INNER = {"asgi_ratelimit.limits", "asgi_ratelimit.memory"}  # users import their names from the package itself
 NOT_CALLED_BY_USERS = {
-    "CallerLimits", "DiscordEvent", "KeyCounts", "Limit", "LimiterCounts", "Observers", "Outage", "Outcome", "Period",
-    "Snapshot", "StoreEvent", "Usage", "Waiting", "by_user",
+    "Attempt", "CallerLimits", "DiscordEvent", "KeyCounts", "Limit", "LimiterCounts", "Observers", "Outage", "Outcome",
+    "Period", "Snapshot", "StoreEvent", "Usage", "Waiting", "by_user",
 }  # fmt: skip
 
 
