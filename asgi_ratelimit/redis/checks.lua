@@ -111,6 +111,10 @@ function answer(shape, first)
     return decide_all(shape, first, verb == 'decide')
   end
   if verb == 'refund' or verb == 'owe' then return settle(shape, first) end
+  if verb == 'renew' then -- [verb, 1, limit, ids]
+    local kind, value = kind_of(shape[3]), call('GET', KEYS[first])
+    kind.store(shape[3], KEYS[first], kind.renew(shape[3], value, shape[4]))
+  end
   if verb == 'reset' or (verb == 'block' and shape[3] == 0) then
     call('DEL', unpack(KEYS, first, first + shape[2] - 1))
   elseif verb == 'block' then -- [verb, 1, µs]

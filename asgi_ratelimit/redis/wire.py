@@ -16,7 +16,7 @@ from hiredis import pack_command
 
 __all__ = ["CHECKS", "Command", "Question", "Reply", "Script", "Verb", "command", "framed", "shape", "write"]
 
-Verb = Literal["decide", "peek", "refund", "owe", "reset", "block", "probe"]
+Verb = Literal["decide", "peek", "refund", "owe", "renew", "reset", "block", "probe"]
 Command = tuple[Any, ...]
 Reply = list[Any]  # the server's time in µs, then the result of each check, then the number of the call
 
