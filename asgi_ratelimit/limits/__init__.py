@@ -17,8 +17,8 @@ from asgi_ratelimit.limits.windows import FixedWindow, SlidingWindow
 from asgi_ratelimit.rate import number_hint
 
 __all__ = [
-    "LATEST_US", "OUTAGES", "Concurrency", "FixedWindow", "LeakyBucket", "Limit", "LimitSpec", "Measure", "Outage", "Quota",
-    "Scope", "SlidingWindow", "State", "TokenBucket", "as_limits",
+    "LATEST_US", "OUTAGES", "Concurrency", "FixedWindow", "LeakyBucket", "Limit", "LimitSpec", "Measure", "Outage",
+    "Quota", "Scope", "SlidingWindow", "State", "TokenBucket", "as_limits",
 ]  # fmt: skip
 
 _MOST_LIMITS = 100  # in one list

@@ -74,7 +74,7 @@ class Concurrency(Limit):
         return f"{type(self).__name__}({self.capacity}, lease={self.lease:g}{''.join(changed)})"
 
     def _live(self, state: Slots | None, now_us: int) -> Slots:
-        """The slots whose lease goes on. None of them ends later than a lease from now: the clock may have gone back."""
+        """The slots whose lease goes on. None ends later than a lease from now: the clock may have gone back."""
         if not state:
             return ()
         latest, ends = now_us + self.rate.period_us, state[1::2]
