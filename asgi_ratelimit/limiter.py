@@ -159,7 +159,8 @@ class Limiter:
 
         Less is given back as by `refund`. More is owed: the bucket goes below empty by up to one more capacity, and the
         next calls wait until that has flowed in. What exceeds that is reported ("owed"). A decision that is never
-        settled stays charged as it was. A slot is kept until it is released, unless `cost` is 0. Raises ValueError if `cost` is no whole number from 0.
+        settled stays charged as it was. A slot is kept until it is released, unless `cost` is 0. Raises ValueError if
+        `cost` is no whole number from 0.
         """
         if isinstance(cost, bool) or not isinstance(cost, int) or cost < 0:
             raise ValueError(f"a call has cost a whole number from 0, e.g. 1200, not {cost!r}")
