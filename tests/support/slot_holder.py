@@ -9,6 +9,7 @@ import asyncio
 import json
 import random
 import sys
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
 from asgi_ratelimit import Limiter
@@ -17,9 +18,9 @@ from asgi_ratelimit.redis import RedisStore
 from tests.support.referee import Visits
 
 KEY = "a team"
-LIMIT = Concurrency(5, lease=1.5)
-CALLS = 200  # of a round
-LONG_S = 2.0  # longer than a lease
+LIMIT = Concurrency(5, lease=3.0)
+CALLS = 150  # of a round
+LONG_S = 4.0  # longer than a lease
 
 
 def slots(url: str, prefix: str) -> tuple[RedisStore, Limiter]:
@@ -36,13 +37,14 @@ async def call(limiter: Limiter, visits: Visits, place: int, seconds: float) -> 
             visits.leave(place)
 
 
-async def hold(limiter: Limiter, visits: Visits, place: int) -> None:
+async def hold(limiters: Sequence[Limiter], visits: Visits) -> None:
     """Rounds of many calls, nearly all of which are cancelled: at their check, in line, inside, or on their way out."""
     while True:
+        place = random.randrange(len(limiters))
         lengths = [random.choice((0, 0.001, 0.003)) for _ in range(CALLS)]
-        calls = [asyncio.ensure_future(call(limiter, visits, place, length)) for length in lengths]
+        calls = [asyncio.ensure_future(call(limiters[place], visits, place, length)) for length in lengths]
         await asyncio.sleep(random.choice((0, 0, 0.0005, 0.002, 0.005)))
-        for each in random.sample(calls, CALLS - 2):
+        for each in random.sample(calls, CALLS - 1):
             each.cancel()
             if random.random() < 0.05:
                 await asyncio.sleep(0)
@@ -71,10 +73,10 @@ async def main() -> None:
         print("ready", flush=True)  # noqa: T201
         await asyncio.to_thread(sys.stdin.readline)
         async with asyncio.TaskGroup() as group:
-            for place, limiter in enumerate(limiters):
-                group.create_task(hold(limiter, visits, place))
-                if is_long:
-                    group.create_task(hold_long(limiter, visits, place))
+            for _ in range(3):
+                group.create_task(hold(limiters, visits))
+            for place, limiter in enumerate(limiters if is_long else ()):
+                group.create_task(hold_long(limiter, visits, place))
 
 
 if __name__ == "__main__":
