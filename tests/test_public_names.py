@@ -32,6 +32,7 @@ def test_the_front_page_offers_exactly_these_names() -> None:
         "LimitedHandler",
         "Charge",
         "Clock",
+        "Concurrency",
         "Policy",
         "Limit",
         "LimitSpec",
