@@ -25,6 +25,7 @@ from asgi_ratelimit.clock import Clock
 from asgi_ratelimit.decision import BucketKey, Charge, Decision, Policy, Reason
 from asgi_ratelimit.errors import RateLimited, RateLimitError, RateLimitWarning, StoreUnavailable
 from asgi_ratelimit.inbound.client_ip import ClientIP, by_ip
+from asgi_ratelimit.inbound.estimate import Estimate
 from asgi_ratelimit.inbound.headers import HeaderStyle
 from asgi_ratelimit.inbound.keys import by_header, by_user, by_user_or, by_user_or_ip
 from asgi_ratelimit.inbound.middleware import RateLimitMiddleware
@@ -37,6 +38,7 @@ from asgi_ratelimit.inbound.options import (
     LimitedHandler,
     LimitSource,
 )
+from asgi_ratelimit.inbound.settling import Served
 from asgi_ratelimit.limiter import Limiter
 from asgi_ratelimit.limits import (
     Concurrency,
@@ -46,6 +48,7 @@ from asgi_ratelimit.limits import (
     LimitSpec,
     Measure,
     Outage,
+    Quota,
     Scope,
     SlidingWindow,
     State,
@@ -54,7 +57,7 @@ from asgi_ratelimit.limits import (
 from asgi_ratelimit.memory import MemoryStore
 from asgi_ratelimit.pace import Outcome, pace
 from asgi_ratelimit.rate import Rate
-from asgi_ratelimit.store import Buckets, Store, bucket_key
+from asgi_ratelimit.store import Buckets, Settlement, Store, bucket_key
 from asgi_ratelimit.store_events import StoreEvent
 
 __version__ = "0.1.0"
@@ -69,6 +72,7 @@ __all__ = [
     "Concurrency",
     "CostSource",
     "Decision",
+    "Estimate",
     "ExemptSource",
     "FixedWindow",
     "HeaderStyle",
@@ -85,6 +89,7 @@ __all__ = [
     "Outage",
     "Outcome",
     "Policy",
+    "Quota",
     "Rate",
     "RateLimitError",
     "RateLimitMiddleware",
@@ -92,6 +97,8 @@ __all__ = [
     "RateLimited",
     "Reason",
     "Scope",
+    "Served",
+    "Settlement",
     "SlidingWindow",
     "State",
     "Store",

@@ -52,12 +52,13 @@ class Decision:
     parts: one decision per limit, if the limiter has several
     over: the soft limits (`enforce=False`) that this call has exceeded; it is not charged to them
 
-    `special` is the reason where something else than the buckets has decided, else None.
+    `special` is the reason where something else than the buckets has decided, else None. `origin` is a note of the door
+    that returns the decision to its user, by which it finds the charge again.
     """
 
     __slots__ = (
-        "_charge", "_measure", "_parts", "allowed", "bucket_key", "cost", "delay_us", "now_us", "over", "policy",
-        "special", "state",
+        "_charge", "_measure", "_parts", "allowed", "bucket_key", "cost", "delay_us", "now_us", "origin", "over",
+        "policy", "special", "state",
     )  # fmt: skip
 
     def __init__(
@@ -88,6 +89,7 @@ class Decision:
         self._measure = measure
         self._parts = parts
         self.over = over
+        self.origin: object = None
 
     @property
     def limit(self) -> int:
@@ -198,6 +200,11 @@ class Decision:
         """Make this the receipt of the charge."""
         self._charge = charge
 
+    @property
+    def is_charged(self) -> bool:
+        """Whether it still holds a receipt, but for slots: a charge that is neither given back nor settled."""
+        return any(part._charge is not None and part.slot is None for part in self.parts)
+
     def as_degraded(self) -> Decision:
         """The same decision, marked as one that was made without the server."""
         return Decision(
@@ -213,16 +220,17 @@ class Decision:
         )  # fmt: skip
 
     def as_settled(self, cost: int) -> Decision:
-        """The same decision, with its bucket as it is if the call has cost so much, for the headers."""
+        """The same decision, with its buckets as they are if the call has cost so much, for the headers."""
+        if self._parts:
+            return Decision.combine([part.as_settled(cost) for part in self._parts])
         return Decision(
             self.policy, self.cost, self._settled_state(cost), self.now_us, self.allowed, None, self.bucket_key,
-            reason=self.special, parts=self._parts and tuple(part.as_settled(cost) for part in self._parts),
-            over=self.over,
+            reason=self.special, over=self.over,
         )  # fmt: skip
 
     def _settled_state(self, cost: int) -> State:
         limit = self.policy.limit
-        if (self.over and self._parts is None) or (limit.holds and cost):  # it was not charged, or keeps its slot
+        if self.over or not self.allowed or (limit.holds and cost):  # it was not charged, or keeps its slot
             return self.state
         if cost < self.cost:
             return limit.give_back(self.state, self.now_us, self.cost - cost, self.state, self.now_us)
@@ -280,7 +288,7 @@ class Decision:
     def __getstate__(self) -> tuple[None, dict[str, object]]:
         """A copy or pickle names no key, and has no charge: it is given back once, and its receipt may hold others."""
         self.measured()  # by the clock of this process
-        left_out = {"_charge": None, "bucket_key": ""}
+        left_out = {"_charge": None, "bucket_key": "", "origin": None}
         return None, {name: getattr(self, name) for name in self.__slots__} | left_out
 
     def __eq__(self, other: object) -> bool:
@@ -312,7 +320,7 @@ def make_decision(
     decision.delay_us = delay_us
     decision.bucket_key = bucket_key
     decision._charge = charge
-    decision.special = decision._measure = decision._parts = None
+    decision.special = decision._measure = decision._parts = decision.origin = None
     decision.over = ()
     return decision
 

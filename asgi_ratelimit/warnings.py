@@ -31,6 +31,7 @@ CODES = {
     "ARL202": "a limit function returned a value that is no limit",
     "ARL203": "a cost function returned a value that is no cost",
     "ARL204": "on_limited returned a value that is no response",
+    "ARL205": "a settle function returned a value that is no cost",
     "ARL301": "a Discord client made anew for each message",
 }
 

@@ -7,7 +7,7 @@ import pickle
 
 import pytest
 
-from asgi_ratelimit import Decision, Limiter, MemoryStore, SlidingWindow, TokenBucket
+from asgi_ratelimit import Decision, FixedWindow, Limiter, MemoryStore, Quota, SlidingWindow, TokenBucket
 from asgi_ratelimit.decision import Policy, make_decision
 from asgi_ratelimit.limits import Limit
 from asgi_ratelimit.testing import ManualClock
@@ -21,12 +21,14 @@ async def test_it_names_its_bucket_alike_for_every_key_and_differently_for_every
     assert len({d.bucket for d in one}) == 1
     assert len(one[0].bucket) == 32
     assert set(one[0].bucket) <= set("0123456789abcdef")
-    others = [Policy("y", TokenBucket("5/s")), Policy("x", TokenBucket("6/s")), Policy("x", TokenBucket("5/s", 6))]
+    others = [Policy("y", TokenBucket("5/s")), Policy("x", TokenBucket("5/2s")), Policy("x", SlidingWindow("5/s"))]
     assert len({one[0].bucket, *(policy.bucket for policy in others)}) == 4
+    changed = [TokenBucket("6/s"), TokenBucket("5/s", 6), TokenBucket("5/s", enforce=False, unit="tokens")]
+    assert {Policy("x", limit).bucket for limit in changed} == {one[0].bucket}
 
 
 async def test_the_same_bucket_is_named_alike_in_every_process() -> None:
-    assert Policy("app", TokenBucket("5/5s")).bucket == "8ee3caa6b9e39fc3d4773533167fef6a"
+    assert Policy("app", TokenBucket("5/5s")).bucket == "bcf8bfc88a87422f7e3752346241848f"
 
 
 async def test_equal_situations_are_equal_decisions() -> None:
@@ -118,15 +120,18 @@ def test_a_copy_has_nothing_to_give_back() -> None:
         assert twin.take_charge() is None
 
 
-@pytest.mark.parametrize("limit", [TokenBucket("1/h"), SlidingWindow("1/h"), SlidingWindow("1/h", scope="shared")])
+@pytest.mark.parametrize(
+    "limit",
+    [TokenBucket("1/h"), SlidingWindow("1/h"), SlidingWindow("1/h", scope="shared"), Quota("1/day", rollover=0.5)],
+)
 async def test_a_pickle_names_no_user_and_no_resource(store: MemoryStore, limit: Limit) -> None:
-    limiter = Limiter([limit, SlidingWindow("9/h", scope="global")], store=store)
+    limiter = Limiter([limit, SlidingWindow("9/h", scope="global"), TokenBucket("1/m", enforce=False)], store=store)
     await limiter.try_acquire("user:bob", per="room:7")
     for decision in [await limiter.try_acquire("user:ada", per="room:7"), await limiter.try_acquire("user:ada")]:
         twin = pickle.loads(pickle.dumps(decision))
         assert b"user:" not in pickle.dumps(decision)
         assert b"room:" not in pickle.dumps(decision)
-        assert (twin, twin.parts) == (decision, decision.parts)
+        assert (twin, twin.parts, twin.over) == (decision, decision.parts, decision.over)
         assert [part.wait_us(1) for part in twin.parts] == [part.wait_us(1) for part in decision.parts]
 
 
@@ -142,3 +147,73 @@ async def test_the_refund_of_a_refusal_gives_back_no_other_call(store: MemorySto
     charged = await limiter.try_acquire("a")
     await limiter.refund(charged.as_refusal(1))
     assert (await limiter.peek("a")).remaining == 1
+
+
+# What a call has really cost
+
+
+@pytest.mark.parametrize(("used", "left", "wait"), [(0, 5, 0.0), (1, 4, 0.0), (3, 2, 0.0), (7, 0, 3.0), (99, 0, 6.0)])
+def test_as_settled_it_has_the_bucket_of_a_call_that_has_cost_so_much(used: int, left: int, wait: float) -> None:
+    policy = Policy("app", TokenBucket("5/5s"))
+    decision = Decision(policy, 3, policy.limit.take(None, 0, 3), 0, allowed=True, charge=object())
+    settled = decision.as_settled(used)
+    assert (settled.allowed, settled.remaining, settled.wait_us(1) / 1e6) == (True, left, wait)
+    assert settled.take_charge() is None
+    assert decision.remaining == 2
+    assert decision.take_charge() is not None
+
+
+async def test_as_settled_it_is_what_the_store_says_afterwards(store: MemoryStore) -> None:
+    limits = [TokenBucket("9/h"), FixedWindow("8/h"), SlidingWindow("7/h"), Quota("9/day")]
+    limiter = Limiter(limits, store=store)
+    for used in (0, 1, 4, 6):
+        await limiter.reset("a")
+        await limiter.try_acquire("a")
+        decision = await limiter.try_acquire("a", 4)
+        settled = decision.as_settled(used)
+        await limiter.settle(decision, used)
+        seen = await limiter.peek("a")
+        assert [part.measure[:2] for part in settled.parts] == [part.measure[:2] for part in seen.parts]
+        assert (settled.limit, settled.remaining) == (seen.limit, seen.remaining)
+
+
+async def test_as_settled_a_list_is_reported_by_the_limit_with_the_fewest_left_then(store: MemoryStore) -> None:
+    limiter = Limiter([TokenBucket("2/h", enforce=False), FixedWindow("9/h")], store=store)
+    decision = await limiter.try_acquire("a", 9)  # too much for the soft limit
+    assert (decision.limit, decision.remaining) == (9, 0)
+    settled = decision.as_settled(1)
+    assert (settled.limit, settled.remaining) == (2, 2)
+    assert settled.parts[1].remaining == 8
+
+
+# Soft limits
+
+
+async def test_a_soft_limit_that_is_exceeded_is_named_and_not_charged(store: MemoryStore) -> None:
+    soft, hard = TokenBucket("2/h", enforce=False), FixedWindow("9/h")
+    limiter = Limiter([soft, hard], store=store)
+    answers = [await limiter.try_acquire("a", cost) for cost in (1, 2, 1, 1)]
+    assert [answer.allowed for answer in answers] == [True] * 4
+    assert [answer.over for answer in answers] == [(), (soft,), (), (soft,)]
+    assert [[part.remaining for part in answer.parts] for answer in answers] == [[1, 8], [1, 6], [0, 5], [0, 4]]
+    assert answers[1].parts[0].over == (soft,)
+    assert answers[1].parts[1].over == ()
+    assert answers[3].reason == "ok"
+
+
+async def test_a_call_that_a_hard_limit_refuses_is_charged_to_no_soft_one(store: MemoryStore) -> None:
+    limiter = Limiter([TokenBucket("5/h", enforce=False), FixedWindow("2/h")], store=store)
+    answers = [await limiter.try_acquire("a") for _ in range(4)]
+    assert [answer.allowed for answer in answers] == [True, True, False, False]
+    assert [part.remaining for part in answers[3].parts] == [3, 0]
+
+
+async def test_a_settled_call_leaves_a_soft_limit_alone_that_it_had_exceeded(store: MemoryStore) -> None:
+    limiter = Limiter([TokenBucket("2/h", enforce=False), FixedWindow("9/h")], store=store)
+    await limiter.try_acquire("a", 2)
+    decision = await limiter.try_acquire("a", 3)
+    for used, left in ((1, 6), (3, 4), (5, 2)):
+        settled = decision.as_settled(used)
+        assert ([part.remaining for part in settled.parts], len(settled.over)) == ([0, left], 1)
+    await limiter.settle(decision, 1)
+    assert [part.remaining for part in (await limiter.peek("a")).parts] == [0, 6]

@@ -141,10 +141,11 @@ async def test_a_pickle_holds_the_key_of_its_own_caller_only(store: MemoryStore,
 
 @pytest.mark.anyio
 async def test_a_pickled_decision_refunds_nothing(store: MemoryStore) -> None:
-    limiter = Limiter(["5/day", "9/day"], store=store)
+    limiter = Limiter(["5/day", "9/week"], store=store)
     decision = await limiter.try_acquire("ada")
     for copied in (pickle.loads(pickle.dumps(decision)), copy.deepcopy(decision)):
         await limiter.refund(copied)
+        await limiter.settle(copied, 5)
     assert (await limiter.peek("ada")).remaining == 4
     await limiter.refund(decision)
     assert (await limiter.peek("ada")).remaining == 5

@@ -226,7 +226,7 @@ def test_a_check_in_memory_is_what_the_arithmetic_of_its_limit_says(rate: str, s
         clock.advance(step_us / 1e6)
         after = limit.take(state, clock.now_us(), cost)
         decision = decided(buckets, "a", cost)
-        state = state if after is None else after
+        state = limit.cut(state, clock.now_us()) if after is None else after
         assert (decision.allowed, decision.state, decision.now_us) == (after is not None, state, clock.now_us())
 
 

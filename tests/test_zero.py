@@ -14,6 +14,7 @@ from asgi_ratelimit import (
     Limit,
     Limiter,
     MemoryStore,
+    Quota,
     RateLimited,
     SlidingWindow,
     TokenBucket,
@@ -60,7 +61,7 @@ async def test_a_list_with_a_limit_of_zero_charges_nothing(store: MemoryStore) -
 
 @pytest.mark.parametrize("timeout", [None, 0, 5, 10**6])
 async def test_acquire_does_not_wait_in_vain(store: MemoryStore, timeout: float | None) -> None:
-    limiter = Limiter(["0/s", "5/s"], store=store)
+    limiter = Limiter(["0/s", "5/m"], store=store)
     callers = [limiter.acquire("ada", timeout=timeout) for _ in range(3)]
     for refused in await asyncio.gather(*callers, return_exceptions=True):
         assert isinstance(refused, RateLimited)
@@ -114,3 +115,49 @@ async def test_a_block_reports_its_own_end(store: MemoryStore) -> None:
     await limiter.block("ada", 90)
     refused = await limiter.try_acquire("ada")
     assert (refused.reason, refused.retry_after) == ("blocked", 90.0)
+
+
+@pytest.mark.parametrize("cost", [1, 3])
+async def test_a_quota_of_zero_refuses_every_call_too(store: MemoryStore, clock: ManualClock, cost: int) -> None:
+    limiter = Limiter([Quota("0/month", rollover=1.0), "9/s"], store=store)
+    for _ in range(3):
+        refused = await limiter.try_acquire("ada", cost)
+        assert (refused.allowed, refused.limit, refused.remaining) == (False, 0, 0)
+        assert refused.retry_after > 86_400 * 27
+        clock.advance(86_400 * 31)
+    assert len(store) == 0
+
+
+KINDS_OVER_TIME = [TokenBucket, FixedWindow, SlidingWindow, Quota]
+
+
+@pytest.mark.parametrize("kind", KINDS_OVER_TIME)
+async def test_a_user_who_is_suspended_and_let_in_again_gets_no_fresh_bucket(store: MemoryStore, kind: Any) -> None:
+    usual, none = (Limiter(kind(rate), store=store, name="plan") for rate in ("7/day", "0/day"))
+    for _ in range(3):
+        assert (await usual.try_acquire("ada", 2)).allowed
+    assert not (await none.try_acquire("ada")).allowed
+    assert (await usual.try_acquire("ada")).remaining == 0
+    for limiter in (none, usual, none):
+        assert not (await limiter.try_acquire("ada")).allowed
+
+
+@pytest.mark.parametrize("kind", KINDS_OVER_TIME)
+async def test_a_suspended_user_who_owes_still_owes_afterwards(
+    store: MemoryStore, clock: ManualClock, kind: Any
+) -> None:
+    usual, none = (Limiter(kind(rate), store=store, name="plan") for rate in ("4/day", "0/day"))
+    await usual.settle(await usual.try_acquire("ada", 4), 6)
+    told = (await usual.try_acquire("ada")).retry_after
+    assert not (await none.try_acquire("ada")).allowed
+    assert (await usual.try_acquire("ada")).retry_after == told
+    clock.advance(told)
+    assert (await usual.try_acquire("ada")).allowed
+
+
+@pytest.mark.parametrize("kind", [TokenBucket, FixedWindow, SlidingWindow])
+async def test_a_soft_limit_of_zero_refuses_nothing_and_is_always_exceeded(store: MemoryStore, kind: Any) -> None:
+    limiter = Limiter([kind("0/day", enforce=False), "9/s"], store=store)
+    answer = await limiter.try_acquire("ada", 3)
+    assert (answer.allowed, [limit.capacity for limit in answer.over]) == (True, [0])
+    assert [part.remaining for part in answer.parts] == [0, 6]

@@ -4,8 +4,8 @@ dependency   RateLimit and rate_limit; wrapped: the same limit as a middleware; 
 refusals     the exceptions of a refusal, and the responses to them
 resources    the values of path parameters that have buckets of their own
 usage        usage_router: what is left of each limit, for the caller
+bucket_names the names of the buckets of limits that have none
 openapi      the 429 in the OpenAPI document; responses: that 429
-route_names  the path template of the matched route
 """
 
 try:

@@ -14,10 +14,10 @@ from starlette.types import Scope
 
 from asgi_ratelimit.decision import Decision
 from asgi_ratelimit.errors import StoreUnavailable
+from asgi_ratelimit.fastapi.bucket_names import Claim, bucket_name
 from asgi_ratelimit.fastapi.refusals import refusal, unavailable
 from asgi_ratelimit.fastapi.resources import PerSource, per_functions, resource_of
 from asgi_ratelimit.fastapi.responses import documented_429
-from asgi_ratelimit.fastapi.route_names import route_template
 from asgi_ratelimit.fastapi.wrapped import WrappedApp
 from asgi_ratelimit.foreign_options import explains_foreign_options
 from asgi_ratelimit.inbound.client_ip import by_ip
@@ -40,6 +40,8 @@ from asgi_ratelimit.inbound.plain_default import NoPlainDefault
 from asgi_ratelimit.inbound.request_filter import request_filter
 from asgi_ratelimit.inbound.request_headers import headers_of
 from asgi_ratelimit.inbound.request_state import STATE, RefundRule, RequestState, merge_headers, state_of
+from asgi_ratelimit.inbound.route_names import route_template
+from asgi_ratelimit.inbound.settling import Origin, check_used
 from asgi_ratelimit.memory import MemoryStore
 from asgi_ratelimit.store import Store, check_store
 from asgi_ratelimit.warnings import WarnOnce
@@ -58,10 +60,11 @@ class RateLimit(NoPlainDefault):
     limit: as for RateLimitMiddleware; "5/5s" by default
     key: a function of the connection, or another dependency (`key=Depends(current_user)`) that returns a str, int or
         UUID, or an object or dict with one of these as `identity`, `id` or `sub`; None counts a visitor by address
-    cost: a whole number, or a function of the connection
+    cost: a whole number, a function of the connection, or an Estimate of what `settle` will say
     per: path parameters that have buckets of their own, as Discord's major parameters do. There is one bucket per value
         that the endpoint gets. A dict of functions gives several values one bucket: `per={"email": str.casefold}`
-    name: routes with the same name share their buckets; the path template by default
+    name: routes with the same name share their buckets; the path template by default, with a number behind it for
+        other limits of the same path that would share buckets
     store: its own, else the middleware's, else one in `app.state`
     exempt: paths of the app that are not counted, or a function of the connection
     only: the only paths that are counted, or a function
@@ -115,6 +118,7 @@ class RateLimit(NoPlainDefault):
             visitors=by_ip.of if depends else None,
         )
         self._per, self._name, self._own_store = per_functions(per), name, store
+        self._claim = Claim.of(limit, self._guard.fixed) if name is None and limit is not None else None
         self._spare_store: Store | None = None
         self._app_store: tuple[object, Store | None] = None, None  # the last app, and its store
         self._filter = request_filter(exempt, only, methods)
@@ -151,6 +155,9 @@ class RateLimit(NoPlainDefault):
         if not decision.allowed and guard.enforce:
             headers = state.headers(self._style, limiters.store.clock.wall())
             raise refusal(conn, decision, headers, self._on_limited, guard.diagnostics.warn_of_response)
+        limiter = state.limiter_of(decision)
+        if limiter is not None:
+            decision.origin = Origin(guard, limiter, state, scope)
         if self._refund is not None and decision.allowed:
             self._refund_by_status(state, decision, self._refund)
         if state.style is None and self._style is not None:
@@ -160,6 +167,30 @@ class RateLimit(NoPlainDefault):
                 others.clear()
             others += headers
         return decision
+
+    async def settle(self, decision: Decision | None, used: int) -> None:
+        """Make the charge of a decision what the request has really cost, once: less is given back, more is owed.
+
+        In an endpoint, in a stream after its end, in a background task or later. `decision` is what `Depends(limit)`
+        has returned; None, as of a request that nothing limits, and one that was charged nothing are left alone. A
+        response that has not started reports its bucket so, if the app has a RateLimitMiddleware. Raises ValueError if
+        `used` is no whole number from 0, or the decision is another limit's.
+        """
+        check_used(used)
+        if decision is None or not decision.allowed:
+            return
+        origin = decision.origin
+        if not isinstance(origin, Origin) or origin.guard is not self._guard:
+            raise ValueError(
+                f"{decision!r} is no decision of this RateLimit about a request: settle what Depends(limit) has "
+                "returned to the endpoint, with the same limit"
+            )
+        if decision.is_charged:
+            await origin.settle(decision, used)
+
+    async def refund(self, decision: Decision | None) -> None:
+        """Give back the charge of a decision: the request has cost nothing. The same as `settle(decision, 0)`."""
+        await self.settle(decision, 0)
 
     async def peek(self, conn: HTTPConnection, key: object = KEY_FUNCTION) -> Decision | None:
         """The decision that this request would get here, without a charge. None: nothing limits it.
@@ -176,6 +207,17 @@ class RateLimit(NoPlainDefault):
         limiters = self._limiters_for(conn.scope, state_of(conn.scope))
         per = self._resource(conn.scope) if self._per else ""
         return await self._guard.peek(conn, limiters, per, key)
+
+    @property
+    def claim(self) -> Claim | None:
+        """What it needs buckets for on a path; None: it has a name, or nothing to count."""
+        return self._claim
+
+    @property
+    def unit(self) -> str | None:
+        """What its limits count, if all of them have one unit."""
+        units = {limit.unit for limit in self._guard.fixed or ()}
+        return units.pop() if len(units) == 1 else None
 
     @property
     def parameters(self) -> tuple[str, ...]:
@@ -198,6 +240,7 @@ class RateLimit(NoPlainDefault):
         return WrappedApp(
             app,
             self._guard,
+            limit=self,
             limiters_for=self._limiters_for,
             resource_of=self._resource if self._per else None,
             request_filter=self._filter,
@@ -217,7 +260,7 @@ class RateLimit(NoPlainDefault):
     @property
     def responses(self) -> dict[int | str, dict[str, Any]]:
         """The 429, for a route's `responses=`."""
-        return {429: documented_429()}
+        return {429: documented_429(self.unit)}
 
     def _limiters_for(self, scope: Scope, state: RequestState) -> LimiterCache:
         store = self._own_store
@@ -231,9 +274,8 @@ class RateLimit(NoPlainDefault):
         place = id(store), template  # a store need not be hashable; its LimiterCache keeps it alive
         limiters = self._limiters.get(place)
         if limiters is None:
-            limiters = LimiterCache(
-                store, self._name or template, self._guard.fixed, global_name=self._name or "routes"
-            )
+            name = self._name or bucket_name(self, scope, template)
+            limiters = LimiterCache(store, name, self._guard.fixed, global_name=self._name or "routes")
             if self._name:  # several limits of one route are no mistake
                 limiters.introduce(self._warn_once)
             self._limiters[place] = limiters

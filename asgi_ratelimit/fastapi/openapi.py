@@ -37,10 +37,16 @@ def document_limits(app: FastAPI) -> None:
             for method in getattr(route, "methods", None) or ():
                 responses = operations.get(method.lower(), {}).get("responses")
                 if responses is not None and _is_limited(calls, middleware, method, path):
-                    responses.setdefault("429", documented_429())
+                    responses.setdefault("429", documented_429(_unit(calls)))
         return schema
 
     app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _unit(calls: list[Any]) -> str | None:
+    """What the limits of a route count, if they have one unit."""
+    units = {call.unit for call in calls if isinstance(call, RateLimit)}
+    return units.pop() if len(units) == 1 else None
 
 
 def _is_limited(calls: list[Any], middleware: list[RequestFilter], method: str, path: str) -> bool:

@@ -14,7 +14,7 @@ from fastapi.dependencies.utils import request_params_to_args
 from pydantic import BaseModel
 from starlette.types import Scope
 
-from asgi_ratelimit.fastapi.route_names import matched_route
+from asgi_ratelimit.inbound.route_names import matched_route
 from asgi_ratelimit.inbound.users import user_of
 from asgi_ratelimit.store import resource_text
 

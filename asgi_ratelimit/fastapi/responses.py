@@ -9,7 +9,7 @@ __all__ = ["documented_429"]
 
 _HEADERS = {
     "Retry-After": ("integer", "Seconds until the next request is allowed, rounded up"),
-    "X-RateLimit-Limit": ("integer", "How many requests the full bucket holds"),
+    "X-RateLimit-Limit": ("integer", "How many {unit} the full bucket holds"),
     "X-RateLimit-Remaining": ("integer", "How many are left"),
     "X-RateLimit-Reset": ("number", "Epoch seconds at which the bucket is full again"),
     "X-RateLimit-Reset-After": ("number", "Seconds until the bucket is full again"),
@@ -18,7 +18,6 @@ _HEADERS = {
 }
 _DOCUMENTED: dict[str, Any] = {
     "description": "Too Many Requests",
-    "headers": {name: {"description": text, "schema": {"type": kind}} for name, (kind, text) in _HEADERS.items()},
     "content": {
         "application/json": {
             "schema": {
@@ -37,6 +36,10 @@ _DOCUMENTED: dict[str, Any] = {
 }
 
 
-def documented_429() -> dict[str, Any]:
-    """A copy of the response object, for a route's `responses`."""
-    return deepcopy(_DOCUMENTED)
+def documented_429(unit: str | None = None) -> dict[str, Any]:
+    """A copy of the response object, for a route's `responses`. `unit`: what the limits count, requests by default."""
+    headers = {
+        name: {"description": text.replace("{unit}", unit or "requests"), "schema": {"type": kind}}
+        for name, (kind, text) in _HEADERS.items()
+    }
+    return {"headers": headers, **deepcopy(_DOCUMENTED)}

@@ -30,10 +30,12 @@ class Usage(BaseModel):
     name: str = Field(description="The limiter: a path template, or a name such as app")
     rate: str = Field(description="The limit, such as 100/minute")
     scope: str = Field(description="Whose bucket it is: user, global (of all callers) or shared (of a resource)")
+    unit: str | None = Field(None, description="What it counts, such as tokens; null: requests")
     limit: int = Field(description="How many the full bucket holds")
     remaining: int = Field(description="How many are left")
     reset_after: float = Field(description="Until the bucket is full again")
     retry_after: float = Field(description="Until the next call would be allowed; 0 if it is allowed now")
+    over: bool = Field(False, description="Whether a soft limit, which refuses nothing, is used up")
 
 
 class CallerLimits(BaseModel):
@@ -162,8 +164,10 @@ def _usage(part: Decision) -> Usage:
         name=part.policy.name,
         rate=str(part.policy.limit),
         scope=part.scope,
+        unit=part.policy.limit.unit,
         limit=part.limit,
         remaining=part.remaining,
         reset_after=part.reset_after,
         retry_after=part.retry_after,
+        over=bool(part.over),
     )

@@ -25,11 +25,13 @@ class WrappedApp(LimitedApp):
         app: ASGIApplication,
         guard: RequestGuard,
         *,
+        limit: object,
         limiters_for: Callable[[Scope, RequestState], LimiterCache],
         resource_of: Callable[[Scope], str] | None,
         **options: Any,
     ) -> None:
         super().__init__(app, guard, store=None, **options)
+        self.limit = limit  # the RateLimit
         self._limiters_for, self.resource_of = limiters_for, resource_of
 
     def store_for(self, scope: Scope, state: RequestState) -> Store:

@@ -16,6 +16,7 @@ from asgi_ratelimit.decision import Decision
 from asgi_ratelimit.errors import RateLimited, StoreUnavailable
 from asgi_ratelimit.events import Event
 from asgi_ratelimit.inbound.diagnostics import Diagnostics
+from asgi_ratelimit.inbound.estimate import Estimate
 from asgi_ratelimit.inbound.holding import Gone, Holding
 from asgi_ratelimit.inbound.keys import address_reader, by_user_or, check_key
 from asgi_ratelimit.inbound.limiter_cache import LimiterCache
@@ -76,6 +77,9 @@ class RequestGuard:
         self.address_of, self._reads_user = address and address.of, address is not None and isinstance(key, by_user_or)
         self._key = key
         self._cost_function = cost if callable(cost) else None
+        self.estimate = cost if isinstance(cost, Estimate) else None
+        if self.estimate is not None:
+            _static_cost(self.estimate.start, self.fixed, "the start of an Estimate")
         self._static_cost = 1 if callable(cost) else _static_cost(cost, self.fixed)
         self._cost = 0 if callable(cost) or callable(limit) else self._static_cost  # 0: `_cost_of` the request
         shapes = self.fixed is None or any(limit.shapes for limit in self.fixed)
@@ -285,6 +289,8 @@ class RequestGuard:
             return 1
         if cost <= limiter.capacity or not limiter.capacity:  # a limit of zero refuses any cost
             return int(cost)
+        if self.estimate is not None:  # it has learned of calls that have cost more
+            return limiter.capacity
         self.diagnostics.warn("ARL203", f"one is above the capacity of {limiter!r}; the capacity is charged instead")
         return limiter.capacity
 
@@ -295,11 +301,14 @@ def _report_wait(limiter: Limiter, decision: Decision, key: str, seconds: float)
         limiter.observers.emit(Event("waited", limiter.name, **fields))
 
 
-def _static_cost(cost: object, fixed: tuple[Limit, ...] | None) -> int:
-    capacity = (min(limit.capacity for limit in fixed) if fixed else 0) or None
+def _static_cost(cost: object, fixed: tuple[Limit, ...] | None, option: str = "cost") -> int:
+    hard = [limit for limit in fixed or () if limit.enforce]  # a soft limit refuses no cost
+    capacity = min((limit.capacity for limit in hard), default=0) or None
     if isinstance(cost, bool) or not isinstance(cost, int) or cost < 1 or (capacity is not None and cost > capacity):
         upper = "" if capacity is None else f" to {capacity}, the capacity"
-        raise ValueError(f"cost must be a whole number from 1{upper}, or a function of the connection, not {cost!r}")
+        raise ValueError(
+            f"{option} must be a whole number from 1{upper}, or a function of the connection, not {cost!r}"
+        )
     return cost
 
 

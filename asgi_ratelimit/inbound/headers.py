@@ -36,7 +36,8 @@ def ietf_headers(decisions: Iterable[Decision], refused_by: Decision | None = No
     """RateLimit-Policy and RateLimit, one item per limit (draft-ietf-httpapi-ratelimit-headers-10).
 
     `t` is the time until more quota is there. It is left out of a full bucket's item. In a refusal it is also left out
-    where it is later than Retry-After, for a limit that did not refuse.
+    where it is later than Retry-After, for a limit that did not refuse. `qu` is the unit of a limit that has one. A
+    soft limit that this request has exceeded has `over`, a boolean, which is no parameter of the draft.
     """
     parts = _unique([part for decision in decisions for part in decision.parts])
     if not parts:
@@ -64,11 +65,13 @@ def _names(policies: Sequence[Policy]) -> list[bytes]:
 
 
 def _policy_item(name: bytes, part: Decision) -> bytes:
-    return b"%s;q=%d;w=%d" % (name, part.limit, max(1, -(-part.policy.limit.window_us // 1_000_000)))
+    limit = part.policy.limit
+    unit = b";qu=" + _quoted(limit.unit) if limit.unit else b""
+    return b"%s;q=%d%s;w=%d" % (name, part.limit, unit, max(1, -(-limit.window_at(part.now_us) // 1_000_000)))
 
 
 def _state_item(name: bytes, part: Decision, longest_s: int | None) -> bytes:
-    item = b"%s;r=%d" % (name, part.remaining)
+    item = b"%s;r=%d" % (name, part.remaining) + (b";over" if part.over else b"")
     seconds = -(-_more_us(part) // 1_000_000)
     return item if not seconds or (longest_s is not None and seconds > longest_s) else b"%s;t=%d" % (item, seconds)
 

@@ -22,6 +22,7 @@ from asgi_ratelimit.inbound.reporting import reporting, reporting_of_socket
 from asgi_ratelimit.inbound.request_filter import NOTHING, RequestFilter
 from asgi_ratelimit.inbound.request_state import STATE, RefundRule, RequestState, state_of
 from asgi_ratelimit.inbound.responses import LimitedResponse, UnavailableResponse, can_only_close
+from asgi_ratelimit.inbound.settling import SettleRule, Settling
 from asgi_ratelimit.store import Store
 
 __all__ = ["LimitedApp"]
@@ -35,6 +36,7 @@ class LimitedApp:
     store: of every request; None: `store_for` it
     request_filter: which requests are counted; None: all
     refund: a function of the response's status; the charge is given back if it returns true
+    settle: a function of what was served that returns what the request has really cost
     style: of the headers
     on_limited: a function of the connection and the decision that returns the response to a refused request
     """
@@ -49,13 +51,15 @@ class LimitedApp:
         refund: RefundRule | None,
         style: HeaderStyle | None,
         on_limited: LimitedHandler | None,
+        settle: SettleRule | None = None,
     ) -> None:
-        check_responders(refund, on_limited)
+        check_responders(refund, on_limited, settle)
         self.app = app
         self.store = store
         self._guard = guard
         self._filter = NOTHING if guard.unlimited else request_filter
         self._refund, self._style, self._on_limited = refund, check_style(style), on_limited
+        self._settle = settle
         self._is_new = True
         self.resource_of: Callable[[Scope], str] | None = None
         self._limiters: LimiterCache | None = None  # of every request; None: `limiters_for` it
@@ -116,7 +120,8 @@ class LimitedApp:
             state.style = self._style
         if report is reporting_of_socket:
             receive, send = self.watch_frames(receive, send)
-        guard, decision, had_user = self._guard, None, "user" in scope
+        guard, decision, settling, had_user = self._guard, None, None, "user" in scope
+        started_us = 0 if self._settle is None else store.clock.now_us()
         try:
             if self._filter is None or await self._filter.counts(scope):
                 limiters = self._limiters or self.limiters_for(scope, state)
@@ -137,11 +142,19 @@ class LimitedApp:
                             return
                     elif self._refund is not None:
                         state.refunds += ((decision, self._refund),)
+                    elif self._settle is not None:
+                        settling = Settling(self._settle, guard, decision, state, scope, send, store.clock, started_us)
+                        send = settling.send
             elif self._filter is not NOTHING:
                 (self._limiters or self.limiters_for(scope, state)).report_exempt()
             await self.app(scope, receive, send)
+            if settling is not None:
+                await settling.end()
         except (Exception, asyncio.CancelledError) as error:
-            if not await self._answer(error, state, scope, receive, send):
+            is_answered = await self._answer(error, state, scope, receive, send)
+            if settling is not None:
+                await settling.end(504 if isinstance(error, asyncio.CancelledError) else 500)
+            if not is_answered:
                 raise
         if "user" in scope and not had_user and decision is not None:
             guard.diagnostics.look_for_late_user()

@@ -51,7 +51,11 @@ class LimiterCache:
             limits = _doors.of(self.store).setdefault(self.name, self.fixed.limits)
             if limits != self.fixed.limits:
                 others = [str(limit) for limit in limits]
-                warn_once.warn("ARL101", f"{self.fixed!r} and {others} do not share any bucket")
+                warn_once.warn(
+                    "ARL101",
+                    f"{self.fixed!r} and {others} share the buckets of the same kind and period, and no others. A "
+                    "request that passes both is charged twice there. Give one of the doors another name=.",
+                )
 
     def _make(self, limits: tuple[Limit, ...]) -> Limiter:
         return Limiter(limits, store=self.store, name=self.name, global_name=self._global_name)

@@ -25,6 +25,7 @@ from asgi_ratelimit.inbound.options import (
 )
 from asgi_ratelimit.inbound.request_filter import request_filter
 from asgi_ratelimit.inbound.request_state import RefundRule
+from asgi_ratelimit.inbound.settling import SettleRule
 from asgi_ratelimit.inbound.websocket import LimitedSocket
 from asgi_ratelimit.limits import LimitSpec, as_limits
 from asgi_ratelimit.memory import MemoryStore
@@ -51,14 +52,16 @@ class RateLimitMiddleware(LimitedApp):
     default: whether a route with a RateLimit of its own, or `Depends(exempt)`, is left to that
     refund: a function of the response's status; the charge is given back if it returns true. It sees 500 for an
         exception and 504 for a request that is cancelled
+    settle: a function of what was `Served` that returns what the request has really cost, once its response has ended.
+        Its charge becomes that. If the function fails, the charge stays as it was
     enforce: False is shadow mode: requests are counted and reported, but never refused
     max_wait: seconds for which a request may be held instead of refused
     headers: "discord", "ietf", "both" or None
     on_limited: a function of the connection and the decision that returns the response to a refused request
     messages: a limit for the frames that one WebSocket may send
 
-    All functions may be sync or async. An exception that they raise is passed on.
-    Raises ValueError if an option is out of range.
+    All functions may be sync or async. An exception that they raise is passed on, except for one of `settle`, which is
+    logged. Raises ValueError if an option is out of range, or if there are both `refund` and `settle`.
     """
 
     store: Store
@@ -78,6 +81,7 @@ class RateLimitMiddleware(LimitedApp):
         methods: Iterable[str] = (),
         default: bool = False,
         refund: RefundRule | None = None,
+        settle: SettleRule | None = None,
         enforce: bool = True,
         max_wait: float = 0.0,
         headers: HeaderStyle | None = "discord",
@@ -93,6 +97,7 @@ class RateLimitMiddleware(LimitedApp):
             store=MemoryStore() if store is None else store,
             request_filter=request_filter(exempt, only, methods, default=default, app=app),
             refund=refund,
+            settle=settle,
             style=headers,
             on_limited=on_limited,
         )

@@ -62,10 +62,16 @@ def check_call(option: str, function: Any, *arguments: str) -> None:
         raise ValueError(f"a limit function gets the connection, as in `def limit(conn)`, not the key: {function!r}")
 
 
-def check_responders(refund: object, on_limited: object) -> None:
+def check_responders(refund: object, on_limited: object, settle: object = None) -> None:
     """Raises ValueError if one of these options is no function of its arguments."""
+    if refund is not None and settle is not None:
+        raise ValueError(
+            "a request is either given back or settled: leave out refund= and let settle= return 0, as in "
+            "`def settle(served): return 0 if served.status < 400 else 1`"
+        )
     for option, function, arguments in (
         ("refund", refund, ("status",)),
+        ("settle", settle, ("served",)),
         ("on_limited", on_limited, ("conn", "decision")),
     ):
         if function is None:

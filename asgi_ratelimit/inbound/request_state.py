@@ -22,7 +22,7 @@ from asgi_ratelimit.inbound.headers import (
 from asgi_ratelimit.limiter import Limiter
 from asgi_ratelimit.store import Store
 
-__all__ = ["STATE", "RefundRule", "RequestState", "give_back", "merge_headers", "state_of"]
+__all__ = ["STATE", "RefundRule", "RequestState", "give_back", "merge_headers", "settle_charge", "state_of"]
 
 logger = logging.getLogger("asgi_ratelimit")
 
@@ -70,6 +70,14 @@ class RequestState:
             for limiter, decision in self.charges
         )
 
+    def limiter_of(self, decision: Decision) -> Limiter | None:
+        """The limiter that has made a decision which still stands; None: it was given back or settled."""
+        return next((limiter for limiter, one in self.charges if one is decision), None)
+
+    def replace(self, decision: Decision, settled: Decision) -> None:
+        """Report a decision in another form: its charge is not what it was."""
+        self.charges = tuple((limiter, settled if one is decision else one) for limiter, one in self.charges)
+
     def report(self, refusal: Decision) -> None:
         """Report the refusal of a limiter that the app has asked itself."""
         self.charges, self.refused_by = ((None, refusal),), refusal
@@ -93,15 +101,10 @@ class RequestState:
         """Give back the charges that this status does not cost. The response reports their buckets without them."""
         refunds, self.refunds = self.refunds, ()
         for decision, rule in refunds:
-            if any(one is decision for _, one in self.charges) and await _agrees(rule, status):
-                await self._refund(decision)
-
-    async def _refund(self, decision: Decision) -> None:
-        limiter = next((limiter for limiter, one in self.charges if one is decision), None)
-        without = decision.as_settled(0)
-        self.charges = tuple((other, without if one is decision else one) for other, one in self.charges)
-        if limiter is not None:
-            await give_back(limiter, decision)
+            limiter = self.limiter_of(decision)
+            if limiter is not None and await _agrees(rule, status):
+                self.replace(decision, decision.as_settled(0))
+                await give_back(limiter, decision)
 
     def start(self, message: Message, wall: float) -> Message:
         """The message that starts the response, with the headers."""
@@ -153,6 +156,15 @@ async def give_back(limiter: Limiter, decision: Decision) -> None:
             await limiter.refund(decision)
     except StoreUnavailable as error:
         logger.debug("a refund is lost: %s", error)
+
+
+async def settle_charge(limiter: Limiter, decision: Decision, used: int) -> None:
+    """Settle a decision, even if the request is cancelled. During an outage the charge stays as it was."""
+    try:
+        with anyio.CancelScope(shield=True):
+            await limiter.settle(decision, used)
+    except StoreUnavailable as error:
+        logger.debug("a settlement is lost: %s", error)
 
 
 def state_of(scope: MutableMapping[str, Any]) -> RequestState:

@@ -124,7 +124,7 @@ class InteractionLimit(NoPlainDefault):
         self._messages = Messages(check_text("text", text), check_text("unavailable", unavailable))
         self._tolerance, self._bodies = tolerance, BodyReader(max_body)
         self._replays = ReplayCache(tolerance)
-        warn_once = WarnOnce()
+        self._warn_once = warn_once = WarnOnce()
         limits = as_limits(limit)
         self._commands = _guard(limits, warn_once)
         self._autocompletes = _guard(limits if autocomplete is None else as_limits(autocomplete), warn_once)
@@ -286,6 +286,7 @@ class InteractionLimit(NoPlainDefault):
             store = state.store if isinstance(state, RequestState) and state.store is not None else self._spare_store
         if self._limiters.store is not store or not self._is_in_use:
             self._limiters, self._is_in_use = self._open(store), True
+            self._limiters.commands.introduce(self._warn_once)
             self._diagnostics.check_workers(store)
         return self._limiters
 

@@ -144,6 +144,10 @@ class Limit:
         """The microseconds in which an empty bucket becomes full, rounded up."""
         return self.rate.period_us
 
+    def window_at(self, now_us: int) -> int:
+        """The microseconds of the window that this moment is in, where windows differ in length."""
+        return self.window_us
+
     def __str__(self) -> str:
         return str(self.rate)
 

@@ -32,11 +32,15 @@ class Counted(Limit):
     def owed(self, state: Use) -> int:
         """What the next window begins with, at most the capacity."""
         _, used, debt, extra = state
-        return min(debt, self.capacity, max(0, used - self.capacity - extra))
+        return min(debt, self.capacity, max(0, used - self.room(extra)))
+
+    def room(self, extra: int) -> int:
+        """What a window holds. A limit that was lowered, or set to zero, gives no more in addition than it holds."""
+        return self.capacity + min(extra, self.capacity)
 
     def take(self, state: Use | None, now_us: int, cost: int) -> Use | None:
         end, used, debt, extra = self.present(state, now_us) or self.fresh(now_us)
-        return (end, used + cost, debt, extra) if used + cost <= self.capacity + extra else None
+        return (end, used + cost, debt, extra) if used + cost <= self.room(extra) else None
 
     def give_back(self, state: Use | None, now_us: int, cost: int, charged: Use, charged_at: int) -> Use | None:
         present = self.present(state, now_us)
@@ -44,12 +48,12 @@ class Counted(Limit):
             return present
         end, used, debt, extra = present
         used = max(0, used - cost)
-        debt = min(debt, max(0, used - self.capacity - extra))
+        debt = min(debt, max(0, used - self.room(extra)))
         return (end, used, debt, extra) if used or self.keeps_unused else None
 
     def owe(self, state: Use | None, now_us: int, cost: int) -> tuple[Use | None, bool]:
         end, used, debt, extra = self.present(state, now_us) or self.fresh(now_us)
-        room = self.capacity + extra
+        room = self.room(extra)
         after = min(used + cost, max(used, room + self.capacity))
         debt += max(0, after - max(used, room))
         return (end, after, debt, extra) if after or self.keeps_unused else None, after < used + cost
@@ -70,7 +74,7 @@ class Counted(Limit):
         if present is None:
             return self.capacity, 0, 0
         end, used, _, extra = present
-        room, owed = self.capacity + extra, self.owed(present)
+        room, owed = self.room(extra), self.owed(present)
         full_us = (self.following_end(end, now_us) if owed else end) - now_us if used else 0
         if used + cost <= room:
             return room - used, full_us, 0

@@ -20,6 +20,7 @@ _UNITS: dict[str, CalendarUnit] = {
 }  # fmt: skip
 _DAY_US = 86_400_000_000
 _SET_US = 1_000_000  # a smaller change is an error of the measurement
+_WIDEST_US = 93_600_000_000  # between the same midnight in two zones
 _LONGEST_US = {"day": 2 * _DAY_US, "week": 8 * _DAY_US, "month": 32 * _DAY_US, "year": 367 * _DAY_US}  # clocks change
 _USUAL_US = {"day": _DAY_US, "week": 7 * _DAY_US, "month": 2_629_746_000_000, "year": 31_556_952_000_000}
 
@@ -84,6 +85,10 @@ class Quota(Counted):
         super().__init__(usual, name=name, scope=scope, outage=outage, enforce=enforce, unit=unit)
         self._set(calendar=calendar, rollover=float(rollover), _epoch=None)
 
+    def __getstate__(self) -> dict[str, object]:
+        """A copy goes by the epoch itself: a clock belongs to its process."""
+        return {**vars(self), "_epoch": None}
+
     def _options(self) -> tuple[object, ...]:
         return *super()._options(), self.calendar, self.rollover
 
@@ -95,6 +100,10 @@ class Quota(Counted):
         """The longest period in microseconds, a day with a change of the clocks included."""
         return _LONGEST_US[self.calendar.unit]
 
+    def window_at(self, now_us: int) -> int:
+        _, _, start, end, _ = self.calendar.around(now_us)
+        return end - start
+
     @property
     def keeps_unused(self) -> bool:
         return self.rollover > 0
@@ -104,12 +113,13 @@ class Quota(Counted):
             return None
         _, last, start, end, _ = self._around(now_us)
         # A record belongs to the period whose end is nearest to its own: the rules of a zone may have changed since.
-        if 2 * state[0] > start + end:
+        # One that ends later than now, and later after the start than two zones differ, had another first day.
+        if 2 * state[0] > start + end or state[0] > max(now_us, start + _WIDEST_US):
             return (end, *state[1:])
         if 2 * state[0] <= last + start:
             seen = self.rollover and now_us < state[0] + self._kept_us(state)
             return (end, 0, 0, self._credit(self.capacity)) if seen else None
-        owed, left = self.owed(state), self.capacity + state[3] - state[1]
+        owed, left = self.owed(state), self.room(state[3]) - state[1]
         credit = self._credit(max(0, min(self.capacity, left)))
         return (end, owed, owed, credit) if owed or self.rollover else None
 

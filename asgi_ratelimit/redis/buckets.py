@@ -40,9 +40,7 @@ class RedisBuckets:
         self.server, self.policies, self.fallback = server, tuple(policies), fallback
         self.reported_policy = reported_policy
         for policy in policies:
-            policy.limit.encode(
-                1, 0
-            )  # raises ValueError here, not in a request, if Redis cannot keep this kind of limit
+            policy.limit.encode(1, 0)  # raises ValueError here, not in a request, if Redis cannot keep such a limit
         self.last_states, self.deny = server.last_states, server.deny
         self.holds = any(policy.limit.holds for policy in self.policies)
         limit = policies[0].limit if len(policies) == 1 else None
@@ -83,13 +81,16 @@ class RedisBuckets:
 
     def refund(self, decision: Decision) -> Awaitable[object] | None:
         """Lost without an error if the server does not answer: no caller waits for it or fails."""
-        return self.settle(decision, 0)
+        pending = self.settle(decision, 0)
+        return None if isinstance(pending, str) else pending
 
-    def settle(self, decision: Decision, cost: int) -> Awaitable[Settlement | None] | None:
+    def settle(self, decision: Decision, cost: int) -> Settlement | Awaitable[Settlement | None] | None:
         """As `refund`. It returns "lost" if the server does not answer."""
-        for part in decision.parts:
-            if part.reason == "degraded" and not part.policy.limit.holds:
-                self.fallback.settle(part, cost)
+        degraded = [
+            self.fallback.settle(part, cost)
+            for part in decision.parts
+            if part.reason == "degraded" and not part.policy.limit.holds
+        ]
         charged = [part for part in decision.parts if part.charged_by(self)]
         now_us = self.server.server_clock.now_us()
         for part in charged:
@@ -98,7 +99,9 @@ class RedisBuckets:
         names, (verb, limits) = [str(part.bucket_key) for part in charged], _settlement(charged, cost, now_us)
         if self.holds and not cost:
             return self._release(decision, names, limits)
-        return self._settle(verb, names, limits) if limits else None
+        if limits:
+            return self._settle(verb, names, limits)
+        return "cut" if "cut" in degraded else None
 
     def release(self, decision: Decision) -> Awaitable[object] | None:
         """Lost without an error if the server does not answer: then the slots are free at the end of their lease."""

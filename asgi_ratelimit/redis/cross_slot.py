@@ -66,7 +66,7 @@ class CrossSlotBuckets:
 
     async def settle(self, decision: Decision, cost: int) -> Settlement | None:
         settling = [group.settle(decision, cost) for group in self._groups]
-        results = await asyncio.gather(*(each for each in settling if each is not None))
+        results = [each if isinstance(each, str) or each is None else await each for each in settling]
         return "lost" if "lost" in results else "cut" if "cut" in results else None
 
     def release(self, decision: Decision) -> Awaitable[object] | None:

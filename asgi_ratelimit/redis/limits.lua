@@ -8,6 +8,7 @@
 -- cut to what its limit allows, an empty bucket, and written anew even by a refusal.
 
 local EXACT = 9007199254740991
+local WIDEST = 93600000000 -- µs between the same midnight in two zones
 local cut -- whether the last record was further ahead than its limit allows
 
 local function append_both(one, other)
@@ -131,6 +132,10 @@ local function queue() -- as tokens, but only the last place in the queue can be
   return kind
 end
 
+local function room(limit, extra) -- what a window holds, with what it has in addition
+  return limit[2] + math.min(extra, limit[2])
+end
+
 -- A state is a table: the end of the window, the cost used in it, the part of that which is owed to the next window if
 -- it does not fit into this one, and what this window has in addition to the capacity. The two kinds differ in
 -- present(limit, state), nil if nothing is used, in the end of a fresh window, and in how long a record is kept.
@@ -155,7 +160,7 @@ local function counted(present, fresh_end, kept) -- limit: [kind, capacity, cost
     local state = read(limit, value)
     local present = state or fresh(limit)
     local used, extra = present[2] + limit[3], present[4]
-    if used > limit[2] + extra then return state end
+    if used > room(limit, extra) then return state end
     return state, nil, {present[1], used, present[3], extra}
   end
 
@@ -164,15 +169,15 @@ local function counted(present, fresh_end, kept) -- limit: [kind, capacity, cost
     if not state or state[1] ~= limit[#limit] then return state end -- that window is over
     local used = capped(state[2] - limit[3], 0)
     if used == 0 and not kept(limit, 0, true) then return end
-    return {state[1], used, math.min(state[3], capped(used - limit[2] - state[4], 0)), state[4]}
+    return {state[1], used, math.min(state[3], capped(used - room(limit, state[4]), 0)), state[4]}
   end
 
   function kind.owe(limit, value)
     local finish, used, debt, extra = unpack(read(limit, value) or fresh(limit))
-    local room = limit[2] + extra
-    local after = math.min(used + limit[3], capped(used, room + limit[2]))
+    local most = room(limit, extra)
+    local after = math.min(used + limit[3], capped(used, most + limit[2]))
     cut = after < used + limit[3]
-    return {finish, after, debt + capped(after - capped(used, room), 0), extra}
+    return {finish, after, debt + capped(after - capped(used, most), 0), extra}
   end
 
   function kind.store(limit, key, state)
@@ -191,7 +196,7 @@ local function counted(present, fresh_end, kept) -- limit: [kind, capacity, cost
 end
 
 local function owed(limit, state) -- what the next window begins with
-  return math.min(state[3], limit[2], math.max(0, state[2] - limit[2] - state[4]))
+  return math.min(state[3], limit[2], math.max(0, state[2] - room(limit, state[4])))
 end
 
 local function window() -- limit: [kind, capacity, cost, period µs, charged end]
@@ -200,6 +205,7 @@ local function window() -- limit: [kind, capacity, cost, period µs, charged end
       local last = now + limit[4]
       if state[1] > now then
         if state[1] > last then doubt, cut, state[1] = true, true, last end
+        state[4] = 0
         return state
       end
       local debt, finish = owed(limit, state), state[1] + limit[4]
@@ -214,10 +220,15 @@ end
 -- with the third boundary, unless the clock of this server has passed another one.
 local function quota()
   local function period(limit)
-    local i = 8
-    while i < 9 and now >= limit[i + 1] do i = i + 1 end
-    while i > 6 and now < limit[i] do i = i - 1 end
-    return i > 6 and limit[i - 1] or limit[i] - limit[4], limit[i], limit[i + 1]
+    local first, last = limit[6], limit[10]
+    if now < first or now >= last then -- the process had no idea of this server's time: periods of a usual length
+      local length = last - limit[9]
+      local start = last + math.floor((now - last) / length) * length
+      return start - length, start, start + length
+    end
+    local i = 9
+    while now < limit[i] do i = i - 1 end
+    return i > 6 and limit[i - 1] or first - limit[4], limit[i], limit[i + 1]
   end
 
   local function kept(limit, debt, unused)
@@ -228,7 +239,7 @@ local function quota()
   return counted(
     function(limit, state)
       local last, start, finish = period(limit)
-      if 2 * state[1] > start + finish then
+      if 2 * state[1] > start + finish or state[1] > math.max(now, start + WIDEST) then
         if state[1] > finish then doubt, cut = true, true end
         state[1] = finish
         return state
@@ -238,7 +249,7 @@ local function quota()
         if rollover == 0 or now >= state[1] + kept(limit, state[3]) then return end
         return {finish, 0, 0, math.floor(capacity * rollover)}
       end
-      local debt, left = owed(limit, state), math.max(0, math.min(capacity, capacity + state[4] - state[2]))
+      local debt, left = owed(limit, state), math.max(0, math.min(capacity, room(limit, state[4]) - state[2]))
       if debt > 0 or rollover > 0 then return {finish, debt, debt, math.floor(left * rollover)} end
     end,
     function(limit) return (select(3, period(limit))) end,

@@ -81,6 +81,19 @@ def test_the_options_of_the_dependency_work_as_the_page_shows(page: Path) -> Non
         assert "429" in client.get("/openapi.json").json()["paths"]["/ping"]["get"]["responses"]
 
 
+def test_the_costs_that_are_known_afterwards_are_settled_as_the_pages_show() -> None:
+    names = run(next(block for block in blocks(DOCS / "fastapi.md") if "await tokens.settle" in block.source))
+    with TestClient(names["app"]) as client:
+        assert client.get("/chat").text == "ratelimits"
+        assert client.get("/cached").headers["x-ratelimit-remaining"] == "200000"
+        remaining = int(client.get("/chat").headers["x-ratelimit-remaining"])
+    assert 195_998 <= remaining <= 196_000
+    app = run(next(block for block in blocks(DOCS / "middleware.md") if "kilobytes" in block.source))["app"]
+    with TestClient(app) as client:
+        left = [int(client.get("/").headers["x-ratelimit-remaining"]) for _ in range(2)]
+    assert left == [99_900, 99_899]
+
+
 @pytest.mark.anyio
 async def test_the_kind_of_limit_of_the_architecture_page_works(clock: ManualClock) -> None:
     block = next(block for block in blocks(DOCS / "architecture.md") if "class Cooldown" in block.source)

@@ -9,9 +9,11 @@ from fastapi.security import OAuth2PasswordBearer
 from fastapi.testclient import TestClient
 from starlette.requests import HTTPConnection
 
-from asgi_ratelimit import Decision, MemoryStore, RateLimitMiddleware
+from asgi_ratelimit import Decision, MemoryStore, RateLimitMiddleware, TokenBucket
 from asgi_ratelimit.fastapi import RateLimit, document_limits, exempt
 from tests.fastapi.traffic import DISCORD_ON_REFUSAL
+
+UNITS = ("tokens", "requests")
 
 
 def document(app: FastAPI) -> Any:
@@ -214,6 +216,19 @@ def test_the_429_is_documented_with_its_headers_and_its_body() -> None:
         "global": "boolean",
     }
     assert set(schema["required"]) == set(schema["properties"]) == set(answer["content"]["application/json"]["example"])
+
+
+def test_the_429_names_the_unit_of_the_limit() -> None:
+    tokens = RateLimit([TokenBucket("9/s", unit="tokens"), TokenBucket("99/hour", unit="tokens")])
+    mixed = RateLimit(["9/s", TokenBucket("99/hour", unit="tokens")])
+    app = FastAPI()
+    app.add_api_route("/tokens", lambda: None, dependencies=[Depends(tokens)])
+    app.add_api_route("/mixed", lambda: None, dependencies=[Depends(mixed)])
+    document_limits(app)
+    paths = document(app)["paths"]
+    said = [paths[path]["get"]["responses"]["429"]["headers"]["X-RateLimit-Limit"] for path in ("/tokens", "/mixed")]
+    assert [one["description"] for one in said] == [f"How many {unit} the full bucket holds" for unit in UNITS]
+    assert tokens.responses[429] == paths["/tokens"]["get"]["responses"]["429"]
 
 
 def test_a_429_really_has_what_is_documented(store: MemoryStore) -> None:

@@ -52,13 +52,26 @@ def test_each_route_is_listed_with_what_is_left(store: MemoryStore, clock: Manua
         "name": "/search",
         "rate": "5/5s",
         "scope": "user",
+        "unit": None,
         "limit": 5,
         "remaining": 0,
         "reset_after": 5.0,
         "retry_after": 1.0,
+        "over": False,
     }
     clock.advance(1)
     assert left(client)["/search 5/5s"] == 1
+
+
+def test_a_unit_and_a_soft_limit_that_is_used_up_are_shown(store: MemoryStore) -> None:
+    limits = [TokenBucket("1/hour", enforce=False, name="soft"), TokenBucket("9/hour", unit="tokens")]
+    client = TestClient(limited_app(store, chat=RateLimit(limits)))
+    statuses(client, "/chat")
+    seen = client.get("/limits/me").json()["limits"]
+    assert [(one["rate"], one["unit"], one["remaining"], one["over"]) for one in seen] == [
+        ("1/hour", None, 0, True),
+        ("9/hour", "tokens", 8, False),
+    ]
 
 
 def test_asking_costs_nothing(store: MemoryStore) -> None:

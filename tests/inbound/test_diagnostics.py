@@ -104,6 +104,10 @@ async def an_answer_that_is_none(store: MemoryStore) -> None:
     await statuses(door(store, on_limited=lambda conn, decision: None), 3)
 
 
+async def a_settlement_that_is_none(store: MemoryStore) -> None:
+    await statuses(door(store, settle=lambda served: -1), 2)
+
+
 SCENES: dict[str, list[Callable[[MemoryStore], Awaitable[None]]]] = {
     "ARL101": [two_limits_of_one_name],
     "ARL102": [the_same_bucket_twice],
@@ -117,6 +121,7 @@ SCENES: dict[str, list[Callable[[MemoryStore], Awaitable[None]]]] = {
     "ARL202": [a_limit_that_is_none],
     "ARL203": [a_cost_that_is_none],
     "ARL204": [an_answer_that_is_none],
+    "ARL205": [a_settlement_that_is_none],
 }
 
 
@@ -139,6 +144,13 @@ def test_every_code_is_tested() -> None:
 
 
 # ARL101, ARL102
+
+
+async def test_two_doors_of_one_name_are_told_that_they_share_their_buckets(store: MemoryStore) -> None:
+    door(store, limit="5/60s")
+    with pytest.warns(UserWarning, match="share the buckets of the same kind and period, and no others") as caught:
+        door(store, limit=["9/60s", "5/s"])
+    assert "another name=" in str(caught[0].message)
 
 
 async def test_doors_of_different_names_or_stores_are_no_misconfiguration(store: MemoryStore, said: Said) -> None:

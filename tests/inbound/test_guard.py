@@ -79,7 +79,25 @@ async def test_a_limit_may_depend_on_the_request(store: MemoryStore, wrap: bool)
 
     app = door(store, later if wrap else tier)
     assert await statuses(app, 2) == [200, 429]
-    assert await statuses(app, 4, headers=[("x-tier", "gold")]) == [200, 200, 200, 429]
+    gold: dict[str, Any] = {"headers": [("x-tier", "gold")], "client": ("203.0.113.8", 1)}
+    assert await statuses(app, 4, **gold) == [200, 200, 200, 429]
+
+
+async def test_a_limit_that_moves_hands_out_no_fresh_bucket(store: MemoryStore) -> None:
+    counts = iter(range(100, 400))
+    app = door(store, lambda conn: f"{next(counts)}/hour")
+    passed = (await statuses(app, 300)).count(200)
+    assert passed <= 399  # of the largest; a fresh bucket each time would let pass all of the 300
+    assert passed < 300
+
+
+async def test_a_plan_that_is_toggled_keeps_what_was_used(store: MemoryStore) -> None:
+    app = door(store, lambda conn: conn.headers["x-limit"])
+    small, large = [("x-limit", "4/hour")], [("x-limit", "8/hour")]
+    assert await statuses(app, 3, headers=large) == [200] * 3  # 3/8 of any plan are used
+    assert (await ask(app, headers=small))["x-ratelimit-remaining"] == "1"
+    assert (await ask(app, headers=large))["x-ratelimit-remaining"] == "2"
+    assert await statuses(app, 4, headers=small) == [200, 429, 429, 429]
 
 
 async def test_a_function_may_give_any_kind_of_limit(store: MemoryStore) -> None:

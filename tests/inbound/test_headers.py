@@ -13,7 +13,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from asgi_ratelimit import Decision, FixedWindow, LeakyBucket, Limiter, MemoryStore, SlidingWindow, TokenBucket
+from asgi_ratelimit import Decision, FixedWindow, LeakyBucket, Limiter, MemoryStore, Quota, SlidingWindow, TokenBucket
 from asgi_ratelimit.inbound.headers import (
     RawHeaders,
     discord_headers,
@@ -201,7 +201,7 @@ def items(text: str) -> list[tuple[str, dict[str, int]]]:
     return list(found)
 
 
-@given(st.lists(limits, min_size=1, max_size=4, unique=True), pauses_us, starts_us)
+@given(st.lists(limits, min_size=1, max_size=4, unique_by=lambda limit: limit.identity), pauses_us, starts_us)
 async def test_the_ietfs_headers_parse_back_to_every_part(every: list[Limit], pauses: list[int], start_us: int) -> None:
     decision, _, _ = await ask(every, pauses, start_us)
     said = read(ietf_headers([decision]))
@@ -228,7 +228,7 @@ async def test_after_the_reset_of_a_limit_more_of_it_is_there_and_not_long_befor
     assert (await limiter.peek("k")).remaining > decision.remaining
 
 
-@given(st.lists(limits, min_size=1, max_size=4, unique=True), starts_us)
+@given(st.lists(limits, min_size=1, max_size=4, unique_by=lambda limit: limit.identity), starts_us)
 async def test_in_a_refusal_no_reset_is_later_than_retry_after(every: list[Limit], start_us: int) -> None:
     decision, _, _ = await ask_until_refused(every, start_us)
     seconds = int(retry_after_header(decision)[1])
@@ -250,7 +250,7 @@ async def test_the_reset_of_a_blocked_key_is_the_end_of_its_block() -> None:
     assert read(ietf_headers([blocked], blocked))["ratelimit"] == '"app";r=0;t=60'
 
 
-@given(st.lists(limits, min_size=1, max_size=3, unique=True))
+@given(st.lists(limits, min_size=1, max_size=3, unique_by=lambda limit: limit.identity))
 async def test_every_policy_has_a_name_of_its_own(every: list[Limit]) -> None:
     assume(all(limit.name is None or (limit.name.isascii() and limit.name.isprintable()) for limit in every))
     assume(len({str(limit) for limit in every}) == len(every))
@@ -277,11 +277,47 @@ async def test_every_policy_has_a_name_of_its_own(every: list[Limit]) -> None:
             '"app";r=9;t=1, "day";r=999;t=87',
         ),
         (FixedWindow("5/5s"), '"app";q=5;w=5', '"app";r=4;t=5'),
+        (TokenBucket("100/minute", unit="tokens"), '"app";q=100;qu="tokens";w=60', '"app";r=99;t=1'),
+        (
+            Quota("50000/month", name="month", unit="content-bytes"),
+            '"month";q=50000;qu="content-bytes";w=2592000',
+            '"month";r=49999;t=1388800',
+        ),
     ],
 )
 async def test_the_ietfs_headers_word_for_word(limit: Any, policy: str, state: str) -> None:
     said = ietf_headers([(await ask(limit)).decision])
     assert said == [(b"ratelimit-policy", policy.encode()), (b"ratelimit", state.encode())]
+
+
+@pytest.mark.parametrize(
+    ("day", "hours"),
+    [(1_679_788_800, 23), (1_698_537_600, 25), (1_698_710_400, 24)],
+    ids=["the clocks go forward", "they go back", "any other day"],
+)
+async def test_the_window_of_a_quota_is_the_period_that_it_is_in(day: int, hours: int) -> None:
+    noon_us = (day + 12 * 3600) * 1_000_000
+    decision = (await ask(Quota("5/day", tz="Europe/Berlin"), start_us=noon_us)).decision
+    assert items(read(ietf_headers([decision]))["ratelimit-policy"]) == [("app", {"q": 5, "w": hours * 3600})]
+
+
+async def test_a_soft_limit_that_is_over_says_so() -> None:
+    limits = [TokenBucket("2/minute", name="soft", enforce=False), TokenBucket("9/hour", name="hard")]
+    said = [read(ietf_headers([(await ask(limits, [0] * calls)).decision]))["ratelimit"] for calls in (2, 3)]
+    assert said == ['"soft";r=0;t=30, "hard";r=7;t=400', '"soft";r=0;over;t=30, "hard";r=6;t=400']
+    parsed: Any = http_sf.parse(said[1].encode(), tltype="list")
+    assert [parameters.get("over") for _, parameters in parsed] == [True, None]
+
+
+async def test_discords_headers_show_the_limit_that_has_the_least_left_also_if_it_is_over() -> None:
+    decision, _, clock = await ask([TokenBucket("2/minute", enforce=False), "9/hour"], [0] * 3)
+    assert read(discord_headers(decision, clock.wall(), refused=False))["x-ratelimit-limit"] == "2"
+
+
+@given(st.text(min_size=1))
+async def test_any_unit_is_a_well_formed_string(unit: str) -> None:
+    said: Any = http_sf.parse(ietf_headers([(await ask(TokenBucket("5/5s", unit=unit))).decision])[0][1], tltype="list")
+    assert said[0][1]["qu"] == "".join(char if " " <= char <= "~" else "?" for char in unit)
 
 
 @given(st.text(min_size=1))

@@ -40,7 +40,7 @@ async def test_odd_keys_have_buckets_of_their_own(store: MemoryStore) -> None:
 @given(st.lists(st.text(), unique=True, min_size=2, max_size=5))
 async def test_no_two_keys_share_a_bucket(keys: list[str]) -> None:
     asked = iter([key or "empty" for key in keys])
-    app = door(MemoryStore(clock=ManualClock()), ["1/60s", "2/60s"], key=lambda conn: next(asked))
+    app = door(MemoryStore(clock=ManualClock()), ["1/60s", "2/30s"], key=lambda conn: next(asked))
     assert await statuses(app, len(keys)) == [200] * len(keys)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
+import queue
 import socket
 import threading
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from asgi_ratelimit import LeakyBucket, MemoryStore, RateLimitMiddleware
+from asgi_ratelimit import LeakyBucket, MemoryStore, RateLimitMiddleware, Served
 from asgi_ratelimit.testing import ManualClock
 
 PATIENCE = 10  # seconds until a hanging test fails
@@ -131,6 +132,36 @@ def test_the_chunks_of_a_stream_arrive_as_they_are_made() -> None:
             assert response.readline() == f"chunk {number}\n".encode()
             event.set()
         assert response.read() == b""
+
+
+@pytest.mark.parametrize("leaves", [True, False], ids=["a client that leaves", "a client that stays"])
+def test_a_stream_is_settled_at_its_end_also_if_the_client_leaves(leaves: bool) -> None:
+    settled: queue.Queue[Served] = queue.Queue()
+
+    def used(served: Served) -> int:
+        settled.put(served)
+        return served.body_bytes
+
+    async def chunks() -> Any:
+        for _ in range(1000 if leaves else 3):
+            yield b"x" * 1000
+            await asyncio.sleep(0.01)
+
+    def stream(request: Request) -> Response:
+        return StreamingResponse(chunks())
+
+    store = MemoryStore(clock=ManualClock())
+    app = site("10000000/hour", Route("/stream", stream), cost=5_000_000, settle=used, store=store)
+    with served(app) as port:
+        with request(port, "/stream") as response:
+            assert response.read(1000) == b"x" * 1000
+            assert leaves or len(response.read()) == 2000
+        one = settled.get(timeout=PATIENCE)
+        with request(port) as after:  # it is charged 5 000 000 itself
+            left = int(after.headers["x-ratelimit-remaining"])
+    assert one.status == 200
+    assert (1000 <= one.body_bytes < 900_000) if leaves else one.body_bytes == 3000
+    assert left == 5_000_000 - one.body_bytes
 
 
 def test_a_body_that_was_read_while_waiting_reaches_the_app_behind_a_real_server() -> None:

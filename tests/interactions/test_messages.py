@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from asgi_ratelimit import LeakyBucket, MemoryStore, RateLimitWarning
+from asgi_ratelimit import LeakyBucket, MemoryStore, Quota, RateLimitWarning, TokenBucket
 from asgi_ratelimit.interactions.endpoint import InteractionLimit
 from asgi_ratelimit.testing import ManualClock
 from tests.interactions.endpoints import REACHED, as_dependency, limited, reached, refusals, with_limit
@@ -121,11 +122,32 @@ async def test_a_wait_that_is_too_long_is_a_refusal_that_costs_nothing(store: Me
 
 
 async def test_two_limits_of_one_route_verify_once_and_both_count(store: MemoryStore, clock: ManualClock) -> None:
-    user, guild = limited(store, "2/10s"), limited(store, "3/10s", key="guild")
+    user, guild = limited(store, "2/10s"), limited(store, "3/10s", key="guild", name="guild")
     app = FastAPI(dependencies=[Depends(user)])
     app.add_api_route(URL, lambda: REACHED, methods=["POST"], dependencies=[Depends(guild), Depends(user)])
     asked = [command(user) for user in "11122"]
     assert await refusals(Discord(app, clock), *asked) == [False, False, True, False, True]
+
+
+async def test_two_limits_of_one_name_that_differ_are_noticed(store: MemoryStore, clock: ManualClock) -> None:
+    app = FastAPI(dependencies=[Depends(limited(store, "2/10s"))])
+    limits = [Depends(limited(store, limit)) for limit in ("3/10s", "2/10s")]
+    app.add_api_route(URL, lambda: REACHED, methods=["POST"], dependencies=limits)
+    with pytest.warns(RateLimitWarning) as caught:
+        await refusals(Discord(app, clock), command(), command())
+    assert sorted({str(one.message)[:6] for one in caught}) == ["ARL101", "ARL102"]
+
+
+async def test_a_soft_limit_refuses_nobody_and_a_quota_counts_down_to_its_end(
+    store: MemoryStore, clock: ManualClock
+) -> None:
+    limits = [TokenBucket("1/hour", enforce=False), Quota("2/month")]
+    discord = Discord(as_dependency(limited(store, limits, text="{when}")), clock)
+    assert await refusals(discord, command(), command()) == [False, False]
+    answer = await discord.post(command())
+    now = datetime.fromtimestamp(clock.wall(), UTC)
+    end = datetime(now.year + now.month // 12, now.month % 12 + 1, 1, tzinfo=UTC)
+    assert content(answer) == f"<t:{round(end.timestamp())}:R>"
 
 
 async def test_a_guard_around_a_dependency_counts_once(store: MemoryStore, clock: ManualClock) -> None:

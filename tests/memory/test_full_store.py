@@ -13,7 +13,7 @@ from asgi_ratelimit.store import bucket_key
 from asgi_ratelimit.sync import SyncLimiter
 from asgi_ratelimit.testing import ManualClock
 
-PLAIN: list[Any] = ["5/day", [FixedWindow("5/day")], ["5/day", "9/day"]]
+PLAIN: list[Any] = ["5/day", [FixedWindow("5/day")], ["5/day", "9/week"]]
 
 
 class Reports:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import secrets
 from hashlib import blake2b
@@ -11,6 +12,7 @@ import pytest
 from asgi_ratelimit import FixedWindow, LeakyBucket, Limiter, SlidingWindow, TokenBucket
 from asgi_ratelimit.limits import Limit, Quota
 from asgi_ratelimit.redis import RedisStore
+from asgi_ratelimit.redis.fallback import ServerClock
 from asgi_ratelimit.testing import ManualClock
 from tests.support.servers import Server
 from tests.support.stores import names_of, new_store
@@ -121,3 +123,19 @@ async def test_a_settlement_counts_in_an_outage_too() -> None:
             await limiter.settle(decision, 150)
             after = await limiter.try_acquire("a")
             assert (after.allowed, after.reason, after.retry_after) == (False, "degraded", 30.6)
+
+
+# A quota's boundaries are sent with each check. The server's clock decides on which side a call is.
+
+
+@pytest.mark.parametrize("days", [-400, -1, 1, 40])
+async def test_a_process_with_a_wrong_clock_counts_in_the_period_of_the_server(any_redis: Server, days: int) -> None:
+    async with new_store(any_redis.url) as store, new_store(any_redis.url, prefix="right") as right:
+        assert isinstance(store.server_clock, ServerClock)
+        store.server_clock.set(right.server_clock.now_us() + days * 86_400_000_000)
+        limiter, other = [Limiter(Quota("100/week"), store=each) for each in (store, right)]
+        first, *_ = await asyncio.gather(*(limiter.try_acquire("a", 5) for _ in range(4)))
+        last, honest = await limiter.try_acquire("a", 5), await other.try_acquire("a", 5)
+        assert last.remaining == 75
+        assert last.reset_after == pytest.approx(honest.reset_after, abs=60)
+        assert first.reset_after >= last.reset_after

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asgi_ratelimit import FixedWindow, LeakyBucket, Limiter, RateLimited, SlidingWindow, TokenBucket
+from asgi_ratelimit import FixedWindow, LeakyBucket, Limiter, Quota, RateLimited, SlidingWindow, TokenBucket
 from asgi_ratelimit.limits import Limit
 from asgi_ratelimit.redis import RedisStore
 from asgi_ratelimit.testing import ManualClock
@@ -55,6 +55,38 @@ async def test_a_record_lives_until_its_bucket_is_full(redis_server: Server, sto
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("limit", KINDS, ids=repr)
+async def test_a_record_of_a_debt_lives_until_it_is_paid(redis_server: Server, store: RedisStore, limit: Limit) -> None:
+    limiter = Limiter(limit, store=store)
+    await limiter.settle(await limiter.try_acquire("a", cost=3), limiter.capacity + 5)
+    with redis_server.client() as client:
+        started = time.monotonic()
+        full_ms = (await limiter.peek("a")).reset_us / 1000
+        (name,) = names_of(redis_server)
+        left_ms = client.pttl(name)
+        passed_ms = (time.monotonic() - started) * 1000
+    assert full_ms > limit.window_us / 1000
+    assert full_ms - passed_ms - 1 <= left_ms <= ceil(full_ms) + 1
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("rollover", "owed", "halves"), [(0.0, 0, 1), (0.0, 9, 3), (0.5, 0, 4), (0.5, 9, 4)])
+async def test_a_record_of_a_quota_lives_for_as_long_as_it_may_be_of_use(
+    redis_server: Server, rollover: float, owed: int, halves: int
+) -> None:
+    quota, clock = Quota("5/day", rollover=rollover), ManualClock()
+    async with new_store(redis_server.url, clock=clock) as store:
+        limiter = Limiter(quota, store=store)
+        charged = await limiter.try_acquire("a")
+        await limiter.settle(charged, owed or 1)
+        (name,) = names_of(redis_server)
+        end_ms = quota.calendar.around(clock.now_us())[3] / 1000 - clock.now_us() / 1000
+        longest_ms = end_ms + halves * quota.window_us / 2000
+        still_ms = 86_400_000  # that records live longer by, where a test's clock stands still
+        assert longest_ms - 10_000 < redis_server.command("PTTL", name) <= longest_ms + still_ms + 1
+
+
+@pytest.mark.anyio
 @pytest.mark.parametrize("kind", [TokenBucket, LeakyBucket, FixedWindow, SlidingWindow])
 @pytest.mark.parametrize("rate", ["300000/s", "7000/3ms", "1/ms", "999/ms"])
 async def test_a_bucket_that_is_full_in_less_than_a_millisecond_is_stored_for_one(
@@ -76,7 +108,7 @@ async def test_a_block_lives_until_it_ends(redis_server: Server, store: RedisSto
 
 @pytest.mark.anyio
 async def test_a_full_bucket_is_not_stored(redis_server: Server, store: RedisStore) -> None:
-    for limit in KINDS:
+    for limit in [*KINDS, Quota("9/month")]:
         limiter = Limiter(limit, store=store)
         await limiter.peek("a")
         await limiter.refund(await limiter.try_acquire("a"))
@@ -92,10 +124,14 @@ def test_whatever_happens_every_record_has_its_time_to_live(redis_server: Server
     clock = TraceClock()
     store = new_store(redis_server.url, clock=clock, deny_cache=0)
     day_ms = 86_400_000  # that records live longer by, where a test's clock stands still
-    longest_ms = day_ms + max(limit.window_us for limit in ALL) // 1000 + 1
+    longest_ms = day_ms + 3 * max(limit.window_us for limit in ALL) // 1000 + 1  # a debt, or a rollover
 
     @settings(max_examples=100)
-    @given(st.lists(st.sampled_from(ALL), min_size=1, max_size=3, unique_by=repr), STARTS, traces_of(FORWARD))
+    @given(
+        st.lists(st.sampled_from(ALL), min_size=1, max_size=3, unique_by=lambda limit: limit.identity),
+        STARTS,
+        traces_of(FORWARD),
+    )
     def all_records_end(limits: list[Limit], start_us: int, trace: list[Step]) -> None:
         clock.begin(start_us)
         runner.run(Duel(limits, clock, store).play(trace))
@@ -111,7 +147,7 @@ def test_whatever_happens_every_record_has_its_time_to_live(redis_server: Server
 
 @pytest.mark.anyio
 async def test_a_refusal_writes_nothing(redis_server: Server, store: RedisStore) -> None:
-    limiter = Limiter([*KINDS, TokenBucket("2/day")], store=store)
+    limiter = Limiter([*KINDS, TokenBucket("2/day"), Quota("9/year")], store=store)
     for _ in range(2):
         assert (await limiter.try_acquire("a")).allowed
     before = {name: redis_server.command("DUMP", name) for name in names_of(redis_server)}
@@ -120,6 +156,8 @@ async def test_a_refusal_writes_nothing(redis_server: Server, store: RedisStore)
     after = {name: redis_server.command("DUMP", name) for name in before}
     assert before == after
 
+
+OTHERS = [SlidingWindow("9/day"), TokenBucket("9/day", scope="global"), Quota("9/day", enforce=False)]
 
 # Records that another program has written
 
@@ -131,6 +169,9 @@ GARBAGE = [
     "1:",
     ":1",
     "1:2:3",
+    "1:2:3:4:5",
+    "1:2:3:-4",
+    "1:2:1e99:3",
     "-5",
     "-5:1",
     "1e400",
@@ -170,16 +211,75 @@ async def test_garbage_in_place_of_a_block_does_not_let_a_key_pass_unlimited(
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("kind", range(4))
-async def test_a_moment_in_the_future_is_not_believed(redis_server: Server, store: RedisStore, kind: int) -> None:
-    limiter = Limiter(KINDS[kind], store=store)
+@pytest.mark.parametrize("limit", KINDS, ids=repr)
+async def test_a_record_from_far_ahead_is_an_empty_bucket_for_one_refill_at_most(
+    redis_server: Server, limit: Limit
+) -> None:
+    clock = ManualClock()
+    async with new_store(redis_server.url, clock=clock, deny_cache=0) as store:
+        limiter = Limiter(limit, store=store)
+        await limiter.try_acquire("a")
+        (name,) = names_of(redis_server)
+        later_us = clock.now_us() + 86_400_000_000
+        many = pack(f"<{limit.capacity}q", *[later_us] * limit.capacity).decode(errors="surrogateescape")
+        text = f"{later_us}:13" if isinstance(limit, FixedWindow) else f"{later_us}"
+        with spoilt(redis_server, name, many if isinstance(limit, SlidingWindow) else text):
+            assert (await limiter.peek("a")).remaining == 0
+            refused = await limiter.try_acquire("a")
+            assert (refused.allowed, refused.remaining) == (False, 0)
+            assert refused.retry_after <= limit.window_us / 1e6
+            clock.advance(refused.retry_after - 1e-6)
+            assert not (await limiter.try_acquire("a")).allowed
+            clock.advance(1e-6)
+            assert (await limiter.try_acquire("a")).allowed
+
+
+@pytest.mark.anyio
+async def test_a_refusal_writes_a_record_from_far_ahead_anew_and_peek_does_not(redis_server: Server) -> None:
+    clock = ManualClock()
+    async with new_store(redis_server.url, clock=clock, deny_cache=0) as store:
+        limiter = Limiter("7/70s", store=store)
+        await limiter.try_acquire("a", cost=7)
+        (name,) = names_of(redis_server)
+        clock.advance(-3600)
+        written = redis_server.command("GET", name)
+        await limiter.peek("a")
+        assert redis_server.command("GET", name) == written
+        await limiter.try_acquire("a")
+        assert int(redis_server.command("GET", name)) == clock.now_us() + 70_000_000
+
+
+@pytest.mark.anyio
+async def test_a_window_of_other_software_has_nothing_in_addition(redis_server: Server, store: RedisStore) -> None:
+    limiter = Limiter(FixedWindow("5/day"), store=store)
     await limiter.try_acquire("a")
     (name,) = names_of(redis_server)
-    later_us = round((time.time() + 86_400) * 1e6)
-    value = pack("<q", later_us).decode(errors="surrogateescape") if kind == 3 else f"{later_us}:5"
-    with spoilt(redis_server, name, value):
-        assert (await limiter.try_acquire("a")).remaining == limiter.capacity - 1
-        assert (await limiter.try_acquire("a")).remaining == limiter.capacity - 2
+    with spoilt(redis_server, name, f"{round((time.time() + 60) * 1e6)}:1:0:9000"):
+        assert [(await limiter.try_acquire("a")).allowed for _ in range(9)] == [True] * 4 + [False] * 5
+
+
+# What a token bucket costs in Redis
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("limit", "written"),
+    [
+        (TokenBucket("5/5s"), "1700000001000000"),
+        (TokenBucket("7/s"), "1700000000142857:1:7"),
+        (FixedWindow("5/5s"), "1700000005000000:1"),
+        (Quota("5/day"), "1700006400000000:1"),
+        (SlidingWindow("5/5s"), pack("<q", 1_700_000_000_000_000).decode(errors="surrogateescape")),
+    ],
+    ids=repr,
+)
+async def test_a_record_says_no_more_than_it_has_to(redis_server: Server, limit: Limit, written: str) -> None:
+    async with new_store(redis_server.url, clock=ManualClock()) as store:
+        await Limiter(limit, store=store).try_acquire("a")
+        (name,) = names_of(redis_server)
+        with redis_server.client() as client:
+            raw = client.get(name)
+        assert raw in (written, written.encode(errors="surrogateescape"))
 
 
 @pytest.mark.anyio
@@ -241,7 +341,7 @@ async def test_a_hundred_thousand_tokens_a_second_are_counted_exactly(redis_serv
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("limit", ["5/day", ["5/day", SlidingWindow("9/day"), TokenBucket("9/day", scope="global")]])
+@pytest.mark.parametrize("limit", ["5/day", ["5/day", *OTHERS]], ids=["one", "list"])
 async def test_a_decision_can_be_pickled_and_holds_no_key_of_others(any_redis: Server, limit: Any) -> None:
     async with new_store(any_redis.url) as store:
         limiter = Limiter(limit, store=store)

@@ -57,7 +57,7 @@ async def test_checks_that_come_during_a_call_travel_in_the_next_one(any_redis: 
 
 async def test_different_verbs_limits_and_costs_travel_together(any_redis: Server) -> None:
     async with RedisStore(any_redis.url, timeout=2) as store:
-        one, other = Limiter("5/h", store=store), Limiter(["9/h", SlidingWindow("7/h")], store=store)
+        one, other = Limiter("5/h", store=store), Limiter(["9/h", SlidingWindow("7/h")], store=store, name="b")
         charged = await one.try_acquire("a", cost=3)
         before = calls(any_redis)
         answers = await asyncio.gather(

@@ -8,6 +8,7 @@ import pytest
 
 from asgi_ratelimit import FixedWindow, LeakyBucket, Limiter, RateLimited, SlidingWindow, StoreUnavailable, TokenBucket
 from asgi_ratelimit.limits import Limit, Scope
+from asgi_ratelimit.observe import Event
 from asgi_ratelimit.redis import RedisStore
 from asgi_ratelimit.testing import ManualClock
 from tests.support.servers import Cluster
@@ -19,7 +20,7 @@ SCOPES: tuple[Scope, ...] = ("user", "shared", "global")
 class Unreadable(TokenBucket):
     """A limit that the script cannot compute."""
 
-    def encode(self, cost: int) -> list[str | int]:
+    def encode(self, cost: int, now_us: int) -> list[str | int | float]:
         return ["T"]
 
 
@@ -88,6 +89,38 @@ async def test_a_refund_gives_all_of_it_back_once(store: RedisStore) -> None:
     for _ in range(2):
         await limiter.refund(charged)
         assert [part.remaining for part in (await limiter.peek("a", per="x")).parts] == [2, 8, 8]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("kind", [TokenBucket, FixedWindow, SlidingWindow])
+@pytest.mark.parametrize(("used", "left"), [(0, [9, 9, 9]), (1, [8, 8, 8]), (2, [7, 7, 7]), (6, [3, 3, 3])])
+async def test_a_settlement_reaches_every_slot_once(store: RedisStore, kind: type, used: int, left: list[int]) -> None:
+    limiter = Limiter([kind("9/h", scope=scope) for scope in SCOPES], store=store)
+    charged = await limiter.try_acquire("a", 2, per="x")
+    for cost in (used, 9, 0):
+        await limiter.settle(charged, cost)
+        assert [part.remaining for part in (await limiter.peek("a", per="x")).parts] == left
+
+
+@pytest.mark.anyio
+async def test_what_a_bucket_in_another_slot_cannot_owe_is_reported(cluster: Cluster, clock: ManualClock) -> None:
+    events: list[Event] = []
+    async with new_store(cluster.url, clock=clock, deny_cache=0, observers=[events.append]) as store:
+        limiter = Limiter([TokenBucket("99/h"), TokenBucket("9/h", scope="global")], store=store)
+        await limiter.settle(await limiter.try_acquire("a", 2), 30)
+        assert [part.remaining for part in (await limiter.peek("a")).parts] == [69, 0]
+    assert [(event.kind, event.cost) for event in events if event.kind == "owed"] == [("owed", 28)]
+
+
+@pytest.mark.anyio
+async def test_a_soft_limit_in_another_slot_refuses_nothing_and_is_named(store: RedisStore) -> None:
+    soft = TokenBucket("2/h", scope="global", enforce=False)
+    limiter = Limiter([TokenBucket("4/h"), soft], store=store)
+    answers = [await limiter.try_acquire("a") for _ in range(5)]
+    assert [answer.allowed for answer in answers] == [True] * 4 + [False]
+    assert [answer.over for answer in answers[:4]] == [(), (), (soft,), (soft,)]
+    await limiter.refund(answers[3])
+    assert [part.remaining for part in (await limiter.peek("a")).parts] == [1, 0]
 
 
 @pytest.mark.anyio

@@ -7,8 +7,18 @@ from typing import Any
 
 import pytest
 
-from asgi_ratelimit import FixedWindow, LeakyBucket, Limiter, SlidingWindow, StoreEvent, StoreUnavailable, TokenBucket
+from asgi_ratelimit import (
+    FixedWindow,
+    LeakyBucket,
+    Limiter,
+    Quota,
+    SlidingWindow,
+    StoreEvent,
+    StoreUnavailable,
+    TokenBucket,
+)
 from asgi_ratelimit.limits import Limit, Outage
+from asgi_ratelimit.observe import Event
 from asgi_ratelimit.redis import RedisStore, fallback
 from asgi_ratelimit.redis.fallback import LastKnown
 from asgi_ratelimit.testing import ManualClock
@@ -109,7 +119,7 @@ async def test_a_limit_s_own_outage_overrides_the_store_s(nowhere: str) -> None:
         free = Limiter(TokenBucket("2/day", outage="open"), store=store)
         assert [(await free.try_acquire("a")).allowed for _ in range(3)] == [True] * 3
     async with new_store(nowhere, outage="open") as store:
-        shut = Limiter(["9/day", TokenBucket("2/day", outage="closed")], store=store)
+        shut = Limiter(["9/h", TokenBucket("2/day", outage="closed")], store=store)
         with pytest.raises(StoreUnavailable):
             await shut.try_acquire("a")
 
@@ -205,6 +215,93 @@ async def test_a_limit_of_zero_refuses_in_an_outage_too(nowhere: str, clock: Man
         for limit in (TokenBucket("0/day"), SlidingWindow("0/day", outage="open")):
             refused = await Limiter(["5/s", limit], store=store).try_acquire("a")
             assert (refused.allowed, refused.reason, refused.retry_after) == (False, "degraded", 86400.0)
+
+
+# What a call has really cost
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("used", "left"), [(0, 5), (1, 4), (2, 3), (4, 1), (7, 0)])
+async def test_a_charge_in_memory_is_settled_there_once(alone: RedisStore, used: int, left: int) -> None:
+    for limit in (TokenBucket("5/5s"), FixedWindow("5/5s"), SlidingWindow("5/5s")):
+        limiter = Limiter([limit, TokenBucket("99/h", scope="global")], store=alone)
+        charged = await limiter.try_acquire("a", 2)
+        for cost in (used, 0, 9):
+            await limiter.settle(charged, cost)
+            seen = await limiter.peek("a")
+            assert ([part.remaining for part in seen.parts], seen.reason) == ([left, 99 - used], "degraded"), limit
+        with pytest.raises(StoreUnavailable):
+            await limiter.reset("a")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("limit", KINDS, ids=repr)
+async def test_a_settlement_is_not_undone_by_an_outage(mortal: Server, limit: Limit) -> None:
+    async with new_store(mortal.url, outage="local") as store:
+        limiter = Limiter(limit, store=store)
+        await limiter.settle(await limiter.try_acquire("less", 4), 1)
+        await limiter.settle(await limiter.try_acquire("more", 2), 4)
+        await limiter.settle(await limiter.try_acquire("debt", 4), 7)
+        mortal.kill()
+        answers = {key: [(await limiter.try_acquire(key)).allowed for _ in range(5)] for key in ("less", "more")}
+        assert answers == {"less": [True] * 4 + [False], "more": [True] + [False] * 4}
+        refused = await limiter.try_acquire("debt")
+        assert (refused.allowed, refused.reason) == (False, "degraded")
+        assert refused.retry_after > limit.period / limit.count
+
+
+@pytest.mark.anyio
+async def test_a_settlement_that_the_server_does_not_answer_is_reported_and_fails_no_caller(mortal: Server) -> None:
+    events: list[Event] = []
+    async with new_store(mortal.url, observers=[events.append]) as store:
+        limiter = Limiter("5/day", store=store, name="search")
+        charged = await limiter.try_acquire("a")
+        mortal.kill()
+        await limiter.settle(charged, 4)
+        await limiter.settle(charged, 4)
+    lost = [event for event in events if event.kind == "unavailable"]
+    assert [(event.limiter, event.cost, event.decision) for event in lost] == [("search", 3, charged)]
+
+
+@pytest.mark.anyio
+async def test_what_memory_cannot_owe_is_reported_too(nowhere: str, clock: ManualClock) -> None:
+    events: list[Event] = []
+    async with new_store(nowhere, outage="local", clock=clock, observers=[events.append]) as store:
+        limiter = Limiter(["5/day", SlidingWindow("100/day")], store=store)
+        await limiter.settle(await limiter.try_acquire("a"), 90)
+    assert [event.cost for event in events if event.kind == "owed"] == [89]
+
+
+@pytest.mark.anyio
+async def test_a_limit_that_has_changed_goes_on_from_what_the_one_before_has_used(mortal: Server) -> None:
+    async with new_store(mortal.url, outage="local") as store:
+        seven, eleven = (Limiter(TokenBucket(f"{count}/day"), store=store, name="plan") for count in (7, 11))
+        await seven.try_acquire("a", 7)
+        mortal.kill()
+        assert [(await limiter.try_acquire("a")).allowed for limiter in (eleven, seven)] == [False, False]
+        assert (await eleven.try_acquire("b", 11)).reason == "degraded"
+        assert not (await seven.try_acquire("b")).allowed
+
+
+@pytest.mark.anyio
+async def test_a_soft_limit_refuses_nothing_in_an_outage_and_is_named(alone: RedisStore) -> None:
+    soft = TokenBucket("1/day", enforce=False)
+    limiter = Limiter([soft, FixedWindow("2/day")], store=alone)
+    answers = [await limiter.try_acquire("a") for _ in range(3)]
+    assert [answer.allowed for answer in answers] == [True, True, False]
+    assert [answer.over for answer in answers[:2]] == [(), (soft,)]
+
+
+@pytest.mark.anyio
+async def test_a_quota_goes_on_to_its_boundary_in_an_outage(mortal: Server, clock: ManualClock) -> None:
+    async with new_store(mortal.url, outage="local", clock=clock) as store:
+        limiter = Limiter(Quota("5/day", tz="Europe/Berlin"), store=store)
+        await limiter.try_acquire("a", 5)
+        mortal.kill()
+        refused = await limiter.try_acquire("a")
+        assert (refused.allowed, refused.reason) == (False, "degraded")
+        clock.advance(refused.retry_after)
+        assert (await limiter.try_acquire("a")).remaining == 4
 
 
 # More users than this process counts one by one

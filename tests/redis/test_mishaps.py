@@ -116,7 +116,7 @@ def test_a_user_without_the_right_to_run_scripts_gets_an_error() -> None:
 @pytest.mark.parametrize(
     ("store", "limit", "own", "expected"),
     [
-        ("open", ["80/day", TokenBucket("1000/day", outage="closed")], "40/day", (503, 503)),
+        ("open", ["80/day", TokenBucket("1000/week", outage="closed")], "40/day", (503, 503)),
         ("open", "80/day", TokenBucket("40/day", outage="closed"), (200, 503)),
         ("local", "80/day", TokenBucket("40/day", outage="closed"), (200, 503)),
         ("closed", TokenBucket("80/day", outage="local"), TokenBucket("40/day", outage="open"), (200, 200)),
@@ -133,7 +133,7 @@ def test_a_limit_of_its_own_mind_wins_over_the_store(
 
 
 def test_of_a_list_only_local_limits_are_counted(proxy: Proxy, any_redis: Server) -> None:
-    limit = [TokenBucket("20/day", outage="open"), TokenBucket("80/day", outage="local")]
+    limit = [TokenBucket("20/week", outage="open"), TokenBucket("80/day", outage="local")]
     with refused(any_redis, proxy), AppServer(proxy.url, outage="closed", limit=limit) as app_server:
         assert statuses(app_server.request(*BURST), "/") == {200: 80, 429: CLIENTS - 80}
 

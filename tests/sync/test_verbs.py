@@ -33,6 +33,11 @@ def test_every_verb_does_what_the_limiter_s_does(any_store: Store, clock: Manual
     assert limiter.peek("a").remaining == 2
     limiter.refund(charged)
     assert limiter.peek("a").remaining == 5
+    settled = limiter.try_acquire("a", cost=3)
+    limiter.settle(settled, 1)
+    limiter.settle(settled, 5)
+    assert limiter.peek("a").remaining == 4
+    limiter.reset("a")
     assert limiter.acquire("a", cost=5).remaining == 0
     refused = limiter.try_acquire("a")
     assert (refused.allowed, refused.retry_after) == (False, 1.0)

@@ -126,6 +126,7 @@ MISTAKES = {
     "InteractionLimit: unknown key": 'InteractionLimit(KEY, "5/5s", key="users")',
     "pace: key of another item": 'pace(["a"], text_later, limit="5/5s", key=of_a_number)',
     # Other functions and options
+    "RateLimitMiddleware: settle of a status": 'RateLimitMiddleware(app, limit="5/5s", settle=of_a_text)',
     "RateLimitMiddleware: cost of a text": 'RateLimitMiddleware(app, limit="5/5s", cost=text)',
     "RateLimitMiddleware: async cost of a text": 'RateLimitMiddleware(app, limit="5/5s", cost=text_later)',
     "RateLimit: cost of a text": 'RateLimit("5/5s", cost=text)',

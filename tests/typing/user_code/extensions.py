@@ -28,6 +28,7 @@ from asgi_ratelimit import (
     RateLimitMiddleware,
     Reason,
     Scope,
+    Settlement,
     State,
     Store,
     TokenBucket,
@@ -75,9 +76,13 @@ class DictBuckets:
         now_us, state = self.clock.now_us(), self.states.get(bucket_key(self.policy.limit.scope, key, per))
         return Decision(self.policy, cost, state, now_us, self.policy.limit.take(state, now_us, cost) is not None)
 
-    def refund(self, decision: Decision) -> None:
-        if isinstance(decision.bucket_key, str):
+    def settle(self, decision: Decision, cost: int) -> Settlement | None:
+        if cost == 0 and isinstance(decision.bucket_key, str):
             self.states.pop(decision.bucket_key, None)
+        return "cut" if cost > decision.cost else None
+
+    def refund(self, decision: Decision) -> None:
+        self.settle(decision, 0)
 
     async def reset(self, key: str, per: str) -> None:
         self.states.pop(bucket_key(self.policy.limit.scope, key, per), None)
@@ -144,6 +149,7 @@ def refusal_in_a_test() -> Decision:
         reason="blocked",
         measure=(0, 60_000_000, 60_000_000),
         parts=parts,
+        over=(TokenBucket("80/minute", enforce=False),),
     )
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Annotated
 from uuid import UUID, uuid4
 
-from fastapi import APIRouter, Depends, FastAPI, Header, Request, WebSocket
+from fastapi import APIRouter, BackgroundTasks, Depends, FastAPI, Header, Request, WebSocket
 from fastapi.responses import HTMLResponse
 from starlette.requests import HTTPConnection
 
-from asgi_ratelimit import Decision, MemoryStore, RateLimited, TokenBucket, by_ip
+from asgi_ratelimit import Decision, Estimate, MemoryStore, RateLimited, TokenBucket, by_ip
 from asgi_ratelimit.fastapi import RateLimit, document_limits, exempt, rate_limit
 
 app = FastAPI()
@@ -69,6 +69,7 @@ by_address = RateLimit(limit="5/5s", key=by_ip, cost=2, per=["channel_id"], head
 by_function = RateLimit(limit_of, key=by_cookie)
 by_request = RateLimit("5/5s", key=by_method)
 by_email = RateLimit("5/hour", per={"email": str.casefold})
+by_tokens = RateLimit(TokenBucket("9000/minute", unit="tokens"), cost=Estimate(quantile=0.9, start=4000))
 by_account = RateLimit(TokenBucket("5/5s"), key=Depends(current_account))
 
 
@@ -83,6 +84,13 @@ app.mount("/wrapped", by_default.wrap(FastAPI()))
 @app.get("/search", dependencies=[Depends(by_default)], responses=by_default.responses)
 async def search(quota: Annotated[Decision, Depends(rate_limit)]) -> float:
     return quota.reset_after
+
+
+@app.get("/chat")
+async def chat(quota: Annotated[Decision, Depends(by_tokens)], tasks: BackgroundTasks) -> int:
+    await by_tokens.settle(quota, 1200)
+    tasks.add_task(by_tokens.refund, quota)
+    return len(quota.over)
 
 
 @app.get("/unlimited/{tier}")

@@ -11,6 +11,7 @@ from asgi_ratelimit import (
     LeakyBucket,
     Limiter,
     MemoryStore,
+    Quota,
     RateLimited,
     RateLimitError,
     RateLimitWarning,
@@ -26,9 +27,11 @@ clock = ManualClock(start=1_700_000_000.0)
 store = MemoryStore(max_keys=10_000, clock=clock, on_event=lambda event: print(event.kind))
 
 burst = TokenBucket("50/s", burst=100, name="burst", scope="global", outage="open")
-spaced = LeakyBucket("5/s", queue=10, name="spaced", scope="shared", outage="local")
-exact = SlidingWindow("100/hour", name="exact", scope="user", outage="closed")
-window = FixedWindow("5/5s", name="window", scope="user", outage=None)
+spaced = LeakyBucket("5/s", queue=10, name="spaced", scope="shared", outage="local", enforce=True, unit="jobs")
+exact = SlidingWindow("100/hour", name="exact", scope="user", outage="closed", enforce=True, unit="searches")
+window = FixedWindow("5/5s", name="window", scope="user", outage=None, enforce=False, unit="bytes")
+monthly = Quota("50000/month", tz="Europe/Berlin", starts=15, rollover=0.5, name="monthly", unit="tokens")
+soft = TokenBucket("80/minute", name="soft", enforce=False, unit="tokens")
 
 at_a_time = Concurrency(10, lease=60, name="open", scope="shared", outage="local", status=503)
 
@@ -36,6 +39,8 @@ from_a_string = Limiter("5/5s")
 from_a_limit = Limiter(burst, store=store, name="search")
 from_a_list = Limiter(["10/s", exact], store=store, name="search", global_name="app")
 from_a_tuple = Limiter((window, spaced, "1000/day"), store=store)
+weekly = Quota("10/week", starts="sunday", scope="shared", outage="open", enforce=False)
+by_calendar = Limiter([monthly, weekly, soft, "100/minute"], store=store)
 in_threads = SyncLimiter(["5/5s", burst], store=store, name="mail", global_name="app")
 
 
@@ -44,6 +49,7 @@ def described(decision: Decision) -> tuple[bool, int, float, str]:
     seconds = (decision.reset_after, decision.retry_after, decision.delay)
     texts: tuple[str, str, str] = (decision.bucket, decision.scope, decision.reason)
     parts: list[str] = [part.reason for part in decision.parts]
+    parts += [str(limit) for limit in decision.over]
     return decision.allowed, sum(numbers), sum(seconds), " ".join([*texts, *parts])
 
 
@@ -51,7 +57,10 @@ async def verbs(limiter: Limiter) -> float:
     decision: Decision = await limiter.try_acquire("user:1", 2, per="channel:1")
     waited: Decision = await limiter.acquire("user:1", cost=1, timeout=10, per="channel:1")
     seen: Decision = await limiter.peek("user:1", 1, per="channel:1")
+    over: list[str] = [str(limit) for limit in decision.over]
+    await limiter.settle(decision, 1200 if over else 0)
     await limiter.refund(decision)
+    await limiter.settle(waited, 12)
     await limiter.reset("user:1", per="channel:1")
     await limiter.block("user:1", 60)
     return described(waited)[2] + seen.retry_after + limiter.capacity
@@ -75,6 +84,7 @@ def verbs_in_a_thread(limiter: SyncLimiter) -> str:
     decision: Decision = limiter.try_acquire("all", 2, per="channel:1")
     waited: Decision = limiter.acquire("all", cost=1, timeout=10.0, per="channel:1")
     seen: Decision = limiter.peek("all", 1, per="channel:1")
+    limiter.settle(decision, 3)
     limiter.refund(decision)
     limiter.reset("all", per="channel:1")
     limiter.block("all", 60.0)

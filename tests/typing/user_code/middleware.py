@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.middleware import Middleware
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
@@ -13,12 +14,14 @@ from asgi_ratelimit import (
     ClientIP,
     CostSource,
     Decision,
+    Estimate,
     ExemptSource,
     KeyFunction,
     LimitedHandler,
     LimitSource,
     MemoryStore,
     RateLimitMiddleware,
+    Served,
     TokenBucket,
     by_header,
     by_ip,
@@ -105,6 +108,20 @@ async def failed(status: int) -> bool:
     return status >= 400
 
 
+def used(served: Served) -> int:
+    tokens = int(served.headers.get("x-tokens", 0))
+    return tokens + served.body_bytes + round(served.seconds) + (served.status < 400) + len(served.scope["path"])
+
+
+async def used_later(served: Served) -> int:
+    return used(served)
+
+
+def used_in_a_test() -> int:
+    headers = Headers({"x-tokens": "12"})
+    return used(Served(status=200, headers=headers, body_bytes=5, seconds=0.5, scope={"type": "http", "path": "/"}))
+
+
 def refusal(conn: HTTPConnection, decision: Decision) -> Response:
     return JSONResponse({"again_in": decision.retry_after}, 429)
 
@@ -146,6 +163,8 @@ app.add_middleware(
     only=is_get,
     on_limited=refusal_to_a_request,
 )
+app.add_middleware(RateLimitMiddleware, limit="9000/s", cost=Estimate(quantile=0.95, start=4000), settle=used)
+app.add_middleware(RateLimitMiddleware, limit="9000/s", cost=Estimate(start=4000), settle=used_later)
 app.add_middleware(RateLimitMiddleware, limit="5/s", key=by_user_or(by_client_of_a_request), only="/login")
 app.add_middleware(RateLimitMiddleware, limit="5/s", key=by_form, exempt=behind_two_proxies.within("192.0.2.0/24"))
 wrapped = RateLimitMiddleware(app, limit="1000/hour", headers="discord", messages=TokenBucket("2/s"))
@@ -153,5 +172,6 @@ wrapped = RateLimitMiddleware(app, limit="1000/hour", headers="discord", message
 a_limit: LimitSource = limit_by_tier
 a_key: KeyFunction = by_session
 a_cost: CostSource = cost_later
+a_learned_cost: CostSource = Estimate(start=10)
 an_exemption: ExemptSource = ("/health", "/static/*")
 a_response: LimitedHandler = refusal_later

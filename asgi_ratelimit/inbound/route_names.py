@@ -19,7 +19,16 @@ def matched_route(scope: Any) -> Any:
         effective = getattr(context, "starlette_route", None) or context
         if route is effective or route is getattr(context, "original_route", None):
             return effective
-    return route
+    return _route_of_endpoint(scope) if route is None and "endpoint" in scope else route
+
+
+def _route_of_endpoint(scope: Any) -> Any:
+    """The matched route of Starlette in an app of FastAPI, which does not note it in the scope. None: it is a mount."""
+    endpoint, app = scope["endpoint"], scope.get("app")
+    for route in getattr(app, "routes", ()):
+        if getattr(route, "endpoint", None) is endpoint and route.matches(scope)[0].name == "FULL":
+            return route
+    return None
 
 
 def route_template(scope: Any) -> str:
