@@ -202,8 +202,8 @@ class Decision:
 
     @property
     def is_charged(self) -> bool:
-        """Whether it still holds a receipt, but for slots: a charge that is neither given back nor settled."""
-        return any(part._charge is not None and part.slot is None for part in self.parts)
+        """Whether it still holds a receipt: a charge that is neither given back nor settled, or a slot."""
+        return any(part._charge is not None for part in self.parts)
 
     def as_degraded(self) -> Decision:
         """The same decision, marked as one that was made without the server."""

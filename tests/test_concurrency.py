@@ -6,6 +6,7 @@ import asyncio
 import gc
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -33,6 +34,7 @@ def limiter_of(store: Store, limit: Concurrency = TWO) -> Limiter:
 
 def test_a_slot_is_taken_whatever_the_call_costs_and_named_by_its_moment() -> None:
     one = TWO.take(None, NOW, 1)
+    assert one is not None
     two = TWO.take(one, NOW, 4_000)
     assert two == (NOW, NOW + 10_000_000, NOW + 1, NOW + 10_000_000)
     assert TWO.take(two, NOW, 1) is None
@@ -314,7 +316,7 @@ async def test_no_slot_outlives_its_holder_by_a_reference_cycle(store: MemorySto
 
 def test_a_store_of_ones_own_has_to_be_able_to_release() -> None:
     class Plain(MemoryStore):
-        def open(self, *_: object) -> object:  # type: ignore[override]
+        def open(self, *_: Any) -> Any:
             return object()
 
     with pytest.raises(ValueError, match="release"):

@@ -7,6 +7,25 @@
 
 local CENTURY = 3155760000000000
 
+local kinds = {}
+
+local function kind_of(limit)
+  local name = limit[1]
+  local kind = kinds[name]
+  if not kind then
+    local plain = string.upper(name)
+    kind = plain == 'T' and tokens()
+      or plain == 'L' and queue()
+      or plain == 'F' and window()
+      or plain == 'Q' and quota()
+      or plain == 'C' and slots()
+      or log()
+    kind.is_soft = name ~= plain -- a soft limit refuses no call; a small letter says so
+    kinds[name] = kind
+  end
+  return kind
+end
+
 local function block(key) -- µs until it ends; 0 if there is none
   local value = call('GET', key)
   if not value then return 0 end

@@ -33,7 +33,9 @@ window = FixedWindow("5/5s", name="window", scope="user", outage=None, enforce=F
 monthly = Quota("50000/month", tz="Europe/Berlin", starts=15, rollover=0.5, name="monthly", unit="tokens")
 soft = TokenBucket("80/minute", name="soft", enforce=False, unit="tokens")
 
-at_a_time = Concurrency(10, lease=60, name="open", scope="shared", outage="local", status=503)
+at_a_time = Concurrency(
+    10, lease=60, name="open", scope="shared", outage="local", enforce=False, unit="calls", status=503
+)
 
 from_a_string = Limiter("5/5s")
 from_a_limit = Limiter(burst, store=store, name="search")
