@@ -14,14 +14,14 @@ The floor plan, from the street down:
     escalation     blocks that grow
     pace           bulk work at a steady pace                                 (extra: progress, for its bar)
     sync/          the same limiter without an event loop
-    limiter        Limiter: limits + store + name; waiting: first come, first served
+    limiter        Limiter: limits + store + name; waiting: first come, first served; bells: a slot is free
     redis/         RedisStore: one limit for every process                    (extra: redis)
     memory/        MemoryStore: buckets in this process
     store          the interface of a store; scripts: of one that runs scripts, too
     warnings, errors, refusal_headers
     log_observer, events: what observers learn
     decision       Decision; limits, rate: the kinds of limit; foreign_options
-    store_events, off_switch, call_site, clock
+    store_events, off_switch, slot, call_site, clock
 """
 
 from asgi_ratelimit.clock import Clock
@@ -44,6 +44,7 @@ from asgi_ratelimit.inbound.options import (
 from asgi_ratelimit.inbound.settling import Served
 from asgi_ratelimit.limiter import Limiter
 from asgi_ratelimit.limits import (
+    Concurrency,
     FixedWindow,
     LeakyBucket,
     Limit,
@@ -71,6 +72,7 @@ __all__ = [
     "Charge",
     "ClientIP",
     "Clock",
+    "Concurrency",
     "CostSource",
     "Decision",
     "Estimate",

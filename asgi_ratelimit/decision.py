@@ -8,6 +8,7 @@ from hashlib import blake2b
 from typing import Literal, final
 
 from asgi_ratelimit.limits import Limit, Measure, Scope, State
+from asgi_ratelimit.slot import Slot
 
 __all__ = ["BucketKey", "Charge", "Decision", "Policy", "Reason", "make_decision"]
 
@@ -168,7 +169,16 @@ class Decision:
 
         The cost of several calls may be above the capacity.
         """
-        return max(_wait_us(part, cost) for part in self.parts)
+        return max(part.policy.limit.wait_us(part.state, part.now_us, cost) for part in self.parts)
+
+    def sure_wait_us(self, cost: int) -> int:
+        """The same, but for limits that may allow a call at any moment, because another one ends."""
+        waits = [
+            part.policy.limit.wait_us(part.state, part.now_us, cost)
+            for part in self.parts
+            if not part.policy.limit.holds
+        ]
+        return max(waits, default=0)
 
     # For stores
 
@@ -182,8 +192,17 @@ class Decision:
         return self._charge is charge
 
     @property
+    def slot(self) -> Slot | None:
+        """The receipt of the slot that the decision still holds, if it has taken one."""
+        return self._charge if isinstance(self._charge, Slot) else None
+
+    def hold(self, charge: Charge | None) -> None:
+        """Make this the receipt of the charge."""
+        self._charge = charge
+
+    @property
     def is_charged(self) -> bool:
-        """Whether it still holds a receipt: something was charged, and is neither given back nor settled."""
+        """Whether it still holds a receipt: a charge that is neither given back nor settled, or a slot."""
         return any(part._charge is not None for part in self.parts)
 
     def as_degraded(self) -> Decision:
@@ -211,7 +230,7 @@ class Decision:
 
     def _settled_state(self, cost: int) -> State:
         limit = self.policy.limit
-        if self.over or not self.allowed:  # it was not charged
+        if self.over or not self.allowed or (limit.holds and cost):  # it was not charged, or keeps its slot
             return self.state
         if cost < self.cost:
             return limit.give_back(self.state, self.now_us, self.cost - cost, self.state, self.now_us)
@@ -246,6 +265,10 @@ class Decision:
             return parts[0]
         refused = [part for part in parts if not part.allowed]
         part = max(refused, key=lambda p: p.retry_us) if refused else min(parts, key=lambda p: p.remaining)
+        if (
+            part.policy.limit.holds and not refused
+        ):  # its slots come and go with other calls: no client can plan by them
+            part = min([p for p in parts if not p.policy.limit.holds] or [part], key=lambda p: p.remaining)
         return cls(
             part.policy, part.cost, part.state, part.now_us,
             allowed=part.allowed, reason=part.reason, measure=part.measured(), bucket_key=part.bucket_key,
@@ -304,12 +327,6 @@ def make_decision(
 
 _new = object.__new__  # CPython 3.11 and 3.12 call a constructor that is written in Python slowly
 _NAMES = ("allowed", "limit", "remaining", "reset_after", "retry_after", "delay", "bucket", "scope", "reason")
-
-
-def _wait_us(part: Decision, cost: int) -> int:
-    limit = part.policy.limit
-    fillings, rest = divmod(cost - 1, limit.capacity or 1)
-    return limit.measure(part.state, part.now_us, rest + 1)[2] + fillings * limit.window_us
 
 
 def _public(decision: Decision) -> tuple[object, ...]:

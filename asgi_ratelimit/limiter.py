@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from inspect import isawaitable
+from types import TracebackType
 from weakref import WeakValueDictionary
 
 from asgi_ratelimit.call_site import inside_a_request
@@ -13,14 +14,16 @@ from asgi_ratelimit.decision import Decision, Policy
 from asgi_ratelimit.errors import RateLimited, StoreUnavailable
 from asgi_ratelimit.events import Event, EventKind, observers_of
 from asgi_ratelimit.foreign_options import explains_foreign_options
-from asgi_ratelimit.limits import LimitSpec, as_limits
+from asgi_ratelimit.limits import Limit, LimitSpec, as_limits
 from asgi_ratelimit.memory import MemoryStore
 from asgi_ratelimit.off_switch import OFF_SWITCH
 from asgi_ratelimit.store import Buckets, PerStore, Settlement, Store, bucket_key, check_store
 from asgi_ratelimit.waiting import WaitersByKey
 from asgi_ratelimit.warnings import WarnOnce
 
-__all__ = ["Limiter", "limiters_of"]
+__all__ = ["Hold", "Limiter", "limiters_of"]
+
+Release = Callable[[Decision], Awaitable[object] | None]
 
 _warn_once = WarnOnce()  # of the whole process: a limiter made for each request could not remember
 _ONE = 1
@@ -52,8 +55,7 @@ class Limiter:
         check_store(store)
         self.name = name
         self.limits = as_limits(limit)
-        hard = [limit for limit in self.limits if limit.enforce]
-        self.capacity = min(limit.capacity for limit in hard or self.limits)  # a soft limit refuses no cost
+        self.capacity = _capacity(self.limits)
         self.policies = tuple(
             Policy(global_name or name if limit.scope == "global" else name, limit) for limit in self.limits
         )
@@ -64,6 +66,9 @@ class Limiter:
         self.store: Store = MemoryStore() if store is None else store
         self.observers = observers_of(self.store)
         self._own_buckets = self.store.open(name, self.policies)
+        self._holds = any(limit.holds for limit in self.limits)
+        if self._holds and not hasattr(self._own_buckets, "release"):
+            raise ValueError(f"{type(self.store).__name__} cannot keep calls that go on: its buckets have no `release`")
         self._use(self._own_buckets)
         OFF_SWITCH.register(self)
         _in_use.of(self.store)[id(self)] = self
@@ -126,19 +131,42 @@ class Limiter:
         return pending if isinstance(pending, Decision) else await pending
 
     async def refund(self, decision: Decision) -> None:
-        """Give back the charge of a decision, once. Tokens that have flowed back since are not given twice."""
-        await _done(self._buckets.refund(decision))
+        """Give back the charge of a decision, and free its slots, once.
+
+        Tokens that have flowed back since are not given twice.
+        """
+        pending = self._buckets.refund(decision)
+        if self._holds:
+            self._waiting.bells.ring(decision)
+        await _done(pending)
+
+    async def release(self, decision: Decision) -> None:
+        """Free the slots that a decision has taken (see `Concurrency`), once. Its other charges stay.
+
+        If the server does not answer, that is no error: the slots are free at the end of their lease.
+        """
+        if self._holds:
+            pending = self._release(decision)
+            self._waiting.bells.ring(decision)
+            await _done(pending)
+
+    def hold(self, key: str, cost: int = 1, *, timeout: float | None = None, per: str = "") -> Hold:
+        """`acquire` for an `async with` block, at the end of which the slots are released, whatever ends it."""
+        return Hold(self, key, cost, timeout, per)
 
     async def settle(self, decision: Decision, cost: int) -> None:
         """Make the charge of a decision what the call has really cost, once, in every limit of the list.
 
         Less is given back as by `refund`. More is owed: the bucket goes below empty by up to one more capacity, and the
         next calls wait until that has flowed in. What exceeds that is reported ("owed"). A decision that is never
-        settled stays charged as it was. Raises ValueError if `cost` is no whole number from 0.
+        settled stays charged as it was. A slot is kept until it is released, unless `cost` is 0. Raises ValueError if
+        `cost` is no whole number from 0.
         """
         if isinstance(cost, bool) or not isinstance(cost, int) or cost < 0:
             raise ValueError(f"a call has cost a whole number from 0, e.g. 1200, not {cost!r}")
         pending = self._buckets.settle(decision, cost)
+        if self._holds and not cost:
+            self._waiting.bells.ring(decision)
         result = await pending if isawaitable(pending) else pending
         if result is not None:
             kind: EventKind = "owed" if result == "cut" else "unavailable"
@@ -177,6 +205,7 @@ class Limiter:
         self.decide = buckets.decide  # no check of the cost, and no coroutine where the store needs none
         # For a caller that has waited for the store's server before, in vain: the same, without the server.
         self.decide_without_server = getattr(buckets, "decide_without_server", buckets.decide)
+        self._release: Release = getattr(buckets, "release", _nothing)  # a store without slots need not have it
         self._waiting = WaitersByKey(self.store.clock, buckets)
 
     def _check_cost(self, cost: object) -> None:
@@ -190,6 +219,40 @@ class Limiter:
         if not decision.allowed:
             raise RateLimited(decision)
         return decision
+
+
+class Hold:
+    """The slots of one call, for an `async with` block."""
+
+    __slots__ = ("_cost", "_decision", "_key", "_limiter", "_per", "_timeout")
+
+    def __init__(self, limiter: Limiter, key: str, cost: int, timeout: float | None, per: str) -> None:
+        self._limiter, self._key, self._cost, self._timeout, self._per = limiter, key, cost, timeout, per
+        self._decision: Decision | None = None
+
+    async def __aenter__(self) -> Decision:
+        self._decision = await self._limiter.acquire(self._key, self._cost, timeout=self._timeout, per=self._per)
+        return self._decision
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        decision, self._decision = self._decision, None
+        if decision is not None:  # it is sent before the first await, so that a cancellation cannot prevent it
+            await self._limiter.release(decision)
+
+
+def _capacity(limits: Sequence[Limit]) -> int:
+    """The highest cost that all of them can allow, 0 if one of them allows nothing."""
+    hard = [limit for limit in limits if limit.enforce]
+    if any(not limit.capacity for limit in hard):
+        return 0
+    charged = [[limit for limit in some if not limit.holds] for some in (hard, limits)]  # a slot is one for any cost
+    return min(limit.capacity for limit in charged[0] or charged[1] or hard or limits)
+
+
+def _nothing(decision: Decision) -> None:
+    pass
 
 
 _in_use: PerStore[WeakValueDictionary[int, Limiter]] = PerStore(lambda store: WeakValueDictionary())
@@ -212,6 +275,10 @@ class _FullBuckets:
 
     def settle(self, decision: Decision, cost: int) -> Settlement | Awaitable[Settlement | None] | None:
         return self._own.settle(decision, cost)
+
+    def release(self, decision: Decision) -> Awaitable[object] | None:
+        release: Release = getattr(self._own, "release", _nothing)
+        return release(decision)
 
     def reset(self, key: str, per: str) -> Awaitable[None] | None:
         return self._own.reset(key, per)

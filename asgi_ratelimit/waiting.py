@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 from bisect import bisect_left, insort
 from collections.abc import Callable
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Generic, TypeVar
 
+from asgi_ratelimit.bells import Bell, Bells, waits_for_slot
 from asgi_ratelimit.clock import Clock
 from asgi_ratelimit.decision import Decision
 from asgi_ratelimit.errors import RateLimited
@@ -22,6 +24,7 @@ Reply = TypeVar("Reply")
 Estimate = Callable[[Reply, int], int]
 
 _rank = attrgetter("rank")
+_AT_ANY_MOMENT_US = 1  # the wait for a slot that may be freed at once
 
 
 @dataclass(slots=True, eq=False)
@@ -144,6 +147,7 @@ class WaitersByKey:
 
     def __init__(self, clock: Clock, buckets: Buckets) -> None:
         self._clock, self._buckets = clock, buckets
+        self.bells = Bells()
         self._arrivals = itertools.count()
         self._queues: dict[tuple[int, str, str], WaitQueue[Decision]] = {}
 
@@ -161,7 +165,7 @@ class WaitersByKey:
         arrival = next(self._arrivals)
         decision = None if self.has_queue(key, per) else await self._check(key, cost, per)
         if decision is not None and not decision.allowed:
-            self._refuse_if_late(decision, decision.retry_us, deadline_us)
+            self._refuse_if_late(decision, _sure_wait_us(decision), deadline_us)
         waits = decision is None or not decision.allowed
         if decision is None or not decision.allowed:
             decision = await self._wait_in_queue(arrival, key, cost, per, deadline_us, decision)
@@ -191,22 +195,38 @@ class WaitersByKey:
                 if not decision.allowed:
                     raise RateLimited(decision)
                 return decision
-            return await self._check_until_allowed(queue, key, cost, per, deadline_us)
+            return await self._check_until_allowed(queue, arrival, key, cost, per, deadline_us)
         finally:
             if queue.leave(waiter) and self._queues.get(place) is queue:
                 del self._queues[place]
 
     async def _check_until_allowed(
-        self, queue: WaitQueue[Decision], key: str, cost: int, per: str, deadline_us: int | None
+        self, queue: WaitQueue[Decision], arrival: int, key: str, cost: int, per: str, deadline_us: int | None
     ) -> Decision:
         await self._wait_by_last_reply(queue, cost, deadline_us)
-        while True:
-            decision = await self._check(key, cost, per)
-            queue.note(decision, self._clock.now_us())
-            if decision.allowed:
-                return decision
-            self._refuse_if_late(decision, decision.retry_us, deadline_us)
-            await self._clock.sleep(decision.retry_after)
+        bell = Bell(self._clock, arrival)
+        try:
+            while True:
+                self.bells.hang(bell, queue.last)
+                bell.clear()
+                decision = await self._check(key, cost, per)
+                queue.note(decision, self._clock.now_us())
+                if decision.allowed:
+                    return decision
+                await self._wait_for_change(bell, decision, deadline_us)
+        finally:
+            self.bells.take_down(bell)
+
+    async def _wait_for_change(self, bell: Bell, refusal: Decision, deadline_us: int | None) -> None:
+        """Until the moment that the refusal named, or until a slot may be free."""
+        wait_us = _sure_wait_us(refusal)
+        self._refuse_if_late(refusal, wait_us, deadline_us)
+        if wait_us > _AT_ANY_MOMENT_US or not waits_for_slot(refusal):
+            await self._clock.sleep(wait_us / 1e6)
+        else:
+            last_us = self._clock.now_us() + refusal.retry_us
+            last_us = last_us if deadline_us is None else min(deadline_us, last_us)
+            await bell.wait((last_us - self._clock.now_us()) / 1e6)
 
     async def _wait_by_last_reply(self, queue: WaitQueue[Decision], cost: int, deadline_us: int | None) -> None:
         """The last reply to this caller, or to the former head, shows when to check next: half as many checks."""
@@ -221,6 +241,7 @@ class WaitersByKey:
             await self._clock.sleep(decision.delay)
         except BaseException:
             refunding = self._buckets.refund(decision)
+            self.bells.ring(decision)
             if refunding is not None:
                 await refunding
             raise
@@ -233,8 +254,10 @@ class WaitersByKey:
         """A caller that is called off is refused if by the last reply those before it need all that flows in."""
         now_us, last = self._clock.now_us(), queue.last
         wait_us = _due_us(queue, queue.cost_ahead(waiter) + waiter.cost, now_us) - now_us
-        if last is not None and wait_us > 0:
-            raise RateLimited(last.as_refusal(waiter.cost, wait_us, passed_us=now_us - queue.last_us))
+        if last is not None and (wait_us > 0 or _slots_left(last) <= queue.position(waiter)):
+            raise RateLimited(
+                last.as_refusal(waiter.cost, max(wait_us, _AT_ANY_MOMENT_US), passed_us=now_us - queue.last_us)
+            )
 
 
 def _least_wait_us(reply: Decision, ahead: int) -> int:
@@ -248,7 +271,18 @@ def _due_us(queue: WaitQueue[Decision], cost: int, now_us: int) -> int:
 
 
 def _wait_us(reply: Decision, cost: int) -> int:
-    return max(reply.wait_us(cost), reply.retry_us if reply.reason == "blocked" else 0)
+    return max(reply.sure_wait_us(cost), reply.retry_us if reply.reason == "blocked" else 0)
+
+
+def _sure_wait_us(refusal: Decision) -> int:
+    """Microseconds that its caller has to wait in any case."""
+    if not waits_for_slot(refusal):
+        return refusal.retry_us
+    return max(_AT_ANY_MOMENT_US, refusal.sure_wait_us(refusal.cost))
+
+
+def _slots_left(reply: Decision) -> float:
+    return min((part.remaining for part in reply.parts if part.policy.limit.holds), default=math.inf)
 
 
 def _give_up(waiter: Waiter) -> None:

@@ -35,6 +35,7 @@ def test_the_front_page_offers_exactly_these_names() -> None:
         "LimitedHandler",
         "Charge",
         "Clock",
+        "Concurrency",
         "Policy",
         "Limit",
         "LimitSpec",

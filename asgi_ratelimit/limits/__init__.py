@@ -11,13 +11,14 @@ from itertools import islice
 
 from asgi_ratelimit.limits.base import LATEST_US, OUTAGES, Limit, Measure, Outage, Scope, State
 from asgi_ratelimit.limits.buckets import LeakyBucket, TokenBucket
+from asgi_ratelimit.limits.concurrency import Concurrency
 from asgi_ratelimit.limits.quota import Quota
 from asgi_ratelimit.limits.windows import FixedWindow, SlidingWindow
 from asgi_ratelimit.rate import number_hint
 
 __all__ = [
-    "LATEST_US", "OUTAGES", "FixedWindow", "LeakyBucket", "Limit", "LimitSpec", "Measure", "Outage", "Quota", "Scope",
-    "SlidingWindow", "State", "TokenBucket", "as_limits",
+    "LATEST_US", "OUTAGES", "Concurrency", "FixedWindow", "LeakyBucket", "Limit", "LimitSpec", "Measure", "Outage",
+    "Quota", "Scope", "SlidingWindow", "State", "TokenBucket", "as_limits",
 ]  # fmt: skip
 
 _MOST_LIMITS = 100  # in one list

@@ -19,7 +19,20 @@ State = Any  # int | tuple[int, ...]: each kind of limit has its own
 
 EXACT = 2**53  # above it a double, the only number in Lua, cannot tell neighbours apart
 _COMMON = frozenset(
-    ("rate", "capacity", "name", "scope", "outage", "enforce", "unit", "ticks", "interval", "depth", "near_depth")
+    (
+        "rate",
+        "capacity",
+        "name",
+        "scope",
+        "outage",
+        "enforce",
+        "unit",
+        "ticks",
+        "interval",
+        "depth",
+        "near_depth",
+        "status",
+    )
 )
 LATEST_US = 4_102_444_800_000_000  # the year 2100, in µs since the epoch
 
@@ -54,6 +67,7 @@ class Limit:
     ticks: int  # parts of a microsecond in which its states count
     counts_to_zero: ClassVar[bool] = False  # whether the count may be 0: then every call is refused
     shapes: ClassVar[bool] = False  # whether a call may be admitted for later: `Decision.delay` seconds from now
+    holds: ClassVar[bool] = False  # whether a call takes a slot until it ends, whatever it costs
 
     def __init__(
         self,
@@ -197,6 +211,11 @@ class Limit:
     def delay_us(self, after: State, now_us: int, cost: int) -> int:
         """Microseconds, rounded up, that an admitted call has to wait; `after` is the state with its charge."""
         return 0
+
+    def wait_us(self, state: State, now_us: int, cost: int) -> int:
+        """Microseconds until `cost` is allowed if no other call comes. It may be above the capacity."""
+        fillings, rest = divmod(cost - 1, self.capacity or 1)
+        return self.measure(state, now_us, rest + 1)[2] + fillings * self.window_us
 
     def encode(self, cost: int, now_us: int) -> list[str | int | float]:
         """The limit and a cost for checks.lua, in numbers that a double holds exactly."""

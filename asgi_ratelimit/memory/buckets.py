@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from asgi_ratelimit.clock import Clock
 from asgi_ratelimit.decision import BucketKey, Decision, Policy, make_decision
 from asgi_ratelimit.limits import Limit, State, TokenBucket
+from asgi_ratelimit.memory import slots
 from asgi_ratelimit.memory.record_keys import record_key, stored_key
 from asgi_ratelimit.memory.records import Full, Records, Shard, Table
+from asgi_ratelimit.slot import Slot
 from asgi_ratelimit.store import Settlement
 
 __all__ = ["MemoryBuckets"]
@@ -23,6 +25,7 @@ class MemoryBuckets:
         "_delay_us",
         "_depth",
         "_enforce",
+        "_holds",
         "_interval",
         "_is_by_key",
         "_is_single",
@@ -55,7 +58,9 @@ class MemoryBuckets:
         self._policies, self._tables, self._blocks = tuple(policies), tuple(tables), blocks
         self._policy, self._shards, self._block_shards = policies[0], tables[0].shards, blocks.shards
         limit = policies[0].limit
-        self._scope, self._is_by_key, self._is_single = limit.scope, limit.scope == "user", len(policies) == 1
+        self._scope, self._is_by_key = limit.scope, limit.scope == "user"
+        self._holds = any(policy.limit.holds for policy in policies)
+        self._is_single = len(policies) == 1 and not self._holds
         self._take, self._ticks, self._enforce = limit.take, 0, limit.enforce
         if isinstance(limit, TokenBucket) and type(limit).take is TokenBucket.take:
             self._ticks, self._depth, self._interval = limit.ticks, limit.depth, limit.interval
@@ -115,10 +120,39 @@ class MemoryBuckets:
         with self._locked:
             now_us = self._now_us()
             for part in decision.parts:
+                if part.policy.limit.holds:
+                    continue  # a slot is kept until the call ends, whatever it costs
                 shard = part.take_charge()
                 if isinstance(shard, Shard):
                     is_cut |= self._settle(part, shard, cost, now_us)
+            if self._holds and not cost:
+                slots.free(self._records, decision, now_us)
         return "cut" if is_cut else None
+
+    def release(self, decision: Decision) -> None:
+        with self._locked:
+            slots.free(self._records, decision, self._now_us())
+
+    def keep(self, key: str, per: str, policy: Policy, held: Sequence[Slot]) -> None:
+        """Renew these slots, which are in a state that was adopted, as long as they are held."""
+        with self._locked:
+            for shard, place in self._places(key, per, policy):
+                for slot in held:
+                    if shard.table.holders is not None:
+                        shard.table.holders.add(place, slot)
+
+    def free(self, key: str, per: str, policy: Policy, slot_id: int) -> None:
+        """Free a slot that was adopted, if it is still there."""
+        with self._locked:
+            for shard, place in self._places(key, per, policy):
+                slots.drop(self._records, policy.limit, shard, place, slot_id, self._now_us())
+
+    def _places(self, key: str, per: str, policy: Policy) -> Iterator[tuple[Shard, BucketKey]]:
+        """The shard and the key of a policy's record, if it is one of these."""
+        for own, table in zip(self._policies, self._tables, strict=True):
+            if own.bucket == policy.bucket:
+                place = record_key(own.limit.scope, key, per)
+                yield self._records.shard_of(table, place), place
 
     def _settle(self, part: Decision, shard: Shard, cost: int, now_us: int) -> bool:
         """Whether the bucket cannot owe all of it."""
@@ -184,6 +218,11 @@ class MemoryBuckets:
                 now_us = self._now_us()
                 pairs = zip(self._tables, places, strict=True)
                 located = [self._records.locate(table, place, now_us) for table, place in pairs]
+                if self._holds:
+                    located = [
+                        (shard, stored, slots.renewed(policy.limit, shard, stored, state, now_us))
+                        for policy, (shard, stored, state) in zip(self._policies, located, strict=True)
+                    ]
                 after = [
                     policy.limit.take(state, now_us, cost)
                     for policy, (_, _, state) in zip(self._policies, located, strict=True)
@@ -202,7 +241,10 @@ class MemoryBuckets:
             _part(policy, place, state, cost, now_us, charged=charge_now)
             for policy, place, state in zip(self._policies, located, after, strict=True)
         ]
-        return Decision.blocked(parts, blocked_us) if blocked_us else Decision.combine(parts)
+        decision = Decision.blocked(parts, blocked_us) if blocked_us else Decision.combine(parts)
+        if self._holds and charge_now:
+            slots.hold(decision)
+        return decision
 
     def _only_soft_refuse(self, after: Sequence[State]) -> bool:
         pairs = zip(self._policies, after, strict=True)

@@ -12,6 +12,7 @@ from asgi_ratelimit.clock import Clock
 from asgi_ratelimit.decision import BucketKey, Policy
 from asgi_ratelimit.errors import StoreUnavailable
 from asgi_ratelimit.limits import State
+from asgi_ratelimit.memory.holders import Holders
 from asgi_ratelimit.memory.record_keys import stored_key
 
 __all__ = ["FIRST_SWEEP", "Full", "Records", "Shard", "Table"]
@@ -40,11 +41,12 @@ class Table:
     their ticks. A record is in one of them, that of the limit that has used it last.
     """
 
-    __slots__ = ("__weakref__", "limit", "relatives", "shards", "ticks")
+    __slots__ = ("__weakref__", "holders", "limit", "relatives", "shards", "ticks")
 
     def __init__(self, policy: Policy | None, relatives: Relatives | None = None) -> None:
         self.limit = None if policy is None else policy.limit
         self.ticks = policy.limit.ticks if policy else 1
+        self.holders: Holders | None = None
         self.shards: dict[int, Shard] = {}
         self.relatives: Relatives = WeakValueDictionary() if relatives is None else relatives
         self.relatives[self.ticks] = self
@@ -74,6 +76,7 @@ class Records:
         self.lock = threading.Lock()  # of everything in the store
         self.locked = _bound(self.lock)
         self.count = 0
+        self.holders: type[Holders] = Holders  # that tables are made with
         self.tables: WeakValueDictionary[str, Relatives] = WeakValueDictionary()  # by the identity of the bucket
         self.shards: deque[Shard] = deque()  # of all tables; it keeps alive those that hold a record
         self._next_sweep_us = self._next_report_us = 0
@@ -148,6 +151,7 @@ class Records:
         table = None if relatives is None else relatives.get(policy.limit.ticks if policy else 1)
         if table is None:
             table = Table(policy, relatives)
+            table.holders = self.holders() if policy and policy.limit.holds else None
             self.tables[identity] = table.relatives
         return table
 
@@ -188,6 +192,8 @@ class Records:
 
     def _sweep(self, shard: Shard, now_us: int) -> None:
         over = [key for key, state in shard.records.items() if shard.table.is_over(state, now_us)]
+        if (holders := shard.table.holders) is not None:
+            over = [key for key in over if not holders.among(key, shard.records[key][::2])]
         for key in over:
             del shard.records[key]
         self.count -= len(over)

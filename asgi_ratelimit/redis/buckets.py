@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+import os
+from collections.abc import Awaitable, Callable, Sequence
 from itertools import islice
 
 from asgi_ratelimit.decision import Decision, Policy, make_decision
 from asgi_ratelimit.limits import LATEST_US, SlidingWindow, State, TokenBucket
 from asgi_ratelimit.redis.fallback import Fallback
 from asgi_ratelimit.redis.names import tag_of
-from asgi_ratelimit.redis.queries import Peek, Query, QueuedQuery, Server, Settling, Update
+from asgi_ratelimit.redis.queries import HoldingQuery, Peek, Query, QueuedQuery, Server, Settling, Update
+from asgi_ratelimit.redis.renewals import Place
 from asgi_ratelimit.redis.wire import Reply, Verb, shape
+from asgi_ratelimit.slot import Slot
 from asgi_ratelimit.store import Settlement
 
 __all__ = ["RedisBuckets"]
@@ -39,6 +42,7 @@ class RedisBuckets:
         for policy in policies:
             policy.limit.encode(1, 0)  # raises ValueError here, not in a request, if Redis cannot keep such a limit
         self.last_states, self.deny = server.last_states, server.deny
+        self.holds = any(policy.limit.holds for policy in self.policies)
         limit = policies[0].limit if len(policies) == 1 else None
         # Of a single token bucket, whose replies are read in a shorter way; else 0.
         self.ticks = limit.ticks if type(limit) is TokenBucket and limit.enforce else 0
@@ -59,11 +63,13 @@ class RedisBuckets:
         """`due`: the moment by the event loop's clock at which it is answered without the server."""
         names = self._names(key, per)
         if waiting:
-            return self._read_or_refund(self._query(QueuedQuery, names, key, cost, per, due))
+            return self._read_or_undo(self._query(QueuedQuery, names, key, cost, per, due), self.refund)
         if self.deny.refusals:
             refusal = self.deny.find(names, self.policies, cost, self.server.clock.now_us())
             if refusal is not None:
                 return refusal
+        if self.holds:
+            return self._read_or_undo(self._query(HoldingQuery, names, key, cost, per, due), self.release)
         return self._query(Query, names, key, cost, per, due)
 
     def decide_without_server(self, key: str, cost: int, per: str) -> Decision:
@@ -80,17 +86,64 @@ class RedisBuckets:
 
     def settle(self, decision: Decision, cost: int) -> Settlement | Awaitable[Settlement | None] | None:
         """As `refund`. It returns "lost" if the server does not answer."""
-        degraded = [self.fallback.settle(part, cost) for part in decision.parts if part.reason == "degraded"]
+        degraded = [
+            self.fallback.settle(part, cost)
+            for part in decision.parts
+            if part.reason == "degraded" and not part.policy.limit.holds
+        ]
         charged = [part for part in decision.parts if part.charged_by(self)]
-        if not charged:
-            return "cut" if "cut" in degraded else None
         now_us = self.server.server_clock.now_us()
         for part in charged:
             part.take_charge()
             self.last_states.settle(part, cost, now_us)
         names, (verb, limits) = [str(part.bucket_key) for part in charged], _settlement(charged, cost, now_us)
-        if not limits:
-            return None
+        if self.holds and not cost:
+            return self._release(decision, names, limits)
+        if limits:
+            return self._settle(verb, names, limits)
+        return "cut" if "cut" in degraded else None
+
+    def release(self, decision: Decision) -> Awaitable[object] | None:
+        """Lost without an error if the server does not answer: then the slots are free at the end of their lease."""
+        return self._release(decision, [], []) if self.holds else None
+
+    def hold(self, query: Query, parts: Sequence[Decision]) -> None:
+        """Renew the slots that a call has taken, those of an outage as well, which the server does not know."""
+        pairs = zip(parts, self.policies, query.keys[1:], strict=False) if self.holds else ()
+        for part, policy, name in pairs:
+            if policy.limit.holds and (part.charged_by(self) or part.slot):
+                slot = part.slot or Slot(self, part.state[-2])
+                part.hold(slot)
+                self.server.renewals.add(slot, Place(name, policy, self, query.key, query.per, os.getpid()))
+
+    def renew(self, place: Place, slots: list[int]) -> Awaitable[None]:
+        """Begin the leases of these slots anew. If the server does not answer, the next renewal makes up for it."""
+        text = shape("renew", 1, place.policy.limit.encode(1, 0), slots)
+        return self._update([place.name], text, lenient=True)
+
+    def _release(
+        self, decision: Decision, names: list[str], limits: list[list[str | int | float]]
+    ) -> Awaitable[Settlement | None] | None:
+        """Free the slots of a decision, and give back what else it was charged, in one step."""
+        for part in decision.parts:
+            slot = part.slot
+            if slot is None or not isinstance(slot.place, Place) or slot.place.buckets is not self:
+                continue
+            place, slot.is_held = slot.place, False
+            if part.reason == "degraded":
+                self.fallback.release(part)
+            else:
+                self.last_states.settle(part, 0, part.now_us)
+                part.take_charge()
+                self.fallback.free(place, slot.id)
+            if place.process == os.getpid():
+                names.append(place.name)
+                limits.append([*place.policy.limit.encode(1, 0), slot.id])
+        return self._settle("refund", names, limits) if limits else None
+
+    def _settle(
+        self, verb: Verb, names: Sequence[str], limits: list[list[str | int | float]]
+    ) -> Awaitable[Settlement | None]:
         self.deny.forget(names)
         return Settling(names, shape(verb, len(names), *limits), self.deny).put(self.server)
 
@@ -114,13 +167,13 @@ class RedisBuckets:
         text = self._shapes[kind.verb].get(cost) or self._shape(kind.verb, cost)
         return kind(names, text, self, key, cost, per).put(self.server, due)
 
-    async def _read_or_refund(self, decision: asyncio.Future[Decision]) -> Decision:
-        """The decision. It is refunded if the caller is cancelled after its arrival and before reading it."""
+    async def _read_or_undo(self, decision: asyncio.Future[Decision], undo: Callable[[Decision], object]) -> Decision:
+        """The decision. It is undone if the caller is cancelled after its arrival and before reading it."""
         try:
             return await decision
         except asyncio.CancelledError:
             if decision.done() and not decision.cancelled() and decision.exception() is None:
-                self.refund(decision.result())
+                undo(decision.result())
             raise
 
     def _update(self, names: Sequence[str], text: str, *, lenient: bool = False) -> Awaitable[None]:
@@ -190,6 +243,8 @@ class RedisBuckets:
             last_states.blocks.pop(block, None)
         if not parts:
             return self._granted(query.cost, now_us), place
+        if charged:
+            self.hold(query, parts)
         decision = Decision.combine(parts)
         if decision.allowed and query.verb == "decide" and not charged:
             return self._refused_by_the_script(decision), place
@@ -257,6 +312,8 @@ class RedisBuckets:
 
 def _settlement(charged: Sequence[Decision], cost: int, now_us: int) -> tuple[Verb, list[list[str | int | float]]]:
     """The verb, and each limit with what is to be given back or is owed; no limits if nothing is."""
+    if not charged:
+        return "owe", []
     less, more = charged[0].cost - cost, cost - charged[0].cost
     if less > 0:
         limits = [

@@ -7,6 +7,25 @@
 
 local CENTURY = 3155760000000000
 
+local kinds = {}
+
+local function kind_of(limit)
+  local name = limit[1]
+  local kind = kinds[name]
+  if not kind then
+    local plain = string.upper(name)
+    kind = plain == 'T' and tokens()
+      or plain == 'L' and queue()
+      or plain == 'F' and window()
+      or plain == 'Q' and quota()
+      or plain == 'C' and slots()
+      or log()
+    kind.is_soft = name ~= plain -- a soft limit refuses no call; a small letter says so
+    kinds[name] = kind
+  end
+  return kind
+end
+
 local function block(key) -- µs until it ends; 0 if there is none
   local value = call('GET', key)
   if not value then return 0 end
@@ -111,6 +130,10 @@ function answer(shape, first)
     return decide_all(shape, first, verb == 'decide')
   end
   if verb == 'refund' or verb == 'owe' then return settle(shape, first) end
+  if verb == 'renew' then -- [verb, 1, limit, ids]
+    local kind, value = kind_of(shape[3]), call('GET', KEYS[first])
+    kind.store(shape[3], KEYS[first], kind.renew(shape[3], value, shape[4]))
+  end
   if verb == 'reset' or (verb == 'block' and shape[3] == 0) then
     call('DEL', unpack(KEYS, first, first + shape[2] - 1))
   elseif verb == 'block' then -- [verb, 1, µs]

@@ -69,6 +69,11 @@ class CrossSlotBuckets:
         results = [each if isinstance(each, str) or each is None else await each for each in settling]
         return "lost" if "lost" in results else "cut" if "cut" in results else None
 
+    def release(self, decision: Decision) -> Awaitable[object] | None:
+        """Sent at once, whether or not it is awaited."""
+        releases = [each for group in self._groups if (each := group.release(decision)) is not None]
+        return asyncio.gather(*releases) if releases else None
+
     def _refund(self, decisions: Sequence[Decision]) -> list[Awaitable[object]]:
         """Send the refunds. They arrive whether or not they are awaited."""
         refunds = [group.refund(decision) for decision in decisions for group in self._groups]

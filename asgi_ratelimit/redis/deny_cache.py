@@ -40,7 +40,7 @@ class DenyCache:
             return
         size = sum(_CALL_BYTES * len(part.state) for part in whole.parts if type(part.state) is tuple)
         for part in whole.parts:
-            if not part.allowed:
+            if not part.allowed and (not part.policy.limit.holds or part.reason == "blocked"):  # certain for a while
                 until_us = sent_us + min(part.retry_us, _LONGEST_US)
                 self._drop(str(part.bucket_key))
                 self.refusals[str(part.bucket_key)] = _Refusal(until_us, received_us, part, whole, keys, size)

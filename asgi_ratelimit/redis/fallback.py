@@ -13,6 +13,7 @@ from asgi_ratelimit.errors import StoreUnavailable
 from asgi_ratelimit.limits import Outage, State
 from asgi_ratelimit.memory import MemoryStore
 from asgi_ratelimit.memory.buckets import MemoryBuckets
+from asgi_ratelimit.redis.renewals import Place, Renewals
 from asgi_ratelimit.store import Settlement
 from asgi_ratelimit.store_events import EventHook, StoreEvent, emit
 
@@ -125,9 +126,11 @@ class Fallback:
         policies: Sequence[Policy],
         reported_policy: Policy,
         outage: Outage,
+        renewals: Renewals,
     ) -> None:
         self._modes = [policy.limit.outage or outage for policy in policies]
         self._policies, self._reported_policy, self._last_states = policies, reported_policy, last_states
+        self._store, self._renewals = store, renewals
         counted = [policy for policy, mode in zip(policies, self._modes, strict=True) if mode == "local"]
         self._local: MemoryBuckets | None = store.open(name, counted) if counted else None
 
@@ -154,6 +157,15 @@ class Fallback:
     def settle(self, decision: Decision, cost: int) -> Settlement | None:
         return None if self._local is None else self._local.settle(decision, cost)
 
+    def release(self, decision: Decision) -> None:
+        if self._local is not None:
+            self._local.release(decision)
+
+    def free(self, place: Place, slot_id: int) -> None:
+        """Free a slot of the server here as well, if an outage has gone on from there."""
+        if self._local is not None and len(self._store):
+            self._local.free(place.key, place.per, place.policy, slot_id)
+
     def reset(self, names: Sequence[str], key: str, per: str) -> None:
         self._last_states.blocks.pop(names[0], None)
         for name in names[1:]:
@@ -173,10 +185,13 @@ class Fallback:
         return _open(self._reported_policy, cost, parts=())
 
     def _warm(self, local: MemoryBuckets, names: Sequence[str], key: str, per: str) -> None:
-        states = [
-            self._last_states.take(name) for name, mode in zip(names[1:], self._modes, strict=True) if mode == "local"
-        ]
+        modes = zip(names[1:], self._modes, strict=True)
+        every = [self._last_states.take(name) if mode == "local" else None for name, mode in modes]
+        states = [state for state, mode in zip(every, self._modes, strict=True) if mode == "local"]
         local.adopt(key, per, states, self._last_states.blocks.pop(names[0], None))
+        for name, policy, state in zip(names[1:], self._policies, every, strict=True):
+            if state is not None and policy.limit.holds:
+                local.keep(key, per, policy, self._renewals.held(name, state[::2]))
 
 
 def _open(policy: Policy, cost: int, parts: tuple[Decision, ...] | None = None) -> Decision:

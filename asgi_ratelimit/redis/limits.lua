@@ -338,21 +338,3 @@ local function log() -- limit: [kind, capacity, cost, period µs, moment of the 
 
   return kind
 end
-
-local kinds = {}
-
-local function kind_of(limit)
-  local name = limit[1]
-  local kind = kinds[name]
-  if not kind then
-    local plain = string.upper(name)
-    kind = plain == 'T' and tokens()
-      or plain == 'L' and queue()
-      or plain == 'F' and window()
-      or plain == 'Q' and quota()
-      or log()
-    kind.is_soft = name ~= plain -- a soft limit refuses no call; a small letter says so
-    kinds[name] = kind
-  end
-  return kind
-end

@@ -13,10 +13,11 @@ from asgi_ratelimit.redis.deny_cache import DenyCache
 from asgi_ratelimit.redis.doubts import Doubts
 from asgi_ratelimit.redis.fallback import Fallback, LastKnown
 from asgi_ratelimit.redis.names import Namer, slot_of, tag_of
+from asgi_ratelimit.redis.renewals import Renewals
 from asgi_ratelimit.redis.wire import CHECKS, Reply, Script, Verb
 from asgi_ratelimit.store import Settlement
 
-__all__ = ["Peek", "Pending", "Query", "QueuedQuery", "Server", "Session", "Settling", "Update"]
+__all__ = ["HoldingQuery", "Peek", "Pending", "Query", "QueuedQuery", "Server", "Session", "Settling", "Update"]
 
 
 class Session(Protocol):
@@ -43,6 +44,7 @@ class Server(Protocol):
     last_states: LastKnown
     server_clock: Clock  # that of the server, as of its last reply
     namer: Namer
+    renewals: Renewals
     timeout: float
 
     def session(self) -> Session:
@@ -67,6 +69,14 @@ class Reader(Protocol):
 
     def refund(self, decision: Decision) -> Awaitable[object] | None:
         """Give a charge back."""
+        ...
+
+    def release(self, decision: Decision) -> Awaitable[object] | None:
+        """Free the slots of a decision."""
+        ...
+
+    def hold(self, query: Query, parts: Sequence[Decision]) -> None:
+        """Renew the slots that a query has taken."""
         ...
 
 
@@ -139,11 +149,22 @@ class Query(Pending):
         fallback, charge = self.buckets.fallback, self.verb == "decide"
         try:
             answer = fallback.decide(self.keys, self.key, self.cost, self.per, error, charge=charge)
+            if charge:
+                self.buckets.hold(self, answer.parts)
         except Exception as unavailable:
             unavailable.__cause__ = error
             self.future.set_exception(unavailable)
         else:
             self.future.set_result(answer)
+
+
+class HoldingQuery(Query):
+    """It takes a slot, which is freed if the caller does not learn of it. Its other charges stay."""
+
+    __slots__ = ()
+
+    def arrive_late(self, decision: Decision) -> None:
+        self.buckets.release(decision)
 
 
 class QueuedQuery(Query):

@@ -26,6 +26,7 @@ from asgi_ratelimit.redis.doubts import Doubts
 from asgi_ratelimit.redis.fallback import Fallback, LastKnown, OutageStore, ServerClock
 from asgi_ratelimit.redis.names import Namer
 from asgi_ratelimit.redis.node import Node
+from asgi_ratelimit.redis.renewals import Renewals
 from asgi_ratelimit.redis.scripts import RedisScripts
 from asgi_ratelimit.store import Buckets
 
@@ -81,6 +82,7 @@ class RedisStore:
         self.deny = DenyCache(deny_cache)
         self.doubts = Doubts(self._location.name, on_event)
         self.last_states = LastKnown()
+        self.renewals = Renewals(self.clock)
         self.timeout = timeout
         self.outage: Outage = outage
         self._prefix = prefix
@@ -151,6 +153,7 @@ class RedisStore:
 
     async def aclose(self) -> None:
         """Close the connections of this event loop. The store may be used again. It connects again then."""
+        self.renewals.stop()
         for connections in (self._connections, *self._patient.values()):
             await connections.aclose()
 
@@ -166,7 +169,7 @@ class RedisStore:
     def _buckets(
         self, name: str, policies: Sequence[Policy], reported_policy: Policy, *, blocks: bool = True
     ) -> RedisBuckets:
-        fallback = Fallback(self._local, self.last_states, name, policies, reported_policy, self.outage)
+        fallback = Fallback(self._local, self.last_states, name, policies, reported_policy, self.outage, self.renewals)
         return RedisBuckets(self, name, policies, fallback, reported_policy, blocks=blocks)
 
 

@@ -1,4 +1,4 @@
-"""The protocol between this process and the scripts: limits.lua and checks.lua in frame.lua are the other end."""
+"""The protocol between this process and the scripts: limits.lua, slots.lua and checks.lua in frame.lua."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hiredis import pack_command
 
 __all__ = ["CHECKS", "Command", "Question", "Reply", "Script", "Verb", "command", "framed", "shape", "write"]
 
-Verb = Literal["decide", "peek", "refund", "owe", "reset", "block", "probe"]
+Verb = Literal["decide", "peek", "refund", "owe", "renew", "reset", "block", "probe"]
 Command = tuple[Any, ...]
 Reply = list[Any]  # the server's time in µs, then the result of each check, then the number of the call
 
@@ -40,7 +40,7 @@ def _file(name: str) -> bytes:
     return files("asgi_ratelimit.redis").joinpath(name).read_bytes()
 
 
-CHECKS = framed(_file("limits.lua") + _file("checks.lua"))
+CHECKS = framed(_file("limits.lua") + _file("slots.lua") + _file("checks.lua"))
 
 
 class Question(Protocol):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
@@ -89,6 +90,19 @@ class SyncLimiter:
     def refund(self, decision: Decision) -> None:
         """As Limiter.refund: give back the charge of a decision, once."""
         self._run(self._limiter.refund, decision)
+
+    def release(self, decision: Decision) -> None:
+        """As Limiter.release: free the slots that a decision has taken, once."""
+        self._run(self._limiter.release, decision)
+
+    @contextmanager
+    def hold(self, key: str, cost: int = 1, *, timeout: float | None = None, per: str = "") -> Iterator[Decision]:
+        """As Limiter.hold: `acquire` for a `with` block, at the end of which the slots are released."""
+        decision = self.acquire(key, cost, timeout=timeout, per=per)
+        try:
+            yield decision
+        finally:
+            self.release(decision)
 
     def settle(self, decision: Decision, cost: int) -> None:
         """As Limiter.settle: make the charge of a decision what the call has really cost, once."""

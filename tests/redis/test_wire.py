@@ -14,7 +14,16 @@ from hiredis import Reader
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asgi_ratelimit import FixedWindow, LeakyBucket, Limiter, MemoryStore, Quota, SlidingWindow, TokenBucket
+from asgi_ratelimit import (
+    Concurrency,
+    FixedWindow,
+    LeakyBucket,
+    Limiter,
+    MemoryStore,
+    Quota,
+    SlidingWindow,
+    TokenBucket,
+)
 from asgi_ratelimit.limits import Limit
 from asgi_ratelimit.rate import Rate
 from asgi_ratelimit.redis.wire import command, shape, write
@@ -23,7 +32,9 @@ from tests.support.traces import ALL, with_rate
 
 EXACT = 2**53
 NOW_US = 1_700_000_000_000_000
-LETTERS: dict[type, str] = {TokenBucket: "T", LeakyBucket: "L", FixedWindow: "F", SlidingWindow: "S", Quota: "Q"}
+LETTERS: dict[type, str] = {
+    TokenBucket: "T", LeakyBucket: "L", FixedWindow: "F", SlidingWindow: "S", Quota: "Q", Concurrency: "C",
+}  # fmt: skip
 ANY = st.sampled_from(ALL)
 
 

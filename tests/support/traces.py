@@ -9,10 +9,21 @@ from typing import Any, NamedTuple
 
 from hypothesis import strategies as st
 
-from asgi_ratelimit import Decision, FixedWindow, LeakyBucket, Limiter, MemoryStore, SlidingWindow, TokenBucket
-from asgi_ratelimit.limits import Limit, Quota, Scope
+from asgi_ratelimit import (
+    BucketKey,
+    Decision,
+    FixedWindow,
+    LeakyBucket,
+    Limiter,
+    MemoryStore,
+    SlidingWindow,
+    TokenBucket,
+)
+from asgi_ratelimit.limits import Concurrency, Limit, Quota, Scope
+from asgi_ratelimit.memory.holders import Holders
 from asgi_ratelimit.rate import Rate
 from asgi_ratelimit.redis import RedisStore
+from asgi_ratelimit.slot import Slot
 from asgi_ratelimit.testing import ManualClock
 
 _names = count()
@@ -61,6 +72,12 @@ def quotas(scope: Scope = "user") -> list[Limit]:
     return [Quota(**options, scope=scope) for options in calendars]
 
 
+def slots(scope: Scope = "user") -> list[Limit]:
+    return [
+        Concurrency(count, lease, scope=scope) for count, lease in product((0, 1, 2, 3, 5, 8), (0.001, 1.5, 60, 90_000))
+    ]
+
+
 def softened(limits: Iterable[Limit]) -> list[Limit]:
     """The same limits, none of which refuses anything."""
     return [with_rate(limit, limit.rate, enforce=False) for limit in limits]
@@ -75,6 +92,8 @@ def with_rate(limit: Limit, rate: Rate, *, enforce: bool | None = None) -> Limit
             starts = {"week": calendar.starts, "month": calendar.starts}.get(calendar.unit)
             day = WEEKDAYS[calendar.starts] if calendar.unit == "week" else starts
             return Quota(spelled, tz=calendar.zone, starts=day, rollover=limit.rollover, **options)
+        case Concurrency():
+            return Concurrency(rate.count, limit.lease, **options)
         case LeakyBucket():
             return LeakyBucket(rate.plain, queue=limit.capacity - 1 if limit.capacity else 3, **options)
         case TokenBucket():
@@ -100,9 +119,10 @@ ALGORITHMS = {
     "FixedWindow": windows(),
     "SlidingWindow": logs(),
     "Quota": quotas(),
+    "Concurrency": slots(),
 }
 SCOPES: tuple[Scope, ...] = ("user", "shared", "global")
-ALL = [limit for scope in SCOPES for kind in (tokens, queues, windows, logs, quotas) for limit in kind(scope)]
+ALL = [limit for scope in SCOPES for kind in (tokens, queues, windows, logs, quotas, slots) for limit in kind(scope)]
 SOFT = softened(ALL)
 
 
@@ -191,6 +211,15 @@ class Pair(NamedTuple):
     redis: Decision
 
 
+class Forgetful(Holders):
+    """No lease is renewed: in memory that takes no time, over Redis it takes a timer, and in a trace none goes off."""
+
+    __slots__ = ()
+
+    def add(self, key: BucketKey, slot: Slot) -> None:
+        pass
+
+
 class Duel:
     """One limiter in memory and one in Redis, at the same time by the same clock.
 
@@ -199,6 +228,7 @@ class Duel:
 
     def __init__(self, limits: Iterable[Limit], clock: TraceClock, store: RedisStore) -> None:
         name, chosen, memory = f"trace{next(_names)}", list(limits), MemoryStore(clock=clock)
+        memory.records.holders = Forgetful
         versions = [chosen, changed(chosen, 2), changed(chosen, 4)]
         self._limiters = [
             (Limiter(limits, store=memory, name=name), Limiter(limits, store=store, name=name)) for limits in versions

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from asgi_ratelimit import (
+    Concurrency,
     Decision,
     FixedWindow,
     LeakyBucket,
@@ -31,6 +32,10 @@ exact = SlidingWindow("100/hour", name="exact", scope="user", outage="closed", e
 window = FixedWindow("5/5s", name="window", scope="user", outage=None, enforce=False, unit="bytes")
 monthly = Quota("50000/month", tz="Europe/Berlin", starts=15, rollover=0.5, name="monthly", unit="tokens")
 soft = TokenBucket("80/minute", name="soft", enforce=False, unit="tokens")
+
+at_a_time = Concurrency(
+    10, lease=60, name="open", scope="shared", outage="local", enforce=False, unit="calls", status=503
+)
 
 from_a_string = Limiter("5/5s")
 from_a_limit = Limiter(burst, store=store, name="search")
@@ -61,6 +66,20 @@ async def verbs(limiter: Limiter) -> float:
     await limiter.reset("user:1", per="channel:1")
     await limiter.block("user:1", 60)
     return described(waited)[2] + seen.retry_after + limiter.capacity
+
+
+async def calls_that_go_on(limiter: Limiter) -> bool:
+    async with limiter.hold("user:1", cost=1, timeout=2, per="channel:1") as decision:
+        held: Decision = decision
+    await limiter.release(held)
+    return held.allowed
+
+
+def calls_that_go_on_in_a_thread(limiter: SyncLimiter) -> bool:
+    with limiter.hold("user:1", cost=1, timeout=2, per="channel:1") as decision:
+        held: Decision = decision
+    limiter.release(held)
+    return held.allowed
 
 
 def verbs_in_a_thread(limiter: SyncLimiter) -> str:
