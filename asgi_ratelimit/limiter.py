@@ -66,8 +66,8 @@ class Limiter:
         self.store: Store = MemoryStore() if store is None else store
         self.observers = observers_of(self.store)
         self._own_buckets = self.store.open(name, self.policies)
-        self._holds = any(limit.holds for limit in self.limits)
-        if self._holds and not hasattr(self._own_buckets, "release"):
+        self.holds = any(limit.holds for limit in self.limits)
+        if self.holds and not hasattr(self._own_buckets, "release"):
             raise ValueError(f"{type(self.store).__name__} cannot keep calls that go on: its buckets have no `release`")
         self._use(self._own_buckets)
         OFF_SWITCH.register(self)
@@ -136,7 +136,7 @@ class Limiter:
         Tokens that have flowed back since are not given twice.
         """
         pending = self._buckets.refund(decision)
-        if self._holds:
+        if self.holds:
             self._waiting.bells.ring(decision)
         await _done(pending)
 
@@ -145,7 +145,7 @@ class Limiter:
 
         If the server does not answer, that is no error: the slots are free at the end of their lease.
         """
-        if self._holds:
+        if self.holds:
             pending = self._release(decision)
             self._waiting.bells.ring(decision)
             await _done(pending)
@@ -165,7 +165,7 @@ class Limiter:
         if isinstance(cost, bool) or not isinstance(cost, int) or cost < 0:
             raise ValueError(f"a call has cost a whole number from 0, e.g. 1200, not {cost!r}")
         pending = self._buckets.settle(decision, cost)
-        if self._holds and not cost:
+        if self.holds and not cost:
             self._waiting.bells.ring(decision)
         result = await pending if isawaitable(pending) else pending
         if result is not None:

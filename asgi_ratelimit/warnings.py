@@ -26,7 +26,7 @@ CODES = {
     "ARL111": "a middleware around an interactions endpoint counts it",
     "ARL112": "a server that believes every X-Forwarded-For",
     "ARL113": "a full store in memory",
-    "ARL117": "a refund by status that sees no status",
+    "ARL117": "a route whose limit does not see its response",
     "ARL201": "a key function returned a value that is no key",
     "ARL202": "a limit function returned a value that is no limit",
     "ARL203": "a cost function returned a value that is no cost",

@@ -155,6 +155,12 @@ class RateLimit(NoPlainDefault):
         if not decision.allowed and guard.enforce:
             headers = state.headers(self._style, limiters.store.clock.wall())
             raise refusal(conn, decision, headers, self._on_limited, guard.diagnostics.warn_of_response)
+        if state.slots and not state.is_watched:
+            guard.diagnostics.warn(
+                "ARL117",
+                "nothing sees the end of the response, so a slot is held for its whole lease; "
+                "add RateLimitMiddleware(limit=None) to the app",
+            )
         limiter = state.limiter_of(decision)
         if limiter is not None:
             decision.origin = Origin(guard, limiter, state, scope)

@@ -51,6 +51,7 @@ class _Refused(RateLimited, HTTPException):
 
     def __init__(self, decision: Decision, headers: RawHeaders) -> None:
         RateLimited.__init__(self, decision)
+        self.status_code = decision.policy.limit.status
         self.raw_headers = headers
 
     @cached_property

@@ -147,6 +147,8 @@ class RequestGuard:
         elif observers.counts_allowed:
             observers.decided(limiter.name, decision, key)
         state.charges += ((limiter, decision),)
+        if limiter.holds and decision.allowed:
+            state.slots += ((limiter, decision),)
         if earlier and state.repeats():
             self.diagnostics.warn_of_second_pass(limiter)
         return decision

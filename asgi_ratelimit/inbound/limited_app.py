@@ -113,7 +113,8 @@ class LimitedApp:
             store = self.store_for(scope, state)
         else:
             state.store = store
-        if not state.is_watched:
+        is_outermost = not state.is_watched
+        if is_outermost:
             state.is_watched, state.style = True, self._style
             send = report(send, state, store.clock.wall)
         elif state.style is None:
@@ -156,6 +157,9 @@ class LimitedApp:
                 await settling.end(504 if isinstance(error, asyncio.CancelledError) else 500)
             if not is_answered:
                 raise
+        finally:
+            if is_outermost and state.slots:
+                await state.release()
         if "user" in scope and not had_user and decision is not None:
             guard.diagnostics.look_for_late_user()
 

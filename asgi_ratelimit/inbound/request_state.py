@@ -43,6 +43,7 @@ class RequestState:
     is_watched = False  # whether a middleware sees the start of the response
     has_started = False  # whether the response has started
     is_open = False  # whether it is a WebSocket that the app has accepted, and has not closed
+    slots: tuple[tuple[Limiter, Decision], ...] = ()  # the decisions that hold one (see Concurrency)
     refunds: tuple[tuple[Decision, RefundRule], ...] = ()  # those that wait for the status
 
     @property
@@ -106,6 +107,13 @@ class RequestState:
                 self.replace(decision, decision.as_settled(0))
                 await give_back(limiter, decision)
 
+    async def release(self) -> None:
+        """Free the slots that the request has held, at its end, even if it is cancelled."""
+        slots, self.slots = self.slots, ()
+        with anyio.CancelScope(shield=True):
+            for limiter, decision in slots:
+                await limiter.release(decision)
+
     def start(self, message: Message, wall: float) -> Message:
         """The message that starts the response, with the headers."""
         self.has_started = True
@@ -118,13 +126,15 @@ class RequestState:
     @property
     def shown(self) -> Decision | None:
         """The bucket of Discord's headers: the one that refused, else the one with the fewest remaining."""
-        if self.refused_by is not None or not self.charges:
+        if self.refused_by is not None:
             return self.refused_by
-        return min(self.decisions, key=lambda d: d.remaining) if len(self.charges) > 1 else self.charges[0][1]
+        # Slots come and go with the requests of others: a client that planned by them would wait for a whole lease.
+        decisions = [decision for _, decision in self.charges if not decision.policy.limit.holds]
+        return min(decisions, key=lambda d: d.remaining) if decisions else None
 
     def headers(self, style: HeaderStyle | None, wall: float) -> RawHeaders:
         """The headers of a response to this request in that style."""
-        if style == "discord" and self.refused_by is None and len(self.charges) == 1:
+        if style == "discord" and self.refused_by is None and len(self.charges) == 1 and not self.slots:
             return discord_headers(self.charges[0][1], wall)
         shown = self.shown
         if shown is None:

@@ -50,7 +50,7 @@ class _ClosingResponse(Response):
 
 
 class LimitedResponse(_ClosingResponse):
-    """A 429 in Discord's words; its X-RateLimit headers are added by the door.
+    """A 429 (or a limit's own status) in Discord's words; its X-RateLimit headers are added by the door.
 
     `Via`, because without it discord.py and its kin take any 429 for a ban by Cloudflare; the content type
     without a charset, because they compare it. A WebSocket that is not open yet is refused with the same
@@ -58,7 +58,7 @@ class LimitedResponse(_ClosingResponse):
     """
 
     def __init__(self, decision: Decision) -> None:
-        self.status_code, self.background = 429, None
+        self.status_code, self.background = decision.policy.limit.status, None
         self.body = limited_body(decision)
         self.raw_headers = [(b"content-length", b"%d" % len(self.body)), _JSON, VIA]
 

@@ -135,6 +135,11 @@ class Limit:
         return self.rate.period_us / 1e6
 
     @property
+    def status(self) -> int:
+        """The status of the response to a request that it refuses."""
+        return 429
+
+    @property
     def _never(self) -> Measure:
         """The measure of a limit of zero. Its wait is the period, though the call is refused then as well."""
         return 0, self.rate.period_us, self.rate.period_us

@@ -30,7 +30,6 @@ class Concurrency(Limit):
     not for many thousands. Neither the count nor the lease is part of the bucket's identity.
     """
 
-    status: int
     counts_to_zero: ClassVar[bool] = True
     holds: ClassVar[bool] = True
 
@@ -50,7 +49,13 @@ class Concurrency(Limit):
         if isinstance(status, bool) or status not in _STATUSES:
             raise ValueError(f"status is 429, or 503 if the app is what is busy, not {status!r}")
         Limit.__init__(self, rate, name=name, scope=scope, outage=outage, enforce=enforce, unit=unit)
-        self._set(status=status)
+        self._set(_status=status)
+
+    @property
+    def status(self) -> int:
+        """429, or 503 where the app rather than the client is at fault."""
+        status: int = vars(self)["_status"]
+        return status
 
     @property
     def lease(self) -> float:
