@@ -167,7 +167,7 @@ def test_a_script_ends_in_silence_when(end: str, flags: tuple[str, ...], where: 
 def test_a_script_ends_though_its_redis_hangs(server: Server) -> None:
     source = """
         import signal
-        limiter = SyncLimiter("5/h", store=make_store())
+        limiter = SyncLimiter("5/h", name="hanging", store=make_store())
         assert limiter.try_acquire("a").reason == "ok"
         os.kill(int(sys.argv[2]), signal.SIGSTOP)
         threading.Thread(target=limiter.try_acquire, args=("a",), daemon=True).start()
