@@ -8,9 +8,9 @@ The floor plan, from the street down:
     discord/       the way out: calls to Discord                              (extra: discord)
     interactions/  the endpoint to which Discord posts a bot's interactions   (extra: interactions)
     fastapi/       the FastAPI dependency                                     (extra: fastapi)
-    load/          an app under more load than it can bear: what is shed
+    load/          an app under more load than it can bear: shedding
     inbound/       the way in: middleware, WebSockets, keys, headers, the 429
-    observe/       what happens, as counts, metrics and log lines             (extras: prometheus, opentelemetry)
+    observe/       events as counts, metrics and log lines             (extras: prometheus, opentelemetry)
     escalation     blocks that grow
     pace           bulk work at a steady pace                                 (extra: progress, for its bar)
     sync/          the same limiter without an event loop
@@ -19,7 +19,7 @@ The floor plan, from the street down:
     memory/        MemoryStore: buckets in this process
     store          the interface of a store; scripts: of one that runs scripts, too
     warnings, errors, refusal_headers
-    log_observer, events: what observers learn
+    log_observer, events: for observers
     decision       Decision; limits, rate: the kinds of limit; foreign_options
     store_events, off_switch, slot, call_site, clock
 """

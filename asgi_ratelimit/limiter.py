@@ -155,10 +155,10 @@ class Limiter:
         return Hold(self, key, cost, timeout, per)
 
     async def settle(self, decision: Decision, cost: int) -> None:
-        """Make the charge of a decision what the call has really cost, once, in every limit of the list.
+        """Make the charge of a decision the real cost of the call, once, in every limit of the list.
 
         Less is given back as by `refund`. More is owed: the bucket goes below empty by up to one more capacity, and the
-        next calls wait until that has flowed in. What exceeds that is reported ("owed"). A decision that is never
+        next calls wait until that has flowed in. An excess is reported ("owed"). A decision that is never
         settled stays charged as it was. A slot is kept until it is released, unless `cost` is 0. Raises ValueError if
         `cost` is no whole number from 0.
         """

@@ -39,7 +39,7 @@ class Buckets(Protocol):
         ...
 
     def settle(self, decision: Decision, cost: int) -> Settlement | Awaitable[Settlement | None] | None:
-        """Make the charge what the call has cost: give back, or let the bucket owe. A second time does nothing."""
+        """Make the charge the cost of the call: give back, or let the bucket owe. A second time does nothing."""
         ...
 
     def reset(self, key: str, per: str) -> Awaitable[None] | None:

@@ -44,7 +44,7 @@ class LimitersInUse:
         return [*found.values()][-_MOST_LISTS:]
 
     async def look_up(self, name: str, key: str, per: str = "") -> list[Part]:
-        """What is left of each limit under that name, without a charge."""
+        """The rest of each limit under that name, without a charge."""
         parts: dict[str, Decision] = {}
         for limiter in self.called(name):
             decision = await limiter.peek(key, per=per)

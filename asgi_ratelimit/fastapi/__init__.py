@@ -3,7 +3,7 @@
 dependency   RateLimit and rate_limit; wrapped: the same limit as a middleware; exemption: exempt
 refusals     the exceptions of a refusal, and the responses to them
 resources    the values of path parameters that have buckets of their own
-usage        usage_router: what is left of each limit, for the caller
+usage        usage_router: the rest of each limit, for the caller
 bucket_names the names of the buckets of limits that have none
 openapi      the 429 in the OpenAPI document; responses: that 429
 """

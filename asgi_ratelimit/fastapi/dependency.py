@@ -175,7 +175,7 @@ class RateLimit(NoPlainDefault):
         return decision
 
     async def settle(self, decision: Decision | None, used: int) -> None:
-        """Make the charge of a decision what the request has really cost, once: less is given back, more is owed.
+        """Make the charge of a decision the real cost of the request, once: less is given back, more is owed.
 
         In an endpoint, in a stream after its end, in a background task or later. `decision` is what `Depends(limit)`
         has returned; None, as of a request that nothing limits, and one that was charged nothing are left alone. A
@@ -221,7 +221,7 @@ class RateLimit(NoPlainDefault):
 
     @property
     def unit(self) -> str | None:
-        """What its limits count, if all of them have one unit."""
+        """The unit of its limits, if all of them have one unit."""
         units = {limit.unit for limit in self._guard.fixed or ()}
         return units.pop() if len(units) == 1 else None
 

@@ -44,7 +44,7 @@ def document_limits(app: FastAPI) -> None:
 
 
 def _unit(calls: list[Any]) -> str | None:
-    """What the limits of a route count, if they have one unit."""
+    """The unit of the limits of a route, if they have one unit."""
     units = {call.unit for call in calls if isinstance(call, RateLimit)}
     return units.pop() if len(units) == 1 else None
 

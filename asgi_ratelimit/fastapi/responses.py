@@ -37,7 +37,7 @@ _DOCUMENTED: dict[str, Any] = {
 
 
 def documented_429(unit: str | None = None) -> dict[str, Any]:
-    """A copy of the response object, for a route's `responses`. `unit`: what the limits count, requests by default."""
+    """A copy of the response object, for a route's `responses`. `unit`: the unit of the limits, requests by default."""
     headers = {
         name: {"description": text.replace("{unit}", unit or "requests"), "schema": {"type": kind}}
         for name, (kind, text) in _HEADERS.items()

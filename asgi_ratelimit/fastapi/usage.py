@@ -30,7 +30,7 @@ class Usage(BaseModel):
     name: str = Field(description="The limiter: a path template, or a name such as app")
     rate: str = Field(description="The limit, such as 100/minute")
     scope: str = Field(description="Whose bucket it is: user, global (of all callers) or shared (of a resource)")
-    unit: str | None = Field(None, description="What it counts, such as tokens; null: requests")
+    unit: str | None = Field(None, description="Its unit, such as tokens; null: requests")
     limit: int = Field(description="How many the full bucket holds")
     remaining: int = Field(description="How many are left")
     reset_after: float = Field(description="Until the bucket is full again")
@@ -39,7 +39,7 @@ class Usage(BaseModel):
 
 
 class CallerLimits(BaseModel):
-    """What is left of each limit, for the caller."""
+    """The rest of each limit, for the caller."""
 
     limits: list[Usage]
 
@@ -61,7 +61,7 @@ def usage_router(*, key: Any = None) -> APIRouter:
 
     @router.get("/me", name="limits_of_caller", summary="Your limits")
     async def limits_of_caller(request: Request, response: Response, user: Any = dependency) -> CallerLimits:
-        """What is left of each limit. Asking costs nothing."""
+        """The rest of each limit. Asking costs nothing."""
         response.headers["Cache-Control"] = "no-store"
         try:
             decisions = [one async for one in _decisions(request, limits, user)]

@@ -5,7 +5,7 @@ guard          RequestGuard: the one decision about a request, for every door
 holding        requests that are held instead of refused
 limiter_cache  the limiters of one door
 request_state  the decisions about one request, in its scope
-settling       what a request has really cost; estimate: Estimate, a cost that learns of it
+settling       the real cost of a request; estimate: Estimate, a cost that learns of it
 route_names    the path template of a route; own_limit: whether it has a limit of its own
 responses      the 429 and the 503; headers: decisions as headers; stagger: successive moments for Discord's clients
 diagnostics    checks for misconfiguration, each done once; proxies: those of proxies and addresses

@@ -1,4 +1,4 @@
-"""Estimate: the cost of a call before it is known, learned from what earlier calls have really cost."""
+"""Estimate: the cost of a call before it is known, learned from the real costs of earlier calls."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ class LimitedApp:
     store: of every request; None: `store_for` it
     request_filter: which requests are counted; None: all
     refund: a function of the response's status; the charge is given back if it returns true
-    settle: a function of what was served that returns what the request has really cost
+    settle: a function of what was served that returns the real cost of the request
     style: of the headers
     on_limited: a function of the connection and the decision that returns the response to a refused request
     """

@@ -52,7 +52,7 @@ class RateLimitMiddleware(LimitedApp):
     default: whether a route with a RateLimit of its own, or `Depends(exempt)`, is left to that
     refund: a function of the response's status; the charge is given back if it returns true. It sees 500 for an
         exception and 504 for a request that is cancelled
-    settle: a function of what was `Served` that returns what the request has really cost, once its response has ended.
+    settle: a function of what was `Served` that returns the real cost of the request, once its response has ended.
         Its charge becomes that. If the function fails, the charge stays as it was
     enforce: False is shadow mode: requests are counted and reported, but never refused
     max_wait: seconds for which a request may be held instead of refused

@@ -1,4 +1,4 @@
-"""What a request has really cost: the `settle=` of the middleware, and the charges that an endpoint settles itself."""
+"""The real cost of a request: the `settle=` of the middleware, and the charges that an endpoint settles itself."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Served:
     scope: Scope
 
 
-SettleRule = Callable[[Served], int | Awaitable[int]]  # what the request has really cost
+SettleRule = Callable[[Served], int | Awaitable[int]]  # the real cost of the request
 
 
 class Settling:
@@ -152,7 +152,7 @@ class Origin:
         self._route = route_of(guard.estimate, scope)
 
     async def settle(self, decision: Decision, used: int) -> None:
-        """Make the charge what the call has cost. A response that has not started reports its bucket so."""
+        """Make the charge the cost of the call. A response that has not started reports its bucket so."""
         state = self._state()
         if state is not None:
             state.replace(decision, decision.as_settled(used))

@@ -53,7 +53,7 @@ class Limit:
     enforce: False is a soft limit: it is counted and reported, but refuses no call (see `Decision.over`)
     unit: the name of what is counted, for the headers: "requests" unless given
 
-    The count and the capacity are no part of a bucket's identity: a limit that changes keeps what was used of it.
+    The count and the capacity are no part of a bucket's identity: a limit that changes keeps its use.
     Raises ValueError if the rate cannot be parsed or an option is out of range.
     """
 
@@ -194,7 +194,7 @@ class Limit:
         return state
 
     def adopt(self, state: State, ticks: int) -> State:
-        """The state that another limit of the same bucket has left, whose states count in other ticks."""
+        """The state that another limit of the same bucket has left in other ticks."""
         return state
 
     def on(self, clock: Clock) -> Limit:

@@ -79,7 +79,7 @@ class Concurrency(Limit):
         return f"{type(self).__name__}({self.capacity}, lease={self.lease:g}{''.join(changed)})"
 
     def _live(self, state: Slots | None, now_us: int) -> Slots:
-        """The slots whose lease goes on. None ends later than a lease from now: the clock may have gone back."""
+        """The slots with a lease that goes on. None ends later than a lease from now: the clock may have gone back."""
         if not state:
             return ()
         latest, ends = now_us + self.rate.period_us, state[1::2]
@@ -111,7 +111,7 @@ class Concurrency(Limit):
         return tuple(live) or None
 
     def expired(self, state: Slots, now_us: int) -> list[int]:
-        """The slots whose lease has ended."""
+        """The slots with a lease that has ended."""
         return [slot for slot, end in zip(state[::2], state[1::2], strict=True) if end <= now_us]
 
     def owe(self, state: Slots | None, now_us: int, cost: int) -> tuple[Slots | None, bool]:

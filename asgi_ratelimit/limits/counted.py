@@ -30,7 +30,7 @@ class Counted(Limit):
         raise NotImplementedError
 
     def owed(self, state: Use) -> int:
-        """What the next window begins with, at most the capacity."""
+        """The use at the start of the next window, at most the capacity."""
         _, used, debt, extra = state
         return min(debt, self.capacity, max(0, used - self.room(extra)))
 

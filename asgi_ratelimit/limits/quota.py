@@ -47,13 +47,13 @@ class Quota(Counted):
     """`count` in a day, week, month or year of the calendar: `Quota("50000/month", tz="Europe/Berlin", starts=15)`.
 
     rate: "10/day", "100/week", "50000/month" or "1000000/year"
-    tz: the zone whose calendar counts, as in the zone database, or a tzinfo
+    tz: the zone of the calendar, as in the zone database, or a tzinfo
     starts: the first day of a month, 1 to 31 (31 is the last day where there is none), or of a week, "monday"
-    rollover: the share, 0 to 1, of what was left of a period that the next one has in addition. Of a period in which
+    rollover: the share, 0 to 1, of the rest of a period that the next one has in addition. Of a period in which
         the key was not seen all was left. That is forgotten after two periods without any call
 
-    The state is that of every Counted limit. What is owed at the end of a period is used in the next one. A new zone or
-    first day keeps what was used of the period. The other options are those of every limit. Raises ValueError if the
+    The state is that of every Counted limit. A debt at the end of a period is used in the next one. A new zone or
+    first day keeps the use of the period. The other options are those of every limit. Raises ValueError if the
     quota cannot be read or an option is out of range.
     """
 
@@ -77,9 +77,7 @@ class Quota(Counted):
     ) -> None:
         count, each = _parse(rate)
         if isinstance(rollover, bool) or not isinstance(rollover, (int, float)) or not 0 <= rollover <= 1:
-            raise ValueError(
-                f"rollover is the share of what was left, from 0 to 1, e.g. rollover=0.5, not {rollover!r}"
-            )
+            raise ValueError(f"rollover is the share of the rest, from 0 to 1, e.g. rollover=0.5, not {rollover!r}")
         calendar = parse_calendar(each, tz, starts)
         usual = Rate(count, _USUAL_US[each])
         super().__init__(usual, name=name, scope=scope, outage=outage, enforce=enforce, unit=unit)
@@ -112,7 +110,7 @@ class Quota(Counted):
         if state is None:
             return None
         before_last, last, start, end, _ = self._around(now_us)
-        # A record belongs to the period whose end is nearest to its own: the rules of a zone may have changed since.
+        # A record belongs to the period with the end nearest to its own: the rules of a zone may have changed since.
         # One that ends later than now, and later after the start than two zones differ, had another first day.
         if 2 * state[0] > start + end or state[0] > max(now_us, start + _WIDEST_US):
             return (end, *state[1:])
@@ -144,7 +142,7 @@ class Quota(Counted):
         if abs(epoch.ahead_us()) < _DAY_US:  # it counts from the epoch itself, as a server's does
             return self
         quota = copy(self)
-        quota._set(_epoch=epoch)
+        object.__setattr__(quota, "_epoch", epoch)
         return quota
 
     def is_full(self, state: Use, now_us: int) -> bool:

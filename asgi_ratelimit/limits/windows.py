@@ -41,7 +41,7 @@ class _Window(Limit):
 class FixedWindow(_Window, Counted):
     """`count` in a window that opens with its first request: how Discord's own buckets began.
 
-    The state is that of every Counted limit. Twice the count may pass around the end of a window. What is owed at its
+    The state is that of every Counted limit. Twice the count may pass around the end of a window. A debt at its
     end is the use of a window that opens at that moment.
     """
 

@@ -3,7 +3,7 @@
 middleware   LoadShedMiddleware: lets requests in, or sheds them
 flight       one request, from the call of the app to the start of its response
 controller   how many may be in flight; classes: how many for each class of importance
-baselines    what requests take when nothing waits; dips: moments in which that is measured
+baselines    the times of requests when nothing waits; dips: moments in which that is measured
 loop_lag     how late an event loop is; server_load: how busy it is
 responses    the 503
 """

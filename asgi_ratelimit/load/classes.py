@@ -16,7 +16,7 @@ from asgi_ratelimit.warnings import WarnOnce
 __all__ = ["CLASSES", "USUAL", "Demand", "PriorityFunction", "PrioritySource"]
 
 CLASSES: Final = 4  # 0 is the most important one
-USUAL: Final = 1  # of a request whose class is not known
+USUAL: Final = 1  # of a request without a class
 _TOO_MANY: Final = 1.25  # times what the app serves
 _SECONDS: Final = 0.5  # the time constant of the rates
 

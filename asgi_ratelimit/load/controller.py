@@ -23,7 +23,7 @@ from asgi_ratelimit.load.dips import Dips
 __all__ = ["Controller"]
 
 _TICK_NS: Final = 50_000_000
-_LONGEST_TICK_NS: Final = 2_000_000_000  # of an app whose requests take as long
+_LONGEST_TICK_NS: Final = 2_000_000_000  # of an app with requests as long
 _PATIENCE_NS: Final = 500_000_000  # without enough samples
 _FEWEST: Final = 5  # samples of a tick
 _GAIN: Final = 0.5  # of the difference between the queue that is wanted and the one that is there

@@ -11,7 +11,7 @@ __all__ = ["Flight", "Steering"]
 
 
 class Steering(Protocol):
-    """What a flight reports to."""
+    """the reader of a flight."""
 
     now_ns: Callable[[], int]
 

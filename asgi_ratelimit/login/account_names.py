@@ -1,4 +1,4 @@
-"""What stands for an account, an address or a device in the store: a digest of its folded name."""
+"""The name of an account, an address or a device in the store: a digest of its folded name."""
 
 from __future__ import annotations
 

@@ -10,14 +10,14 @@ from typing import Final, Protocol, TypeVar
 from asgi_ratelimit.clock import Clock
 from asgi_ratelimit.waiting import WaitQueue
 
-__all__ = ["Answer", "HeldAttempts"]
+__all__ = ["Answered", "HeldAttempts"]
 
 _POLL_S: Final = 0.05  # in which a result in another process is seen
 _MOST_HELD: Final = 1_000  # attempts of all keys
 _MOST_OF_A_KEY: Final = 100
 
 
-class Answer(Protocol):
+class Answered(Protocol):
     """The answer to an attempt."""
 
     @property
@@ -26,10 +26,10 @@ class Answer(Protocol):
         ...
 
 
-AnswerT = TypeVar("AnswerT", bound=Answer)
+AnswerT = TypeVar("AnswerT", bound=Answered)
 
 
-class _Line:
+class _HeldLine:
     def __init__(self, clock: Clock) -> None:
         self.queue: WaitQueue[None] = WaitQueue(clock)
         self.news = asyncio.Event()
@@ -41,7 +41,7 @@ class HeldAttempts:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._arrivals = itertools.count()
-        self._lines: dict[tuple[int, str], _Line] = {}
+        self._lines: dict[tuple[int, str], _HeldLine] = {}
         self._count = 0
 
     async def ask(
@@ -71,7 +71,7 @@ class HeldAttempts:
     async def _stand_in_line(
         self, place: tuple[int, str], arrival: int, question: Callable[[], Awaitable[AnswerT]], deadline_us: int
     ) -> AnswerT:
-        line = self._lines.setdefault(place, _Line(self._clock))
+        line = self._lines.setdefault(place, _HeldLine(self._clock))
         waiter = line.queue.enter((0, arrival), deadline_us)
         self._count += 1
         try:
@@ -86,7 +86,9 @@ class HeldAttempts:
     def _seconds_since(self, us: int) -> float:
         return (self._clock.now_us() - us) / 1e6
 
-    async def _ask_as_head(self, line: _Line, question: Callable[[], Awaitable[AnswerT]], deadline_us: int) -> AnswerT:
+    async def _ask_as_head(
+        self, line: _HeldLine, question: Callable[[], Awaitable[AnswerT]], deadline_us: int
+    ) -> AnswerT:
         while True:
             line.news.clear()
             answer = await question()

@@ -11,8 +11,8 @@ from asgi_ratelimit.decision import Decision, Policy, make_decision
 from asgi_ratelimit.limits import LATEST_US, SlidingWindow, State, TokenBucket
 from asgi_ratelimit.redis.fallback import Fallback
 from asgi_ratelimit.redis.names import tag_of
-from asgi_ratelimit.redis.queries import HoldingQuery, Peek, Query, QueuedQuery, Server, Settling, Update
-from asgi_ratelimit.redis.renewals import Place
+from asgi_ratelimit.redis.queries import ChargeUpdate, HoldingQuery, Peek, Query, QueuedQuery, Server, Update
+from asgi_ratelimit.redis.renewals import SlotPlace
 from asgi_ratelimit.redis.wire import Reply, Verb, shape
 from asgi_ratelimit.slot import Slot
 from asgi_ratelimit.store import Settlement
@@ -20,7 +20,7 @@ from asgi_ratelimit.store import Settlement
 __all__ = ["RedisBuckets"]
 
 _MOST_SHAPES = 256  # of one limiter, each for one cost
-_LONGEST_RECENT = 64  # characters of a key whose names are remembered
+_LONGEST_RECENT = 64  # characters of a key with remembered names
 _PAUSE_US = 1_000_000  # until a refusal of the script is checked again if its states do not explain it
 
 
@@ -44,7 +44,7 @@ class RedisBuckets:
         self.last_states, self.deny = server.last_states, server.deny
         self.holds = any(policy.limit.holds for policy in self.policies)
         limit = policies[0].limit if len(policies) == 1 else None
-        # Of a single token bucket, whose replies are read in a shorter way; else 0.
+        # Of a single token bucket: its replies are read in a shorter way; else 0.
         self.ticks = limit.ticks if type(limit) is TokenBucket and limit.enforce else 0
         self._namer, self._recent_names, self._blocks = server.namer, server.namer.recent_names, blocks
         self._prefix = self._namer.start("user", name)
@@ -114,9 +114,9 @@ class RedisBuckets:
             if policy.limit.holds and (part.charged_by(self) or part.slot):
                 slot = part.slot or Slot(self, part.state[-2])
                 part.hold(slot)
-                self.server.renewals.add(slot, Place(name, policy, self, query.key, query.per, os.getpid()))
+                self.server.renewals.add(slot, SlotPlace(name, policy, self, query.key, query.per, os.getpid()))
 
-    def renew(self, place: Place, slots: list[int]) -> Awaitable[None]:
+    def renew(self, place: SlotPlace, slots: list[int]) -> Awaitable[None]:
         """Begin the leases of these slots anew. If the server does not answer, the next renewal makes up for it."""
         text = shape("renew", 1, place.policy.limit.encode(1, 0), slots)
         return self._update([place.name], text, lenient=True)
@@ -127,7 +127,7 @@ class RedisBuckets:
         """Free the slots of a decision, and give back what else it was charged, in one step."""
         for part in decision.parts:
             slot = part.slot
-            if slot is None or not isinstance(slot.place, Place) or slot.place.buckets is not self:
+            if slot is None or not isinstance(slot.place, SlotPlace) or slot.place.buckets is not self:
                 continue
             place, slot.is_held = slot.place, False
             if part.reason == "degraded":
@@ -145,7 +145,7 @@ class RedisBuckets:
         self, verb: Verb, names: Sequence[str], limits: list[list[str | int | float]]
     ) -> Awaitable[Settlement | None]:
         self.deny.forget(names)
-        return Settling(names, shape(verb, len(names), *limits), self.deny).put(self.server)
+        return ChargeUpdate(names, shape(verb, len(names), *limits), self.deny).put(self.server)
 
     def reset(self, key: str, per: str) -> Awaitable[None]:
         names = self._names(key, per)

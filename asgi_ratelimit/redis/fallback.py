@@ -13,7 +13,7 @@ from asgi_ratelimit.errors import StoreUnavailable
 from asgi_ratelimit.limits import Outage, State
 from asgi_ratelimit.memory import MemoryStore
 from asgi_ratelimit.memory.buckets import MemoryBuckets
-from asgi_ratelimit.redis.renewals import Place, Renewals
+from asgi_ratelimit.redis.renewals import Renewals, SlotPlace
 from asgi_ratelimit.store import Settlement
 from asgi_ratelimit.store_events import EventHook, StoreEvent, emit
 
@@ -161,7 +161,7 @@ class Fallback:
         if self._local is not None:
             self._local.release(decision)
 
-    def free(self, place: Place, slot_id: int) -> None:
+    def free(self, place: SlotPlace, slot_id: int) -> None:
         """Free a slot of the server here as well, if an outage has gone on from there."""
         if self._local is not None and len(self._store):
             self._local.free(place.key, place.per, place.policy, slot_id)

@@ -11,7 +11,7 @@ __all__ = ["SLOTS", "Namer", "slot_of", "tag_of"]
 SLOTS = 16_384  # of every cluster
 
 _DIGEST = 15  # bytes: 120 bits, twenty characters
-_MOST_RECENT = 16_384  # keys whose names are remembered
+_MOST_RECENT = 16_384  # keys with remembered names
 
 
 class Namer:

@@ -17,7 +17,7 @@ from asgi_ratelimit.redis.renewals import Renewals
 from asgi_ratelimit.redis.wire import CHECKS, Reply, Script, Verb
 from asgi_ratelimit.store import Settlement
 
-__all__ = ["HoldingQuery", "Peek", "Pending", "Query", "QueuedQuery", "Server", "Session", "Settling", "Update"]
+__all__ = ["ChargeUpdate", "HoldingQuery", "Peek", "Pending", "Query", "QueuedQuery", "Server", "Session", "Update"]
 
 
 class Session(Protocol):
@@ -223,7 +223,7 @@ class Update(Pending):
             self.future.set_exception(unavailable)
 
 
-class Settling(Update):
+class ChargeUpdate(Update):
     """Refund, or let a bucket owe."""
 
     __slots__ = ()

@@ -13,7 +13,7 @@ from asgi_ratelimit.clock import Clock, Timer
 from asgi_ratelimit.decision import Policy
 from asgi_ratelimit.slot import Slot
 
-__all__ = ["Place", "Renewals"]
+__all__ = ["Renewals", "SlotPlace"]
 
 _PER_LEASE = 3  # renewals, so that two of them may be lost
 
@@ -21,12 +21,12 @@ _PER_LEASE = 3  # renewals, so that two of them may be lost
 class Renewer(Protocol):
     """Buckets with slots."""
 
-    def renew(self, place: Place, slots: list[int]) -> object:
+    def renew(self, place: SlotPlace, slots: list[int]) -> object:
         """Begin the leases of these slots anew, which are all in one record."""
         ...
 
 
-class Place(NamedTuple):
+class SlotPlace(NamedTuple):
     """The record of a slot, and the call that has taken it."""
 
     name: str
@@ -49,7 +49,7 @@ class Renewals:
         self._clock = clock
         self._rounds: dict[asyncio.AbstractEventLoop, _Round] = {}
 
-    def add(self, slot: Slot, place: Place) -> None:
+    def add(self, slot: Slot, place: SlotPlace) -> None:
         """Renew a slot from now on, by the running event loop."""
         slot.place = place
         loop = asyncio.get_running_loop()
@@ -83,7 +83,7 @@ class _Round:
         self._timer: Timer | None = None
         self._due_us = 0  # when it goes off
 
-    def add(self, slot: Slot, place: Place) -> None:
+    def add(self, slot: Slot, place: SlotPlace) -> None:
         self.slots[place.name, slot.id] = slot
         if self._timer is None or self._clock.now_us() + place.interval * 1e6 < self._due_us:
             self._start(place.interval)
@@ -109,7 +109,7 @@ class _Round:
         """Renew all slots that are held, in one batch, and once more after a while."""
         self._timer, process = None, os.getpid()
         held = [(slot, slot.place) for slot in list(self.slots.values()) if slot.is_held]
-        placed = [(place, slot.id) for slot, place in held if isinstance(place, Place) and place.process == process]
+        placed = [(place, slot.id) for slot, place in held if isinstance(place, SlotPlace) and place.process == process]
         if not placed:
             return
         placed.sort(key=lambda each: (each[0].name, each[1]))

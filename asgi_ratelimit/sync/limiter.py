@@ -105,7 +105,7 @@ class SyncLimiter:
             self.release(decision)
 
     def settle(self, decision: Decision, cost: int) -> None:
-        """As Limiter.settle: make the charge of a decision what the call has really cost, once."""
+        """As Limiter.settle: make the charge of a decision the real cost of the call, once."""
         self._run(self._limiter.settle, decision, cost)
 
     def reset(self, key: str, *, per: str = "") -> None:

@@ -70,7 +70,7 @@ async def test_a_record_of_a_debt_lives_until_it_is_paid(redis_server: Server, s
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize(("rollover", "owed", "halves"), [(0.0, 0, 1), (0.0, 9, 3), (0.5, 0, 4), (0.5, 9, 4)])
+@pytest.mark.parametrize(("rollover", "owed", "halves"), [(0.0, 0, 1), (0.0, 9, 3), (0.5, 0, 5), (0.5, 9, 5)])
 async def test_a_record_of_a_quota_lives_for_as_long_as_it_may_be_of_use(
     redis_server: Server, rollover: float, owed: int, halves: int
 ) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections.abc import Callable
 from threading import Event
 
 from starlette.types import Message, Receive, Scope, Send
@@ -16,6 +18,7 @@ class FakeModel:
     used: the tokens that it reports; None: it reports nothing
     pieces: how many it streams
     status: of its answers
+    may_answer: it does not answer before this is true
     breaks_off: its connection is lost after its pieces
     stays_silent: after its pieces it says no more, and stays connected until the client goes away
     """
@@ -24,6 +27,7 @@ class FakeModel:
         self.used, self.pieces, self.status, self.stays_silent = used, pieces, 200, False
         self.breaks_off = False
         self.calls = 0
+        self.may_answer: Callable[[], bool] = lambda: True
         self.was_left = Event()  # the client has gone away in the middle
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -32,6 +36,8 @@ class FakeModel:
         self.calls += 1
         while (await receive()).get("more_body"):
             pass
+        while not self.may_answer():
+            await asyncio.sleep(0)
         await send({"type": "http.response.start", "status": self.status, "headers": []})
         if self.status == 200:
             await self._answer(receive, send)
