@@ -210,9 +210,9 @@ def test_a_clock_that_goes_back_over_a_boundary_keeps_what_was_used() -> None:
         ({"rate": "10/day", "starts": 3}, "only a month or a week has a first day"),
         ({"rate": "10/month", "starts": 32}, "a month starts on a day from 1 to 31"),
         ({"rate": "10/week", "starts": 1}, "a week starts on a weekday"),
-        ({"rate": "10/month", "rollover": 1.5}, "rollover is the share of what was left, from 0 to 1"),
-        ({"rate": "10/month", "rollover": float("nan")}, "rollover is the share of what was left"),
-        ({"rate": "10/month", "rollover": True}, "rollover is the share of what was left"),
+        ({"rate": "10/month", "rollover": 1.5}, "rollover is the share of the rest, from 0 to 1"),
+        ({"rate": "10/month", "rollover": float("nan")}, "rollover is the share of the rest"),
+        ({"rate": "10/month", "rollover": True}, "rollover is the share of the rest"),
     ],
 )
 def test_a_bad_quota_is_a_value_error_that_shows_a_right_one(options: dict[str, Any], message: str) -> None:
