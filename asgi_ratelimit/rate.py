@@ -6,6 +6,8 @@ import re
 from contextlib import suppress
 from dataclasses import dataclass
 
+from asgi_ratelimit.shown import shown
+
 __all__ = ["Rate", "number_hint", "parse_rate", "suggestion"]
 
 EXAMPLES = '"5/5s", "100/minute", "10 per second", "200/500ms" or "50/s burst 100"'
@@ -59,7 +61,7 @@ def parse_rate(text: object) -> Rate:
     if isinstance(text, Rate):
         return text
     if not isinstance(text, str):
-        raise ValueError(f"a limit is a string such as {EXAMPLES}, not {text!r:.80}{number_hint(text)}")
+        raise ValueError(f"a limit is a string such as {EXAMPLES}, not {shown(text)}{number_hint(text)}")
     match = _FORM.fullmatch(text) if len(text) <= _LONGEST else None
     if match is None:
         raise ValueError(f"cannot read the limit {text[:80]!r}; write {suggestion(text)}")

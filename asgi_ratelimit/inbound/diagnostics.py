@@ -10,6 +10,7 @@ from asgi_ratelimit.inbound.keys import by_user, by_user_or
 from asgi_ratelimit.inbound.proxies import ProxyWatch
 from asgi_ratelimit.inbound.users import is_nameless
 from asgi_ratelimit.limiter import Limiter
+from asgi_ratelimit.shown import shown
 from asgi_ratelimit.store import Store
 from asgi_ratelimit.warnings import WarnOnce
 
@@ -75,4 +76,4 @@ class Diagnostics:
 
     def warn_of_response(self, response: object) -> None:
         """Warn of what `on_limited` has returned in place of a response."""
-        self.warn("ARL204", f"it must return a Response, not {response!r:.80}; Discord's 429 is sent instead")
+        self.warn("ARL204", f"it must return a Response, not {shown(response)}; Discord's 429 is sent instead")

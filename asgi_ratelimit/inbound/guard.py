@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from inspect import isawaitable
 from typing import Final
@@ -26,6 +27,7 @@ from asgi_ratelimit.inbound.stagger import Stagger, is_discord_client
 from asgi_ratelimit.inbound.users import is_anonymous, user_key, user_of
 from asgi_ratelimit.limiter import Limiter
 from asgi_ratelimit.limits import Limit, TokenBucket, as_limits
+from asgi_ratelimit.shown import shown
 from asgi_ratelimit.warnings import WarnOnce
 
 __all__ = ["KEY_FUNCTION", "RequestGuard"]
@@ -252,7 +254,8 @@ class RequestGuard:
             key = key.decode("latin-1")
         user = None if is_anonymous(key) else user_of(key)
         if user is not None and user != "":
-            return str(user)
+            with suppress(ValueError):  # of a number with too many digits
+                return str(user)
         if key is None or user == "" or is_anonymous(key):
             self.diagnostics.warn(
                 "ARL103",
@@ -261,7 +264,8 @@ class RequestGuard:
             )
         else:
             self.diagnostics.warn(
-                "ARL201", f"a key is a string such as 'user:1', not {key!r:.80}; all of these requests share one bucket"
+                "ARL201",
+                f"a key is a string such as 'user:1', not {shown(key)}; all of these requests share one bucket",
             )
         return ANONYMOUS
 
@@ -287,7 +291,7 @@ class RequestGuard:
         if isinstance(cost, float) and 0 <= cost < math.inf:
             cost = math.ceil(cost)
         if not isinstance(cost, int) or cost < 0:
-            self.diagnostics.warn("ARL203", f"a cost is a whole number from 0, not {cost!r:.80}; 1 is charged instead")
+            self.diagnostics.warn("ARL203", f"a cost is a whole number from 0, not {shown(cost)}; 1 is charged instead")
             return 1
         if cost <= limiter.capacity or not limiter.capacity:  # a limit of zero refuses any cost
             return int(cost)

@@ -151,7 +151,9 @@ class LimitedApp:
             await self.app(scope, receive, send)
             if settling is not None:
                 await settling.end()
-        except (Exception, asyncio.CancelledError) as error:
+        except (GeneratorExit, KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # a group may hold a cancellation
             is_answered = await self._answer(error, state, scope, receive, send)
             if settling is not None:
                 await settling.end(504 if isinstance(error, asyncio.CancelledError) else 500)

@@ -19,6 +19,7 @@ from asgi_ratelimit.inbound.headers import (
     ietf_headers,
     retry_after_header,
 )
+from asgi_ratelimit.inbound.uncancelled import to_its_end
 from asgi_ratelimit.limiter import Limiter
 from asgi_ratelimit.store import Store
 
@@ -103,9 +104,21 @@ class RequestState:
         refunds, self.refunds = self.refunds, ()
         for decision, rule in refunds:
             limiter = self.limiter_of(decision)
-            if limiter is not None and await _agrees(rule, status):
-                self.replace(decision, decision.as_settled(0))
-                await give_back(limiter, decision)
+            if limiter is None:
+                continue
+            answer = rule(status)
+            if isawaitable(answer):
+                await to_its_end(self._refund_later(limiter, decision, answer))
+            elif answer:
+                await self._refund(limiter, decision)
+
+    async def _refund_later(self, limiter: Limiter, decision: Decision, answer: Awaitable[bool]) -> None:
+        if await answer:
+            await self._refund(limiter, decision)
+
+    async def _refund(self, limiter: Limiter, decision: Decision) -> None:
+        self.replace(decision, decision.as_settled(0))
+        await give_back(limiter, decision)
 
     async def release(self) -> None:
         """Free the slots that the request has held, at its end, even if it is cancelled."""
@@ -148,15 +161,6 @@ class RequestState:
         if refused:
             headers.append(retry_after_header(shown))
         return headers
-
-
-async def _agrees(rule: RefundRule, status: int) -> bool:
-    """The answer of a rule, even if the request is cancelled."""
-    answer = rule(status)
-    if isawaitable(answer):
-        with anyio.CancelScope(shield=True):
-            answer = await answer
-    return bool(answer)
 
 
 async def give_back(limiter: Limiter, decision: Decision) -> None:

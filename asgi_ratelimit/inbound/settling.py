@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import weakref
@@ -10,7 +11,6 @@ from dataclasses import dataclass
 from inspect import isawaitable
 from typing import Final
 
-import anyio
 from starlette.datastructures import Headers
 from starlette.types import Message, Scope, Send
 
@@ -19,7 +19,9 @@ from asgi_ratelimit.decision import Decision
 from asgi_ratelimit.inbound.estimate import Estimate
 from asgi_ratelimit.inbound.guard import RequestGuard
 from asgi_ratelimit.inbound.request_state import RequestState, settle_charge
+from asgi_ratelimit.inbound.uncancelled import to_its_end
 from asgi_ratelimit.limiter import Limiter
+from asgi_ratelimit.shown import shown
 
 __all__ = ["Origin", "Served", "SettleRule", "Settling", "check_used"]
 
@@ -99,33 +101,41 @@ class Settling:
         limiter = self._state.limiter_of(self._decision)
         if limiter is None:  # it has been given back: another limit has refused the request
             return
-        used = await self._used(self._served(status))
-        if used is not None:
-            await settle_charge(limiter, self._decision, used)
-            if self._guard.estimate is not None:
-                self._guard.estimate.learn(used, self._route)
+        try:
+            used: object = self._rule(self._served(status))
+        except Exception:
+            self._log_failure()
+            return
+        if isawaitable(used):
+            await to_its_end(self._settle_later(limiter, used))
+        else:
+            await self._settle(limiter, used)
+
+    async def _settle_later(self, limiter: Limiter, answer: Awaitable[object]) -> None:
+        try:
+            used = await answer
+        except (Exception, asyncio.CancelledError):  # something in the rule was cancelled, not the request
+            self._log_failure()
+            return
+        await self._settle(limiter, used)
+
+    async def _settle(self, limiter: Limiter, used: object) -> None:
+        if isinstance(used, bool) or not isinstance(used, int) or used < 0:
+            self._guard.diagnostics.warn(
+                "ARL205", f"a request has cost a whole number from 0, not {shown(used)}; its charge is left as it was"
+            )
+            return
+        await settle_charge(limiter, self._decision, used)
+        if self._guard.estimate is not None:
+            self._guard.estimate.learn(used, self._route)
+
+    def _log_failure(self) -> None:
+        logger.exception("settle=%r has failed; the request is charged what it was charged before", self._rule)
 
     def _served(self, status: int) -> Served:
         seconds = max(0, self._clock.now_us() - self._started_us) / 1e6
         headers = Headers(raw=[(name.lower(), value) for name, value in self._headers])
         return Served(self._status or status, headers, self._body_bytes, seconds, self._scope)
-
-    async def _used(self, served: Served) -> int | None:
-        """What the rule says, even if the request is cancelled. None: it says nothing of use."""
-        try:
-            used: object = self._rule(served)
-            if isawaitable(used):
-                with anyio.CancelScope(shield=True):
-                    used = await used
-        except Exception:
-            logger.exception("settle=%r has failed; the request is charged what it was charged before", self._rule)
-            return None
-        if isinstance(used, int) and not isinstance(used, bool) and used >= 0:
-            return used
-        self._guard.diagnostics.warn(
-            "ARL205", f"a request has cost a whole number from 0, not {used!r:.80}; its charge is left as it was"
-        )
-        return None
 
 
 def _size(message: Message) -> int:
@@ -169,4 +179,4 @@ def route_of(estimate: Estimate | None, scope: Scope) -> str:
 def check_used(used: object) -> None:
     """Raises ValueError if this is nothing that a call can have cost."""
     if isinstance(used, bool) or not isinstance(used, int) or used < 0:
-        raise ValueError(f"a call has cost a whole number from 0, e.g. 1200, not {used!r:.80}")
+        raise ValueError(f"a call has cost a whole number from 0, e.g. 1200, not {shown(used)}")

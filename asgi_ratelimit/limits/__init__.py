@@ -15,6 +15,7 @@ from asgi_ratelimit.limits.concurrency import Concurrency
 from asgi_ratelimit.limits.quota import Quota
 from asgi_ratelimit.limits.windows import FixedWindow, SlidingWindow
 from asgi_ratelimit.rate import number_hint
+from asgi_ratelimit.shown import shown
 
 __all__ = [
     "LATEST_US", "OUTAGES", "Concurrency", "FixedWindow", "LeakyBucket", "Limit", "LimitSpec", "Measure", "Outage",
@@ -33,7 +34,7 @@ def as_limits(value: object) -> tuple[Limit, ...]:
     if not limits:
         raise ValueError('an empty list limits nothing; give at least one limit such as "5/5s"')
     if len(limits) > _MOST_LIMITS:
-        raise ValueError(f"a list has at most {_MOST_LIMITS} limits; this one has more: {value!r:.80}")
+        raise ValueError(f"a list has at most {_MOST_LIMITS} limits; this one has more: {shown(value)}")
     if len({limit.identity for limit in limits}) < len(limits):
         raise ValueError(
             f"two limits of {list(limits)!r} have the same kind and period, so they would share a bucket; "
@@ -49,7 +50,7 @@ def _each(value: object, depth: int) -> Iterator[Limit]:
         yield TokenBucket(value)
     elif not isinstance(value, Iterable) or isinstance(value, (bytes, dict)) or not depth:
         hint = number_hint(value)
-        raise ValueError(f'a limit is a string such as "5/5s", a limit, or a list of them, not {value!r:.80}{hint}')
+        raise ValueError(f'a limit is a string such as "5/5s", a limit, or a list of them, not {shown(value)}{hint}')
     else:
         for item in value:
             yield from _each(item, depth - 1)

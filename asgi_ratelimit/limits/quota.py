@@ -11,6 +11,7 @@ from asgi_ratelimit.limits.base import SHIPPED, Outage, Scope
 from asgi_ratelimit.limits.calendar import Boundaries, Calendar, CalendarUnit, parse_calendar
 from asgi_ratelimit.limits.counted import Counted, Use
 from asgi_ratelimit.rate import Rate
+from asgi_ratelimit.shown import shown
 
 __all__ = ["Quota"]
 
@@ -169,7 +170,7 @@ def _parse(text: object) -> tuple[int, CalendarUnit]:
     unit = _UNITS.get(match[2].lower().removesuffix("s")) if match else None
     if match is None or unit is None:
         raise ValueError(
-            f'a quota is so many per day, week, month or year, e.g. Quota("50000/month"), not {text!r:.80}; '
+            f'a quota is so many per day, week, month or year, e.g. Quota("50000/month"), not {shown(text)}; '
             'any other period is a limit such as TokenBucket("100/hour")'
         )
     return int(match[1]), unit

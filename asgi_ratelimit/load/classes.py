@@ -11,6 +11,7 @@ from typing import Any, Final
 from starlette.types import Scope
 
 from asgi_ratelimit.inbound.options import check_call, connection
+from asgi_ratelimit.shown import shown
 from asgi_ratelimit.warnings import WarnOnce
 
 __all__ = ["CLASSES", "USUAL", "Demand", "PriorityFunction", "PrioritySource"]
@@ -72,5 +73,5 @@ class PrioritySource:
         chosen: object = await answer if isawaitable(answer) else answer
         if isinstance(chosen, int) and not isinstance(chosen, bool) and chosen >= 0:
             return min(chosen, CLASSES - 1)
-        self._warn_once.warn("ARL206", f"it must return 0 (the most important), 1, 2 or 3, not {chosen!r:.80}")
+        self._warn_once.warn("ARL206", f"it must return 0 (the most important), 1, 2 or 3, not {shown(chosen)}")
         return USUAL
