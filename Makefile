@@ -17,7 +17,7 @@ demo-redis: $(VENV)/demo-redis  ## Serve it with four workers that share a priva
 test quick: export PYTHONDONTWRITEBYTECODE =
 
 test: check  ## Everything that has to be true
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 
 quick: $(VENV)/test  ## More than half of the tests, in under a minute, without Redis and browser
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"

@@ -169,14 +169,15 @@ class Decision:
 
         The cost of several calls may be above the capacity.
         """
-        return max(part.policy.limit.wait_us(part.state, part.now_us, cost) for part in self.parts)
+        hard = [part for part in self.parts if part.policy.limit.enforce]
+        return max((part.policy.limit.wait_us(part.state, part.now_us, cost) for part in hard), default=0)
 
     def sure_wait_us(self, cost: int) -> int:
         """The same, but for limits that may allow a call at any moment, because another one ends."""
         waits = [
             part.policy.limit.wait_us(part.state, part.now_us, cost)
             for part in self.parts
-            if not part.policy.limit.holds
+            if part.policy.limit.enforce and not part.policy.limit.holds
         ]
         return max(waits, default=0)
 

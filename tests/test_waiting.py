@@ -135,3 +135,16 @@ async def test_whoever_is_refused_at_once_would_have_been_too_late(limit: Limit,
     assert len(served) == 30
     assert refused_at_once >= 30 - in_time - limit.capacity
     del everybody
+
+
+async def test_a_soft_limit_makes_nobody_wait() -> None:
+    clock = ManualClock()
+    limiter = Limiter(["1/s", TokenBucket("1/hour", enforce=False)], store=MemoryStore(clock=clock))
+    assert (await limiter.try_acquire("a")).over == ()
+    waiting = [asyncio.create_task(limiter.acquire("a", timeout=5)) for _ in range(3)]
+    for _ in range(3):
+        for _ in range(20):
+            await asyncio.sleep(0)
+        clock.advance(1)
+    decisions = [await task for task in waiting]
+    assert all(decision.allowed and decision.over for decision in decisions)

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 
 __all__ = ["LATE", "Program", "run"]
@@ -30,11 +31,14 @@ class Program:
     def end(self) -> tuple[int, str, str, float]:
         """Its exit code, what it has printed after "told", and to stderr, and how long the end has taken."""
         assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        started = time.monotonic()
+        watch = threading.Timer(4 * PATIENCE, self._process.kill)  # one that hangs says nothing
+        watch.start()
         try:
+            line = self._process.stdout.readline()
+            started = time.monotonic()
             out, err = self._process.communicate(timeout=PATIENCE)
         finally:
+            watch.cancel()
             self._process.kill()
         return self._process.returncode, out if line == "told\n" else line + out, err, time.monotonic() - started
 
