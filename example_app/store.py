@@ -17,7 +17,8 @@ def open_store() -> Store:
         return MemoryStore()
     from asgi_ratelimit.redis import RedisStore  # an extra: a store in memory works without it
 
-    return RedisStore(url, prefix="example_app")
+    seconds = float(os.environ.get("RATELIMIT_REDIS_TIMEOUT") or 0.1)  # that a request waits for Redis
+    return RedisStore(url, prefix="example_app", timeout=seconds)
 
 
 def is_shared(store: Store) -> bool:

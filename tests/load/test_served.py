@@ -27,7 +27,11 @@ def test_overload_leads_to_503s_and_health_checks_are_answered(server: str, tmp_
         wait_for(process)
         is_over = Event()
         health = pool.submit(_check_health, process, is_over)
-        answers = [answer for client in pool.map(lambda _: _ask(process), range(CLIENTS)) for answer in client]
+        answers: list[tuple[int, str, bytes]] = []
+        for _ in range(20):  # a busy machine may be too slow to send more than the app can serve
+            answers += [answer for client in pool.map(lambda _: _ask(process), range(CLIENTS)) for answer in client]
+            if any(answer[0] == 503 for answer in answers):
+                break
         is_over.set()
         assert Counter(answer[0] for answer in answers).keys() == {200, 503}
         for status, retry_after, body in answers:
