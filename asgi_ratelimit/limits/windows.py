@@ -91,7 +91,8 @@ class SlidingWindow(_Window):
         return self._believed(self._in_period(state, now_us), now_us)
 
     def _in_period(self, state: Log | None, now_us: int) -> Log:
-        return state[bisect_right(state, now_us - self.rate.period_us) :] if state else ()
+        frees = now_us - self.rate.period_us
+        return state[bisect_right(state, frees) :] if state and state[-1] > frees else ()
 
     def _believed(self, calls: Log, now_us: int) -> Log:
         """The calls, none of them later than now unless it is owed: the clock may have gone back."""

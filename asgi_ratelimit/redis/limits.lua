@@ -297,10 +297,12 @@ local function log() -- limit: [kind, capacity, cost, period µs, moment of the 
 
   local function in_period(limit, calls)
     if not calls then return '' end
-    if #calls == 0 or #calls % 8 > 0 or moment(calls, #calls / 8 - 1) > EXACT then
+    local last = #calls > 0 and #calls % 8 == 0 and moment(calls, #calls / 8 - 1)
+    if not last or last > EXACT then
       doubt = true
       return ''
     end
+    if last <= now - limit[4] then return '' end
     return believed(limit, string.sub(calls, count_until(calls, now - limit[4]) * 8 + 1))
   end
 
