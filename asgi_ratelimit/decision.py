@@ -266,9 +266,8 @@ class Decision:
             return parts[0]
         refused = [part for part in parts if not part.allowed]
         part = max(refused, key=lambda p: p.retry_us) if refused else min(parts, key=lambda p: p.remaining)
-        if (
-            part.policy.limit.holds and not refused
-        ):  # its slots come and go with other calls: no client can plan by them
+        # Slots come and go with other calls: no client can plan by them.
+        if part.policy.limit.holds and not refused:
             part = min([p for p in parts if not p.policy.limit.holds] or [part], key=lambda p: p.remaining)
         return cls(
             part.policy, part.cost, part.state, part.now_us,

@@ -17,11 +17,12 @@ from asgi_ratelimit.foreign_options import explains_foreign_options
 from asgi_ratelimit.limits import Limit, LimitSpec, as_limits
 from asgi_ratelimit.memory import MemoryStore
 from asgi_ratelimit.off_switch import OFF_SWITCH
+from asgi_ratelimit.shown import shown
 from asgi_ratelimit.store import Buckets, PerStore, Settlement, Store, bucket_key, check_store
 from asgi_ratelimit.waiting import WaitersByKey
 from asgi_ratelimit.warnings import WarnOnce
 
-__all__ = ["Hold", "Limiter", "limiters_of"]
+__all__ = ["Hold", "Limiter", "check_used", "limiters_of"]
 
 Release = Callable[[Decision], Awaitable[object] | None]
 
@@ -162,8 +163,7 @@ class Limiter:
         settled stays charged as it was. A slot is kept until it is released, unless `cost` is 0. Raises ValueError if
         `cost` is no whole number from 0.
         """
-        if isinstance(cost, bool) or not isinstance(cost, int) or cost < 0:
-            raise ValueError(f"a call has cost a whole number from 0, e.g. 1200, not {cost!r}")
+        check_used(cost)
         pending = self._buckets.settle(decision, cost)
         if self.holds and not cost:
             self._waiting.bells.ring(decision)
@@ -297,6 +297,12 @@ class _FullBuckets:
                 for policy in self._policies
             ]
         )
+
+
+def check_used(used: object) -> None:
+    """Raises ValueError if this is nothing that a call can have cost."""
+    if isinstance(used, bool) or not isinstance(used, int) or used < 0:
+        raise ValueError(f"a call has cost a whole number from 0, e.g. 1200, not {shown(used)}")
 
 
 def _checked_timeout(timeout: float) -> float | None:

@@ -55,7 +55,7 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": b"hi"})
 
 
-@pytest.mark.parametrize(("options", "most"), [({}, 14), ({"settle": lambda served: 1}, 36)], ids=["", "settled"])
+@pytest.mark.parametrize(("options", "most"), [({}, 14), ({"settle": lambda served: 1}, 37)], ids=["", "settled"])
 async def test_a_pass_of_the_middleware(options: dict[str, Any], most: int) -> None:
     middleware = RateLimitMiddleware(app, limit="1000000/s", store=MemoryStore(), **options)
 

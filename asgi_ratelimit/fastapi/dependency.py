@@ -41,7 +41,8 @@ from asgi_ratelimit.inbound.request_filter import request_filter
 from asgi_ratelimit.inbound.request_headers import headers_of
 from asgi_ratelimit.inbound.request_state import STATE, RefundRule, RequestState, merge_headers, state_of
 from asgi_ratelimit.inbound.route_names import route_template
-from asgi_ratelimit.inbound.settling import Origin, check_used
+from asgi_ratelimit.inbound.settling import Origin
+from asgi_ratelimit.limiter import check_used
 from asgi_ratelimit.memory import MemoryStore
 from asgi_ratelimit.store import Store, check_store
 from asgi_ratelimit.warnings import WarnOnce

@@ -23,7 +23,7 @@ from asgi_ratelimit.inbound.uncancelled import to_its_end
 from asgi_ratelimit.limiter import Limiter
 from asgi_ratelimit.shown import shown
 
-__all__ = ["Origin", "Served", "SettleRule", "Settling", "check_used"]
+__all__ = ["Origin", "Served", "SettleRule", "Settling"]
 
 logger = logging.getLogger("asgi_ratelimit")
 
@@ -174,9 +174,3 @@ class Origin:
 def route_of(estimate: Estimate | None, scope: Scope) -> str:
     """The route that the estimate for a request was for."""
     return "" if estimate is None else estimate.route_of(scope)
-
-
-def check_used(used: object) -> None:
-    """Raises ValueError if this is nothing that a call can have cost."""
-    if isinstance(used, bool) or not isinstance(used, int) or used < 0:
-        raise ValueError(f"a call has cost a whole number from 0, e.g. 1200, not {shown(used)}")

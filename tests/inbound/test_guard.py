@@ -16,7 +16,6 @@ from starlette.requests import HTTPConnection
 
 from asgi_ratelimit import (
     FixedWindow,
-    LeakyBucket,
     Limiter,
     MemoryStore,
     RateLimitMiddleware,
@@ -398,7 +397,3 @@ async def test_what_refund_raises_is_passed_on(store: MemoryStore) -> None:
 def test_a_bad_option_is_refused_with_a_right_one(limit: Any, options: Any, right: str) -> None:
     with pytest.raises(ValueError, match=right):
         RateLimitMiddleware(hello, limit=limit, **options)
-
-
-async def test_a_leaky_bucket_whose_queue_is_full_refuses(store: MemoryStore) -> None:
-    assert await statuses(door(store, LeakyBucket("1/10s", queue=0)), 2) == [200, 429]

@@ -370,3 +370,8 @@ async def test_a_decision_that_comes_at_the_moment_of_a_cancellation_is_given_ba
     with pytest.raises(asyncio.CancelledError):
         await request
     assert lost == ["decision"]
+
+
+async def test_a_leaky_bucket_whose_queue_is_full_refuses(store: MemoryStore) -> None:
+    app = door(store, LeakyBucket("1/10s", queue=0))
+    assert [(await ask(app)).status for _ in range(2)] == [200, 429]
