@@ -51,6 +51,12 @@ WAIT: Final = Metric(
     ("limiter",),
     bounds=_SECONDS,
 )
+UNSETTLED: Final = Metric(
+    "ratelimit_unsettled_total",
+    "counter",
+    "Settlements and refunds that are not counted (lost), or not in full (owed)",
+    ("limiter", "cause"),
+)
 STORE_UP: Final = Metric("ratelimit_store_up", "gauge", "Whether the server of a store answers: 1, or 0", ("store",))
 STORE_MISSED: Final = Metric(
     "ratelimit_store_missed_total", "counter", "Checks that were decided without the server of a store", ("store",)
@@ -95,7 +101,7 @@ DISCORD_REJECTED: Final = Metric(
 )
 
 METRICS: Final = (
-    DECISIONS, NEAR, WAIT, STORE_UP, STORE_MISSED,
+    DECISIONS, NEAR, WAIT, UNSETTLED, STORE_UP, STORE_MISSED,
     DISCORD_REQUESTS, DISCORD_WAIT, DISCORD_REFUSED, DISCORD_INVALID, DISCORD_RETRIES, DISCORD_STOPS, DISCORD_REJECTED,
 )  # fmt: skip
 
@@ -139,6 +145,10 @@ def _of_waited(event: Event) -> list[Change]:
     if event.route or event.cause:  # a call to Discord
         return [(DISCORD_WAIT, (event.cause or "unknown",), event.seconds)]
     return [(WAIT, (event.limiter,), event.seconds)]
+
+
+def _of_unsettled(event: Event) -> list[Change]:
+    return [(UNSETTLED, (event.limiter, event.kind), 1)]
 
 
 def _of_down(event: Event) -> list[Change]:
@@ -186,6 +196,8 @@ _BY_KIND: Final[dict[str, Callable[[Event], list[Change]]]] = {
     **dict.fromkeys(_OUTCOMES, _of_decision),
     "near": _of_near,
     "waited": _of_waited,
+    "owed": _of_unsettled,
+    "lost": _of_unsettled,
     "down": _of_down,
     "recovered": _of_recovered,
     "missed": _of_missed,

@@ -25,7 +25,10 @@ _PAUSE_US = 1_000_000  # until a refusal of the script is checked again if its s
 
 
 class RedisBuckets:
-    """The buckets of a limiter that are in one slot. Without any, decisions are about `reported_policy`."""
+    """The buckets of a limiter that are in one slot. Without any, decisions are about `reported_policy`.
+
+    `receipt`: all that can settle each other's charges have the same one.
+    """
 
     def __init__(
         self,
@@ -36,7 +39,9 @@ class RedisBuckets:
         reported_policy: Policy,
         *,
         blocks: bool = True,
+        receipt: object = None,
     ) -> None:
+        self.receipt = self if receipt is None else receipt  # of its charges
         self.server, self.policies, self.fallback = server, tuple(policies), fallback
         self.reported_policy = reported_policy
         for policy in policies:
@@ -80,7 +85,7 @@ class RedisBuckets:
         return self._query(Peek, self._names(key, per), key, cost, per)
 
     def refund(self, decision: Decision) -> Awaitable[object] | None:
-        """Lost without an error if the server does not answer: no caller waits for it or fails."""
+        """Lost without an error if the server does not answer: no caller waits for it or fails. Then it is "lost"."""
         pending = self.settle(decision, 0)
         return None if isinstance(pending, str) else pending
 
@@ -91,10 +96,9 @@ class RedisBuckets:
             for part in decision.parts
             if part.reason == "degraded" and not part.policy.limit.holds
         ]
-        charged = [part for part in decision.parts if part.charged_by(self)]
+        charged = [part for part in decision.parts if part.charged_by(self.receipt) and part.take_charge() is not None]
         now_us = self.server.server_clock.now_us()
         for part in charged:
-            part.take_charge()
             self.last_states.settle(part, cost, now_us)
         names, (verb, limits) = [str(part.bucket_key) for part in charged], _settlement(charged, cost, now_us)
         if self.holds and not cost:
@@ -111,7 +115,7 @@ class RedisBuckets:
         """Renew the slots that a call has taken, those of an outage as well, which the server does not know."""
         pairs = zip(parts, self.policies, query.keys[1:], strict=False) if self.holds else ()
         for part, policy, name in pairs:
-            if policy.limit.holds and (part.charged_by(self) or part.slot):
+            if policy.limit.holds and (part.charged_by(self.receipt) or part.slot):
                 slot = part.slot or Slot(self, part.state[-2])
                 part.hold(slot)
                 self.server.renewals.add(slot, SlotPlace(name, policy, self, query.key, query.per, os.getpid()))
@@ -127,13 +131,13 @@ class RedisBuckets:
         """Free the slots of a decision, and give back what else it was charged, in one step."""
         for part in decision.parts:
             slot = part.slot
-            if slot is None or not isinstance(slot.place, SlotPlace) or slot.place.buckets is not self:
+            if slot is None or not isinstance(slot.place, SlotPlace) or slot.place.buckets.receipt is not self.receipt:
                 continue
             place, slot.is_held = slot.place, False
             if part.reason == "degraded":
                 self.fallback.release(part)
             else:
-                self.last_states.settle(part, 0, part.now_us)
+                self.last_states.settle(part, 0, self.server.server_clock.now_us())
                 part.take_charge()
                 self.fallback.free(place, slot.id)
             if place.process == os.getpid():
@@ -253,7 +257,7 @@ class RedisBuckets:
     def answer_charged(self, checks: Sequence[Query], number: int, reply: Reply, place: int) -> tuple[int, int]:
         """Read the most common replies by far, in a shorter way: to a run of equal checks, all charged."""
         policy, ticks, now_us, blocks, deny = self.policies[0], self.ticks, reply[0], self.last_states.blocks, self.deny
-        text, cost, states = checks[number].shape, checks[number].cost, self.last_states.young
+        text, cost, states, receipt = checks[number].shape, checks[number].cost, self.last_states.young, self.receipt
         for check in islice(checks, number, None):
             if reply[place] != 1 or check.shape is not text:
                 break
@@ -262,7 +266,7 @@ class RedisBuckets:
                 raise TypeError("a reply has a state that is no number")
             name = check.keys[1]
             states[name] = reply[place + 1] + (reply[place + 2] > 0)
-            decision = make_decision(policy, cost, state, now_us, True, self, name, 0)
+            decision = make_decision(policy, cost, state, now_us, True, receipt, name, 0)
             future = check.future
             if future.done():
                 check.arrive_late(decision)
@@ -279,7 +283,7 @@ class RedisBuckets:
         limit = policy.limit
         after = state if is_charged else limit.take(state, now_us, cost)
         delay_us = 0 if after is None else limit.delay_us(after, now_us, cost)
-        charge = self if is_charged else None
+        charge = self.receipt if is_charged else None
         part = make_decision(policy, cost, state, now_us, after is not None, charge, name, delay_us)
         if after is None and cost <= limit.capacity and not 0 < part.retry_us <= 2 * limit.window_us:
             return self._doubted(part)

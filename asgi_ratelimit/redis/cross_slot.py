@@ -61,8 +61,8 @@ class CrossSlotBuckets:
                 return decision
         return Decision.combine(_parts(decisions))
 
-    async def refund(self, decision: Decision) -> None:
-        await self.settle(decision, 0)
+    async def refund(self, decision: Decision) -> Settlement | None:
+        return await self.settle(decision, 0)
 
     async def settle(self, decision: Decision, cost: int) -> Settlement | None:
         settling = [group.settle(decision, cost) for group in self._groups]

@@ -92,6 +92,7 @@ class RedisStore:
         self._factory = SessionFactory(self._location, prefix, clock, _after_reply(server_clock, self.last_states))
         self._connections = Connections(self._factory, timeout, on_event)
         self._on_event = on_event
+        self._receipts = [object() for _ in _SCOPES]
         self._patient: dict[float, Connections] = {}
         self.session: Callable[[], Node | Cluster] = self._connections.session
 
@@ -102,9 +103,12 @@ class RedisStore:
         if not self.is_cluster:
             return self._buckets(name, policies, policies[0])
         by_scope = [[policy for policy in policies if policy.limit.scope == scope] for scope in _SCOPES]
-        groups = [group for i, group in enumerate(by_scope) if group or i == 0]
         reported_policy = next((policy for policy in policies if policy.limit.scope != "global"), policies[0])
-        buckets = [self._buckets(name, group, reported_policy, blocks=i == 0) for i, group in enumerate(groups)]
+        buckets = [
+            self._buckets(name, group, reported_policy, place=i)
+            for i, group in enumerate(by_scope)
+            if group or i == 0
+        ]
         return buckets[0] if len(buckets) == 1 else CrossSlotBuckets(buckets)
 
     def scripts(self, source: bytes, *, patience: float) -> RedisScripts:
@@ -167,10 +171,12 @@ class RedisStore:
         await self.aclose()
 
     def _buckets(
-        self, name: str, policies: Sequence[Policy], reported_policy: Policy, *, blocks: bool = True
+        self, name: str, policies: Sequence[Policy], reported_policy: Policy, *, place: int = 0
     ) -> RedisBuckets:
+        """`place`: that of their scope, if they are in slots of their own. The key's own have its block."""
         fallback = Fallback(self._local, self.last_states, name, policies, reported_policy, self.outage, self.renewals)
-        return RedisBuckets(self, name, policies, fallback, reported_policy, blocks=blocks)
+        receipt = self._receipts[place]
+        return RedisBuckets(self, name, policies, fallback, reported_policy, blocks=not place, receipt=receipt)
 
 
 def _after_reply(clock: ServerClock, last_states: LastKnown) -> Callable[[int], None]:
