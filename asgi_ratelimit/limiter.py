@@ -22,7 +22,7 @@ from asgi_ratelimit.store import Buckets, PerStore, Settlement, Store, bucket_ke
 from asgi_ratelimit.waiting import WaitersByKey
 from asgi_ratelimit.warnings import WarnOnce
 
-__all__ = ["Hold", "Limiter", "check_used", "limiters_of"]
+__all__ = ["Hold", "Limiter", "check_used", "checked_timeout", "limiters_of"]
 
 Release = Callable[[Decision], Awaitable[object] | None]
 
@@ -108,7 +108,7 @@ class Limiter:
         if cost is not _ONE:
             self._check_cost(cost)
         try:
-            decision, seconds = await self.wait(key, cost, per, _checked_timeout(timeout))
+            decision, seconds = await self.wait(key, cost, per, checked_timeout(timeout))
         except RateLimited as refused:
             self.observers.decided(self.name, refused.decision, key)
             raise
@@ -309,7 +309,7 @@ def check_used(used: object) -> None:
         raise ValueError(f"a call has cost a whole number from 0, e.g. 1200, not {shown(used)}")
 
 
-def _checked_timeout(timeout: float | None) -> float | None:
+def checked_timeout(timeout: float | None) -> float | None:
     """The timeout; None if it is for ever."""
     if timeout is None:
         return None

@@ -119,7 +119,11 @@ class _Refusals:
         heaviest, count = self._keys.most_common(1)[0] if self._keys else ("", 0)
         fields: dict[str, object] = {kind: self._kinds[kind] for kind in _REFUSALS}
         fields |= {"long_waits": self._kinds["waited"], **{kind: self._kinds[kind] for kind in _UNCOUNTED}}
-        return fields | {"keys": len(self._keys), "heaviest_key": self._digests.get(heaviest, ""), "heaviest_count": count}
+        return fields | {
+            "keys": len(self._keys),
+            "heaviest_key": self._digests.get(heaviest, ""),
+            "heaviest_count": count,
+        }
 
 
 def _line(fields: dict[str, object]) -> str:

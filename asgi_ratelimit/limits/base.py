@@ -9,7 +9,19 @@ from typing import Any, ClassVar, Final, Literal
 from asgi_ratelimit.clock import Clock
 from asgi_ratelimit.rate import Rate, parse_rate
 
-__all__ = ["EXACT", "LATEST_US", "MOST_COST", "OUTAGES", "SHIPPED", "Limit", "Measure", "Outage", "Scope", "State", "at_least"]
+__all__ = [
+    "EXACT",
+    "LATEST_US",
+    "MOST_COST",
+    "OUTAGES",
+    "SHIPPED",
+    "Limit",
+    "Measure",
+    "Outage",
+    "Scope",
+    "State",
+    "at_least",
+]
 
 Scope = Literal["user", "global", "shared"]
 Outage = Literal["local", "open", "closed"]

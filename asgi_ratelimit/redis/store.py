@@ -105,9 +105,7 @@ class RedisStore:
         by_scope = [[policy for policy in policies if policy.limit.scope == scope] for scope in _SCOPES]
         reported_policy = next((policy for policy in policies if policy.limit.scope != "global"), policies[0])
         buckets = [
-            self._buckets(name, group, reported_policy, place=i)
-            for i, group in enumerate(by_scope)
-            if group or i == 0
+            self._buckets(name, group, reported_policy, place=i) for i, group in enumerate(by_scope) if group or i == 0
         ]
         return buckets[0] if len(buckets) == 1 else CrossSlotBuckets(buckets)
 
