@@ -42,9 +42,9 @@ class Event:
         closed). "shed": LoadShedMiddleware has refused it. "near": at least 80 % of a limit are used. "waited": a call
         was let in, or sent, after `seconds`. "owed": a call has cost `cost` more than it was charged, and a bucket
         cannot owe all of that. "lost": the server has not answered a settlement or refund, so `cost` more (less, if
-        negative) is not counted. "down", "recovered", "missed", "full", "spoilt": as the kinds of StoreEvent. Of the way
-        out: "wait" (a call is held back), "response" (an answer came), "refused" (it was a 429), "invalid" (401, 403 or
-        429: `checks` of the 10 000 in ten minutes that Discord bears), "retry", "stopped", "banned", "token",
+        negative) is not counted. "down", "recovered", "missed", "full", "spoilt": as the kinds of StoreEvent. Of the
+        way out: "wait" (a call is held back), "response" (an answer came), "refused" (it was a 429), "invalid" (401,
+        403 or 429: `checks` of the 10 000 in ten minutes that Discord bears), "retry", "stopped", "banned", "token",
         "webhook": as DiscordEvent
     limiter: the name of the limiter, or "discord"
     answered_by: "store", "cache" (a remembered refusal) or "fallback" (an outage)

@@ -161,8 +161,8 @@ class Limiter:
 
         Less is given back as by `refund`. More is owed: the bucket goes below empty by up to one more capacity, and the
         next calls wait until that has flowed in. An excess is reported ("owed"), and a settlement that the server does
-        not answer ("lost"). A decision that is never settled stays charged as it was. A slot is kept until it is released, unless `cost` is 0. Raises ValueError if
-        `cost` is no whole number from 0.
+        not answer ("lost"). A decision that is never settled stays charged as it was. A slot is kept until it is
+        released, unless `cost` is 0. Raises ValueError if `cost` is no whole number from 0.
         """
         check_used(cost)
         pending = self._buckets.settle(decision, cost)

@@ -18,8 +18,8 @@ from asgi_ratelimit.rate import number_hint
 from asgi_ratelimit.shown import shown
 
 __all__ = [
-    "LATEST_US", "MOST_COST", "OUTAGES", "Concurrency", "FixedWindow", "LeakyBucket", "Limit", "LimitSpec", "Measure", "Outage",
-    "Quota", "Scope", "SlidingWindow", "State", "TokenBucket", "as_limits",
+    "LATEST_US", "MOST_COST", "OUTAGES", "Concurrency", "FixedWindow", "LeakyBucket", "Limit", "LimitSpec", "Measure",
+    "Outage", "Quota", "Scope", "SlidingWindow", "State", "TokenBucket", "as_limits",
 ]  # fmt: skip
 
 _MOST_LIMITS = 100  # in one list
