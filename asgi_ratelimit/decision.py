@@ -108,7 +108,7 @@ class Decision:
 
     @property
     def retry_after(self) -> float:
-        """Seconds until this cost would be allowed; 0.0 when it is."""
+        """Seconds until this cost would be allowed, or until the block of the key ends; 0.0 when it is allowed."""
         return 0.0 if self.allowed else self.retry_us / 1e6
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Sequence
 
-from asgi_ratelimit.decision import Decision
+from asgi_ratelimit.decision import Decision, Policy
 from asgi_ratelimit.redis.buckets import RedisBuckets
 from asgi_ratelimit.store import Settlement
 
@@ -18,8 +18,9 @@ class CrossSlotBuckets:
     Not atomic: a call that a later one refuses has for a moment been charged to an earlier one.
     """
 
-    def __init__(self, groups: Sequence[RedisBuckets]) -> None:
+    def __init__(self, groups: Sequence[RedisBuckets], policies: Sequence[Policy]) -> None:
         self._groups = groups
+        self._order = {policy.bucket: place for place, policy in enumerate(policies)}  # of the parts of a decision
 
     async def decide(self, key: str, cost: int, per: str, waiting: bool = False) -> Decision:
         """All groups together have the time of one check."""
@@ -34,14 +35,14 @@ class CrossSlotBuckets:
                     break
                 passed.append(decision)
             else:
-                return Decision.combine(_parts(passed))
+                return self._combined(_parts(passed))
         except BaseException:
             self._refund(passed)
             raise
         refunds = [asyncio.ensure_future(refund) for refund in self._refund(passed)]
         if refunds:
             await asyncio.wait(refunds, timeout=max(0.0, due - loop.time()))
-        return _refusal(passed, decision)
+        return self._refusal(passed, decision)
 
     def decide_without_server(self, key: str, cost: int, per: str) -> Decision:
         """The decision about a caller that has waited for a server before, in vain."""
@@ -50,16 +51,16 @@ class CrossSlotBuckets:
             decision = group.decide_without_server(key, cost, per)
             if not decision.allowed:
                 self._refund(passed)
-                return _refusal(passed, decision)
+                return self._refusal(passed, decision)
             passed.append(decision)
-        return Decision.combine(_parts(passed))
+        return self._combined(_parts(passed))
 
     async def peek(self, key: str, cost: int, per: str) -> Decision:
         decisions = await asyncio.gather(*(group.peek(key, cost, per) for group in self._groups))
         for decision in decisions:
             if decision.reason == "blocked":
                 return decision
-        return Decision.combine(_parts(decisions))
+        return self._combined(_parts(decisions))
 
     async def refund(self, decision: Decision) -> Settlement | None:
         return await self.settle(decision, 0)
@@ -73,6 +74,16 @@ class CrossSlotBuckets:
         """Sent at once, whether or not it is awaited."""
         releases = [each for group in self._groups if (each := group.release(decision)) is not None]
         return asyncio.gather(*releases) if releases else None
+
+    def _combined(self, parts: list[Decision]) -> Decision:
+        """One decision, with its parts in the order of the limiter's list."""
+        return Decision.combine(sorted(parts, key=lambda part: self._order[part.bucket]))
+
+    def _refusal(self, passed: Sequence[Decision], decision: Decision) -> Decision:
+        """The refusal of a group after others have passed the call."""
+        if decision.reason != "limited":
+            return decision
+        return self._combined([*map(_uncharged, _parts(passed)), *decision.parts])
 
     def _refund(self, decisions: Sequence[Decision]) -> list[Awaitable[object]]:
         """Send the refunds. They arrive whether or not they are awaited."""
@@ -88,13 +99,6 @@ class CrossSlotBuckets:
 
 def _parts(decisions: Sequence[Decision]) -> list[Decision]:
     return [part for decision in decisions for part in decision.parts]
-
-
-def _refusal(passed: Sequence[Decision], decision: Decision) -> Decision:
-    """The refusal of a group after others have passed the call."""
-    if decision.reason != "limited":
-        return decision
-    return Decision.combine([*map(_uncharged, _parts(passed)), *decision.parts])
 
 
 def _uncharged(part: Decision) -> Decision:

@@ -107,7 +107,7 @@ class RedisStore:
         buckets = [
             self._buckets(name, group, reported_policy, place=i) for i, group in enumerate(by_scope) if group or i == 0
         ]
-        return buckets[0] if len(buckets) == 1 else CrossSlotBuckets(buckets)
+        return buckets[0] if len(buckets) == 1 else CrossSlotBuckets(buckets, policies)
 
     def scripts(self, source: bytes, *, patience: float) -> RedisScripts:
         """A script on the same servers. Calls that may take longer than `timeout` have connections of their own."""
