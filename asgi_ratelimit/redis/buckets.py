@@ -65,7 +65,10 @@ class RedisBuckets:
     def decide(
         self, key: str, cost: int, per: str, waiting: bool = False, due: float | None = None
     ) -> Decision | Awaitable[Decision]:
-        """`due`: the moment by the event loop's clock at which it is answered without the server."""
+        """`due`: the moment by the event loop's clock at which it is answered without the server.
+
+        With it, it is a part of a decision. A caller that leaves is charged nothing, as the other parts do not know.
+        """
         names = self._names(key, per)
         if waiting:
             return self._read_or_undo(self._query(QueuedQuery, names, key, cost, per, due), self.refund)
@@ -73,6 +76,8 @@ class RedisBuckets:
             refusal = self.deny.find(names, self.policies, cost, self.server.clock.now_us())
             if refusal is not None:
                 return refusal
+        if due is not None:
+            return self._read_or_undo(self._query(QueuedQuery, names, key, cost, per, due), self.refund)
         if self.holds:
             return self._read_or_undo(self._query(HoldingQuery, names, key, cost, per, due), self.release)
         return self._query(Query, names, key, cost, per, due)
