@@ -101,11 +101,16 @@ class RedisStore:
     def open(self, name: str, policies: Sequence[Policy]) -> Buckets:
         if not self.is_cluster:
             return self._buckets(name, policies, policies[0])
-        by_scope = [[policy for policy in policies if policy.limit.scope == scope] for scope in _SCOPES]
-        groups = [group for i, group in enumerate(by_scope) if group or i == 0]
+        own, *others = [[policy for policy in policies if policy.limit.scope == scope] for scope in _SCOPES]
         reported_policy = next((policy for policy in policies if policy.limit.scope != "global"), policies[0])
-        buckets = [self._buckets(name, group, reported_policy, blocks=i == 0) for i, group in enumerate(groups)]
-        return buckets[0] if len(buckets) == 1 else CrossSlotBuckets(buckets)
+        if len(own) == len(policies) == 1:
+            return self._buckets(name, own, reported_policy)
+        return CrossSlotBuckets(
+            own,
+            [self._buckets(name, group, reported_policy, blocks=False) for group in others if group],
+            [i for i, policy in enumerate(policies) if policy.limit.scope == "user"],
+            lambda group: self._buckets(name, group, reported_policy),
+        )
 
     def scripts(self, source: bytes, *, patience: float) -> RedisScripts:
         """A script on the same servers. Calls that may take longer than `timeout` have connections of their own."""
