@@ -89,7 +89,7 @@ class Limiter:
         the capacity.
         """
         if type(key) is not str:
-            key = self._checked_key(key)
+            key = self.checked_key(key)
         if cost is not _ONE:
             self._check_cost(cost)
         decide = self.decide  # CPython 3.11 calls a variable faster than an attribute
@@ -113,7 +113,7 @@ class Limiter:
         its head checks with the store.
         """
         if type(key) is not str:
-            key = self._checked_key(key)
+            key = self.checked_key(key)
         if cost is not _ONE:
             self._check_cost(cost)
         try:
@@ -132,12 +132,12 @@ class Limiter:
 
     def has_line(self, key: CallKey, *, per: str = "") -> bool:
         """Whether a caller on this event loop waits for this key in `acquire`."""
-        return self._waiting.has_queue(self._checked_key(key), per)
+        return self._waiting.has_queue(self.checked_key(key), per)
 
     async def peek(self, key: CallKey, cost: int = 1, *, per: str = "") -> Decision:
         """The decision of `try_acquire`, without a charge."""
         if type(key) is not str:
-            key = self._checked_key(key)
+            key = self.checked_key(key)
         if cost is not _ONE:
             self._check_cost(cost)
         pending = self._buckets.peek(key, cost, per)
@@ -186,7 +186,7 @@ class Limiter:
 
     async def reset(self, key: CallKey, *, per: str = "") -> None:
         """Make full every bucket that a call with this key is charged to, and lift the block of each of its keys."""
-        await _done(self._buckets.reset(self._checked_key(key), per))
+        await _done(self._buckets.reset(self.checked_key(key), per))
 
     async def block(self, key: CallKey, seconds: float) -> None:
         """Refuse each call with this key for so many seconds, even if its buckets are full. 0 lifts the block.
@@ -195,7 +195,7 @@ class Limiter:
         """
         if not isinstance(seconds, (int, float)) or not 0 <= seconds < math.inf:
             raise ValueError(f"a block lasts a number of seconds from 0, e.g. 60, not {seconds!r}")
-        for pending in [self._buckets.block(one, min(seconds, _CENTURY_S)) for one in distinct(self._checked_key(key))]:
+        for pending in [self._buckets.block(one, min(seconds, _CENTURY_S)) for one in distinct(self.checked_key(key))]:
             await _done(pending)
 
     def turn(self, *, off: bool) -> None:
@@ -224,7 +224,7 @@ class Limiter:
         bucket = "" if decision.allowed else decision.bucket
         return next((one for policy, one in pairs if policy.bucket == bucket), key[0])
 
-    def _checked_key(self, key: CallKey) -> CallKey:
+    def checked_key(self, key: CallKey) -> CallKey:
         """The key of a call. Raises ValueError for a tuple that does not fit the limits."""
         if not isinstance(key, tuple):
             return key  # a store raises a TypeError if it is no string
