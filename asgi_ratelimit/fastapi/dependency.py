@@ -251,7 +251,7 @@ class RateLimit(NoPlainDefault):
         """
         if self.needs_user:
             raise ValueError(
-                "key=Depends(...) or by(Depends(...)) needs a route; give RateLimit a function such as by_ip to use wrap"
+                "key=Depends(...) needs a route, as does by(Depends(...)); give it a function such as by_ip for wrap"
             )
         return WrappedApp(
             app,

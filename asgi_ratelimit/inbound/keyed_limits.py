@@ -79,14 +79,12 @@ def keyed_limits(value: object) -> KeyedLimits:
     if isinstance(value, (str, Limit)):
         return KeyedLimits(as_limits(value), None)
     pairs = [*islice(_each(value, _DEEPEST), _MOST + 1)]
-    limits, sources = as_limits([limit for limit, _ in pairs]), tuple([source for _, source in pairs])
+    sources = tuple([source for _, source in pairs])
     used = {source.name: source for source in sources if source is not None}
-    if not used:
-        return KeyedLimits(limits, None)
     for source in sources:
         if source is not None and source.key is not used[source.name].key:
             raise ValueError(f"two key functions of one list have the name {source.name!r}; name one: {_EXAMPLE}")
-    return KeyedLimits(limits, sources)
+    return KeyedLimits(as_limits([limit for limit, _ in pairs]), sources if used else None)
 
 
 def _each(value: object, depth: int) -> Iterator[tuple[object, by | None]]:

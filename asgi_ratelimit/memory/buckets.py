@@ -211,8 +211,8 @@ class MemoryBuckets:
     ) -> None:
         """Take over the state of these buckets from another store with the same clock; None: leave it.
 
-        `blocks` has the keys of the call, each with its block. The states count in microseconds, as those of a limit with one tick for each.
-        They stay even if the store is full: the shared bucket of newcomers is not theirs.
+        The states count in microseconds, as those of a limit with one tick for each. `blocks` has each key with its
+        block. They stay even if the store is full: the shared bucket of newcomers is not theirs.
         """
         records = [*zip(self._tables, self._places_of(key, per), states, strict=True)]
         records += [(self._blocks, stored_key(one), block) for one, block in blocks]
