@@ -195,8 +195,14 @@ class Limiter:
         """
         if not isinstance(seconds, (int, float)) or not 0 <= seconds < math.inf:
             raise ValueError(f"a block lasts a number of seconds from 0, e.g. 60, not {seconds!r}")
+        failures: list[StoreUnavailable] = []
         for pending in [self._buckets.block(one, min(seconds, _CENTURY_S)) for one in distinct(self.checked_key(key))]:
-            await _done(pending)
+            try:
+                await _done(pending)
+            except StoreUnavailable as unavailable:  # the other keys are blocked all the same
+                failures.append(unavailable)
+        if failures:
+            raise failures[0]
 
     def turn(self, *, off: bool) -> None:
         """Allow every call and count none, or limit again: `asgi_ratelimit.testing.unlimited` does it."""

@@ -20,7 +20,7 @@ from asgi_ratelimit.events import Event
 from asgi_ratelimit.inbound.diagnostics import Diagnostics
 from asgi_ratelimit.inbound.estimate import Estimate
 from asgi_ratelimit.inbound.holding import Gone, Holding
-from asgi_ratelimit.inbound.keyed_limits import LimitSource, by, keyed_limits
+from asgi_ratelimit.inbound.keyed_limits import KeyedLimits, LimitSource, by, keyed_limits
 from asgi_ratelimit.inbound.keys import address_reader, by_user_or, check_key
 from asgi_ratelimit.inbound.limiter_cache import LimiterCache
 from asgi_ratelimit.inbound.options import Connection, CostSource, Key, KeyFunction, check_call, connection
@@ -58,7 +58,7 @@ class RequestGuard:
 
     def __init__(
         self,
-        limit: LimitSource,
+        limit: LimitSource | KeyedLimits,
         key: KeyFunction,
         cost: CostSource,
         warn_once: WarnOnce,

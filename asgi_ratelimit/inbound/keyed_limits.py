@@ -11,6 +11,7 @@ from starlette.requests import Request
 
 from asgi_ratelimit.inbound.client_ip import ClientIP
 from asgi_ratelimit.inbound.keys import by_user_or, check_key
+from asgi_ratelimit.inbound.options import Key
 from asgi_ratelimit.limits import Limit, LimitSpec, as_limits
 from asgi_ratelimit.shown import shown
 
@@ -40,8 +41,15 @@ class by:  # noqa: N801 - with a key function it reads as the key functions do
 
     __slots__ = ("key", "limits", "name", "optional")
 
-    def __init__(self, key: Any, limit: LimitSpec, *, name: str | None = None, optional: bool = False) -> None:
-        self.key: Callable[[Any], object] = key
+    def __init__(
+        self,
+        key: Callable[[Any], Key | Awaitable[Key]],
+        limit: LimitSpec,
+        *,
+        name: str | None = None,
+        optional: bool = False,
+    ) -> None:
+        self.key = key
         if not self.is_dependency:
             check_key(key, "by takes")
         if not isinstance(optional, bool):
@@ -62,7 +70,7 @@ class by:  # noqa: N801 - with a key function it reads as the key functions do
         return f"{self.name}:{key}"
 
 
-KeyedSpec = LimitSpec | by | Iterable[str | Limit | by]  # one limit or several, some with a key of their own
+KeyedSpec = str | Limit | by | Iterable[str | Limit | by]  # one limit or several, some with a key of their own
 ChosenLimit = KeyedSpec | Literal[0, False] | None  # 0 and False allow nothing, None anything
 LimitSource = KeyedSpec | Callable[[Request], ChosenLimit | Awaitable[ChosenLimit]] | None
 
@@ -76,6 +84,8 @@ class KeyedLimits(NamedTuple):
 
 def keyed_limits(value: object) -> KeyedLimits:
     """One limit or several, some of them with a key of their own. Raises ValueError for anything else."""
+    if isinstance(value, KeyedLimits):
+        return value
     if isinstance(value, (str, Limit)):
         return KeyedLimits(as_limits(value), None)
     pairs = [*islice(_each(value, _DEEPEST), _MOST + 1)]

@@ -18,7 +18,7 @@ from asgi_ratelimit.errors import StoreUnavailable
 from asgi_ratelimit.inbound.client_ip import by_ip
 from asgi_ratelimit.inbound.guard import RequestGuard
 from asgi_ratelimit.inbound.holding import ClientGone
-from asgi_ratelimit.inbound.keyed_limits import KeyedSpec
+from asgi_ratelimit.inbound.keyed_limits import KeyedLimits, KeyedSpec, keyed_limits
 from asgi_ratelimit.inbound.limiter_cache import LimiterCache
 from asgi_ratelimit.inbound.options import ASGIApplication, KeyFunction
 from asgi_ratelimit.inbound.path_patterns import app_path
@@ -126,8 +126,9 @@ class InteractionLimit(NoPlainDefault):
         self._tolerance, self._bodies = tolerance, BodyReader(max_body)
         self._replays = ReplayCache(tolerance)
         self._warn_once = warn_once = WarnOnce()
-        self._commands = _guard(limit, warn_once)
-        self._autocompletes = _guard(limit if autocomplete is None else autocomplete, warn_once)
+        limits = keyed_limits(limit)
+        self._commands = _guard(limits, warn_once)
+        self._autocompletes = _guard(limits if autocomplete is None else keyed_limits(autocomplete), warn_once)
         self._failures = FailureLimit(None if failures is None else as_limits(failures), client, name, warn_once)
         self._stale = Tally()
         self._diagnostics = self._commands.diagnostics
@@ -296,9 +297,7 @@ class InteractionLimit(NoPlainDefault):
         return _Limiters(store, self._name, self._commands, self._autocompletes, self._tolerance)
 
 
-def _guard(limit: KeyedSpec, warn_once: WarnOnce) -> RequestGuard:
-    if callable(limit) or limit is None:
-        as_limits(limit)  # raises ValueError
+def _guard(limit: KeyedLimits, warn_once: WarnOnce) -> RequestGuard:
     return RequestGuard(limit, _no_key, 1, warn_once, longest_delay=_LONGEST_DELAY)
 
 

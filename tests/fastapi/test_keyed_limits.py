@@ -103,4 +103,4 @@ def test_a_dependency_that_none_would_resolve_is_an_error_in_words() -> None:
         dependency = staticmethod(current_user)
 
     with pytest.raises(ValueError, match=r"written by\(Depends\(account\)"):
-        RateLimit(by(Depended(), "1/s"))
+        RateLimit(by(Depended(), "1/s"))  # type: ignore[arg-type]

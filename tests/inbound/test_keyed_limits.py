@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 from asgi_ratelimit import (
     Concurrency,
     Estimate,
+    Limit,
     Limiter,
     LimitSource,
     MemoryStore,
@@ -33,7 +34,7 @@ from tests.support.asgi import CONNECT, LEFT, Answer, Exchange, ask, body, hands
 
 pytestmark = pytest.mark.anyio
 
-BOTH = ["9/hour", TokenBucket("99/day")]
+BOTH: list[str | Limit] = ["9/hour", TokenBucket("99/day")]
 
 
 def account_of(conn: HTTPConnection) -> str | None:
@@ -128,10 +129,12 @@ async def test_a_key_that_is_no_string_and_one_of_a_user_are_read_as_those_of_th
     store: MemoryStore, said: Said
 ) -> None:
     app = door(by(lambda conn: conn.scope["team"], "1/hour", name="team"), store=store)
-    for team in (7, "8", {"id": 9}):
+    teams: list[Any] = [7, "8", {"id": 9}]
+    for team in teams:
         assert [(await ask(app, team=team)).status for _ in range(2)] == [200, 429]
     assert said() == []
-    assert [(await ask(app, team=team)).status for team in ([], 1.5)] == [200, 429]
+    teams = [[], 1.5]
+    assert [(await ask(app, team=team)).status for team in teams] == [200, 429]
     assert said() == ["ARL201"]
 
 
@@ -274,8 +277,8 @@ def a_lambda(limit: Any = "1/s") -> by:
 MISTAKES: dict[str, Any] = {
     "by needs a name of letters and digits": a_lambda,
     "other keys begin with 'user'": lambda: by(account_of, "1/s", name="user"),
-    "by takes a function of the connection": lambda: by("account", "1/s"),
-    "by takes a key function such as by_header": lambda: by(by_header, "1/s"),
+    "by takes a function of the connection": lambda: by("account", "1/s"),  # type: ignore[arg-type]
+    "by takes a key function such as by_header": lambda: by(by_header, "1/s"),  # type: ignore[arg-type]
     "a limit is a string such as": lambda: by(account_of, 5),  # type: ignore[arg-type]
     "optional is True or False": lambda: by(account_of, "1/s", optional="yes"),  # type: ignore[arg-type]
     "by.{5} is for limits with a bucket for each key": lambda: by(account_of, TokenBucket("1/s", scope="global")),
@@ -300,7 +303,7 @@ def test_a_dependency_is_no_key_of_a_middleware() -> None:
         dependency = staticmethod(account_of)
 
     with pytest.raises(ValueError, match=r"which FastAPI resolves for Depends\(RateLimit\(...\)\) alone"):
-        door(["1/s", by(Depends(), "1/s")])
+        door(["1/s", by(Depends(), "1/s")])  # type: ignore[arg-type]
 
 
 def test_the_limits_of_a_by_are_the_same_limits_under_a_name() -> None:
