@@ -226,12 +226,11 @@ class MemoryBuckets:
 
     def _places_of(self, key: CallKey, per: str) -> list[BucketKey]:
         """The record of each limit."""
-        if isinstance(key, tuple):
-            for one in key[len(self._policies) :]:
-                stored_key(one)  # raises TypeError for what is no string
-            pairs = zip(self._policies, key, strict=False)
-            return [record_key(policy.limit.scope, one, per) for policy, one in pairs]
-        return [record_key(policy.limit.scope, key, per) for policy in self._policies]
+        if not isinstance(key, tuple):
+            return [record_key(policy.limit.scope, key, per) for policy in self._policies]
+        for one in key[len(self._policies) :]:
+            stored_key(one)  # raises TypeError for what is no string
+        return [record_key(policy.limit.scope, one, per) for policy, one in zip(self._policies, key, strict=False)]
 
     def _decide(self, key: CallKey, cost: int, per: str, *, charge: bool, reports: bool = False) -> Decision:
         if reports:
