@@ -22,7 +22,7 @@ from asgi_ratelimit.fastapi.wrapped import WrappedApp
 from asgi_ratelimit.foreign_options import explains_foreign_options
 from asgi_ratelimit.inbound.client_ip import by_ip
 from asgi_ratelimit.inbound.default_store import store_of_app
-from asgi_ratelimit.inbound.guard import KEY_FUNCTION, NONE_GIVEN, RequestGuard
+from asgi_ratelimit.inbound.guard import KEY_FUNCTION, NONE_RESOLVED, RequestGuard
 from asgi_ratelimit.inbound.headers import HeaderStyle, check_style
 from asgi_ratelimit.inbound.holding import ClientGone, Gone
 from asgi_ratelimit.inbound.keyed_limits import LimitSource, by
@@ -117,9 +117,9 @@ class RateLimit(NoPlainDefault):
             max_wait=max_wait,
             enforce=enforce,
             visitors=by_ip.of if depends else None,
-            gives_keys=True,
+            resolves_keys=True,
         )
-        self._given = _dependencies(self._guard.sources or ())
+        self._depended = _dependencies(self._guard.sources or ())
         self._per, self._name, self._own_store = per_functions(per), name, store
         self._claim = Claim.of(limit, self._guard.fixed) if name is None and limit is not None else None
         self._spare_store: Store | None = None
@@ -127,7 +127,7 @@ class RateLimit(NoPlainDefault):
         self._filter = request_filter(exempt, only, methods)
         self._refund, self._style, self._on_limited = refund, check_style(headers), on_limited
         self._limiters: OrderedDict[tuple[int, str], LimiterCache] = OrderedDict()
-        self.__signature__ = _signature(depends, self._given)
+        self.__signature__ = _signature(depends, self._depended)
         self._depends_key = depends is not None
         self._guard.diagnostics.check_call_site(
             "its buckets may be new each time; make the RateLimit once, beside the route"
@@ -147,9 +147,9 @@ class RateLimit(NoPlainDefault):
             return None
         per = self._resource(scope) if self._per else ""
         gone = _watch(conn) if guard.may_wait else None
-        given = {source: keys[name] for name, source in self._given.items()} if self._given else NONE_GIVEN
+        resolved = {source: keys[name] for name, source in self._depended.items()} if self._depended else NONE_RESOLVED
         try:
-            decision = await guard.check(scope, limiters, state, per, gone, conn, key, given)
+            decision = await guard.check(scope, limiters, state, per, gone, conn, key, resolved)
         except ClientGone:
             raise HTTPException(499, "The client has left.") from None  # nginx's status; no client reads it
         except StoreUnavailable as error:
@@ -214,7 +214,7 @@ class RateLimit(NoPlainDefault):
             raise ValueError(
                 "the key of this limit is a dependency: write peek(conn, user), with the user of the caller"
             )
-        if self._given:
+        if self._depended:
             raise ValueError("some keys of this limit are dependencies, by(Depends(...)), which peek cannot resolve")
         if self._filter is not None and not await self._filter.counts(conn.scope):
             return None
@@ -241,7 +241,7 @@ class RateLimit(NoPlainDefault):
     @property
     def needs_user(self) -> bool:
         """Whether the key is a dependency, or one of the keys."""
-        return self._depends_key or bool(self._given)
+        return self._depends_key or bool(self._depended)
 
     def wrap(self, app: ASGIApplication) -> WrappedApp:
         """The app behind this limit, which decides before a body is read. Routes of the same name share its buckets.
@@ -359,14 +359,14 @@ def _foreign(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
 
 def _dependencies(sources: Iterable[by | None]) -> dict[str, by]:
     """The keys that are dependencies, by the names of the parameters in which FastAPI injects them."""
-    found = dict.fromkeys(source for source in sources if source is not None and source.is_dependency)
-    for source in found:
+    dependencies = dict.fromkeys(source for source in sources if source is not None and source.is_dependency)
+    for source in dependencies:
         if not isinstance(source.key, params.Depends):
             raise ValueError(f"a dependency as a key is written by(Depends(account), ...), not {source!r}")
-    return {f"key_{place}": source for place, source in enumerate(found, start=1)}
+    return {f"key_{place}": source for place, source in enumerate(dependencies, start=1)}
 
 
-def _signature(depends: params.Depends | None, given: Mapping[str, by]) -> Signature:
+def _signature(depends: params.Depends | None, others: Mapping[str, by]) -> Signature:
     """The parameters that FastAPI injects."""
     names: list[tuple[str, Any, Any]] = [
         ("conn", HTTPConnection, Parameter.empty),
@@ -374,7 +374,7 @@ def _signature(depends: params.Depends | None, given: Mapping[str, by]) -> Signa
     ]
     if depends is not None:
         names.append(("key", Any, depends))
-    names += [(name, Any, source.key) for name, source in given.items()]
+    names += [(name, Any, source.key) for name, source in others.items()]
     return Signature(
         [Parameter(n, Parameter.KEYWORD_ONLY, annotation=kind, default=default) for n, kind, default in names]
     )

@@ -24,7 +24,7 @@ from asgi_ratelimit.inbound.keyed_limits import KeyedLimits, LimitSource, by, ke
 from asgi_ratelimit.inbound.keys import address_reader, by_user_or, check_key
 from asgi_ratelimit.inbound.limiter_cache import LimiterCache
 from asgi_ratelimit.inbound.options import Connection, CostSource, Key, KeyFunction, check_call, connection
-from asgi_ratelimit.inbound.own_keys import Given, OwnKeys, Sources
+from asgi_ratelimit.inbound.own_keys import OwnKeys, ResolvedKeys, Sources
 from asgi_ratelimit.inbound.request_state import RequestState, give_back
 from asgi_ratelimit.inbound.stagger import Stagger, is_discord_client
 from asgi_ratelimit.inbound.users import is_anonymous, user_key, user_of
@@ -33,7 +33,7 @@ from asgi_ratelimit.limits import Limit, TokenBucket, as_limits
 from asgi_ratelimit.shown import shown
 from asgi_ratelimit.warnings import WarnOnce
 
-__all__ = ["KEY_FUNCTION", "NONE_GIVEN", "RequestGuard"]
+__all__ = ["KEY_FUNCTION", "NONE_RESOLVED", "RequestGuard"]
 
 logger = logging.getLogger("asgi_ratelimit")
 
@@ -41,7 +41,7 @@ NOTHING: Final = (TokenBucket("0/day"),)  # for a limit function that returned 0
 REFUSAL: Final = (TokenBucket("0/minute"),)  # for one that returned no limit: no grant, and soon over once it is mended
 KEY_FUNCTION: Final = object()  # instead of a key: call the key function
 ANONYMOUS: Final = ""  # the key of all requests without any identity
-NONE_GIVEN: Final[Given] = {}
+NONE_RESOLVED: Final[ResolvedKeys] = {}
 
 
 class RequestGuard:
@@ -50,7 +50,7 @@ class RequestGuard:
     limit, key, cost, max_wait, enforce: the options of the door
     longest_delay: seconds of shaping; a longer delay is a refusal
     visitors: the key of a request for which the door was given no user
-    gives_keys: whether the door gives the keys of `by` to `check`
+    resolves_keys: whether the door passes the keys of `by` to `check`
 
     An exception of a user's function is passed on. A result that is out of range never ends in a 500 and never in
     no limit: each has a safe reading, and a warning.
@@ -67,7 +67,7 @@ class RequestGuard:
         enforce: bool = True,
         longest_delay: float = math.inf,
         visitors: Callable[[Scope], Key] | None = None,
-        gives_keys: bool = False,
+        resolves_keys: bool = False,
     ) -> None:
         check_key(key)
         for option, source in (("limit", limit), ("cost", cost)):
@@ -81,7 +81,7 @@ class RequestGuard:
         self.sources: Sources | None = None
         if not callable(limit) and limit is not None:
             self.fixed, self.sources = keyed_limits(limit)
-        if not gives_keys:
+        if not resolves_keys:
             _check_no_dependency(self.sources or ())
         self._own_keys = OwnKeys(self.as_key, warn_once.warn)
         self.diagnostics = Diagnostics(warn_once, key)
@@ -112,7 +112,7 @@ class RequestGuard:
         gone: Gone | None = None,
         conn: Connection | None = None,
         key: object = KEY_FUNCTION,
-        given: Given = NONE_GIVEN,
+        resolved: ResolvedKeys = NONE_RESOLVED,
     ) -> Decision | None:
         """Charge the buckets of a request, and note the decision in its state; None: nothing limits it.
 
@@ -141,7 +141,7 @@ class RequestGuard:
         keys: CallKey = key
         if sources is not None:
             argument = conn or connection(scope)
-            limiter, keys = await self._own_keys.choose(limiter, limiters, sources, key, argument, given)
+            limiter, keys = await self._own_keys.choose(limiter, limiters, sources, key, argument, resolved)
             if limiter is None:
                 limiters.report_exempt(key)
                 return None
@@ -185,7 +185,7 @@ class RequestGuard:
         limiters: LimiterCache,
         per: str = "",
         key: object = KEY_FUNCTION,
-        given: Given = NONE_GIVEN,
+        resolved: ResolvedKeys = NONE_RESOLVED,
     ) -> Decision | None:
         """The decision of `check`, without a charge, a wait or a note in the state; None: nothing limits it."""
         limiter, sources = limiters.fixed, self.sources
@@ -199,7 +199,7 @@ class RequestGuard:
             key = self._user_or_visitor(key, conn.scope, self._visitors)
         keys: CallKey = key if type(key) is str and key else self.as_key(key)
         if sources is not None:
-            limiter, keys = await self._own_keys.choose(limiter, limiters, sources, str(keys), conn, given)
+            limiter, keys = await self._own_keys.choose(limiter, limiters, sources, str(keys), conn, resolved)
         cost = 0 if limiter is None else self._cost or await self._cost_of(conn, limiter)
         return await limiter.peek(keys, cost, per=per) if cost and limiter else None
 

@@ -30,8 +30,8 @@ class by:  # noqa: N801 - with a key function it reads as the key functions do
     key: a function of the connection, sync or async; for a RateLimit also `Depends(account)`, for an InteractionLimit a
         function of the interaction
     limit: a string, a limit, or a list of them
-    name: the beginning of its keys, as in "account:alice", and the name of its limits in headers; that of the function
-        unless given
+    name: the beginning of its keys, as in "account:alice", and the name of its limits in headers; by default that of
+        the function
     optional: whether these limits leave out a request without such a key. Otherwise all of those share one bucket,
         and a warning says so
 

@@ -12,9 +12,9 @@ from asgi_ratelimit.inbound.options import Connection
 from asgi_ratelimit.inbound.users import is_missing
 from asgi_ratelimit.limiter import Limiter
 
-__all__ = ["Given", "OwnKeys", "Sources"]
+__all__ = ["OwnKeys", "ResolvedKeys", "Sources"]
 
-Given = Mapping[by, object]  # keys that the door has been given
+ResolvedKeys = Mapping[by, object]  # those that the door knows already
 Sources = Sequence[by | None]  # of each limit; None: the key of the door
 
 
@@ -28,13 +28,19 @@ class OwnKeys:
         self._as_key, self._warn = as_key, warn
 
     async def choose(
-        self, limiter: Limiter, limiters: LimiterCache, sources: Sources, key: str, conn: Connection, given: Given
+        self,
+        limiter: Limiter,
+        limiters: LimiterCache,
+        sources: Sources,
+        key: str,
+        conn: Connection,
+        resolved: ResolvedKeys,
     ) -> tuple[Limiter | None, CallKey]:
         """The limiter without the limits that leave the request out, and its keys; None: all of them do."""
         texts: dict[by, str | None] = {}
         for source in sources:
             if source is not None and source not in texts:
-                texts[source] = await self._text(source, conn, given)
+                texts[source] = await self._text(source, conn, resolved)
         if key.startswith(tuple([f"{source.name}:" for source in texts])):
             key = f"key:{key}"  # a text of a visitor's own: never the key of another function
         every = [key if source is None else texts[source] for source in sources]
@@ -46,8 +52,8 @@ class OwnKeys:
             limiter = limiters.of(tuple([limit for limit, one in pairs if one is not None]))
         return limiter, limiter.checked_key(keys)
 
-    async def _text(self, source: by, conn: Connection, given: Given) -> str | None:
-        value = given[source] if source in given else source.key(conn)
+    async def _text(self, source: by, conn: Connection, resolved: ResolvedKeys) -> str | None:
+        value = resolved[source] if source in resolved else source.key(conn)
         if isawaitable(value):
             value = await value
         if not is_missing(value):

@@ -252,8 +252,8 @@ class InteractionLimit(NoPlainDefault):
 
         try:
             # A state of its own: the response to Discord carries no headers of these limits.
-            given = own_keys(guard.sources, interaction)
-            decision = await guard.check(request.scope, cache, verified.state, "", gone, request, key, given)
+            resolved = own_keys(guard.sources, interaction)
+            decision = await guard.check(request.scope, cache, verified.state, "", gone, request, key, resolved)
         except ClientGone:
             raise error(499, "the client has left") from None
         if decision is not None and not decision.allowed:
@@ -263,8 +263,8 @@ class InteractionLimit(NoPlainDefault):
         self, key: object, interaction: Interaction, limiters: _Limiters, request: Request
     ) -> None:
         """No choices for a user whose commands are used up."""
-        given = own_keys(self._commands.sources, interaction)
-        decision = await self._commands.peek(request, limiters.commands, "", key, given)
+        resolved = own_keys(self._commands.sources, interaction)
+        decision = await self._commands.peek(request, limiters.commands, "", key, resolved)
         if decision is not None and not decision.allowed:
             raise await self._limited(interaction, decision, limiters, request.scope)
 

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Literal
 
 from asgi_ratelimit.inbound.options import check_call
-from asgi_ratelimit.inbound.own_keys import Given, Sources
+from asgi_ratelimit.inbound.own_keys import ResolvedKeys, Sources
 
 __all__ = ["Component", "Interaction", "InteractionKey", "KeyName", "key_function", "own_keys"]
 
@@ -31,7 +31,7 @@ def key_function(key: KeyName | InteractionKey, component: Component) -> Interac
     return keys[key]
 
 
-def own_keys(sources: Sources | None, interaction: Interaction) -> Given:
+def own_keys(sources: Sources | None, interaction: Interaction) -> ResolvedKeys:
     """The keys that some limits have of their own."""
     return {source: source.key(interaction) for source in dict.fromkeys(sources or ()) if source is not None}
 

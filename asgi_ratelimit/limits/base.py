@@ -122,7 +122,7 @@ class Limit:
         if self.name is not None:
             return self
         limit = copy(self)
-        limit._set(name=name)
+        object.__setattr__(limit, "name", name)
         return limit
 
     def __eq__(self, other: object) -> bool:

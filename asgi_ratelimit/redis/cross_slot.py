@@ -15,9 +15,9 @@ from asgi_ratelimit.store import Settlement
 __all__ = ["CrossSlotBuckets"]
 
 
-_MOST_GROUPS = 64  # of limits that have had a key in common; beyond that each limit is asked for itself
+_MOST_GROUPS = 64  # of limits that have had a key in common; beyond that each limit is checked for itself
 
-_Asked = Sequence[tuple[RedisBuckets, str]]  # groups, each with the key that it is asked about
+_Targets = Sequence[tuple[RedisBuckets, str]]  # groups, each with its key
 
 
 class CrossSlotBuckets:
@@ -47,16 +47,16 @@ class CrossSlotBuckets:
 
     def decide(self, key: StoreKey, cost: int, per: str, waiting: bool = False) -> Decision | Awaitable[Decision]:
         if self._several or isinstance(key, tuple):
-            return self._decide(self._asked(key), cost, per, waiting)
+            return self._decide(self._targets(key), cost, per, waiting)
         return self._all.decide(key, cost, per, waiting)
 
-    async def _decide(self, asked: _Asked, cost: int, per: str, waiting: bool) -> Decision:
+    async def _decide(self, targets: _Targets, cost: int, per: str, waiting: bool) -> Decision:
         """All groups together have the time of one check."""
         loop = asyncio.get_running_loop()
         due = loop.time() + self._all.server.timeout
         passed: list[Decision] = []
         try:
-            for group, key in asked:
+            for group, key in targets:
                 pending = group.decide(key, cost, per, waiting, due)
                 decision = pending if isinstance(pending, Decision) else await pending
                 if not decision.allowed:
@@ -75,7 +75,7 @@ class CrossSlotBuckets:
     def decide_without_server(self, key: StoreKey, cost: int, per: str) -> Decision:
         """The decision about a caller that has waited for a server before, in vain."""
         passed: list[Decision] = []
-        for group, one in self._asked(key):
+        for group, one in self._targets(key):
             decision = group.decide_without_server(one, cost, per)
             if not decision.allowed:
                 self._refund(passed)
@@ -84,7 +84,7 @@ class CrossSlotBuckets:
         return Decision.combine(_parts(passed))
 
     async def peek(self, key: StoreKey, cost: int, per: str) -> Decision:
-        decisions = await asyncio.gather(*(group.peek(one, cost, per) for group, one in self._asked(key)))
+        decisions = await asyncio.gather(*(group.peek(one, cost, per) for group, one in self._targets(key)))
         blocked = [decision for decision in decisions if decision.reason == "blocked"]
         if blocked:
             return max(blocked, key=attrgetter("retry_us"))
@@ -109,7 +109,7 @@ class CrossSlotBuckets:
         return [refund for refund in refunds if refund is not None]
 
     async def reset(self, key: StoreKey, per: str) -> None:
-        await asyncio.gather(*(group.reset(one, per) for group, one in self._asked(key)))
+        await asyncio.gather(*(group.reset(one, per) for group, one in self._targets(key)))
 
     def block(self, key: str, seconds: float) -> Awaitable[None]:
         return self._all.block(key, seconds)
@@ -117,7 +117,7 @@ class CrossSlotBuckets:
     def _groups(self) -> list[RedisBuckets]:
         return [*self._parts.values(), *self._others]
 
-    def _asked(self, key: StoreKey) -> _Asked:
+    def _targets(self, key: StoreKey) -> _Targets:
         """The groups that a call is about, in their order."""
         if not isinstance(key, tuple):
             return [(group, key) for group in (self._all, *self._others)]
