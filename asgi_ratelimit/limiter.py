@@ -8,7 +8,7 @@ from inspect import isawaitable
 from types import TracebackType
 from weakref import WeakValueDictionary
 
-from asgi_ratelimit.call_keys import CallKey, StoreKey, distinct, per_limit
+from asgi_ratelimit.call_keys import CallKey, StoreKey, distinct, fitting_key, per_limit
 from asgi_ratelimit.call_site import inside_a_request
 from asgi_ratelimit.clock import Clock
 from asgi_ratelimit.decision import Decision, Policy
@@ -234,24 +234,13 @@ class Limiter:
         """The key of a call. Raises ValueError for a tuple that does not fit the limits."""
         if not isinstance(key, tuple):
             return key  # a store raises a TypeError if it is no string
-        for one in key:
-            if not isinstance(one, str):
-                raise TypeError(f'each key of a tuple is a string such as "user:1", not {shown(one)}')
-        count = len(self.limits)
-        if len(key) != count:
-            example = ("203.0.113.7", "account:alice", *[f"key {i}" for i in range(3, count + 1)])[:count]
-            raise ValueError(
-                f"{self!r} has {count} limit{'s' * (count > 1)}, so a tuple has as many keys, e.g. {example!r}, "
-                f"not {len(key)}; a string is the key of all limits"
-            )
-        if count == 1:
-            return key[0]
-        if not self.takes_several_keys:
+        fitting = fitting_key(key, len(self.limits), repr(self))
+        if isinstance(fitting, tuple) and not self.takes_several_keys:
             raise ValueError(
                 f"{type(self.store).__name__} takes one key for all limits of a list, not a tuple: its buckets have no "
                 "`takes_several_keys`"
             )
-        return tuple(key)
+        return fitting
 
     def _use(self, buckets: Buckets) -> None:
         self._buckets = buckets

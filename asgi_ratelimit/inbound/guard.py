@@ -84,7 +84,8 @@ class RequestGuard:
         if not resolves_keys:
             _check_no_dependency(self.sources or ())
         self._own_keys = OwnKeys(self.as_key, warn_once.warn)
-        self.diagnostics = Diagnostics(warn_once, key)
+        others = [source.key for source in self.sources or () if source is not None]
+        self.diagnostics = Diagnostics(warn_once, key, others)
         self._proxies, self._visitors = self.diagnostics.proxies, visitors
         self._limit_function = limit if callable(limit) else None
         address = address_reader(key)  # our own key functions read the scope, without a connection

@@ -125,6 +125,27 @@ async def test_an_optional_key_leaves_a_request_without_it_to_the_other_limits(s
     assert [(await call(alone, "alice")).status for _ in range(2)] == [200, 429]
 
 
+async def test_a_user_that_comes_too_late_for_a_limit_of_users_is_noticed(store: MemoryStore, said: Said) -> None:
+    async def authenticated(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["user"] = {"id": 7}
+        await hello(scope, receive, send)
+
+    per_user = by(by_user, "1/s", optional=True)
+    limits: dict[str, LimitSource] = {"beside": ["9/s", per_user], "alone": per_user}
+    for name, limit in limits.items():
+        app = door(limit, store=store, app=authenticated, name=name)
+        assert (await ask(app)).status == 200
+    assert said() == ["ARL107"] * 2
+
+
+async def test_an_address_behind_a_proxy_is_noticed_where_it_is_the_key_of_one_limit(
+    store: MemoryStore, said: Said
+) -> None:
+    app = door(["9/s", by(by_ip, "1/s")], store=store, key=by_header("x-account"))
+    await call(app, "alice", headers=[("x-forwarded-for", "198.51.100.9")])
+    assert said() == ["ARL104"]
+
+
 async def test_a_key_that_is_no_string_and_one_of_a_user_are_read_as_those_of_the_door(
     store: MemoryStore, said: Said
 ) -> None:
