@@ -38,7 +38,7 @@ def is_anonymous(user: object) -> bool:
 
 def is_missing(key: object) -> bool:
     """Whether a key function has found nothing: None, an empty text, or an anonymous user."""
-    return key is None or key in ("", b"") or is_anonymous(key) or user_of(key) == ""
+    return key is None or (isinstance(key, (str, bytes)) and not key) or is_anonymous(key) or user_of(key) == ""
 
 
 def user_of(user: Any) -> Any:

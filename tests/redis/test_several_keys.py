@@ -76,15 +76,13 @@ async def test_a_refusal_is_remembered_for_the_keys_that_it_is_about(any_redis: 
 
 
 async def test_two_callers_with_crossing_keys_never_overcharge(any_redis: Server) -> None:
-    limits = [TokenBucket("50/day"), TokenBucket("50/day", name="second")]
+    limits = [TokenBucket("50/day"), TokenBucket("50/day", name="account")]
+    crossing = [(address, account) for address in "ab" for account in "xy"] * 25
     async with new_store(any_redis.url, prefix="crossing") as one, new_store(any_redis.url, prefix="crossing") as other:
         limiters = [Limiter(limits, store=store) for store in (one, other)]
-        calls = [
-            limiter.try_acquire(keys) for _ in range(50) for limiter in limiters for keys in (("a", "b"), ("b", "a"))
-        ]
-        answers = await asyncio.gather(*calls)
+        answers = await asyncio.gather(*[limiter.try_acquire(keys) for keys in crossing for limiter in limiters])
         assert sum(answer.allowed for answer in answers) == 100
-        assert [await left(limiters[0], keys) for keys in (("a", "b"), ("b", "a"))] == [[0, 0]] * 2
+        assert [await left(limiters[0], keys) for keys in (("a", "x"), ("b", "y"))] == [[0, 0]] * 2
 
 
 # In a cluster
@@ -132,6 +130,16 @@ async def test_in_a_cluster_the_block_of_a_key_without_buckets_counts(across: Re
         assert (await limiter.try_acquire(("b", "a"))).allowed
         await limiter.reset(("a", "c"))
         assert (await limiter.try_acquire(("a", "c"))).allowed
+
+
+async def test_in_a_cluster_a_slot_is_freed_in_the_slot_of_its_key(across: RedisStore) -> None:
+    limiter = Limiter(["99/hour", Concurrency(1), TokenBucket("99/day")], store=across)
+    keys, other = ("203.0.113.7", "account:alice", "red"), ("203.0.113.8", "account:alice", "blue")
+    async with limiter.hold(keys):
+        assert not (await limiter.try_acquire(other)).allowed
+        assert await left(limiter, other) == [99, 0, 99]
+    assert (await limiter.try_acquire(other)).allowed
+    assert await left(limiter, keys) == [98, 0, 98]
 
 
 async def test_in_a_cluster_a_thread_waits_with_several_keys(cluster: Cluster) -> None:
