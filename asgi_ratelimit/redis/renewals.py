@@ -21,7 +21,10 @@ _PER_LEASE = 3  # renewals, so that two of them may be lost
 class Renewer(Protocol):
     """Buckets with slots."""
 
-    receipt: object  # of the slots that they have taken
+    @property
+    def server(self) -> object:
+        """The receipt of the slots that they have taken."""
+        ...
 
     def renew(self, place: SlotPlace, slots: list[int]) -> object:
         """Begin the leases of these slots anew, which are all in one record."""

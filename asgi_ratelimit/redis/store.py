@@ -92,7 +92,6 @@ class RedisStore:
         self._factory = SessionFactory(self._location, prefix, clock, _after_reply(server_clock, self.last_states))
         self._connections = Connections(self._factory, timeout, on_event)
         self._on_event = on_event
-        self._receipts = [object() for _ in _SCOPES]
         self._patient: dict[float, Connections] = {}
         self.session: Callable[[], Node | Cluster] = self._connections.session
 
@@ -102,12 +101,17 @@ class RedisStore:
     def open(self, name: str, policies: Sequence[Policy]) -> Buckets:
         if not self.is_cluster:
             return self._buckets(name, policies, policies[0])
-        by_scope = [[policy for policy in policies if policy.limit.scope == scope] for scope in _SCOPES]
+        own, *others = [[policy for policy in policies if policy.limit.scope == scope] for scope in _SCOPES]
         reported_policy = next((policy for policy in policies if policy.limit.scope != "global"), policies[0])
-        buckets = [
-            self._buckets(name, group, reported_policy, place=i) for i, group in enumerate(by_scope) if group or i == 0
-        ]
-        return buckets[0] if len(buckets) == 1 else CrossSlotBuckets(buckets, policies)
+        if len(own) == len(policies) == 1:
+            return self._buckets(name, own, reported_policy)
+        return CrossSlotBuckets(
+            policies,
+            own,
+            [self._buckets(name, group, reported_policy, blocks=False) for group in others if group],
+            [i for i, policy in enumerate(policies) if policy.limit.scope == "user"],
+            lambda group: self._buckets(name, group, reported_policy),
+        )
 
     def scripts(self, source: bytes, *, patience: float) -> RedisScripts:
         """A script on the same servers. Calls that may take longer than `timeout` have connections of their own."""
@@ -169,12 +173,10 @@ class RedisStore:
         await self.aclose()
 
     def _buckets(
-        self, name: str, policies: Sequence[Policy], reported_policy: Policy, *, place: int = 0
+        self, name: str, policies: Sequence[Policy], reported_policy: Policy, *, blocks: bool = True
     ) -> RedisBuckets:
-        """`place`: that of their scope, if they are in slots of their own. The key's own have its block."""
         fallback = Fallback(self._local, self.last_states, name, policies, reported_policy, self.outage, self.renewals)
-        receipt = self._receipts[place]
-        return RedisBuckets(self, name, policies, fallback, reported_policy, blocks=not place, receipt=receipt)
+        return RedisBuckets(self, name, policies, fallback, reported_policy, blocks=blocks)
 
 
 def _after_reply(clock: ServerClock, last_states: LastKnown) -> Callable[[int], None]:
