@@ -104,7 +104,11 @@ class RedisStore:
         by_scope = [[policy for policy in policies if policy.limit.scope == scope] for scope in _SCOPES]
         groups = [group for i, group in enumerate(by_scope) if group or i == 0]
         reported_policy = next((policy for policy in policies if policy.limit.scope != "global"), policies[0])
-        buckets = [self._buckets(name, group, reported_policy, blocks=i == 0) for i, group in enumerate(groups)]
+        holding = next((i for i, group in enumerate(groups) if any(policy.limit.holds for policy in group)), -1)
+        buckets = [
+            self._buckets(name, group, reported_policy, blocks=i == 0, counts=i == holding)
+            for i, group in enumerate(groups)
+        ]
         return buckets[0] if len(buckets) == 1 else CrossSlotBuckets(buckets)
 
     def scripts(self, source: bytes, *, patience: float) -> RedisScripts:
@@ -167,10 +171,17 @@ class RedisStore:
         await self.aclose()
 
     def _buckets(
-        self, name: str, policies: Sequence[Policy], reported_policy: Policy, *, blocks: bool = True
+        self,
+        name: str,
+        policies: Sequence[Policy],
+        reported_policy: Policy,
+        *,
+        blocks: bool = True,
+        counts: bool = True,
     ) -> RedisBuckets:
         fallback = Fallback(self._local, self.last_states, name, policies, reported_policy, self.outage, self.renewals)
-        return RedisBuckets(self, name, policies, fallback, reported_policy, blocks=blocks)
+        slots = self.observers.slots if counts else None
+        return RedisBuckets(self, name, policies, fallback, reported_policy, blocks=blocks, counts=slots)
 
 
 def _after_reply(clock: ServerClock, last_states: LastKnown) -> Callable[[int], None]:
