@@ -7,7 +7,7 @@ import json
 import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import pytest
@@ -96,6 +96,10 @@ def line(request: pytest.FixtureRequest, server: ServerProcess) -> App:
     return App(server, f"{request.param}/line")
 
 
+def has_arrived(number: int, counts: Mapping[str, Any]) -> bool:
+    return bool(counts["arrived"] == number)
+
+
 async def leave(writer: asyncio.StreamWriter) -> None:
     writer.transport.abort()
     await asyncio.sleep(0)
@@ -158,7 +162,7 @@ async def test_those_that_wait_are_served_in_the_order_of_their_arrival(line: Ap
     names, waiting = [f"{number}" for number in range(12)], []
     for number, name in enumerate(names, start=2):
         waiting.append(asyncio.create_task(line.get(f"/short?name={name}")))
-        await line.until(lambda now, number=number: now["arrived"] == before["arrived"] + number)
+        await line.until(partial(has_arrived, before["arrived"] + number))
     await line.get("/open")
     assert [(await task)[0] for task in (first, *waiting)] == [200] * 13
     counts = await line.is_empty()
