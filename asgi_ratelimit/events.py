@@ -144,8 +144,8 @@ class Observers:
             attach(self._clock)
         listener = _Listener(observer, self.remove)
         self._listeners.append(listener)
-        if listener.tell_in_flight is not None:
-            self.slots.listen(listener.tell)
+        if listener.on_in_flight is not None:
+            self.slots.listen(listener.change_in_flight)
         self._introduce_to(observer)
         self._sort()
 
@@ -153,7 +153,7 @@ class Observers:
         """Let it listen no more."""
         for listener in self._listeners:
             if listener.observer is observer:
-                self.slots.forget(listener.tell)
+                self.slots.forget(listener.change_in_flight)
         self._listeners = [listener for listener in self._listeners if listener.observer is not observer]
         self._sort()
 
@@ -250,16 +250,16 @@ class _Listener:
         self.observer, self._leave_out = observer, leave_out
         self.kinds: Container[str] | None = getattr(observer, "kinds", None)
         self.count: Callable[..., object] | None = getattr(observer, "on_decision", None)
-        self.tell_in_flight: Callable[[str, int], object] | None = getattr(observer, "on_in_flight", None)
+        self.on_in_flight: Callable[[str, int], object] | None = getattr(observer, "on_in_flight", None)
         self._strikes = 0
         self._was_logged = False
         self.call: Callable[[Event], None] = self._call_quick if getattr(observer, "is_quick", False) else self._call
 
-    def tell(self, limiter: str, change: int) -> None:
-        """Tell of calls that have taken a slot, or freed it."""
+    def change_in_flight(self, limiter: str, change: int) -> None:
+        """Report calls that have taken a slot, or freed it."""
         try:
-            if self.tell_in_flight is not None:
-                self.tell_in_flight(limiter, change)
+            if self.on_in_flight is not None:
+                self.on_in_flight(limiter, change)
         except Exception as error:
             self.strike(f"failed: {error!r}", error)
 

@@ -11,7 +11,7 @@ from weakref import WeakSet
 
 __all__ = ["Slot", "SlotCount", "SlotCounts", "count_lost_slots"]
 
-Tell = Callable[[str, int], object]  # of a limiter's name, and by how much its number has changed
+Listener = Callable[[str, int], object]  # of a limiter's name, and the change of its number
 
 
 class Slot:
@@ -67,11 +67,11 @@ class SlotCounts:
     """The counts of all limiters of a store, and the functions that are called with each change."""
 
     def __init__(self) -> None:
-        self._tell: tuple[Tell, ...] = ()
-        self.begin_anew()
+        self._listeners: tuple[Listener, ...] = ()
+        self.clear()
         _all.add(self)
 
-    def begin_anew(self) -> None:
+    def clear(self) -> None:
         """Hold none: in a forked process, the slots are those of its parent."""
         self._lock, self._counts = threading.RLock(), dict[str, SlotCount]()
 
@@ -84,28 +84,28 @@ class SlotCounts:
             return count
 
     def change(self, count: SlotCount, by: int) -> None:
-        """Change one count, and tell of it. Slots that were lost since are counted out."""
+        """Change one count, and report it. Slots that were lost since are counted out."""
         with self._lock:
             while count.lost:
                 count.lost.popleft()
                 by -= 1
             if by and self._counts.get(count.limiter) is count:
                 count.number += by
-                for tell in self._tell:
-                    tell(count.limiter, by)
+                for listener in self._listeners:
+                    listener(count.limiter, by)
 
-    def listen(self, tell: Tell) -> None:
-        """Call this with every change, and at once with what there is."""
+    def listen(self, listener: Listener) -> None:
+        """Call this with every change, and at once with the present numbers."""
         with self._lock:
-            self._tell += (tell,)
+            self._listeners += (listener,)
             for count in self._counts.values():
                 if count.number:
-                    tell(count.limiter, count.number)
+                    listener(count.limiter, count.number)
 
-    def forget(self, tell: Tell) -> None:
+    def forget(self, listener: Listener) -> None:
         """Call this no more."""
         with self._lock:
-            self._tell = tuple([one for one in self._tell if one != tell])
+            self._listeners = tuple([one for one in self._listeners if one != listener])
 
     def count_lost(self) -> None:
         """Count out the slots of decisions that were forgotten."""
@@ -125,7 +125,7 @@ def count_lost_slots() -> None:
 
 def _after_fork() -> None:
     for counts in list(_all):
-        counts.begin_anew()
+        counts.clear()
 
 
 if hasattr(os, "register_at_fork"):

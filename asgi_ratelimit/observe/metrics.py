@@ -218,7 +218,7 @@ class MetricsObserver:
     def __init__(self) -> None:
         self.changes = Changes()
         self.counts: dict[tuple[str, str, str], Callable[[], object]] = {}  # by limiter, kind and place of the answer
-        self.in_flight: dict[Labels, Callable[[float], object]] = {}  # what adds to the gauge, by its labels
+        self.in_flight: dict[Labels, Callable[[float], object]] = {}  # adds to the gauge, by its labels
         _observers.add(self)
 
     def on_in_flight(self, limiter: str, change: int) -> None:
@@ -230,7 +230,7 @@ class MetricsObserver:
         add(change)
 
     def adder(self, labels: Labels) -> Callable[[float], object]:
-        """What adds to the number of calls in flight."""
+        """The function that adds to the number of calls in flight."""
         raise NotImplementedError
 
     def restore(self) -> None:

@@ -118,6 +118,16 @@ async def test_a_client_that_leaves_frees_its_slot(app: App, kind: str) -> None:
     assert (await app.get("/short"))[0] == 200
 
 
+async def test_an_endpoint_that_works_on_for_a_client_that_has_left_keeps_its_slot(app: App) -> None:
+    connections = [await app.begin("/gate") for _ in range(AT_A_TIME)]
+    await app.until(lambda now: now["inside"] == now["taken"] == AT_A_TIME)
+    for _, writer in connections:
+        await leave(writer)
+    assert [(await app.get("/short"))[0] for _ in range(10)] == [429] * 10
+    await app.get("/open")
+    await app.is_empty()
+
+
 @pytest.mark.parametrize("path", ["/stream?count=3", "/sse?count=3", "/events?count=3", "/short", "/missing"])
 async def test_a_client_with_one_request_after_another_is_never_refused(line: App, path: str) -> None:
     statuses = {(await line.get(path))[0] for _ in range(10)}

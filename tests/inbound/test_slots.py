@@ -240,13 +240,19 @@ def part(*, more: bool, kind: str = "http.response.body") -> dict[str, Any]:
     return {"type": kind, "body": b"x", "more_body": more}
 
 
-TRAILERS = [{"type": "http.response.trailers", "headers": [], "more_trailers": more} for more in (True, False)]
+TRAILERS: list[dict[str, Any]] = [
+    {"type": "http.response.trailers", "headers": [], "more_trailers": more} for more in (True, False)
+]
 ENDS: list[tuple[str, list[dict[str, Any]], list[int]]] = [
     ("http", [start(), part(more=True), part(more=True), part(more=False)], [1, 1, 1, 2, 2]),
     ("http", [start(), {"type": "http.response.pathsend", "path": "/file"}], [1, 2, 2]),
     ("http", [start(trailers=True), part(more=False), *TRAILERS], [1, 1, 1, 2, 2]),
     ("http", [start()], [1, 1]),
-    ("websocket", [{"type": "websocket.accept"}, {"type": "websocket.send"}, {"type": "websocket.close"}], [1, 1, 2, 2]),
+    (
+        "websocket",
+        [{"type": "websocket.accept"}, {"type": "websocket.send"}, {"type": "websocket.close"}],
+        [1, 1, 2, 2],
+    ),
     ("websocket", [{"type": "websocket.close"}], [2, 2]),
     (
         "websocket",

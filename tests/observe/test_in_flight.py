@@ -16,6 +16,8 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from asgi_ratelimit import Concurrency, Limiter, MemoryStore, Store
+from asgi_ratelimit.events import Observer
+from asgi_ratelimit.limits import Limit
 from asgi_ratelimit.observe import LimiterCounts, OpenTelemetryObserver, Snapshot, Stats
 from asgi_ratelimit.redis import RedisStore
 from asgi_ratelimit.testing import ManualClock
@@ -32,10 +34,14 @@ class Watched:
     def __init__(self) -> None:
         self._scraped, self._reader, self.stats = Scraped(), InMemoryMetricReader(), Stats()
         provider = MeterProvider([self._reader], shutdown_on_exit=False)
-        self.observers = [self._scraped.observer, OpenTelemetryObserver(provider), self.stats]
+        self.observers: list[Observer] = [self._scraped.observer, OpenTelemetryObserver(provider), self.stats]
 
     def limit(self, store: Store, *, name: str = "app", **options: Any) -> Limiter:
-        limits = [Concurrency(3, lease=1.0, **options), Concurrency(5, scope="global", name="all"), "1000/minute"]
+        limits: list[Limit | str] = [
+            Concurrency(3, lease=1.0, **options),
+            Concurrency(5, scope="global", name="all"),
+            "1000/minute",
+        ]
         return Limiter(limits, store=store, name=name)
 
     @property
@@ -52,7 +58,7 @@ class Watched:
         metrics = {metric.name: metric for scope in scopes for metric in scope.metrics}
         metric = metrics.get("ratelimit_in_flight")
         points: list[Any] = list(metric.data.data_points) if metric else []
-        return sum(point.value for point in points if point.attributes == {"limiter": "app"})
+        return sum(float(point.value) for point in points if point.attributes == {"limiter": "app"})
 
     @property
     def most(self) -> int:
