@@ -37,6 +37,7 @@ from asgi_ratelimit.inbound.options import (
     check_responders,
 )
 from asgi_ratelimit.inbound.plain_default import NoPlainDefault
+from asgi_ratelimit.inbound.request_end import release_at_end
 from asgi_ratelimit.inbound.request_filter import request_filter
 from asgi_ratelimit.inbound.request_headers import headers_of
 from asgi_ratelimit.inbound.request_state import STATE, RefundRule, RequestState, merge_headers, state_of
@@ -162,11 +163,7 @@ class RateLimit(NoPlainDefault):
             headers = state.headers(self._style, limiters.store.clock.wall())
             raise refusal(conn, decision, headers, self._on_limited, guard.diagnostics.warn_of_response)
         if state.slots and not state.is_watched:
-            guard.diagnostics.warn(
-                "ARL117",
-                "nothing sees the end of the response, so a slot is held for its whole lease; "
-                "add RateLimitMiddleware(limit=None) to the app",
-            )
+            release_at_end(scope, state, guard.diagnostics.warn)
         limiter = state.limiter_of(decision)
         if limiter is not None:
             decision.origin = Origin(guard, limiter, state, scope)

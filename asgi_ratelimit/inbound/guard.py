@@ -175,7 +175,7 @@ class RequestGuard:
             observers.decided(limiter.name, decision, key)
         state.charges += ((limiter, decision),)
         if limiter.holds and decision.allowed:
-            state.slots += ((limiter, decision),)
+            state.hold(limiter, decision)
         if earlier and state.repeats():
             self.diagnostics.warn_of_second_pass(limiter)
         return decision

@@ -169,7 +169,7 @@ class LimitedApp:
         self, limiters: LimiterCache, state: RequestState, scope: Scope, receive: Receive, send: Send
     ) -> None:
         """Pass a browser's question on. It is charged unless its response is the answer to one."""
-        limiter, key, decision = await check_preflight(self._guard, limiters, scope)
+        limiter, key, decision = await check_preflight(self._guard, limiters, state, scope)
         if not decision.allowed:
             limiter.observers.decided(limiter.name, decision, key, enforced=self._guard.enforce)
             state.charges += ((limiter, decision),)

@@ -23,6 +23,7 @@ from asgi_ratelimit.inbound.limiter_cache import LimiterCache
 from asgi_ratelimit.inbound.options import ASGIApplication, KeyFunction
 from asgi_ratelimit.inbound.path_patterns import app_path
 from asgi_ratelimit.inbound.plain_default import NoPlainDefault
+from asgi_ratelimit.inbound.request_end import release_at_end
 from asgi_ratelimit.inbound.request_headers import headers_of
 from asgi_ratelimit.inbound.request_state import STATE, RequestState, state_of
 from asgi_ratelimit.interactions.body import BodyReader, parse
@@ -140,11 +141,15 @@ class InteractionLimit(NoPlainDefault):
     async def __call__(self, request: Request) -> Interaction:
         """The verified interaction. Otherwise an exception that leaves the dependency as a response."""
         try:
-            return await self.let_in(request)
+            interaction = await self.let_in(request)
         except EarlyResponse:
             handlers, _ = request.scope.get("starlette.exception_handlers", ({}, {}))
             handlers[EarlyResponse] = respond
             raise
+        verified = request.scope[_VERIFIED]
+        if verified.state.slots:
+            release_at_end(request.scope, verified.state, self._diagnostics.warn)
+        return interaction
 
     def replaces_default(self, scope: Scope) -> bool:
         """Whether a `RateLimitMiddleware(default=True)` leaves the endpoint to it, failures included."""
@@ -379,7 +384,10 @@ class _GuardedApp:
         except EarlyResponse as early:
             await early.response(scope, receive, send)
             return
-        await self.app(scope, _replay(await request.body(), receive) if was_read else receive, send)
+        try:
+            await self.app(scope, _replay(await request.body(), receive) if was_read else receive, send)
+        finally:
+            await scope[_VERIFIED].state.release()
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

@@ -13,7 +13,7 @@ from asgi_ratelimit.limits import Limit, State, TokenBucket
 from asgi_ratelimit.memory import slots
 from asgi_ratelimit.memory.record_keys import record_key, stored_key
 from asgi_ratelimit.memory.records import Full, Records, Shard, Table
-from asgi_ratelimit.slot import Slot
+from asgi_ratelimit.slot import Slot, SlotCounts
 from asgi_ratelimit.store import Settlement
 
 __all__ = ["MemoryBuckets"]
@@ -30,6 +30,7 @@ class MemoryBuckets:
     __slots__ = (
         "_block_shards",
         "_blocks",
+        "_counts",
         "_delay_us",
         "_depth",
         "_enforce",
@@ -39,6 +40,7 @@ class MemoryBuckets:
         "_is_single",
         "_locked",
         "_mask",
+        "_name",
         "_now_ns",
         "_now_us",
         "_policies",
@@ -60,7 +62,10 @@ class MemoryBuckets:
         tables: Sequence[Table],
         blocks: Table,
         report_full: Callable[[], None],
+        name: str,
+        counts: SlotCounts | None,
     ) -> None:
+        self._name, self._counts = name, counts  # of the slots; None: they are counted elsewhere
         self._records, self._locked, self._mask, self._report_full = records, records.locked, records.mask, report_full
         self._now_us, self._now_ns = clock.now_us, clock.now_ns
         self._policies, self._tables, self._blocks = tuple(policies), tuple(tables), blocks
@@ -272,7 +277,7 @@ class MemoryBuckets:
             return Decision.blocked(of_key(parts, key, blocked), blocked_us)
         decision = Decision.combine(parts)
         if self._holds and charge_now:
-            slots.hold(decision)
+            slots.hold(decision, self._counts, self._name)
         return decision
 
     def _only_soft_refuse(self, after: Sequence[State]) -> bool:

@@ -16,7 +16,7 @@ from asgi_ratelimit.redis.names import tag_of
 from asgi_ratelimit.redis.queries import ChargeUpdate, HoldingQuery, Peek, Query, QueuedQuery, Server, Update
 from asgi_ratelimit.redis.renewals import SlotPlace
 from asgi_ratelimit.redis.wire import Reply, Verb, shape
-from asgi_ratelimit.slot import Slot
+from asgi_ratelimit.slot import Slot, SlotCounts
 from asgi_ratelimit.store import Settlement
 
 __all__ = ["RedisBuckets"]
@@ -46,9 +46,11 @@ class RedisBuckets:
         reported_policy: Policy,
         *,
         blocks: bool = True,
+        counts: SlotCounts | None = None,
     ) -> None:
         self.server, self.policies, self.fallback = server, tuple(policies), fallback
         self.reported_policy = reported_policy
+        self._name, self._counts = name, counts  # of the slots; None: those of a call are counted elsewhere
         for policy in policies:
             policy.limit.encode(1, 0)  # raises ValueError here, not in a request, if Redis cannot keep such a limit
         self.last_states, self.deny = server.last_states, server.deny
@@ -126,10 +128,14 @@ class RedisBuckets:
         if not self.holds:
             return
         names, keys = query.keys[-len(self.policies) :], per_limit(query.key, len(self.policies))
+        counts = self._counts
         for part, policy, name, key in zip(parts, self.policies, names, keys, strict=False):
             if policy.limit.holds and (part.charged_by(self.server) or part.slot):
                 slot = part.slot or Slot(self, part.state[-2])
                 part.hold(slot)
+                if counts is not None:
+                    slot.count_in(counts, self._name)
+                    counts = None
                 self.server.renewals.add(slot, SlotPlace(name, policy, self, key, query.per, os.getpid()))
 
     def renew(self, place: SlotPlace, slots: list[int]) -> Awaitable[None]:
@@ -145,7 +151,8 @@ class RedisBuckets:
             slot = part.slot
             if slot is None or not isinstance(slot.place, SlotPlace) or slot.place.buckets.server is not self.server:
                 continue
-            place, slot.is_held = slot.place, False
+            place = slot.place
+            slot.end()
             if part.reason == "degraded":
                 self.fallback.release(part)
             else:

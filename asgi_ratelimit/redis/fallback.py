@@ -49,6 +49,7 @@ class OutageStore(MemoryStore):
     def __init__(self, node: str, clock: Clock, on_event: EventHook | None) -> None:
         super().__init__(max_keys=_LOCAL_KEYS, clock=clock)
         self._node, self._hook = node, on_event
+        self.slot_counts = None  # those of the store that this one stands in for
 
     def report_full(self) -> None:
         cause = f"{self.max_keys} buckets and blocks are in this process for outages, so new keys share a few in one"
