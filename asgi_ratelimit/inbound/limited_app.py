@@ -162,7 +162,7 @@ class LimitedApp:
         finally:
             if is_outermost and state.slots:
                 await state.release()
-        if "user" in scope and not had_user and decision is not None:
+        if "user" in scope and not had_user and (decision is not None or guard.sources):
             guard.diagnostics.look_for_late_user()
 
     async def _pass_preflight(
