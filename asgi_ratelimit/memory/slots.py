@@ -18,7 +18,7 @@ def hold(decision: Decision, counts: SlotCounts | None, limiter: str) -> None:
             slot = Slot(shard, part.state[-2])
             shard.table.holders.add(part.bucket_key, slot)
             part.hold(slot)
-            if counts is not None:
+            if counts is not None and counts.is_heard:
                 slot.count_in(counts, limiter)
                 counts = None
         else:

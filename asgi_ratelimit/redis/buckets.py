@@ -133,7 +133,7 @@ class RedisBuckets:
             if policy.limit.holds and (part.charged_by(self.server) or part.slot):
                 slot = part.slot or Slot(self, part.state[-2])
                 part.hold(slot)
-                if counts is not None:
+                if counts is not None and counts.is_heard:
                     slot.count_in(counts, self._name)
                     counts = None
                 self.server.renewals.add(slot, SlotPlace(name, policy, self, key, query.per, os.getpid()))
