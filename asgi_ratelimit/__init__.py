@@ -27,6 +27,7 @@ The floor plan, from the street down:
 from asgi_ratelimit.clock import Clock
 from asgi_ratelimit.decision import BucketKey, Charge, Decision, Policy, Reason
 from asgi_ratelimit.errors import RateLimited, RateLimitError, RateLimitWarning, StoreUnavailable
+from asgi_ratelimit.escalation import Escalate
 from asgi_ratelimit.inbound.client_ip import ClientIP, by_ip
 from asgi_ratelimit.inbound.estimate import Estimate
 from asgi_ratelimit.inbound.headers import HeaderStyle
@@ -75,6 +76,7 @@ __all__ = [
     "Concurrency",
     "CostSource",
     "Decision",
+    "Escalate",
     "Estimate",
     "ExemptSource",
     "FixedWindow",
