@@ -33,6 +33,7 @@ from asgi_ratelimit.inbound.estimate import Estimate
 from asgi_ratelimit.inbound.headers import HeaderStyle
 from asgi_ratelimit.inbound.keys import by_header, by_user, by_user_or, by_user_or_ip
 from asgi_ratelimit.inbound.middleware import RateLimitMiddleware
+from asgi_ratelimit.inbound.network_file import NetworkFile
 from asgi_ratelimit.inbound.options import (
     ASGIApplication,
     CostSource,
@@ -91,6 +92,7 @@ __all__ = [
     "Limiter",
     "Measure",
     "MemoryStore",
+    "NetworkFile",
     "Outage",
     "Outcome",
     "Policy",
