@@ -244,7 +244,7 @@ async def test_a_reset_a_refund_and_the_end_of_a_block_are_seen_at_once(store: R
 async def test_a_block_that_is_remembered_is_still_one(store: RedisStore) -> None:
     events: list[tuple[str, str]] = []
     store.observers.add(lambda event: events.append((event.kind, event.answered_by)))
-    for limits in ("1/day", ["1/day", "9/day"]):
+    for limits in ("1/day", ["1/day", "9/hour"]):
         limiter, key = Limiter(limits, store=store, name=f"of {limits}"), "x:block"  # as a user may be called
         decisions = [await limiter.try_acquire(key) for _ in range(3)]
         assert [decision.is_block for decision in decisions] == [False] * 3

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-from asgi_ratelimit import NetworkFile
+from asgi_ratelimit import NetworkFile, Store
 from asgi_ratelimit.testing import ManualClock
 from tests.docs.how_to.conftest import NewStore
-from tests.docs.markdown import DOCS, blocks, rows
+from tests.docs.markdown import DOCS, Block, blocks, rows
 from tests.docs.running import run
 
 PAGE = DOCS / "how-to" / "bans.md"
 HAMMERING, FILES = blocks(PAGE)
 
 
-def test_a_client_is_blocked_as_the_table_says(new_store: NewStore, clock: ManualClock) -> None:
-    app = run(HAMMERING)["app"]
+def app_of(block: Block, store: Store, **replacements: str) -> Starlette:
+    app: Starlette = run(block, **replacements)["app"]
     (middleware,) = app.user_middleware
-    middleware.kwargs["store"] = new_store()
-    client = TestClient(app)
+    middleware.kwargs["store"] = store
+    return app
+
+
+def test_a_client_is_blocked_as_the_table_says(new_store: NewStore, clock: ManualClock) -> None:
+    client = TestClient(app_of(HAMMERING, new_store()))
     for seconds in (60, 600, 600):
         assert [client.get("/").status_code for _ in range(120)] == [404] * 100 + [429] * 20
         refused = client.get("/")
@@ -41,8 +46,8 @@ def test_the_table_of_answers_is_about_this_app() -> None:
     assert "more, for 600 s" in cells
 
 
-def test_partners_are_exempt_and_banned_clients_refused(networks: dict[str, str]) -> None:
-    app = run(FILES, **networks)["app"]
+def test_partners_are_exempt_and_banned_clients_refused(new_store: NewStore, networks: dict[str, str]) -> None:
+    app = app_of(FILES, new_store(), **networks)
 
     def statuses(address: str, times: int) -> list[int]:
         client = TestClient(app, client=("10.0.0.1", 1), headers={"x-forwarded-for": address})
