@@ -192,6 +192,18 @@ async def test_no_key_is_blocked_for_what_others_have_used_up(
     assert [event.seconds for event in events] == [60]
 
 
+@pytest.mark.parametrize("limits", [["1/minute", "9/hour"], ["9/minute", "1/hour"]])
+async def test_of_several_keys_it_is_that_of_the_limit_that_refuses(
+    store: MemoryStore, events: list[Event], limits: list[str]
+) -> None:
+    limiter, count = Limiter(limits, store=store, name="app"), RefusalCount(ESCALATE, store, "app")
+    await limiter.try_acquire("ada")
+    refusal = await limiter.try_acquire("ada")
+    for _ in range(20):
+        await count.count(refusal, limiter, ("of the minute", "of the hour"), enforced=True)
+    assert [event.key for event in events] == ["of the minute" if limits[0] == "1/minute" else "of the hour"]
+
+
 @pytest.mark.filterwarnings("ignore:ARL103")
 async def test_requests_without_any_identity_are_not_blocked_together(store: MemoryStore, events: list[Event]) -> None:
     assert await statuses(door(store, key=lambda conn: None), 100) == [200] + [429] * 99
