@@ -48,6 +48,9 @@ class RefusalCount:
         self._next_at = 0.0  # by the loop's clock
         self._would_block = self._next_report_us = 0
         forget_on_reset(store, name, self)
+        close_first = getattr(store, "close_first", None)  # a store of a user's own need not have it
+        if close_first is not None:
+            close_first(self)
 
     async def count(self, refusal: Decision, limiter: Limiter, key: str | tuple[str, ...], *, enforced: bool) -> None:
         """Count a refusal of a key. Not enforced, as in shadow mode, no key is blocked: it is only reported."""
@@ -66,6 +69,19 @@ class RefusalCount:
         """Forget the refusals and blocks of a key, as `Limiter.reset` of a limiter of this name does."""
         self._pending.pop(key, None)
         await self._escalation.forget(key)
+
+    async def aclose(self) -> None:
+        """Count what is left of this event loop: the store's connections are about to be closed."""
+        loop = self._loop
+        if loop is not asyncio.get_running_loop():
+            return
+        running = self._next_call
+        if isinstance(running, asyncio.Task):
+            await asyncio.wait([running])
+        timer = self._next_call
+        if isinstance(timer, asyncio.TimerHandle):
+            timer.cancel()
+        await self._count_pending(loop)
 
     def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
         if loop is not self._loop:  # that of before may have ended with its timer
