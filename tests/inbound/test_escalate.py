@@ -150,7 +150,8 @@ async def test_a_longer_block_of_an_operator_stays(store: MemoryStore, clock: Ma
     assert (await hammer(app, 100))["retry-after"] == "86400"
     assert not events
     # A refusal was on its way when the operator came.
-    refusal = await Limiter("1/hour", store=MemoryStore()).peek("x")
+    refusal = await Limiter("1/hour", store=MemoryStore()).try_acquire("x")
+    refusal = refusal.as_refusal(1)
     count = RefusalCount(Escalate(after=1, within=60, block=(60,)), store, "app")
     await count.count(refusal, limiter, ADDRESS, enforced=True)
     assert (await hammer(app, 1))["retry-after"] == "86400"

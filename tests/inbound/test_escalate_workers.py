@@ -122,10 +122,12 @@ async def test_refused_requests_cost_redis_next_to_nothing_and_allowed_ones_noth
             any_redis.command("CONFIG", "RESETSTAT")
             assert await statuses(app, 5, headers=[("x-key", "ada")]) == [200] * 5
             assert calls_of_the_script(any_redis) == 5
+            started = time.monotonic()
             assert await statuses(app, 1000, headers=[("x-key", "ada")]) == [429] * 1000
+            pauses = (time.monotonic() - started) / 0.1
             calls[escalate] = calls_of_the_script(any_redis)
     without, counting = calls.values()
-    assert counting - without < 100
+    assert without < counting <= without + pauses + 2
 
 
 async def test_the_twentieth_refusal_in_any_of_the_workers_begins_one_block(
