@@ -61,6 +61,12 @@ UNSETTLED: Final = Metric(
     "Settlements and refunds that are not counted (lost), or not in full (owed)",
     ("limiter", "cause"),
 )
+ESCALATIONS: Final = Metric(
+    "ratelimit_escalations_total",
+    "counter",
+    "Blocks that began after too many refusals of a key; not enforced in shadow mode",
+    ("limiter", "enforced"),
+)
 IN_FLIGHT: Final = Metric(
     "ratelimit_in_flight", "gauge", "Calls that hold a slot of a Concurrency now", ("limiter",), across="sum"
 )
@@ -108,7 +114,7 @@ DISCORD_REJECTED: Final = Metric(
 )
 
 METRICS: Final = (
-    DECISIONS, NEAR, WAIT, IN_FLIGHT, UNSETTLED, STORE_UP, STORE_MISSED,
+    DECISIONS, NEAR, WAIT, IN_FLIGHT, UNSETTLED, ESCALATIONS, STORE_UP, STORE_MISSED,
     DISCORD_REQUESTS, DISCORD_WAIT, DISCORD_REFUSED, DISCORD_INVALID, DISCORD_RETRIES, DISCORD_STOPS, DISCORD_REJECTED,
 )  # fmt: skip
 
@@ -146,6 +152,10 @@ def _of_decision(event: Event) -> list[Change]:
 
 def _of_near(event: Event) -> list[Change]:
     return [(NEAR, (event.limiter,), 1)]
+
+
+def _of_escalated(event: Event) -> list[Change]:
+    return [(ESCALATIONS, (event.limiter, "false" if event.cause == "shadow" else "true"), 1)]
 
 
 def _of_waited(event: Event) -> list[Change]:
@@ -205,6 +215,7 @@ _BY_KIND: Final[dict[str, Callable[[Event], list[Change]]]] = {
     "waited": _of_waited,
     "owed": _of_unsettled,
     "lost": _of_unsettled,
+    "escalated": _of_escalated,
     "down": _of_down,
     "recovered": _of_recovered,
     "missed": _of_missed,
