@@ -61,6 +61,12 @@ ESCALATIONS: Final = Metric(
     "Blocks that began after too many refusals of a key; not enforced in shadow mode",
     ("limiter", "enforced"),
 )
+UNSETTLED: Final = Metric(
+    "ratelimit_unsettled_total",
+    "counter",
+    "Settlements and refunds that are not counted (lost), or not in full (owed)",
+    ("limiter", "cause"),
+)
 IN_FLIGHT: Final = Metric(
     "ratelimit_in_flight", "gauge", "Calls that hold a slot of a Concurrency now", ("limiter",), across="sum"
 )
@@ -108,7 +114,7 @@ DISCORD_REJECTED: Final = Metric(
 )
 
 METRICS: Final = (
-    DECISIONS, NEAR, WAIT, IN_FLIGHT, ESCALATIONS, STORE_UP, STORE_MISSED,
+    DECISIONS, NEAR, WAIT, IN_FLIGHT, ESCALATIONS, UNSETTLED, STORE_UP, STORE_MISSED,
     DISCORD_REQUESTS, DISCORD_WAIT, DISCORD_REFUSED, DISCORD_INVALID, DISCORD_RETRIES, DISCORD_STOPS, DISCORD_REJECTED,
 )  # fmt: skip
 
@@ -158,6 +164,10 @@ def _of_waited(event: Event) -> list[Change]:
     return [(WAIT, (event.limiter,), event.seconds)]
 
 
+def _of_unsettled(event: Event) -> list[Change]:
+    return [(UNSETTLED, (event.limiter, event.kind), 1)]
+
+
 def _of_down(event: Event) -> list[Change]:
     return [(STORE_UP, (event.node,), 0)]
 
@@ -204,6 +214,8 @@ _BY_KIND: Final[dict[str, Callable[[Event], list[Change]]]] = {
     "near": _of_near,
     "waited": _of_waited,
     "escalated": _of_escalated,
+    "owed": _of_unsettled,
+    "lost": _of_unsettled,
     "down": _of_down,
     "recovered": _of_recovered,
     "missed": _of_missed,
