@@ -55,17 +55,17 @@ WAIT: Final = Metric(
     ("limiter",),
     bounds=_SECONDS,
 )
-ESCALATIONS: Final = Metric(
-    "ratelimit_escalations_total",
-    "counter",
-    "Blocks that began after too many refusals of a key; not enforced in shadow mode",
-    ("limiter", "enforced"),
-)
 UNSETTLED: Final = Metric(
     "ratelimit_unsettled_total",
     "counter",
     "Settlements and refunds that are not counted (lost), or not in full (owed)",
     ("limiter", "cause"),
+)
+ESCALATIONS: Final = Metric(
+    "ratelimit_escalations_total",
+    "counter",
+    "Blocks that began after too many refusals of a key; not enforced in shadow mode",
+    ("limiter", "enforced"),
 )
 IN_FLIGHT: Final = Metric(
     "ratelimit_in_flight", "gauge", "Calls that hold a slot of a Concurrency now", ("limiter",), across="sum"
@@ -114,7 +114,7 @@ DISCORD_REJECTED: Final = Metric(
 )
 
 METRICS: Final = (
-    DECISIONS, NEAR, WAIT, IN_FLIGHT, ESCALATIONS, UNSETTLED, STORE_UP, STORE_MISSED,
+    DECISIONS, NEAR, WAIT, IN_FLIGHT, UNSETTLED, ESCALATIONS, STORE_UP, STORE_MISSED,
     DISCORD_REQUESTS, DISCORD_WAIT, DISCORD_REFUSED, DISCORD_INVALID, DISCORD_RETRIES, DISCORD_STOPS, DISCORD_REJECTED,
 )  # fmt: skip
 
@@ -213,9 +213,9 @@ _BY_KIND: Final[dict[str, Callable[[Event], list[Change]]]] = {
     **dict.fromkeys(_OUTCOMES, _of_decision),
     "near": _of_near,
     "waited": _of_waited,
-    "escalated": _of_escalated,
     "owed": _of_unsettled,
     "lost": _of_unsettled,
+    "escalated": _of_escalated,
     "down": _of_down,
     "recovered": _of_recovered,
     "missed": _of_missed,
