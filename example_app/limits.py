@@ -6,7 +6,7 @@ import re
 
 from starlette.requests import HTTPConnection
 
-from asgi_ratelimit import FixedWindow, LeakyBucket, SlidingWindow, TokenBucket
+from asgi_ratelimit import Concurrency, FixedWindow, LeakyBucket, SlidingWindow, TokenBucket
 from asgi_ratelimit.limits import Limit
 from example_app.users import Tier, tier_of
 
@@ -14,12 +14,14 @@ __all__ = [
     "BURSTS",
     "BY_TIER",
     "EVERYBODY",
+    "EXPORTS",
     "FRAMES",
     "INTERACTIONS",
     "MESSAGES",
     "PICTURES",
     "REPORTS_BY_TIER",
     "SEARCH",
+    "STORMS",
     "app_limit",
     "in_words",
     "report_limit",
@@ -43,6 +45,9 @@ REPORTS_BY_TIER: dict[Tier, Limit] = {
 FRAMES = "12/10s"  # the limit of one WebSocket's messages
 BURSTS = TokenBucket("3/10s")  # of messages to Discord
 INTERACTIONS = TokenBucket("5/10s")  # of one user of Discord
+
+EXPORTS = Concurrency(2, lease=10)  # of one visitor, at a time
+STORMS = [Concurrency(1, lease=10, scope="global"), TokenBucket("6/minute", scope="global")]
 
 
 def app_limit(conn: HTTPConnection) -> list[Limit]:

@@ -125,7 +125,7 @@ def test_a_red_card_names_the_limit_of_the_whole_app(page: Page) -> None:
 @pytest.mark.parametrize("store", ["in memory, 1 process", "Redis is away, each worker counts alone"])
 def test_the_header_fits_a_phone_in_two_rows(page: Page, width: int, store: str) -> None:
     page.set_viewport_size({"width": width, "height": 844})
-    for path in ("/", "/login", "/discord"):
+    for path in ("/", "/login", "/discord", "/protection"):
         page.goto(path)
         page.get_by_test_id("kept").evaluate("(badge, text) => { badge.textContent = text; }", store)
         middles = page.locator(".bar > *").evaluate_all(

@@ -11,7 +11,7 @@ from playwright.sync_api import Locator, Page, expect
 from starlette.testclient import TestClient
 
 from asgi_ratelimit.events import Event
-from tests.example_app.conftest import LOOKS, check_that_it_fits, look
+from tests.example_app.conftest import LOOKS, check_that_it_fits, credentials, look
 from tests.example_app.test_dashboard import answers, log_in
 
 Shoot = Callable[[str], None]
@@ -48,14 +48,14 @@ def test_a_stranger_is_sent_to_the_log_in(client: TestClient, place: str) -> Non
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_another_member_is_refused(client: TestClient, verb: str) -> None:
-    client.post("/login", data={"member": "grace"})
+    client.post("/login", data=credentials("grace"))
     assert client.post(f"/operator/{verb}", headers=OWN, json={"limiter": "app", "key": "x"}).status_code == 403
     assert {client.get(f"/operator/{place}").status_code for place in PLACES} == {403}
     assert "/operator/" not in client.get("/").text
 
 
 def test_the_operator_is_let_in_also_while_the_app_is_full(app: FastAPI, client: TestClient) -> None:
-    client.post("/login", data={"member": "margaret"})
+    client.post("/login", data=credentials("margaret"))
     while client.get("/nowhere").status_code != 429:
         pass
     assert client.get("/operator").status_code == 200  # by way of a redirect

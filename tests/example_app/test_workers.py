@@ -20,6 +20,7 @@ from playwright.sync_api import Locator, Page, expect
 from redis import Redis
 
 from example_app.with_redis import private_redis
+from tests.example_app.conftest import credentials
 from tests.support.servers import wait_until
 
 AT_ONCE = 24
@@ -91,7 +92,7 @@ def address(demo: Demo) -> str:
 
 
 def log_in(client: httpx.Client, member: str) -> None:
-    assert client.post("/login", data={"member": member}).status_code == 303
+    assert client.post("/login", data=credentials(member)).status_code == 303
 
 
 def burst(client: httpx.Client, path: str) -> list[httpx.Response]:
