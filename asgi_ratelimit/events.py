@@ -21,7 +21,7 @@ logger = logging.getLogger("asgi_ratelimit")
 
 AnsweredBy = Literal["store", "cache", "fallback"]
 EventKind = Literal[
-    "allowed", "limited", "blocked", "shadow", "exempt", "unavailable", "near", "waited", "shed", "owed",
+    "allowed", "limited", "blocked", "shadow", "exempt", "unavailable", "near", "waited", "shed", "owed", "failed",
     "down", "recovered", "missed", "full", "spoilt",
     "wait", "response", "refused", "retry", "stopped", "banned", "invalid", "token", "webhook",
 ]  # fmt: skip
@@ -41,10 +41,10 @@ class Event:
         `decision.over`), "exempt" (nothing was counted) or "unavailable" (answered with 503, since the limit fails
         closed). "shed": LoadShedMiddleware has refused it. "near": at least 80 % of a limit are used. "waited": a call
         was let in, or sent, after `seconds`. "owed": a call has cost `cost` more than it was charged, and a bucket
-        cannot owe all of that. "down", "recovered", "missed", "full", "spoilt": as the kinds of StoreEvent. Of the way
-        out: "wait" (a call is held back), "response" (an answer came), "refused" (it was a 429), "invalid" (401, 403 or
-        429: `checks` of the 10 000 in ten minutes that Discord bears), "retry", "stopped", "banned", "token",
-        "webhook": as DiscordEvent
+        cannot owe all of that. "failed": a log-in has failed. "down", "recovered", "missed", "full",
+        "spoilt": as the kinds of StoreEvent. Of the way out: "wait" (a call is held back), "response" (an answer
+        came), "refused" (it was a 429), "invalid" (401, 403 or 429: `checks` of the 10 000 in ten minutes that Discord
+        bears), "retry", "stopped", "banned", "token", "webhook": as DiscordEvent
     limiter: the name of the limiter, or "discord"
     answered_by: "store", "cache" (a remembered refusal) or "fallback" (an outage)
     cost: of the call

@@ -62,6 +62,7 @@ class LimiterCounts:
     cached, degraded: how many of them came from the deny cache, and from this process's memory in an outage
     near: allowed, with at least 80 % used
     waited, waited_seconds: calls that were held and then let in
+    failed: log-ins that have failed
     shadow_keys: how many different keys shadow mode would have refused; a lower bound once it is large
     busiest: the minute with the most decisions; None without any
     minutes, hours: the last hour by minute, and the last day by hour, oldest first, those without decisions included
@@ -91,6 +92,7 @@ class LimiterCounts:
     keys: tuple[KeyCounts, ...] = ()
     key_floor: int = 0
     shadow_sample: tuple[str, ...] = ()
+    failed: int = 0
 
     @property
     def refused(self) -> int:
@@ -118,7 +120,7 @@ class LimiterCounts:
 
 NUMBERS: Final = (
     "allowed", "limited", "blocked", "shadow", "exempt", "unavailable", "shed", "cached", "degraded", "near",
-    "waited", "shadow_keys", "key_floor",
+    "waited", "shadow_keys", "key_floor", "failed",
 )  # fmt: skip
 
 
