@@ -28,11 +28,13 @@ The floor plan, from the street down:
 from asgi_ratelimit.clock import Clock
 from asgi_ratelimit.decision import BucketKey, Charge, Decision, Policy, Reason
 from asgi_ratelimit.errors import RateLimited, RateLimitError, RateLimitWarning, StoreUnavailable
+from asgi_ratelimit.escalation import Escalate
 from asgi_ratelimit.inbound.client_ip import ClientIP, by_ip
 from asgi_ratelimit.inbound.estimate import Estimate
 from asgi_ratelimit.inbound.headers import HeaderStyle
 from asgi_ratelimit.inbound.keys import by_header, by_user, by_user_or, by_user_or_ip
 from asgi_ratelimit.inbound.middleware import RateLimitMiddleware
+from asgi_ratelimit.inbound.network_file import NetworkFile
 from asgi_ratelimit.inbound.options import (
     ASGIApplication,
     CostSource,
@@ -76,6 +78,7 @@ __all__ = [
     "Concurrency",
     "CostSource",
     "Decision",
+    "Escalate",
     "Estimate",
     "ExemptSource",
     "FixedWindow",
@@ -90,6 +93,7 @@ __all__ = [
     "Limiter",
     "Measure",
     "MemoryStore",
+    "NetworkFile",
     "Outage",
     "Outcome",
     "Policy",

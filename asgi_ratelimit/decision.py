@@ -122,6 +122,11 @@ class Decision:
         return self.special or ("ok" if self.allowed else "limited")
 
     @property
+    def is_block(self) -> bool:
+        """Whether the key is blocked. A block that is remembered in this process has "cached" as its reason."""
+        return self.special == "blocked" or (self.special == "cached" and str(self.bucket_key).endswith(":block"))
+
+    @property
     def bucket(self) -> str:
         """32 hex characters, the same for every key of a limit, as in Discord's X-RateLimit-Bucket."""
         return self.policy.bucket

@@ -6,7 +6,8 @@ import math
 from collections.abc import Awaitable, Callable, Sequence
 from inspect import isawaitable
 from types import TracebackType
-from weakref import WeakValueDictionary
+from typing import Protocol
+from weakref import WeakSet, WeakValueDictionary
 
 from asgi_ratelimit.call_site import inside_a_request
 from asgi_ratelimit.clock import Clock
@@ -22,7 +23,7 @@ from asgi_ratelimit.store import Buckets, PerStore, Settlement, Store, bucket_ke
 from asgi_ratelimit.waiting import WaitersByKey
 from asgi_ratelimit.warnings import WarnOnce
 
-__all__ = ["Hold", "Limiter", "check_used", "limiters_of"]
+__all__ = ["Hold", "Limiter", "check_used", "forget_on_reset", "limiters_of"]
 
 Release = Callable[[Decision], Awaitable[object] | None]
 
@@ -173,8 +174,13 @@ class Limiter:
             self.observers.emit(Event(kind, self.name, decision=decision, cost=cost - decision.cost))
 
     async def reset(self, key: str, *, per: str = "") -> None:
-        """Make full every bucket that a call with this key is charged to, and lift its block."""
+        """Make full every bucket that a call with this key is charged to, and lift its block.
+
+        The refusals and blocks that an Escalate of this process has counted under this name are forgotten.
+        """
         await _done(self._buckets.reset(key, per))
+        for count in [*_counts.of(self.store).get(self.name, ())]:
+            await count.forget(key)
 
     async def block(self, key: str, seconds: float) -> None:
         """Refuse the key for so many seconds, even if its buckets are full. 0 lifts the block."""
@@ -262,6 +268,22 @@ def limiters_of(store: Store) -> list[Limiter]:
     """The limiters in this process that keep their buckets in this store, oldest first."""
     limiters = [reference() for reference in _in_use.of(store).valuerefs()]
     return [limiter for limiter in limiters if limiter is not None]
+
+
+class Forgetful(Protocol):
+    """It keeps more of a key than a limiter does."""
+
+    async def forget(self, key: str) -> None:
+        """Forget everything of a key."""
+        ...
+
+
+_counts: PerStore[dict[str, WeakSet[Forgetful]]] = PerStore(lambda store: {})
+
+
+def forget_on_reset(store: Store, name: str, count: Forgetful) -> None:
+    """Let `Limiter.reset` of all limiters of this name in this store forget the key there as well."""
+    _counts.of(store).setdefault(name, WeakSet()).add(count)
 
 
 class _FullBuckets:

@@ -28,7 +28,7 @@ class Door:
     async def call(self, key: str = "ada") -> float:
         """The seconds of the block that begins with this call."""
         decision = await self.limiter.try_acquire(key)
-        return 0.0 if decision.allowed else await self.escalation.refused(key, decision, self.limiter.block)
+        return 0.0 if decision.allowed else await self.escalation.refused(key, self.limiter.block)
 
     async def calls(self, number: int) -> list[float]:
         return [seconds for _ in range(number) if (seconds := await self.call())]

@@ -15,6 +15,7 @@ from starlette.types import Scope
 from asgi_ratelimit.clock import Clock
 from asgi_ratelimit.decision import Decision
 from asgi_ratelimit.errors import RateLimited, StoreUnavailable
+from asgi_ratelimit.escalation import Escalate, check_escalate
 from asgi_ratelimit.events import Event
 from asgi_ratelimit.inbound.diagnostics import Diagnostics
 from asgi_ratelimit.inbound.estimate import Estimate
@@ -43,7 +44,7 @@ ANONYMOUS: Final = ""  # the key of all requests without any identity
 class RequestGuard:
     """A door's limit, key and cost, and the decision that they give for a connection.
 
-    limit, key, cost, max_wait, enforce: the options of the door
+    limit, key, cost, max_wait, enforce, escalate: the options of the door
     longest_delay: seconds of shaping; a longer delay is a refusal
     visitors: the key of a request for which the door was given no user
 
@@ -62,6 +63,7 @@ class RequestGuard:
         enforce: bool = True,
         longest_delay: float = math.inf,
         visitors: Callable[[Scope], Key] | None = None,
+        escalate: Escalate | None = None,
     ) -> None:
         check_key(key)
         for option, source in (("limit", limit), ("cost", cost)):
@@ -69,7 +71,10 @@ class RequestGuard:
                 check_call(option, source, "conn")
         if not isinstance(max_wait, (int, float)) or not 0 <= max_wait < math.inf:
             raise ValueError(f"max_wait must be seconds from 0, e.g. max_wait=2.5, not {max_wait!r}")
-        self.enforce = enforce
+        check_escalate(escalate)
+        if escalate is not None and limit is None:
+            raise ValueError("escalate= counts refusals, and limit=None refuses nothing; give the door a limit")
+        self.enforce, self.escalate = enforce, escalate
         self.unlimited = limit is None
         self.fixed = None if callable(limit) or limit is None else as_limits(limit)
         self.diagnostics = Diagnostics(warn_once, key)
@@ -146,6 +151,8 @@ class RequestGuard:
             return None
         if not decision.allowed:
             decision = await self._refused(decision, limiter, key, scope, state)
+            if limiters.refusals is not None:
+                await limiters.refusals.count(decision, limiter, key, enforced=self.enforce)
         elif observers.counts_allowed:
             observers.decided(limiter.name, decision, key)
         state.charges += ((limiter, decision),)

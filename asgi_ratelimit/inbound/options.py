@@ -18,6 +18,7 @@ from asgi_ratelimit.limits import LimitSpec
 
 __all__ = [
     "ASGIApplication",
+    "Choice",
     "Connection",
     "CostSource",
     "ExemptSource",
@@ -38,7 +39,8 @@ KeyFunction = Callable[[Request], Key | Awaitable[Key]]
 ChosenLimit = LimitSpec | Literal[0, False] | None  # 0 and False allow nothing, None anything
 LimitSource = LimitSpec | Callable[[Request], ChosenLimit | Awaitable[ChosenLimit]] | None
 CostSource = int | Callable[[Request], int | Awaitable[int]]
-ExemptSource = Iterable[str] | Callable[[Request], bool | Awaitable[bool]]
+Choice = Callable[[Request], bool | Awaitable[bool]]
+ExemptSource = Iterable[str | Choice] | Choice
 LimitedHandler = Callable[[Request, Decision], Response | Awaitable[Response]]
 
 

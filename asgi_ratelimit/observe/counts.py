@@ -70,6 +70,7 @@ class LimiterCounts:
     key_floor: a key that is not among them has at most so many decisions
     shadow_sample: digests of some of the keys that shadow mode would have refused, so that no key is counted twice when
         snapshots are merged
+    escalated: blocks that have begun after too many refusals of a key, or would have in shadow mode
     """
 
     name: str
@@ -92,6 +93,7 @@ class LimiterCounts:
     keys: tuple[KeyCounts, ...] = ()
     key_floor: int = 0
     shadow_sample: tuple[str, ...] = ()
+    escalated: int = 0
     failed: int = 0
 
     @property
@@ -120,7 +122,7 @@ class LimiterCounts:
 
 NUMBERS: Final = (
     "allowed", "limited", "blocked", "shadow", "exempt", "unavailable", "shed", "cached", "degraded", "near",
-    "waited", "shadow_keys", "key_floor", "failed",
+    "waited", "shadow_keys", "key_floor", "escalated", "failed",
 )  # fmt: skip
 
 

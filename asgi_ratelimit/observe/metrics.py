@@ -51,6 +51,12 @@ WAIT: Final = Metric(
     ("limiter",),
     bounds=_SECONDS,
 )
+ESCALATIONS: Final = Metric(
+    "ratelimit_escalations_total",
+    "counter",
+    "Blocks that began after too many refusals of a key; not enforced in shadow mode",
+    ("limiter", "enforced"),
+)
 STORE_UP: Final = Metric("ratelimit_store_up", "gauge", "Whether the server of a store answers: 1, or 0", ("store",))
 STORE_MISSED: Final = Metric(
     "ratelimit_store_missed_total", "counter", "Checks that were decided without the server of a store", ("store",)
@@ -95,7 +101,7 @@ DISCORD_REJECTED: Final = Metric(
 )
 
 METRICS: Final = (
-    DECISIONS, NEAR, WAIT, STORE_UP, STORE_MISSED,
+    DECISIONS, NEAR, WAIT, ESCALATIONS, STORE_UP, STORE_MISSED,
     DISCORD_REQUESTS, DISCORD_WAIT, DISCORD_REFUSED, DISCORD_INVALID, DISCORD_RETRIES, DISCORD_STOPS, DISCORD_REJECTED,
 )  # fmt: skip
 
@@ -133,6 +139,10 @@ def _of_decision(event: Event) -> list[Change]:
 
 def _of_near(event: Event) -> list[Change]:
     return [(NEAR, (event.limiter,), 1)]
+
+
+def _of_escalated(event: Event) -> list[Change]:
+    return [(ESCALATIONS, (event.limiter, "false" if event.cause == "shadow" else "true"), 1)]
 
 
 def _of_waited(event: Event) -> list[Change]:
@@ -186,6 +196,7 @@ _BY_KIND: Final[dict[str, Callable[[Event], list[Change]]]] = {
     **dict.fromkeys(_OUTCOMES, _of_decision),
     "near": _of_near,
     "waited": _of_waited,
+    "escalated": _of_escalated,
     "down": _of_down,
     "recovered": _of_recovered,
     "missed": _of_missed,

@@ -29,6 +29,7 @@ CONTRACT = {
     "ratelimit_decisions_total": ("limiter", "outcome", "answered_by"),
     "ratelimit_near_total": ("limiter",),
     "ratelimit_wait_seconds": ("limiter",),
+    "ratelimit_escalations_total": ("limiter", "enforced"),
     "ratelimit_store_up": ("store",),
     "ratelimit_store_missed_total": ("store",),
     "discord_requests_total": ("route", "status"),
@@ -67,6 +68,14 @@ EFFECTS: list[tuple[Event, Samples]] = [
     (
         Event("waited", "discord", seconds=2.0, route=ROUTE, cause="bucket"),
         histogram("discord_wait_seconds", {"cause": "bucket"}, 2.0),
+    ),
+    (
+        Event("escalated", "app", seconds=60.0),
+        {"ratelimit_escalations_total": [({"limiter": "app", "enforced": "true"}, 1.0)]},
+    ),
+    (
+        Event("escalated", "app", seconds=60.0, cause="shadow"),
+        {"ratelimit_escalations_total": [({"limiter": "app", "enforced": "false"}, 1.0)]},
     ),
     (Event("down", node=NODE), {}),
     (Event("missed", node=NODE, checks=3), {"ratelimit_store_missed_total": [({"store": NODE}, 3.0)]}),
