@@ -6,17 +6,19 @@ import re
 
 from starlette.requests import HTTPConnection
 
-from asgi_ratelimit import Concurrency, FixedWindow, LeakyBucket, SlidingWindow, TokenBucket
+from asgi_ratelimit import Concurrency, Escalate, FixedWindow, LeakyBucket, SlidingWindow, TokenBucket
 from asgi_ratelimit.limits import Limit
 from example_app.users import Tier, tier_of
 
 __all__ = [
+    "BANS",
     "BURSTS",
     "BY_TIER",
     "EVERYBODY",
     "EXPORTS",
     "FRAMES",
     "INTERACTIONS",
+    "KNOCKS",
     "MESSAGES",
     "PICTURES",
     "REPORTS_BY_TIER",
@@ -47,6 +49,8 @@ BURSTS = TokenBucket("3/10s")  # of messages to Discord
 INTERACTIONS = TokenBucket("5/10s")  # of one user of Discord
 
 EXPORTS = Concurrency(2, lease=10)  # of one visitor, at a time
+KNOCKS = TokenBucket("3/5s")
+BANS = Escalate(after=8, within=20, block=(8, 20, 60), memory=900)  # of a visitor who does not wait
 STORMS = [Concurrency(1, lease=10, scope="global"), TokenBucket("6/minute", scope="global")]
 
 

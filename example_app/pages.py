@@ -15,12 +15,14 @@ from starlette.templating import Jinja2Templates
 from asgi_ratelimit import by_ip
 from example_app import bot, burst, log_ins, protection, signer, storm
 from example_app.limits import (
+    BANS,
     BURSTS,
     BY_TIER,
     EVERYBODY,
     EXPORTS,
     FRAMES,
     INTERACTIONS,
+    KNOCKS,
     MESSAGES,
     PICTURES,
     REPORTS_BY_TIER,
@@ -71,6 +73,7 @@ async def discord_page(request: Request) -> Response:
 async def protection_page(request: Request) -> Response:
     return _page(
         request, "protection.html", exports=EXPORTS, export_s=protection.EXPORT_S, log_ins=log_ins, storm=storm,
+        bans=BANS, knocks=KNOCKS,
         people=[MEMBERS[account] for account in protection.ACCOUNTS],
     )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""The routes of the page about protection: slow exports, a storm, and attempts to log in."""
+"""The routes of the page about protection: slow exports, a door to hammer, a storm, and attempts to log in."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from asgi_ratelimit import Limiter, by_user_or_ip
 from asgi_ratelimit.fastapi import RateLimit
 from asgi_ratelimit.load import server_load
-from example_app.limits import EXPORTS, STORMS
+from example_app.limits import BANS, EXPORTS, KNOCKS, STORMS
 from example_app.log_ins import LogIns, Outcome, Place
 from example_app.storm import PART_OF_A_STORM, Kind, Plan, Storm, work
 
@@ -49,11 +49,22 @@ async def _export(seconds: float) -> AsyncIterator[str]:
 
 @router.get("/api/protection", include_in_schema=False)
 async def state(request: Request, response: Response) -> dict[str, float]:
-    """The visitor's slots, and how busy the process is."""
+    """The visitor's slots, and their ban in seconds; how busy the process is."""
     response.headers.update(FRESH)
-    limiter = Limiter(EXPORTS, store=request.app.state.store, name="/api/exports")
-    slots = await limiter.peek(str(by_user_or_ip(request) or ""))
-    return {"in_flight": slots.limit - slots.remaining, "load": server_load()}
+    store, visitor = request.app.state.store, str(by_user_or_ip(request) or "")
+    slots = await Limiter(EXPORTS, store=store, name="/api/exports").peek(visitor)
+    knocks = await Limiter(KNOCKS, store=store, name="/api/knock").peek(visitor)
+    banned_for = knocks.retry_after if knocks.reason == "blocked" else 0.0
+    return {"in_flight": slots.limit - slots.remaining, "banned_for": banned_for, "load": server_load()}
+
+
+# Bans
+
+
+@router.post("/api/knock", dependencies=[Depends(RateLimit(KNOCKS, escalate=BANS))])
+async def knock() -> dict[str, str]:
+    """A door. A visitor who goes on when refused is banned from it."""
+    return {"door": "open"}
 
 
 # Overload

@@ -1,37 +1,25 @@
 // Attempts to log in: what each place has left, how long it is blocked, and the last answers.
 
-import { byId, chosen, fromTemplate, made, part, post, secondsSince, shown, write } from "./pieces.js";
+import { Ladder, listAnswer } from "./answers.js";
+import { byId, chosen, made, part, post, secondsSince, shown, write } from "./pieces.js";
 
-const MOST_TRIES = 30;
 const NAMES = { stranger: "a stranger", phone: "her phone" };
 
 const places = new Map(); // what the app has last said of each
-let longest = 0; // the block that goes on, or the last one, in seconds
+const ladder = new Ladder(byId("ladder"));
 
 const account = () => chosen(byId("log-in")).account;
 
 function note(place, outcome) {
   places.set(place, { ...outcome, readAt: performance.now() });
-  if (place === "stranger" && outcome.blocked_for > 0) showRung(outcome.blocked_for);
-}
-
-function showRung(seconds) {
-  const blocks = byId("ladder").dataset.blocks.split(" ").map(Number);
-  longest = Math.max(longest, blocks.find((block) => seconds <= block + 0.5) ?? 0);
-  [...document.querySelectorAll(".rung")].forEach((rung, place) => {
-    if (blocks[place] === longest) rung.ariaCurrent = "step";
-    else rung.removeAttribute("aria-current");
-  });
+  if (place === "stranger" && outcome.blocked_for > 0) ladder.show(outcome.blocked_for);
 }
 
 export async function lookAtPlaces() {
   const wanted = account();
   const response = await fetch(`/protection/log-ins/${wanted}`, { cache: "no-store" });
   if (!response.ok || wanted !== account()) return;
-  if (lookAtPlaces.last !== wanted) {
-    longest = 0;
-    for (const rung of document.querySelectorAll(".rung")) rung.removeAttribute("aria-current");
-  }
+  if (lookAtPlaces.last !== wanted) ladder.clear();
   lookAtPlaces.last = wanted;
   for (const [place, outcome] of Object.entries(await response.json())) note(place, outcome);
 }
@@ -59,16 +47,7 @@ const answerOf = ({ status, left, blocked_for: wait }) => {
 };
 
 function show(place, right, outcome) {
-  const item = fromTemplate("try");
-  item.dataset.status = outcome.status;
-  write(part(item, "status"), String(outcome.status));
-  write(part(item, "who"), `${right ? "Right" : "Wrong"} password, ${NAMES[place]}`);
-  write(part(item, "what"), answerOf(outcome));
-  const list = byId("tries");
-  list.prepend(item);
-  while (list.children.length > MOST_TRIES) list.lastElementChild.remove();
-  list.hidden = false;
-  byId("tries-empty").hidden = true;
+  listAnswer("tries", outcome.status, `${right ? "Right" : "Wrong"} password, ${NAMES[place]}`, answerOf(outcome));
   write(byId("log-in-said"), `${right ? "The right password" : "A wrong password"} from ${NAMES[place]}: ${answerOf(outcome)}.`);
 }
 

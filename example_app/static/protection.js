@@ -1,5 +1,6 @@
 // The page about protection: its forms, its look at the app once a second, and what keeps moving.
 
+import { drawDoor, hammer, showBan } from "./bans.js";
 import { startExports, showSlots } from "./exports.js";
 import { drawPlaces, lookAtPlaces, tryToLogIn } from "./log_ins.js";
 import { byId, keepDrawing, write } from "./pieces.js";
@@ -17,7 +18,7 @@ function wire(buttons, said, act) {
       write(said, `That did not work: ${error.message}.`);
     }
     for (const button of buttons) button.disabled = false;
-    if (document.activeElement === document.body) event.submitter?.focus(); // a button that is turned off loses it
+    if (document.activeElement === document.body) (event.submitter ?? event.target).focus(); // a button that is turned off loses it
   };
   for (const button of buttons) button.disabled = false;
   return run;
@@ -32,6 +33,9 @@ for (const button of document.querySelectorAll("[data-exports]")) {
   button.disabled = false;
   button.addEventListener("click", () => startExports(Number(button.dataset.exports), look));
 }
+const knockers = [...document.querySelectorAll("[data-knocks]")];
+const knock = wire(knockers, byId("bans-said"), (event) => hammer(Number(event.target.dataset.knocks), look));
+for (const button of knockers) button.addEventListener("click", knock);
 for (const account of document.querySelectorAll("[name=account]")) account.addEventListener("change", lookAtPlaces);
 
 let timer = 0;
@@ -41,8 +45,9 @@ async function look() {
   try {
     const response = await fetch("/api/protection", { cache: "no-store" });
     if (response.ok) {
-      const { in_flight: inFlight, load } = await response.json();
+      const { in_flight: inFlight, banned_for: bannedFor, load } = await response.json();
       showSlots(inFlight);
+      showBan(bannedFor);
       showLoad(load);
     }
     byId("offline").hidden = true;
@@ -56,4 +61,7 @@ async function look() {
 document.addEventListener("visibilitychange", () => document.hidden || look());
 look();
 lookAtPlaces();
-keepDrawing(drawPlaces);
+keepDrawing(() => {
+  drawPlaces();
+  drawDoor();
+});

@@ -208,4 +208,5 @@ def test_the_openapi_document_names_the_429(client: TestClient) -> None:
         "/api/pictures",
         "/api/reports",
         "/api/exports",
+        "/api/knock",
     }

@@ -53,6 +53,27 @@ def test_an_export_has_a_longest_time(client: TestClient, seconds: float) -> Non
     assert client.get("/api/exports", params={"seconds": seconds}).status_code == 422
 
 
+# Bans
+
+
+def test_a_visitor_who_hammers_is_banned_for_longer_each_time(client: TestClient, clock: ManualClock) -> None:
+    for seconds in (8, 20, 60, 60):
+        assert {client.post("/api/knock").status_code for _ in range(3)} == {200}
+        refused = [client.post("/api/knock") for _ in range(9)]
+        assert [answer.json()["retry_after"] > 2 for answer in refused] == [False] * 8 + [True]
+        assert client.get("/api/protection").json()["banned_for"] == seconds
+        assert client.get("/login").status_code == 200  # it is that door alone
+        clock.advance(seconds)
+        assert client.get("/api/protection").json()["banned_for"] == 0
+
+
+def test_a_visitor_who_waits_is_not_banned(client: TestClient, clock: ManualClock) -> None:
+    for _ in range(10):
+        assert {client.post("/api/knock").status_code for _ in range(3)} == {200}
+        assert client.post("/api/knock").status_code == 429
+        clock.advance(5)
+
+
 # Overload
 
 

@@ -54,11 +54,26 @@ def test_guesses_close_an_account_to_strangers_only(page: Page) -> None:
     expect(page.get_by_test_id("left-stranger")).to_contain_text("5 of 5 tries left")
 
 
+def test_hammering_closes_a_door(page: Page) -> None:
+    page.goto("/protection")
+    ban, button = page.get_by_test_id("ban"), page.get_by_test_id("hammer")
+    expect(ban).to_contain_text("open to you")
+    button.click()
+    expect(button).to_be_disabled()
+    expect(button).to_be_enabled()
+    expect(ban).to_contain_text(re.compile(r"closed to you for \d\.\d s"))
+    expect(page.get_by_test_id("bans-said")).to_contain_text("14 knocks: 3 let in, 11 refused, and you are banned for")
+    expect(page.get_by_test_id("ban-ladder").locator("[aria-current=step]")).to_have_text("8 s")
+    expect(page.get_by_test_id("knocks").locator("[data-status='429']")).to_have_count(11)
+
+
 def test_a_storm_is_drawn_by_class(page: Page, shoot: Shoot) -> None:
     page.goto("/protection")
     page.get_by_test_id("exports").click()
     page.get_by_test_id("guess").click()
+    page.get_by_test_id("hammer").click()
     expect(tries(page, 429)).to_have_count(1)
+    expect(page.get_by_test_id("hammer")).to_be_enabled()  # the storm would shed some of it
     button = page.get_by_test_id("storm")
     page.locator("[name=seconds]:checked").evaluate("chosen => { chosen.value = '0.3'; }")
     button.click()

@@ -264,14 +264,16 @@ function showProtection() {
   sync(byId("log-in-lines"), logIns, (one) => one.name, () => put("li", [["b"], ["span"], ["small"]]), (line, one) => {
     line.dataset.level = one.failed ? "some" : "none";
     write(line.children[0], one.name);
-    write(line.children[1], `${plural(one.failed, "failure")}, ${plural(one.refused, "attempt")} refused`);
+    const counts = [plural(one.failed, "failure"), `${plural(one.escalated, "block")} begun`, `${plural(one.refused, "attempt")} refused`];
+    write(line.children[1], counts.join(", "));
     write(line.children[2], one.about);
   });
-  const shed = state.limiters.filter((one) => one.shed);
+  const shed = state.limiters.filter((one) => one.shed || (one.escalated && !one.log_ins));
   sync(byId("shed"), shed, (one) => one.name, () => put("li", [["b"], ["span"]]), (line, one) => {
-    write(line.children[0], one.name);
+    writePath(line.children[0], one.name);
     const most = one.busiest ? `, the most at ${clock(one.busiest.start)}` : "";
-    write(line.children[1], `${plural(one.shed, "request")} shed${most}`);
+    const blocks = `${plural(one.escalated, "block")} begun, after too many refusals of a key`;
+    write(line.children[1], one.shed ? `${plural(one.shed, "request")} shed${most}` : blocks);
   });
   byId("no-shed").hidden = shed.length > 0;
 }
