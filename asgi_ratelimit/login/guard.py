@@ -113,11 +113,11 @@ class LoginGuard:
         visit, counts = self._visitors.visit, self._counts
         both = (
             OperatedFailures(
-                f"{self.name}:account", "failed log-ins of an account, from places that it does not know",
+                f"{self.name}:account", "failed log-ins, by account",
                 counts.accounts, lambda account: visit(account, None, None).stranger,
             ),
             OperatedFailures(
-                f"{self.name}:address", "failed log-ins from an address, of any account",
+                f"{self.name}:address", "failed log-ins, by address",
                 counts.addresses, lambda address: visit(None, address, None).address,
             ),
         )  # fmt: skip

@@ -4,7 +4,7 @@ import { drawDoor, hammer, showBan } from "./bans.js";
 import { startExports, showSlots } from "./exports.js";
 import { drawPlaces, lookAtPlaces, tryToLogIn } from "./log_ins.js";
 import { byId, keepDrawing, write } from "./pieces.js";
-import { raise, showLoad } from "./storm.js";
+import { raise, showUsualLoad } from "./storm.js";
 
 const LOOK_MS = 1000;
 
@@ -48,7 +48,7 @@ async function look() {
       const { in_flight: inFlight, banned_for: bannedFor, load } = await response.json();
       showSlots(inFlight);
       showBan(bannedFor);
-      showLoad(load);
+      showUsualLoad(load);
     }
     byId("offline").hidden = true;
   } catch {

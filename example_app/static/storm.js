@@ -13,8 +13,14 @@ const rows = [...byId("classes").children].map((root) => ({
   svg: root.querySelector("svg"),
 }));
 let storm = null;
+let isRaging = false;
 
-export function showLoad(load) {
+// Of any worker. A storm has something to say of the one that it strikes.
+export function showUsualLoad(load) {
+  if (!isRaging) showLoad(load);
+}
+
+function showLoad(load) {
   const percent = String(Math.round(load * 100));
   const bar = byId("load");
   bar.ariaValueNow = percent;
@@ -86,7 +92,8 @@ class Storm {
 
 function concluded({ at, classes }) {
   const [served, shed] = ["served", "shed"].map((count) => classes.reduce((all, one) => all + one[count], 0));
-  const important = classes[0].shed ? `${classes[0].shed} payments were shed` : "no payment was shed";
+  const lost = classes[0].shed;
+  const important = lost === 0 ? "no payment was shed" : lost === 1 ? "one payment was shed" : `${lost} payments were shed`;
   return `${(served + shed).toLocaleString("en")} requests in ${at.toFixed(1)} s: ${served.toLocaleString("en")} served, ${shed.toLocaleString("en")} shed; ${important}.`;
 }
 
@@ -101,9 +108,14 @@ export async function raise(event) {
   if (!response.ok) throw new Error(`the app has answered ${response.status}`);
   write(byId("storm-said"), "");
   storm = new Storm(CALM_S + Number(seconds));
-  for await (const line of linesOf(response)) {
-    storm.take(line);
-    if (line.kind === "end") write(byId("storm-said"), concluded(line));
+  isRaging = true;
+  try {
+    for await (const line of linesOf(response)) {
+      storm.take(line);
+      if (line.kind === "end") write(byId("storm-said"), concluded(line));
+    }
+  } finally {
+    isRaging = false;
   }
 }
 

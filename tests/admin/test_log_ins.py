@@ -55,7 +55,7 @@ async def test_a_guard_is_two_rows_that_say_what_they_count(page: Page) -> None:
     account, address = shown["login:account"], shown["login:address"]
     assert (account["failed"], account["refused"], account["allowed"], account["escalated"]) == (5, 2, 6, 1)
     assert (address["failed"], address["refused"]) == (5, 0)
-    assert account["about"] == "failed log-ins of an account, from places that it does not know"
+    assert account["about"] == "failed log-ins, by account"
     assert (account["limits"], address["limits"]) == (["5/15m"], ["50/15m"])
     assert account["log_ins"] is address["log_ins"] is True
     assert not any(name in page.client.get("/ops/state").text for name in ("ada", "bob", HOME))

@@ -120,7 +120,7 @@ def test_what_protects_the_app_is_shown(page: Page, served: FastAPI, width: int,
     expect(failures.first).to_contain_text("5 failures, 1 block begun, 1 attempt refused")
     expect(page.get_by_test_id("shed")).to_contain_text("1 request shed")
     expect(page.get_by_test_id("shed")).to_contain_text("1 block begun, after too many refusals of a key")
-    expect(row(page, "login:account")).to_contain_text("failed log-ins of an account")
+    expect(row(page, "login:account")).to_contain_text("failed log-ins, by account")
     expect(page.get_by_test_id("limiters")).not_to_contain_text("login:account:")
     expect(act(page, "look-up", "login:account", "Ada")).to_contain_text("refused for")
     expect(page.locator("tr[data-found]").first).to_be_visible()
