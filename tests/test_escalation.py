@@ -151,6 +151,9 @@ async def test_processes_count_together_over_redis(any_redis: Server) -> None:
         await doors[0].call()
         began = [await doors[number % 2].call() for number in range(100)]
         assert began == [0.0] * 19 + [60.0] + [0.0] * 80
+        await doors[0].limiter.reset("ada")
+        await doors[0].escalation.forget("ada")
+        assert await doors[1].escalation.refused("ada", doors[1].limiter.block, 20) == 0.0  # by what it remembers
 
 
 @pytest.mark.parametrize(

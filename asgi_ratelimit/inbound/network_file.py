@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from stat import S_ISREG
 from typing import Final, NamedTuple
 
 from asgi_ratelimit.clock import Clock, SystemClock
@@ -56,10 +57,11 @@ class NetworkFile:
         self._reader: threading.Thread | None = None
         self._complaint = ""
         try:
-            self._version, self._networks = _read(self._path)
+            version, self._networks = _read(self._path)
         except OSError as error:
             raise ValueError(f"{self._path} is not there as {_EXAMPLE}: {error.strerror}") from None
-        self._seen = self._version, 0
+        self._version: _Version | None = version  # of which the content is known
+        self._seen = version, 0
 
     def __repr__(self) -> str:
         return f"NetworkFile({self._path!r})"
@@ -85,10 +87,15 @@ class NetworkFile:
         if self._reader is not None and self._reader.is_alive():
             return
         try:
-            version = _Version.of(os.stat(self._path))
+            found = os.stat(self._path)
         except OSError as error:
+            self._version = None  # it is read once it is back
             self._keep(error.strerror)
             return
+        if not S_ISREG(found.st_mode):
+            self._keep("it is no plain file")
+            return
+        version = _Version.of(found)
         if version == self._version or not self._is_settled(version, now_us):
             return
         if version.size <= _SMALL:

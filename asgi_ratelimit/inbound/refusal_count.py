@@ -51,9 +51,9 @@ class RefusalCount:
 
     async def count(self, refusal: Decision, limiter: Limiter, key: str, *, enforced: bool) -> None:
         """Count a refusal of a key. Not enforced, as in shadow mode, no key is blocked: it is only reported."""
-        if not _counts(refusal):
-            return
         key = _escalated_key(refusal, key)
+        if not key:  # it is the one of all requests without any identity, or none
+            return
         if not self._store.shared:
             await self._count(key, _Pending(1, limiter, enforced))
             return
@@ -109,16 +109,14 @@ class RefusalCount:
             self._would_block, self._next_report_us = 0, now_us + _REPORT_PAUSE_US
 
 
-def _counts(refusal: Decision) -> bool:
-    """Whether the key could have avoided the refusal by fewer calls."""
-    return not refusal.is_block and not any(
-        not part.policy.limit.capacity or part.policy.limit.status != 429 for part in refusal.parts if not part.allowed
-    )
-
-
 def _escalated_key(refusal: Decision, key: str) -> str:
-    """The key that the refusal counts for."""
-    return key
+    """The key that the refusal counts for; "" if it counts for none.
+
+    It is the key's own doing if a limit of its own refuses, and fewer calls would have been allowed.
+    """
+    own = [part for part in refusal.parts if not part.allowed and part.scope == "user" and part.limit]
+    is_own_doing = any(part.policy.limit.status == 429 for part in own) and not refusal.is_block
+    return key if is_own_doing else ""
 
 
 async def _no_block(key: str, seconds: float) -> None:

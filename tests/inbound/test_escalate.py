@@ -15,6 +15,7 @@ from asgi_ratelimit import (
     MemoryStore,
     RateLimitMiddleware,
     Store,
+    TokenBucket,
     by_header,
     by_ip,
 )
@@ -176,6 +177,25 @@ def _nothing() -> Any:
     from contextlib import nullcontext
 
     return nullcontext()
+
+
+@pytest.mark.parametrize("scope", ["global", "shared"])
+async def test_no_key_is_blocked_for_what_others_have_used_up(
+    store: MemoryStore, events: list[Event], scope: Any
+) -> None:
+    app = door(store, [TokenBucket("1/hour", scope=scope), "50/hour"], key=by_header("x-key"))
+    await hammer(app, 1, headers=[("x-key", "bob")])
+    await hammer(app, 100, headers=[("x-key", "ada")])
+    assert not events
+    app = door(store, [TokenBucket("1/hour", scope=scope), "1/hour"], name="both", key=by_header("x-key"))
+    await hammer(app, 21, headers=[("x-key", "ada")])
+    assert [event.seconds for event in events] == [60]
+
+
+@pytest.mark.filterwarnings("ignore:ARL103")
+async def test_requests_without_any_identity_are_not_blocked_together(store: MemoryStore, events: list[Event]) -> None:
+    assert await statuses(door(store, key=lambda conn: None), 100) == [200] + [429] * 99
+    assert not events
 
 
 async def test_a_refusal_that_is_a_503_does_not_count(store: MemoryStore, events: list[Event]) -> None:

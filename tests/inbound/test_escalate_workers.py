@@ -16,6 +16,7 @@ import pytest
 from asgi_ratelimit import Decision, Escalate, Limiter, Policy, RateLimitMiddleware, by_header
 from asgi_ratelimit.escalation import Kept, Round, Strikes, forgive
 from asgi_ratelimit.events import Event
+from asgi_ratelimit.inbound import refusal_count
 from asgi_ratelimit.redis import RedisStore
 from tests.support.asgi import ask, hello, statuses
 from tests.support.hammering_process import ESCALATES, store_at
@@ -167,6 +168,35 @@ async def test_the_second_block_is_longer_and_begins_once(workers: Workers, stor
     await until(is_blocked_for_long)
     assert workers.hammer("quick", "eve", 100, 100, 100, 100) == {"429": 400}
     await workers.have_begun(0.5, 600)
+
+
+async def test_a_process_counts_a_bounded_number_of_keys_in_one_pause(
+    any_redis: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refusal_count, "_MOST_KEYS", 2)
+    async with new_store(any_redis.url) as store:
+        limiter = Limiter("1/hour", store=store, name="app")
+        count = refusal_count.RefusalCount(Escalate(after=2, within=60, block=(60,)), store, "app")
+        await limiter.try_acquire("ada")
+        refusal = await limiter.try_acquire("ada")
+
+        async def blocked() -> list[str]:
+            return [key for key in "abcde" if (await limiter.peek(key)).reason == "blocked"]
+
+        async def are_two() -> bool:
+            return len(await blocked()) == 2
+
+        for key in "abcde" * 2:
+            await count.count(refusal, limiter, key, enforced=True)
+        await until(are_two)
+        assert await blocked() == ["a", "b"]
+        for key in "cdeab" * 2:
+            await count.count(refusal, limiter, key, enforced=True)
+
+        async def are_four() -> bool:
+            return await blocked() == ["a", "b", "c", "d"]
+
+        await until(are_four)
 
 
 async def test_a_process_counts_by_itself_in_an_outage() -> None:

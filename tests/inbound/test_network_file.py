@@ -129,6 +129,11 @@ def test_a_file_from_the_future_rests_as_well(path: Path, clock: ManualClock) ->
     assert OUT in networks
 
 
+def become_a_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [
@@ -136,9 +141,10 @@ def test_a_file_from_the_future_rests_as_well(path: Path, clock: ManualClock) ->
         (lambda path: replace(path, ""), "it is empty. If no network is meant, write a line with a # alone"),
         (lambda path: replace(path, "192.0.2.0/24\n192.0."), "line 2 of .*not '192.0.'"),
         (lambda path: replace(path, b"\x00\xff\x00"), "line 1 of .*no UTF-8"),
-        (lambda path: (path.unlink(), path.mkdir()), "Is a directory"),
+        (lambda path: (path.unlink(), path.mkdir()), "it is no plain file"),
+        (become_a_pipe, "it is no plain file"),
     ],
-    ids=["gone", "empty", "half", "binary", "a folder"],
+    ids=["gone", "empty", "half", "binary", "a folder", "a pipe"],
 )
 def test_the_last_good_networks_stay_and_one_line_says_so(
     path: Path,
@@ -162,6 +168,21 @@ def test_the_last_good_networks_stay_and_one_line_says_so(
     clock.advance(1)
     assert OUT in networks
     assert lines()[1:] == ["INFO 1 networks from now on"]
+
+
+def test_a_file_that_is_gone_twice_is_said_twice(
+    path: Path, clock: ManualClock, lines: Callable[[], list[str]]
+) -> None:
+    networks = NetworkFile(path, clock=clock)
+    for _ in range(2):
+        path.rename(path.with_suffix(".old"))
+        clock.advance(1)
+        assert IN in networks
+        path.with_suffix(".old").rename(path)
+        age(path)
+        clock.advance(1)
+        assert IN in networks
+    assert [line.partition(" ")[0] for line in lines()] == ["WARNING", "INFO"] * 2
 
 
 def test_a_list_that_is_empty_on_purpose(path: Path, clock: ManualClock) -> None:
