@@ -16,7 +16,7 @@ __all__ = ["Operated", "let_operate", "operated_in"]
 class Operated(Protocol):
     """It stands for the limiters of its name.
 
-    about: what is counted, in a few words
+    about: its purpose in a few words
     """
 
     name: str
@@ -28,7 +28,7 @@ class Operated(Protocol):
         ...
 
     def key_of(self, written: str) -> str:
-        """The key in the store of what an operator writes, such as the name of an account."""
+        """The key in the store that belongs to the words of an operator, e.g. to the name of an account."""
         ...
 
     async def peek(self, key: str, *, per: str = "") -> Decision:
@@ -53,5 +53,5 @@ def let_operate(store: Store, operated: Operated) -> None:
 
 
 def operated_in(store: Store) -> dict[str, Operated]:
-    """What stands for limiters of this process in this store, by name."""
+    """Those of this process in this store, by name."""
     return dict(_operated.of(store))

@@ -50,7 +50,7 @@ INTERACTIONS = TokenBucket("5/10s")  # of one user of Discord
 
 EXPORTS = Concurrency(2, lease=10)  # of one visitor, at a time
 KNOCKS = TokenBucket("3/5s")
-BANS = Escalate(after=8, within=20, block=(8, 20, 60), memory=900)  # of a visitor who does not wait
+BANS = Escalate(after=8, within=20, block=(8, 20, 60), memory=900)  # of a visitor that does not wait
 STORMS = [Concurrency(1, lease=10, scope="global"), TokenBucket("6/minute", scope="global")]
 
 

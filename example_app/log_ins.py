@@ -1,4 +1,4 @@
-"""The log-in behind a LoginGuard: failures are counted by account and by address, and known devices stay let in."""
+"""The log-in behind a LoginGuard: failures count by account and by address, and devices of members stay let in."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class LogIns:
         return await self.attempt(account, password, *self._origin(place, account))
 
     async def look(self, account: str) -> dict[Place, Outcome]:
-        """What is left to each place, without an attempt."""
+        """The state of each place, without an attempt."""
         return {
             place: _outcome(0, await self.guard.peek(account, *self._origin(place, account)))
             for place in get_args(Place)
@@ -81,7 +81,7 @@ class LogIns:
         if place == "stranger":
             network, host = secrets.randbelow(2**16), secrets.randbelow(2**16)
             return f"2001:db8:{network:x}:{host:x}::1", None
-        # The same in every worker, and no visitor can find it out.
+        # The same in every worker, and no visitor can guess it.
         device = blake2b(f"phone:{account}".encode(), key=self._secret).hexdigest()
         return _PHONES_ADDRESS, device
 

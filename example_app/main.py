@@ -62,7 +62,7 @@ def create_app(store: Store | None = None) -> FastAPI:
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"))
     document_limits(app)
 
-    # The middleware added last is outermost and runs first: other sites are kept out, and what is too much, then
+    # The middleware added last is outermost and runs first: it keeps other sites out. Then come overload,
     # session, user and limits.
     app.add_middleware(RateLimitMiddleware, limit=app_limit, store=app.state.store, exempt=EXEMPT, messages=FRAMES)
     app.add_middleware(AuthenticationMiddleware, backend=SessionBackend())

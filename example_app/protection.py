@@ -63,7 +63,7 @@ async def state(request: Request, response: Response) -> dict[str, float]:
 
 @router.post("/api/knock", dependencies=[Depends(RateLimit(KNOCKS, escalate=BANS))])
 async def knock() -> dict[str, str]:
-    """A door. A visitor who goes on when refused is banned from it."""
+    """A door. It bans a visitor that goes on when refused."""
     return {"door": "open"}
 
 
@@ -78,7 +78,7 @@ async def health() -> dict[str, str]:
 
 @router.get("/storm/{kind}", include_in_schema=False)
 async def answer(request: Request, kind: Kind) -> dict[str, str]:
-    """One request of a storm. No client can send one, so that nobody but the page's own storms works this hard."""
+    """One request of a storm. No client can send one: only the page's own storms work this hard."""
     if PART_OF_A_STORM not in request.scope:
         raise HTTPException(404)
     await work()
@@ -105,7 +105,7 @@ class Try(BaseModel):
 
 @router.get("/protection/log-ins/{account}", include_in_schema=False)
 async def look(request: Request, account: Literal["ada", "grace"], response: Response) -> dict[Place, Outcome]:
-    """What is left to each place of an account."""
+    """The state of each place of an account."""
     response.headers.update(FRESH)
     log_ins: LogIns = request.app.state.log_ins
     return await log_ins.look(account)

@@ -44,7 +44,7 @@ def priority(conn: HTTPConnection) -> int:
 
 
 async def work() -> None:
-    """What a request of a storm does: it takes the processor for a while, and waits for something else."""
+    """The work of one request: it takes the processor for a while, and waits for something else."""
     end = time.perf_counter() + WORK_S
     while time.perf_counter() < end:
         pass
@@ -52,7 +52,7 @@ async def work() -> None:
 
 
 class Plan(BaseModel):
-    """The choices of a visitor. `flood` is a multiple of what one processor can serve."""
+    """The choices of a visitor. `flood`: how many times more than one processor can serve."""
 
     flood: float = Field(3, gt=0, le=3)
     seconds: float = Field(5, gt=0, le=5)

@@ -20,7 +20,7 @@ _MOST_LISTS = 50  # of limits under one name: a limit function may have returned
 class LimitersInUse:
     """The limiters of one store, by name. A name may have several: one for each result of a limit function.
 
-    Something else may stand for a limiter: then a key is what an operator writes, such as the name of an account.
+    Something else may stand for a limiter: then a key is written as people know it, e.g. the name of an account.
     """
 
     def __init__(self, store: Store) -> None:
@@ -41,7 +41,7 @@ class LimitersInUse:
         return {name: [*limits] for name, limits in texts.items()}
 
     def about(self) -> dict[str, str]:
-        """What is counted under a name, where that is not plain."""
+        """A few words about each name that does not explain itself."""
         return {name: one.about for name, one in operated_in(self._store).items()}
 
     def digest(self, name: str, key: str) -> str:

@@ -109,7 +109,7 @@ class LoginGuard:
         await self._counts.addresses.reset(self._visitors.visit(None, address, None).address)
 
     def _let_operate(self) -> tuple[OperatedFailures, OperatedFailures]:
-        """Show the failures to an operator, who may look up an account or an address by its name."""
+        """Let an operator see the failures, and look up an account or an address by its name."""
         visit, counts = self._visitors.visit, self._counts
         both = (
             OperatedFailures(

@@ -1,4 +1,4 @@
-"""The failures of accounts, or of addresses, as an operator sees them: found by a name as people type it."""
+"""The failures of accounts, or of addresses, as an operator sees them: by names as people type them."""
 
 from __future__ import annotations
 

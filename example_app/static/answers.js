@@ -1,4 +1,4 @@
-// What log-ins and the door have in common: a list of the last answers, and the ladder of blocks.
+// The pieces of log-ins and of the door: a list of the last answers, and the ladder of blocks.
 
 import { byId, fromTemplate, part, write } from "./pieces.js";
 
@@ -17,7 +17,7 @@ export function listAnswer(id, status, who, what) {
   byId(`${id}-empty`).hidden = true;
 }
 
-// The block that goes on, or the last one, is marked. What is left of a block does not say which one it is.
+// The block that goes on, or the last one, is marked. Its rest alone does not show which one it is.
 export class Ladder {
   constructor(root) {
     this.blocks = root.dataset.blocks.split(" ").map(Number);

@@ -1,11 +1,11 @@
-// Attempts to log in: what each place has left, how long it is blocked, and the last answers.
+// Attempts to log in: how many each place has left, how long it is blocked, and the last answers.
 
 import { Ladder, listAnswer } from "./answers.js";
 import { byId, chosen, made, part, post, secondsSince, shown, write } from "./pieces.js";
 
 const NAMES = { stranger: "a stranger", phone: "her phone" };
 
-const places = new Map(); // what the app has last said of each
+const places = new Map(); // their last states
 const ladder = new Ladder(byId("ladder"));
 
 const account = () => chosen(byId("log-in")).account;

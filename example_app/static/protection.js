@@ -1,4 +1,4 @@
-// The page about protection: its forms, its look at the app once a second, and what keeps moving.
+// The page about protection: its forms, its look at the app once a second, and all that moves.
 
 import { drawDoor, hammer, showBan } from "./bans.js";
 import { startExports, showSlots } from "./exports.js";

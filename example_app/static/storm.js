@@ -1,4 +1,4 @@
-// A storm: it is started, and drawn from what the answer says of it, ten times a second.
+// A storm: it is started, and drawn from the lines of its answer, ten a second.
 
 import { byId, chosen, linesOf, part, post, set, shown, write } from "./pieces.js";
 

@@ -1,4 +1,4 @@
-"""The operator's page and a LoginGuard: accounts are found by their names, and shown as digests."""
+"""The operator's page and a LoginGuard: accounts are looked up by their names, and shown as digests."""
 
 from __future__ import annotations
 
@@ -64,9 +64,9 @@ async def test_a_guard_is_two_rows_that_say_what_they_count(page: Page) -> None:
 async def test_an_account_is_looked_up_blocked_and_reset_by_its_name(page: Page) -> None:
     for _ in range(2):
         await log_in(page.guard, "ada", HOME)
-    found = page.act("look-up", "account", " ADA")
-    assert (found["remaining"], found["limit"]) == (3, 5)
-    assert found["digest"] in {key["key"] for key in page.limiters()["login:account"]["keys"]}
+    shown = page.act("look-up", "account", " ADA")
+    assert (shown["remaining"], shown["limit"]) == (3, 5)
+    assert shown["digest"] in {key["key"] for key in page.limiters()["login:account"]["keys"]}
     assert page.act("look-up", "account", "bob")["remaining"] == 5
     assert page.act("block", "account", "Ada", seconds=60)["retry_after"] == 60
     assert await log_in(page.guard, "ada", ELSEWHERE, right=True) == "blocked"

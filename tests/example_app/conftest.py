@@ -39,7 +39,7 @@ LOOKS = [(width, scheme) for width in (1280, 820, 390) for scheme in ("light", "
 
 
 def credentials(member: str) -> dict[str, str]:
-    """The form of a member who logs in."""
+    """The form with which a member logs in."""
     return {"member": member, "password": MEMBERS[member].password}
 
 

@@ -20,7 +20,7 @@ from tests.support.servers import wait_until
 
 @pytest.fixture
 def visitor(address: str) -> Iterator[httpx.Client]:
-    """A visitor of the app as uvicorn serves it, whose streams may be closed."""
+    """A visitor of the app as uvicorn serves it. Its streams may be closed."""
     with httpx.Client(base_url=address, trust_env=False, timeout=30) as visitor:
         yield visitor
 

@@ -182,7 +182,7 @@ function choose(name) {
   showChosen();
 }
 
-// Of a log-in one writes what people know: the store and the counts have digests only.
+// The store and the counts have digests of accounts only. Here one writes their names.
 function showHint() {
   const chosen = state?.limiters.find((one) => one.name === byId("act-limiter").value);
   const hint = chosen?.log_ins ? (chosen.name.endsWith(":address") ? "192.0.2.7" : "the name of an account") : "user:ada or 192.0.2.7";
