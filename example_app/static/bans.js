@@ -35,9 +35,9 @@ async function knock() {
   const response = await post("/api/knock", {});
   const body = await response.json();
   const wait = body.retry_after ?? 0;
-  if (!response.ok && ![429, 503].includes(response.status)) throw new Error(`the app has answered ${response.status}`);
+  if (!response.ok && response.status !== 429) throw new Error(`the app has answered ${response.status}`);
   if (response.status === 429 && wait < Math.min(...ladder.blocks) / 2) refusals.push(performance.now());
-  listAnswer("knocks", response.status, "Knock", response.ok ? "let in" : `${response.status === 503 ? "shed" : "refused"}, retry after ${shown(wait)}`);
+  listAnswer("knocks", response.status, "Knock", response.ok ? "let in" : `refused, retry after ${shown(wait)}`);
   return response.ok;
 }
 

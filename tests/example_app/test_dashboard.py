@@ -135,6 +135,15 @@ def test_the_header_fits_a_phone_in_two_rows(page: Page, width: int, store: str)
         assert page.evaluate("document.documentElement.scrollWidth") == width
 
 
+def test_the_header_of_a_member_fits_a_phone_in_two_rows(page: Page) -> None:
+    log_in(page)
+    page.set_viewport_size({"width": 390, "height": 844})
+    tops = page.locator(".bar > *").evaluate_all(
+        "parts => parts.map(part => part.getBoundingClientRect()).map(box => Math.round(box.top + box.height / 2))"
+    )
+    assert len(set(tops)) == 2
+
+
 def test_a_burst_is_announced(page: Page) -> None:
     page.goto("/")
     page.get_by_test_id("burst-reports").click()

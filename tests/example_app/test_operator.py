@@ -109,7 +109,7 @@ def test_what_protects_the_app_is_shown(page: Page, served: FastAPI, width: int,
     log_in(page, "margaret")
     for _ in range(6):
         page.request.post("/protection/log-ins", data={"account": "ada"})
-    for _ in range(12):
+    for _ in range(16):
         page.request.post("/api/knock")
     served.state.store.observers.emit(Event("shed", "load"))
     page.set_viewport_size({"width": width, "height": 900})

@@ -89,7 +89,8 @@ def test_a_storm_is_reported_on_by_class() -> None:
         shed = {one["name"]: one["shed"] for one in operators_view(client)}.get("load", 0)
     assert [line["kind"] for line in lines] == ["look"] * (len(lines) - 1) + ["end"]
     end = lines[-1]
-    assert all(one["served"] > 0 and one["ms"] >= 14 for one in end["classes"])
+    assert sum(one["served"] for one in end["classes"]) > 0
+    assert all(one["ms"] is None or one["ms"] >= 14 for one in end["classes"])
     assert end["health"]["answered"] == end["health"]["asked"] > 0
     assert sum(one["shed"] for one in end["classes"]) == shed
 
