@@ -104,15 +104,13 @@ def test_under_load_a_key_is_looked_up_blocked_and_reset(page: Page, width: int,
     assert page.evaluate("document.documentElement.scrollWidth") == width
 
 
-@pytest.mark.parametrize("width", [1280, 390])
-def test_what_protects_the_app_is_shown(page: Page, served: FastAPI, width: int, shoot: Shoot) -> None:
+def test_what_protects_the_app_is_shown(page: Page, served: FastAPI, shoot: Shoot) -> None:
     log_in(page, "margaret")
     for _ in range(6):
         page.request.post("/protection/log-ins", data={"account": "ada"})
     for _ in range(16):
         page.request.post("/api/knock")
     served.state.store.observers.emit(Event("shed", "load"))
-    page.set_viewport_size({"width": width, "height": 900})
     page.get_by_test_id("operator").click()
     failures = page.get_by_test_id("log-ins").get_by_role("listitem")
     expect(failures).to_have_count(2)
@@ -126,8 +124,10 @@ def test_what_protects_the_app_is_shown(page: Page, served: FastAPI, width: int,
     expect(page.locator("tr[data-found]").first).to_be_visible()
     expect(act(page, "reset", "login:account", "Ada")).to_contain_text("5 of 5 left")
     expect(page.get_by_test_id("act-key")).to_have_attribute("placeholder", "the name of an account")
-    check_that_it_fits(page, width)
-    shoot(f"operator-protection-{width}")
+    for width, scheme in (LOOKS[0], LOOKS[-1]):
+        look(page, width, 900, scheme)
+        check_that_it_fits(page, width)
+        shoot(f"operator-protection-{width}-{scheme}")
 
 
 def test_the_chart_follows_the_chosen_limiter(page: Page) -> None:
