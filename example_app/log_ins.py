@@ -42,7 +42,6 @@ class LogIns:
             account=FAILURES, address=FAILURES_OF_AN_ADDRESS, block=BLOCKS, memory=MEMORY_S, store=store, secret=secret
         )
         self._secret = secret.encode()[:64]
-        self._have_a_phone: set[str] = set()
 
     async def attempt(self, account: str, password: str, address: str | None, device: str | None) -> Outcome:
         """One attempt. Its status is 200, 401 or 429."""
@@ -59,7 +58,6 @@ class LogIns:
 
     async def attempt_from(self, place: Place, account: str, *, right: bool) -> Outcome:
         """An attempt of the page's."""
-        await self._log_in_once_by_phone(account)
         password = MEMBERS[account].password if right else "a guess"
         return await self.attempt(account, password, *self._origin(place, account))
 
@@ -70,11 +68,10 @@ class LogIns:
             for place in get_args(Place)
         }
 
-    async def _log_in_once_by_phone(self, account: str) -> None:
-        """So that the account knows the phone."""
-        if account not in self._have_a_phone:
-            self._have_a_phone.add(account)
-            await self.attempt(account, MEMBERS[account].password, *self._origin("phone", account))
+    async def log_in_by_phone(self, *accounts: str) -> None:
+        """Let these accounts know their phones. It is done at the start: a first log-in forgets failures before it."""
+        for account in accounts:
+            await self.attempt_from("phone", account, right=True)
 
     def _origin(self, place: Place, account: str) -> tuple[str, str | None]:
         """The address of a place, and its device. A stranger is another one each time."""

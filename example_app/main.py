@@ -41,6 +41,7 @@ EXEMPT = (*LOOKS, *OPERATOR, INTERACTIONS, STORM)
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Bots]]:
     """While the app runs its bots do, too: one set of them for each worker. The workers share their counts."""
+    await app.state.log_ins.log_in_by_phone(*protection.ACCOUNTS)
     async with open_bots(app.state.store) as bots, app.state.stats.sharing(app.state.store):
         app.state.bots = bots
         yield {"bots": bots}

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -161,6 +162,15 @@ def test_every_worker_reads_the_same_gauges(demo: Demo) -> None:
         assert client.post("/api/channels/random/messages").status_code == 200
         readings = {answer.json()["messages-random"]["remaining"] for answer in burst(client, "/api/gauges")}
     assert readings == {3}
+
+
+def test_all_workers_count_guesses_together(demo: Demo) -> None:
+    with demo.client() as client, ThreadPoolExecutor(AT_ONCE) as callers:
+        answers = list(callers.map(lambda _: client.post("/protection/log-ins", json={"account": "grace"}), range(12)))
+        assert {worker(answer) for answer in answers} != {worker(answers[0])}
+        assert Counter(answer.json()["status"] for answer in answers) == {401: 5, 429: 7}
+        phone = {"account": "grace", "place": "phone", "right": True}
+        assert client.post("/protection/log-ins", json=phone).json()["status"] == 200
 
 
 # The starter
