@@ -5,7 +5,6 @@ Everything is counted by limits in the store. A key has *rounds*: each block end
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -154,9 +153,11 @@ class Escalation:
     """
 
     def __init__(self, escalate: Escalate, *, store: Store, name: str) -> None:
-        self._most, self._is_shared = escalate.after, store.shared
+        self._most, self._memory, self._is_shared = escalate.after, escalate.memory, store.shared
         limit = Kept(Rate(escalate.after, round(escalate.within * 1e6)))
-        self._refusals = _Count(limit, store, f"{name}:refusals")
+        # Most keys were never blocked. They take one step: the first count refuses to count any other key.
+        self._first = _Count(limit, store, f"{name}:refusals")
+        self._later = _Count(limit, store, f"{name}:more-refusals")  # by round
         self._strikes = Strikes(escalate.block, escalate.memory, store=store, name=name)
 
     async def refused(self, key: str, block: Block, number: int = 1) -> float:
@@ -167,35 +168,33 @@ class Escalation:
         present, counted = await self._counted(key, min(number, self._most))
         if counted.reason == "blocked" or (counted.allowed and counted.remaining):
             return 0.0
-        return await self._strikes.strike(key, present, self._block_both(block))
+        return await self._strikes.strike(key, present, self._block_all(block))
 
     async def forget(self, key: str) -> None:
         """Forget the refusals and blocks of a key. A block that goes on is lifted by the limiter itself."""
         await self._strikes.forget(key)
-        await self._refusals.reset(key)  # of the first round, which it is again
-        if self._is_shared:  # other processes go on refusing for a second, by what they remember
-            await self._refusals.block(key, _GRACE_S)
+        for count in (self._first, self._later):
+            await count.reset(key)
+            if self._is_shared:  # other processes go on refusing for a second, by what they remember
+                await count.block(key, _GRACE_S)
 
     async def _counted(self, key: str, number: int) -> tuple[Round, Decision]:
-        """The round in which the key is, and its count. A server gets one call for both, unless there was a block."""
-        if self._is_shared:
-            steps = self._strikes.round_of(key), self._refusals.charge(key, number)
-            present, counted = await asyncio.gather(*steps)
-        else:
-            present, counted = await self._strikes.round_of(key), await self._refusals.charge(key, number)
-        if present == _FIRST or counted.reason == "blocked":
-            return present, counted
-        await self._refusals.refund(counted)
-        return present, await self._refusals.charge(key, number, present.id)
+        """The round in which the key is, and its count."""
+        counted = await self._first.charge(key, number)
+        if counted.reason != "blocked":
+            return _FIRST, counted
+        present = await self._strikes.round_of(key)
+        return present, await self._later.charge(key, number, present.id)
 
-    def _block_both(self, block: Block) -> Block:
-        async def block_both(key: str, seconds: float) -> None:
-            # A refusal that is remembered elsewhere does not say that the key is blocked, but this count knows.
-            with suppress(StoreUnavailable):
-                await self._refusals.block(key, seconds)
+    def _block_all(self, block: Block) -> Block:
+        async def block_all(key: str, seconds: float) -> None:
+            # A refusal that is remembered elsewhere does not say that the key is blocked, but these counts know.
+            for count, length in ((self._later, seconds), (self._first, self._memory)):
+                with suppress(StoreUnavailable):
+                    await count.block(key, length)
             await block(key, seconds)
 
-        return block_both
+        return block_all
 
 
 def block_of(limiter: Limiter) -> Block:

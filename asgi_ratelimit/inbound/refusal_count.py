@@ -20,7 +20,7 @@ logger = logging.getLogger("asgi_ratelimit")
 
 _PAUSE_S: Final = 0.1  # from one call to a shared store to the next
 _MOST_KEYS: Final = 10_000  # that are counted in one pause; in the next one it may be others
-_AT_ONCE: Final = 64  # keys, with two checks each: a call of so many keeps Redis busy for less than a millisecond
+_AT_ONCE: Final = 128  # keys: a call of so many checks keeps Redis busy for less than a millisecond
 _REPORT_PAUSE_US: Final = 60_000_000
 
 
@@ -48,24 +48,40 @@ class RefusalCount:
         self._next_at = 0.0  # by the loop's clock
         self._would_block = self._next_report_us = 0
         forget_on_reset(store, name, self)
+        close_first = getattr(store, "close_first", None)  # a store of a user's own need not have it
+        if close_first is not None:
+            close_first(self)
 
-    async def count(self, refusal: Decision, limiter: Limiter, key: str, *, enforced: bool) -> None:
+    async def count(self, refusal: Decision, limiter: Limiter, key: str | tuple[str, ...], *, enforced: bool) -> None:
         """Count a refusal of a key. Not enforced, as in shadow mode, no key is blocked: it is only reported."""
-        key = _escalated_key(refusal, key)
-        if not key:  # it is the one of all requests without any identity, or none
+        counted = _escalated_key(refusal, limiter, key)
+        if not counted:  # it is the one of all requests without any identity, or none
             return
         if not self._store.shared:
-            await self._count(key, _Pending(1, limiter, enforced))
+            await self._count(counted, _Pending(1, limiter, enforced))
             return
-        earlier = self._pending.get(key)
+        earlier = self._pending.get(counted)
         if earlier is not None or len(self._pending) < _MOST_KEYS:
-            self._pending[key] = _Pending(earlier.number + 1 if earlier else 1, limiter, enforced)
+            self._pending[counted] = _Pending(earlier.number + 1 if earlier else 1, limiter, enforced)
             self._schedule(asyncio.get_running_loop())
 
     async def forget(self, key: str) -> None:
         """Forget the refusals and blocks of a key, as `Limiter.reset` of a limiter of this name does."""
         self._pending.pop(key, None)
         await self._escalation.forget(key)
+
+    async def aclose(self) -> None:
+        """Count what is left of this event loop: the store's connections are about to be closed."""
+        loop = self._loop
+        if loop is not asyncio.get_running_loop():
+            return
+        running = self._next_call
+        if isinstance(running, asyncio.Task):
+            await asyncio.wait([running])
+        timer = self._next_call
+        if isinstance(timer, asyncio.TimerHandle):
+            timer.cancel()
+        await self._count_pending(loop)
 
     def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
         if loop is not self._loop:  # that of before may have ended with its timer
@@ -109,14 +125,21 @@ class RefusalCount:
             self._would_block, self._next_report_us = 0, now_us + _REPORT_PAUSE_US
 
 
-def _escalated_key(refusal: Decision, key: str) -> str:
+def _escalated_key(refusal: Decision, limiter: Limiter, key: str | tuple[str, ...]) -> str:
     """The key that the refusal counts for; "" if it counts for none.
 
-    It is the key's own doing if a limit of its own refuses, and fewer calls would have been allowed.
+    It is the key's own doing if a limit of its own refuses, and fewer calls would have been allowed. Of a tuple, which
+    has one key for each limit, it is that of the longest wait.
     """
     own = [part for part in refusal.parts if not part.allowed and part.scope == "user" and part.limit]
-    is_own_doing = any(part.policy.limit.status == 429 for part in own) and not refusal.is_block
-    return key if is_own_doing else ""
+    own = [part for part in own if part.policy.limit.status == 429]
+    if not own or refusal.is_block:
+        return ""
+    if isinstance(key, str):
+        return key
+    longest = max(own, key=lambda part: part.retry_us)
+    buckets = [policy.bucket for policy in limiter.policies]
+    return key[buckets.index(longest.bucket)]
 
 
 async def _no_block(key: str, seconds: float) -> None:

@@ -150,7 +150,8 @@ async def test_a_longer_block_of_an_operator_stays(store: MemoryStore, clock: Ma
     assert (await hammer(app, 100))["retry-after"] == "86400"
     assert not events
     # A refusal was on its way when the operator came.
-    refusal = await Limiter("1/hour", store=MemoryStore()).peek("x")
+    refusal = await Limiter("1/hour", store=MemoryStore()).try_acquire("x")
+    refusal = refusal.as_refusal(1)
     count = RefusalCount(Escalate(after=1, within=60, block=(60,)), store, "app")
     await count.count(refusal, limiter, ADDRESS, enforced=True)
     assert (await hammer(app, 1))["retry-after"] == "86400"
@@ -190,6 +191,18 @@ async def test_no_key_is_blocked_for_what_others_have_used_up(
     app = door(store, [TokenBucket("1/hour", scope=scope), "1/hour"], name="both", key=by_header("x-key"))
     await hammer(app, 21, headers=[("x-key", "ada")])
     assert [event.seconds for event in events] == [60]
+
+
+@pytest.mark.parametrize("limits", [["1/minute", "9/hour"], ["9/minute", "1/hour"]])
+async def test_of_several_keys_it_is_that_of_the_limit_that_refuses(
+    store: MemoryStore, events: list[Event], limits: list[str]
+) -> None:
+    limiter, count = Limiter(limits, store=store, name="app"), RefusalCount(ESCALATE, store, "app")
+    await limiter.try_acquire("ada")
+    refusal = await limiter.try_acquire("ada")
+    for _ in range(20):
+        await count.count(refusal, limiter, ("of the minute", "of the hour"), enforced=True)
+    assert [event.key for event in events] == ["of the minute" if limits[0] == "1/minute" else "of the hour"]
 
 
 @pytest.mark.filterwarnings("ignore:ARL103")

@@ -122,10 +122,12 @@ async def test_refused_requests_cost_redis_next_to_nothing_and_allowed_ones_noth
             any_redis.command("CONFIG", "RESETSTAT")
             assert await statuses(app, 5, headers=[("x-key", "ada")]) == [200] * 5
             assert calls_of_the_script(any_redis) == 5
+            started = time.monotonic()
             assert await statuses(app, 1000, headers=[("x-key", "ada")]) == [429] * 1000
+            pauses = (time.monotonic() - started) / 0.1
             calls[escalate] = calls_of_the_script(any_redis)
     without, counting = calls.values()
-    assert counting - without < 100
+    assert without < counting <= without + pauses + 2
 
 
 async def test_the_twentieth_refusal_in_any_of_the_workers_begins_one_block(
@@ -221,7 +223,7 @@ async def test_an_outage_that_fails_closed_begins_no_block() -> None:
 
 
 def test_an_app_may_be_served_by_one_event_loop_after_another(any_redis: Server) -> None:
-    """As by several test clients. A timer that has ended with its loop holds up no count."""
+    """As by several test clients. Each counts what is left before its store is closed."""
     events: list[Event] = []
     store = new_store(any_redis.url, observers=[events.append])
     app = RateLimitMiddleware(hello, limit="5/hour", store=store, escalate=ESCALATE)
@@ -230,14 +232,8 @@ def test_an_app_may_be_served_by_one_event_loop_after_another(any_redis: Server)
         await statuses(app, times)
         await store.aclose()
 
-    async def go_on() -> None:
-        async def has_begun() -> bool:
-            await statuses(app, 1)
-            return any(event.kind == "escalated" for event in events)
-
-        await until(has_begun)
-        await store.aclose()
-
     asyncio.run(serve(15))
+    asyncio.run(serve(9))
+    assert not [event for event in events if event.kind == "escalated"]
     asyncio.run(serve(1))
-    asyncio.run(go_on())
+    assert [event.seconds for event in events if event.kind == "escalated"] == [60]

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from asgi_ratelimit import ClientIP, MemoryStore, NetworkFile, RateLimitMiddleware, by_ip
+from asgi_ratelimit.inbound import network_file
 from asgi_ratelimit.testing import ManualClock
 from tests.support.asgi import hello, statuses
 
@@ -175,14 +176,29 @@ def test_a_file_that_is_gone_twice_is_said_twice(
 ) -> None:
     networks = NetworkFile(path, clock=clock)
     for _ in range(2):
-        path.rename(path.with_suffix(".old"))
+        path.parent.rename(path.parent.with_suffix(".old"))  # as a drive that comes and goes
         clock.advance(1)
         assert IN in networks
-        path.with_suffix(".old").rename(path)
-        age(path)
+        path.parent.with_suffix(".old").rename(path.parent)
         clock.advance(1)
         assert IN in networks
     assert [line.partition(" ")[0] for line in lines()] == ["WARNING", "INFO"] * 2
+
+
+def test_a_bad_file_is_read_once(path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    networks, read = NetworkFile(path, clock=clock), network_file._read
+    times: list[str] = []
+
+    def counting(path: str) -> Any:
+        times.append(path)
+        return read(path)
+
+    monkeypatch.setattr(network_file, "_read", counting)
+    replace(path, "nonsense")
+    for _ in range(20):
+        clock.advance(1)
+        assert IN in networks
+    assert len(times) == 1
 
 
 def test_a_list_that_is_empty_on_purpose(path: Path, clock: ManualClock) -> None:
