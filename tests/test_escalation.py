@@ -47,6 +47,16 @@ async def test_a_key_is_blocked_for_longer_each_time(store: MemoryStore, clock: 
         clock.advance(seconds)
 
 
+async def test_each_block_takes_as_many_refusals_as_the_first(store: MemoryStore, clock: ManualClock) -> None:
+    """Those before it are not counted twice, though they are in the last ten minutes."""
+    door = Door(store, Escalate(after=20, within=600, block=(1, 2)))
+    await door.call()
+    for seconds in (1, 2, 2, 2):
+        assert await door.calls(19) == []
+        assert await door.call() == seconds
+        clock.advance(seconds)
+
+
 async def test_refusals_that_come_slowly_enough_are_no_reason(store: MemoryStore, clock: ManualClock) -> None:
     door = Door(store)
     await door.call()

@@ -59,6 +59,7 @@ def test_the_front_page_offers_exactly_these_names() -> None:
         "ClientIP",
         "NetworkFile",
         "by_ip",
+        "by",
         "by_user",
         "by_user_or",
         "by_user_or_ip",

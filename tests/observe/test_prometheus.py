@@ -30,6 +30,7 @@ CONTRACT = {
     "ratelimit_near_total": ("limiter",),
     "ratelimit_wait_seconds": ("limiter",),
     "ratelimit_escalations_total": ("limiter", "enforced"),
+    "ratelimit_in_flight": ("limiter",),
     "ratelimit_store_up": ("store",),
     "ratelimit_store_missed_total": ("store",),
     "discord_requests_total": ("route", "status"),
