@@ -16,6 +16,7 @@ __all__ = [
     "BY_TIER",
     "EVERYBODY",
     "EXPORTS",
+    "EXPORTS_OF_AN_ADDRESS",
     "FRAMES",
     "INTERACTIONS",
     "KNOCKS",
@@ -49,6 +50,7 @@ BURSTS = TokenBucket("3/10s")  # of messages to Discord
 INTERACTIONS = TokenBucket("5/10s")  # of one user of Discord
 
 EXPORTS = Concurrency(2, lease=10)  # of one visitor, at a time
+EXPORTS_OF_AN_ADDRESS = Concurrency(3, lease=10, name="address")  # of all its users
 KNOCKS = TokenBucket("3/5s")
 BANS = Escalate(after=8, within=20, block=(8, 20, 60), memory=900)  # of a visitor that does not wait
 STORMS = [Concurrency(1, lease=10, scope="global"), TokenBucket("6/minute", scope="global")]

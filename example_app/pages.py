@@ -20,6 +20,7 @@ from example_app.limits import (
     BY_TIER,
     EVERYBODY,
     EXPORTS,
+    EXPORTS_OF_AN_ADDRESS,
     FRAMES,
     INTERACTIONS,
     KNOCKS,
@@ -73,7 +74,8 @@ async def discord_page(request: Request) -> Response:
 async def protection_page(request: Request) -> Response:
     return _page(
         request, "protection.html", exports=EXPORTS, export_s=protection.EXPORT_S, log_ins=log_ins, storm=storm,
-        bans=BANS, knocks=KNOCKS,
+        bans=BANS,
+        exports_of_an_address=EXPORTS_OF_AN_ADDRESS, knocks=KNOCKS,
         people=[MEMBERS[account] for account in protection.ACCOUNTS],
     )  # fmt: skip
 

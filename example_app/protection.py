@@ -11,10 +11,10 @@ from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
-from asgi_ratelimit import Limiter, by_user_or_ip
+from asgi_ratelimit import Limiter, by, by_ip, by_user_or_ip
 from asgi_ratelimit.fastapi import RateLimit
 from asgi_ratelimit.load import server_load
-from example_app.limits import BANS, EXPORTS, KNOCKS, STORMS
+from example_app.limits import BANS, EXPORTS, EXPORTS_OF_AN_ADDRESS, KNOCKS, STORMS
 from example_app.log_ins import LogIns, Outcome, Place
 from example_app.storm import PART_OF_A_STORM, Kind, Plan, Storm, work
 
@@ -32,8 +32,10 @@ router = APIRouter()
 
 # Requests in flight
 
+exports = RateLimit([EXPORTS, by(by_ip, EXPORTS_OF_AN_ADDRESS, name="address")])  # two keys, one decision
 
-@router.get("/api/exports", dependencies=[Depends(RateLimit(EXPORTS))])
+
+@router.get("/api/exports", dependencies=[Depends(exports)])
 async def export(seconds: Annotated[float, Query(gt=0, le=EXPORT_S)] = EXPORT_S) -> StreamingResponse:
     """A slow answer. It holds one of the visitor's slots until its last line is sent, or the visitor has left."""
     return StreamingResponse(_export(seconds), media_type=LINES, headers=FRESH)
@@ -49,13 +51,18 @@ async def _export(seconds: float) -> AsyncIterator[str]:
 
 @router.get("/api/protection", include_in_schema=False)
 async def state(request: Request, response: Response) -> dict[str, float]:
-    """The visitor's slots, and their ban in seconds; how busy the process is."""
+    """The slots of the visitor and of their address, and a ban in seconds; how busy the process is."""
     response.headers.update(FRESH)
     store, visitor = request.app.state.store, str(by_user_or_ip(request) or "")
-    slots = await Limiter(EXPORTS, store=store, name="/api/exports").peek(visitor)
+    own = await Limiter(EXPORTS, store=store, name="/api/exports").peek(visitor)
+    shared = await Limiter(EXPORTS_OF_AN_ADDRESS, store=store, name="/api/exports").peek(f"address:{by_ip(request)}")
     knocks = await Limiter(KNOCKS, store=store, name="/api/knock").peek(visitor)
-    banned_for = knocks.retry_after if knocks.reason == "blocked" else 0.0
-    return {"in_flight": slots.limit - slots.remaining, "banned_for": banned_for, "load": server_load()}
+    return {
+        "in_flight": own.limit - own.remaining,
+        "in_flight_of_address": shared.limit - shared.remaining,
+        "banned_for": knocks.retry_after if knocks.reason == "blocked" else 0.0,
+        "load": server_load(),
+    }
 
 
 # Bans

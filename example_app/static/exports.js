@@ -5,12 +5,13 @@ import { byId, fromTemplate, linesOf, part, write } from "./pieces.js";
 const MOST_RUNS = 12;
 let started = 0;
 
-export function showSlots(used) {
+export function showSlots(used, usedByAddress) {
   const root = byId("slots");
   const lamps = [...root.querySelectorAll(".lamps i")];
   lamps.forEach((lamp, place) => lamp.toggleAttribute("data-used", place < used));
   root.ariaValueNow = String(used);
-  write(part(root, "text"), `${used} of ${lamps.length} slots in use`);
+  const text = part(root, "text");
+  write(text, `${used} of ${lamps.length} slots in use, ${usedByAddress} of ${text.dataset.ofAddress} of your address`);
 }
 
 class Run {
@@ -39,7 +40,8 @@ class Run {
       const response = await fetch("/api/exports", { cache: "no-store", signal: this.closing.signal });
       if (!response.ok) {
         const wait = response.headers.get("retry-after");
-        this.#end("refused", `${response.status}, retry after ${wait ?? "–"} s`);
+        const isOfAddress = response.headers.get("x-ratelimit-limit") === part(byId("slots"), "text").dataset.ofAddress;
+        this.#end("refused", `${response.status}${isOfAddress ? " for your address" : ""}, retry after ${wait ?? "–"} s`);
         return "refused";
       }
       for await (const { done } of linesOf(response)) this.show(done);

@@ -45,8 +45,8 @@ async function look() {
   try {
     const response = await fetch("/api/protection", { cache: "no-store" });
     if (response.ok) {
-      const { in_flight: inFlight, banned_for: bannedFor, load } = await response.json();
-      showSlots(inFlight);
+      const { in_flight: own, in_flight_of_address: ofAddress, banned_for: bannedFor, load } = await response.json();
+      showSlots(own, ofAddress);
       showBan(bannedFor);
       showUsualLoad(load);
     }

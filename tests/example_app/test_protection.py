@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import httpx
@@ -25,8 +26,8 @@ def visitor(address: str) -> Iterator[httpx.Client]:
         yield visitor
 
 
-def in_flight(visitor: httpx.Client) -> int:
-    return int(visitor.get("/api/protection").json()["in_flight"])
+def in_flight(visitor: httpx.Client, name: str = "in_flight") -> int:
+    return int(visitor.get("/api/protection").json()[name])
 
 
 # In flight
@@ -40,6 +41,18 @@ def test_a_visitor_has_two_slots_and_closing_frees_one(visitor: httpx.Client) ->
         second.close()
         wait_until(lambda: in_flight(visitor) == 1, "the slot is free")
         assert visitor.get("/api/exports", params={"seconds": 0.01}).status_code == 200
+
+
+def test_an_address_has_three_slots_for_all_its_users(visitor: httpx.Client, address: str) -> None:
+    with ExitStack() as stack:
+        other = stack.enter_context(httpx.Client(base_url=address, trust_env=False, timeout=30))
+        visitor.post("/login", data=credentials("ada"))
+        other.post("/login", data=credentials("grace"))
+        for user in (visitor, visitor, other):
+            assert stack.enter_context(user.stream("GET", "/api/exports")).status_code == 200
+        refused = other.get("/api/exports")
+        assert (refused.status_code, refused.headers["x-ratelimit-limit"]) == (429, "3")
+        assert (in_flight(other), in_flight(other, "in_flight_of_address")) == (1, 3)
 
 
 def test_an_export_counts_up_to_its_end(client: TestClient) -> None:

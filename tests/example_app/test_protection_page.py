@@ -28,7 +28,7 @@ def test_two_exports_run_and_closing_one_frees_its_slot(page: Page) -> None:
     page.get_by_test_id("exports").click()
     expect(runs(page, "refused")).to_have_count(2)
     expect(runs(page, "refused").first).to_contain_text("429, retry after 1 s")
-    expect(slots).to_contain_text("2 of 2 slots in use")
+    expect(slots).to_contain_text("2 of 2 slots in use, 2 of 3 of your address")
     runs(page, "running").first.get_by_role("button", name="Close export").click()
     expect(runs(page, "closed")).to_contain_text("closed, its slot is free")
     expect(slots).to_contain_text("1 of 2 slots in use")
