@@ -22,8 +22,8 @@ logger = logging.getLogger("asgi_ratelimit")
 
 AnsweredBy = Literal["store", "cache", "fallback"]
 EventKind = Literal[
-    "allowed", "limited", "blocked", "shadow", "exempt", "unavailable", "near", "waited", "shed", "owed", "escalated",
-    "failed",
+    "allowed", "limited", "blocked", "shadow", "exempt", "unavailable", "near", "waited", "shed", "owed", "lost",
+    "escalated", "failed",
     "down", "recovered", "missed", "full", "spoilt",
     "wait", "response", "refused", "retry", "stopped", "banned", "invalid", "token", "webhook",
 ]  # fmt: skip
@@ -43,7 +43,8 @@ class Event:
         `decision.over`), "exempt" (nothing was counted) or "unavailable" (answered with 503, since the limit fails
         closed). "shed": LoadShedMiddleware has refused it. "near": at least 80 % of a limit are used. "waited": a call
         was let in, or sent, after `seconds`. "owed": a call has cost `cost` more than it was charged, and a bucket
-        cannot owe all of that. "escalated": a block of `seconds` begins, after too many refusals of a key or failures
+        cannot owe all of that. "lost": the server has not answered a settlement or refund, so `cost` more (less, if
+        negative) is not counted. "escalated": a block of `seconds` begins, after too many refusals of a key or failures
         of a log-in; with the cause "shadow" it would have. "failed": a log-in has failed. "down", "recovered",
         "missed", "full", "spoilt": as the kinds of StoreEvent. Of the way out: "wait" (a call is held back), "response"
         (an answer came), "refused" (it was a 429), "invalid" (401, 403 or 429: `checks` of the 10 000 in ten minutes

@@ -30,7 +30,7 @@ from asgi_ratelimit.inbound.request_state import RequestState, give_back
 from asgi_ratelimit.inbound.stagger import Stagger, is_discord_client
 from asgi_ratelimit.inbound.users import is_anonymous, user_key, user_of
 from asgi_ratelimit.limiter import Limiter
-from asgi_ratelimit.limits import Limit, TokenBucket, as_limits
+from asgi_ratelimit.limits import MOST_COST, Limit, TokenBucket, as_limits
 from asgi_ratelimit.shown import shown
 from asgi_ratelimit.warnings import WarnOnce
 
@@ -346,7 +346,7 @@ class RequestGuard:
             self.diagnostics.warn("ARL203", f"a cost is a whole number from 0, not {shown(cost)}; 1 is charged instead")
             return 1
         if cost <= limiter.capacity or not limiter.capacity:  # a limit of zero refuses any cost
-            return int(cost)
+            return min(int(cost), MOST_COST)
         if self.estimate is not None:  # it has learned of calls that have cost more
             return limiter.capacity
         self.diagnostics.warn("ARL203", f"one is above the capacity of {limiter!r}; the capacity is charged instead")

@@ -67,7 +67,7 @@ class InteractionLimit(NoPlainDefault):
     limit: a string, a limit, or a list of them. Some may have a key of their own, `by` a function of the interaction
     key: "user" (the default); "guild", in a direct message the user; "command", per user and command (or
         component or modal); or a function of the interaction, sync or async, that returns a string
-    component: for "command": what ends the name in a `custom_id` (`page:37` is "page"), or a function from it to the name
+    component: for "command": what ends the name in a `custom_id` (`page:37` is "page"), or a function of it
     autocomplete: the limit of autocompletes, which have a bucket of their own; `limit` by default
     store: its own, else that of an outer RateLimitMiddleware, else memory; its clock gives the time
     name: the name of its buckets, "interactions"

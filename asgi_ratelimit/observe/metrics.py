@@ -55,6 +55,12 @@ WAIT: Final = Metric(
     ("limiter",),
     bounds=_SECONDS,
 )
+UNSETTLED: Final = Metric(
+    "ratelimit_unsettled_total",
+    "counter",
+    "Settlements and refunds that are not counted (lost), or not in full (owed)",
+    ("limiter", "cause"),
+)
 ESCALATIONS: Final = Metric(
     "ratelimit_escalations_total",
     "counter",
@@ -108,7 +114,7 @@ DISCORD_REJECTED: Final = Metric(
 )
 
 METRICS: Final = (
-    DECISIONS, NEAR, WAIT, IN_FLIGHT, ESCALATIONS, STORE_UP, STORE_MISSED,
+    DECISIONS, NEAR, WAIT, IN_FLIGHT, UNSETTLED, ESCALATIONS, STORE_UP, STORE_MISSED,
     DISCORD_REQUESTS, DISCORD_WAIT, DISCORD_REFUSED, DISCORD_INVALID, DISCORD_RETRIES, DISCORD_STOPS, DISCORD_REJECTED,
 )  # fmt: skip
 
@@ -158,6 +164,10 @@ def _of_waited(event: Event) -> list[Change]:
     return [(WAIT, (event.limiter,), event.seconds)]
 
 
+def _of_unsettled(event: Event) -> list[Change]:
+    return [(UNSETTLED, (event.limiter, event.kind), 1)]
+
+
 def _of_down(event: Event) -> list[Change]:
     return [(STORE_UP, (event.node,), 0)]
 
@@ -203,6 +213,8 @@ _BY_KIND: Final[dict[str, Callable[[Event], list[Change]]]] = {
     **dict.fromkeys(_OUTCOMES, _of_decision),
     "near": _of_near,
     "waited": _of_waited,
+    "owed": _of_unsettled,
+    "lost": _of_unsettled,
     "escalated": _of_escalated,
     "down": _of_down,
     "recovered": _of_recovered,

@@ -122,7 +122,8 @@ class RedisStore:
             return self._buckets(name, group, reported_policy, blocks=blocks, counts=counts)
 
         positions = [i for i, policy in enumerate(policies) if policy.limit.scope == "user"]
-        return CrossSlotBuckets(own, [make(group, blocks=False) for group in others if group], positions, make)
+        rest = [make(group, blocks=False) for group in others if group]
+        return CrossSlotBuckets(policies, own, rest, positions, make)
 
     def scripts(self, source: bytes, *, patience: float) -> RedisScripts:
         """A script on the same servers. Calls that may take longer than `timeout` have connections of their own."""

@@ -333,3 +333,13 @@ async def test_the_cache_holds_no_more_than_its_size(any_redis: Server) -> None:
             await limiter.try_acquire(f"key{n}")
             assert not (await limiter.try_acquire(f"key{n}")).allowed
         assert len(store.deny) == 10
+
+
+@pytest.mark.anyio
+async def test_a_cached_refusal_names_the_soft_limits_that_are_exceeded(any_redis: Server) -> None:
+    soft = TokenBucket("1/day", enforce=False)
+    async with new_store(any_redis.url) as store:
+        limiter = Limiter([soft, TokenBucket("1/hour")], store=store)
+        answers = [await limiter.try_acquire("a") for _ in range(3)]
+    assert [answer.reason for answer in answers] == ["ok", "limited", "cached"]
+    assert [(answer.over, answer.parts[0].over) for answer in answers] == [((), ()), *2 * [((soft,), (soft,))]]
