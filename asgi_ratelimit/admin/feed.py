@@ -63,7 +63,7 @@ class Feed:
         if self._looked_us is None or not 0 <= now_us - self._looked_us < self._every * 5e5:
             snapshot = await self._counted()
             waiting = None if self._discord is None else waiting_for_discord(self._discord)
-            self._state = state_of_page(snapshot, self._limiters.limits(), waiting)
+            self._state = state_of_page(snapshot, self._limiters.limits(), self._limiters.about(), waiting)
             self._looked_us = now_us
         return self._state
 

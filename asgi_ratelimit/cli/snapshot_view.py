@@ -108,6 +108,7 @@ def _note(counts: LimiterCounts) -> str:
         for count, what in (
             (counts.blocked, "blocked"),
             (counts.escalated, "blocks begun after many refusals"),
+            (counts.failed, "failed log-ins"),
             (counts.unavailable, "answered with 503"),
             (counts.shed, "shed under load"),
             (counts.degraded, "decided without the store"),

@@ -62,6 +62,7 @@ class LimiterCounts:
     cached, degraded: how many of them came from the deny cache, and from this process's memory in an outage
     near: allowed, with at least 80 % used
     waited, waited_seconds: calls that were held and then let in
+    failed: log-ins that have failed
     in_flight, most_in_flight: calls that hold a slot of a `Concurrency`: now, and the highest number so far. Merged,
         the latter is that of one process, unless more are in flight now
     shadow_keys: how many different keys shadow mode would have refused; a lower bound once it is large
@@ -97,6 +98,7 @@ class LimiterCounts:
     key_floor: int = 0
     shadow_sample: tuple[str, ...] = ()
     escalated: int = 0
+    failed: int = 0
 
     @property
     def refused(self) -> int:
@@ -124,7 +126,7 @@ class LimiterCounts:
 
 NUMBERS: Final = (
     "allowed", "limited", "blocked", "shadow", "exempt", "unavailable", "shed", "cached", "degraded", "near",
-    "waited", "shadow_keys", "key_floor", "escalated", "in_flight", "most_in_flight",
+    "waited", "shadow_keys", "key_floor", "escalated", "failed", "in_flight", "most_in_flight",
 )  # fmt: skip
 
 
