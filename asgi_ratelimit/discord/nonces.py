@@ -5,35 +5,42 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, MutableMapping, Sequence
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode
 
 from asgi_ratelimit.discord.response_headers import object_of
 
-__all__ = ["with_nonce"]
+__all__ = ["Pieces", "with_nonce"]
 
 _BOUNDARY: Final = re.compile(r'boundary="?([^";,]+)')
 _FIELDS: Final = ("nonce", "enforce_nonce")
+_LONGEST: Final = 2**20  # bytes of a message without its files: Discord refuses far shorter ones
 _NAME: Final = re.compile(rb'[; ]name="([^"]*)"')
 
 
-def with_nonce(kind: str, body: bytes) -> tuple[bytes, bool]:
+Pieces = Sequence[bytes | memoryview]
+
+
+def with_nonce(kind: str, body: bytes) -> tuple[Pieces, bool]:
     """The body of a message with a nonce, its own if it has one, and whether Discord enforces it.
 
-    `kind` is the Content-Type. A body that cannot be read stays as it is.
-    https://discord.com/developers/docs/resources/message#create-message
+    `kind` is the Content-Type. A body that cannot be read stays as it is. It comes in pieces, so that large files are
+    not copied. https://discord.com/developers/docs/resources/message#create-message
     """
-    if kind.startswith("application/json"):
-        return _json_with_nonce(body)
-    if kind.startswith("application/x-www-form-urlencoded"):
-        return _form_with_nonce(body)
     boundary = _BOUNDARY.search(kind) if kind.startswith("multipart/form-data") else None
-    return _parts_with_nonce(b"--" + boundary[1].encode(errors="replace"), body) if boundary else (body, False)
+    if boundary is not None:
+        return _parts_with_nonce(b"--" + boundary[1].encode(errors="replace"), body)
+    is_enforced = False
+    if kind.startswith("application/json"):
+        body, is_enforced = _json_with_nonce(body)
+    elif kind.startswith("application/x-www-form-urlencoded") and len(body) <= _LONGEST:
+        body, is_enforced = _form_with_nonce(body)
+    return (body,), is_enforced
 
 
 def _json_with_nonce(body: bytes) -> tuple[bytes, bool]:
-    message = object_of(body)
+    message = object_of(body) if len(body) <= _LONGEST else None
     if message is None:
         return body, False
     if _complete(message, enforced=True):
@@ -51,17 +58,19 @@ def _form_with_nonce(body: bytes) -> tuple[bytes, bool]:
     return b"&".join(text for text in (body, more) if text), _is_true(fields.get("enforce_nonce", ""))
 
 
-def _parts_with_nonce(mark: bytes, body: bytes) -> tuple[bytes, bool]:
+def _parts_with_nonce(mark: bytes, body: bytes) -> tuple[Pieces, bool]:
     places = {name: (start, end) for name, start, end in _parts(mark, body)}
     if not places:
-        return body, False
+        return (body,), False
     if "payload_json" in places:
         start, end = places["payload_json"]
         payload, is_enforced = _json_with_nonce(body[start:end])
-        return body[:start] + payload + body[end:], is_enforced
+        whole = memoryview(body)
+        return (whole[:start], payload, whole[end:]), is_enforced
     own = {name: body[slice(*places[name])].decode(errors="replace") for name in places if name in _FIELDS}
     added = _complete(own, enforced="true")
-    return b"".join(_part(mark, *field) for field in added.items()) + body, _is_true(own.get("enforce_nonce", ""))
+    more = b"".join(_part(mark, *field) for field in added.items())
+    return (more, body), _is_true(own.get("enforce_nonce", ""))
 
 
 def _complete(message: MutableMapping[str, Any], *, enforced: object) -> dict[str, Any]:

@@ -128,7 +128,7 @@ async def test_a_message_is_created_once_though_its_answer_was_lost(
     ],
 )  # fmt: skip
 def test_a_body_that_is_no_message_is_left_as_it_is(kind: str, body: bytes) -> None:
-    assert with_nonce(kind, body) == (body, False)
+    assert with_nonce(kind, body) == ((body,), False)
 
 
 async def test_only_messages_get_a_nonce_and_the_callers_request_stays_as_it_was(

@@ -178,11 +178,104 @@ async def test_headers_of_one_connection_are_not_passed_on(clock: ManualClock) -
     assert answer.headers["X-There"] == "2"
 
 
+async def test_headers_after_the_body_are_none_of_the_requests(clock: ManualClock) -> None:
+    """uvicorn adds them to the headers before the body, once they are there."""
+    server, sent = Seen(), list[Any]()
+    headers = [(b"transfer-encoding", b"chunked"), (b"authorization", b"Bot a")]
+
+    async def receive() -> dict[str, Any]:
+        if sent:
+            await asyncio.Event().wait()
+        headers.append((b"authorization", b"Bot evil"))
+        return {"type": "http.request", "body": b"abc"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/x", "raw_path": b"/x", "query_string": b"", "headers": headers}
+    await proxy_of(server, clock)(scope, receive, send)
+    assert server.requests[0].headers.get_list("Authorization") == ["Bot a"]
+
+
+async def test_a_websocket_is_closed(clock: ManualClock) -> None:
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "websocket.connect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await proxy_of(Seen(), clock)({"type": "websocket", "path": "/x", "headers": []}, receive, send)
+    assert [message["type"] for message in sent] == ["websocket.close"]
+
+
+# Odd answers
+
+
+class Pieces(httpx.AsyncByteStream):
+    """An answer's body in pieces; then the connection is lost, perhaps."""
+
+    def __init__(self, *pieces: bytes, is_cut: bool = False) -> None:
+        self._pieces, self._is_cut = pieces, is_cut
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for piece in self._pieces:
+            yield piece
+        if self._is_cut:
+            raise httpx.RemoteProtocolError("cut")
+
+
+async def answer_to(proxy: DiscordProxy, version: str = "1.1") -> list[Any]:
+    """The messages of an answer."""
+    sent: list[Any] = []
+    incoming = asyncio.Queue[dict[str, Any]]()
+    incoming.put_nowait({"type": "http.request", "body": b""})
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "GET", "path": "/x", "raw_path": b"/x", "query_string": b"", "headers": []}
+    await proxy(scope | {"http_version": version}, incoming.get, send)
+    return sent
+
+
+async def test_an_answer_is_passed_on_piece_by_piece(clock: ManualClock) -> None:
+    proxy = proxy_of(lambda request: httpx.Response(200, stream=Pieces(b"one", b"two")), clock)
+    assert [message.get("body") for message in (await answer_to(proxy))[1:]] == [b"one", b"two", b""]
+
+
+async def test_an_old_client_gets_the_length_of_an_answer_instead_of_pieces(clock: ManualClock) -> None:
+    proxy = proxy_of(lambda request: httpx.Response(200, stream=Pieces(b"one", b"two")), clock)
+    start, *rest = await answer_to(proxy, "1.0")
+    assert (b"content-length", b"6") in start["headers"]
+    assert b"".join(message["body"] for message in rest) == b"onetwo"
+
+
+@pytest.mark.parametrize("status", [204, 304])
+async def test_an_answer_without_a_body_has_no_length(clock: ManualClock, status: int) -> None:
+    """A server would wait for a body of that length, and fail."""
+    proxy = proxy_of(lambda request: httpx.Response(status, headers={"Content-Length": "44", "ETag": "x"}), clock)
+    assert (await answer_to(proxy))[0]["headers"] == [(b"etag", b"x")]
+
+
+async def test_an_answer_that_is_cut_ends_there_and_is_counted(clock: ManualClock) -> None:
+    proxy = proxy_of(lambda request: httpx.Response(200, stream=Pieces(b"one", is_cut=True)), clock)
+    assert [message.get("more_body", False) for message in (await answer_to(proxy))[1:]] == [True], "it has no end"
+    assert proxy.counts == {"requests": 1, "2xx": 1, "cut": 1}
+
+
 # Troubles
 
 
 @pytest.mark.parametrize(
-    ("error", "status"), [(httpx.ConnectError("x"), 502), (httpx.ReadTimeout("x"), 504), (ConnectionResetError(), 502)]
+    ("error", "status"),
+    [
+        (httpx.ConnectError("x"), 502),
+        (httpx.LocalProtocolError("x"), 400),
+        (httpx.ReadTimeout("x"), 504),
+        (ConnectionResetError(), 502),
+    ],
 )
 async def test_a_discord_that_does_not_answer_is_told(clock: ManualClock, error: Exception, status: int) -> None:
     def answer(request: httpx.Request) -> httpx.Response:
@@ -191,7 +284,7 @@ async def test_a_discord_that_does_not_answer_is_told(clock: ManualClock, error:
     async with client_of(proxy_of(answer, clock)) as client:
         reply = await passing(clock, client.post("/api/v10/channels/1/threads", json={}), step=0.1)
     assert reply.status_code == status
-    assert "Discord" in reply.json()["message"]
+    assert ("Discord" in reply.json()["message"]) == (status != 400)
 
 
 async def test_a_dead_token_and_a_dead_webhook_are_answered_as_discord_does(clock: ManualClock) -> None:
@@ -237,25 +330,6 @@ async def test_a_client_that_leaves_ends_its_call(clock: ManualClock) -> None:
     assert health["counts"] == {"requests": 1, "limited": 1, "wait": 1, "left": 1}
 
 
-async def test_an_answer_is_passed_on_piece_by_piece(clock: ManualClock) -> None:
-    class Pieces(httpx.AsyncByteStream):
-        async def __aiter__(self) -> AsyncIterator[bytes]:
-            for piece in (b"one", b"two"):
-                yield piece
-
-    sent: list[Any] = []
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-
-    proxy = proxy_of(lambda request: httpx.Response(200, stream=Pieces()), clock)
-    scope = {"type": "http", "method": "GET", "path": "/x", "raw_path": b"/x", "query_string": b"", "headers": []}
-    incoming = asyncio.Queue[dict[str, Any]]()
-    incoming.put_nowait({"type": "http.request", "body": b""})
-    await proxy(scope, incoming.get, send)
-    assert [message.get("body") for message in sent[1:]] == [b"one", b"two", b""]
-
-
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -263,6 +337,7 @@ async def test_an_answer_is_passed_on_piece_by_piece(clock: ManualClock) -> None
         ({"upstream": "https://discord.com/api"}, "upstream must be"),
         ({"upstream": "https://me:secret@discord.com"}, "upstream must be"),
         ({"max_body": 0}, "max_body must be bytes from 1"),
+        ({"max_memory": 1.5}, "max_memory must be bytes from 1"),
         ({"global_limit": 0}, "global_limit must be"),
     ],
 )
