@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import math
+import re
 from collections import Counter
 from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable, Mapping
 from typing import Any, Final
@@ -46,6 +47,8 @@ _NOT_ANSWERED: Final = _OF_A_HOP | {b"retry-after"}
 _LENGTH: Final = b"content-length"
 _BODILESS: Final = frozenset({204, 304})  # a length would be that of another answer
 _PACING: Final = b"x-ratelimit-"
+_WHOLE: Final = re.compile(r"[1-9][0-9]{0,5}")
+_MOMENT: Final = 0.001  # seconds: a client that sends more at a time waits no longer
 
 Headers = Iterable[tuple[bytes, bytes]]
 
@@ -64,8 +67,9 @@ class DiscordProxy:
     transport: the httpx transport that sends; httpx's own by default
 
     A request waits for as long as its limits ask for. With a header `X-Deadline: 2.5` it is answered with a 429 as soon
-    as it is sure to wait for more seconds than that. Answers carry no X-RateLimit headers: the client has nothing to
-    wait for. `GET /health` shows what has been done so far. Raises ValueError for an option that cannot be used.
+    as it is sure to wait for more seconds than that. The X-RateLimit headers of answers name a bucket that is never
+    used up: the client has nothing to wait for. `GET /health` shows what has been done so far. Raises ValueError for an
+    option that cannot be used.
     """
 
     def __init__(
@@ -231,6 +235,7 @@ class DiscordProxy:
         """Piece by piece. `is_old`: the client speaks HTTP/1.0, and reads no pieces without a length."""
         self._counts[f"{response.status_code // 100}xx"] += 1
         headers = [each for each in _end_to_end(response.headers.raw, _NOT_ANSWERED) if not each[0].startswith(_PACING)]
+        headers += _room_left(response.headers, self._transport.store.clock.wall())
         pieces: AsyncIterable[bytes] = response.stream  # type: ignore[assignment]
         try:
             if response.status_code in _BODILESS:
@@ -269,6 +274,19 @@ def _checked_upstream(upstream: object) -> httpx.URL:
 async def _left(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+def _room_left(headers: Mapping[str, str], wall: float) -> Headers:
+    """A bucket that is never used up, with as many calls at a time as Discord's own has.
+
+    Without one some clients send one call of a kind at a time, and all others wait for it.
+    """
+    bucket, limit = headers.get("x-ratelimit-bucket", ""), headers.get("x-ratelimit-limit", "")
+    if not bucket or not _WHOLE.fullmatch(limit):
+        return []
+    room = {"bucket": bucket, "limit": int(limit) + 1, "remaining": int(limit), "reset-after": _MOMENT}
+    room["reset"] = f"{wall + _MOMENT:.3f}"
+    return [(_PACING + name.encode(), str(value).encode("latin-1", "replace")) for name, value in room.items()]
 
 
 async def _one(piece: bytes) -> AsyncIterator[bytes]:

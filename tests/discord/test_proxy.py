@@ -67,12 +67,27 @@ async def test_a_request_arrives_as_it_was_sent_with_its_own_token(clock: Manual
     assert (answer.status_code, answer.json(), answer.headers["X-Own"]) == (201, {"id": "1"}, "kept")
 
 
-async def test_answers_carry_nothing_to_wait_for(clock: ManualClock) -> None:
-    server = Seen(lambda request: httpx.Response(200, json={}, headers=LIMITS | {"Retry-After": "2"}))
+async def test_answers_carry_nothing_to_wait_for_but_their_bucket(clock: ManualClock) -> None:
+    """Without one hikari makes one call of a kind at a time, and all others wait for that."""
+    more = {"Retry-After": "2", "X-RateLimit-Scope": "user", "X-RateLimit-Global": "true"}
+    server = Seen(lambda request: httpx.Response(200, json={}, headers=LIMITS | more))
     async with client_of(proxy_of(server, clock)) as client:
         answer = await client.get("/api/v10/channels/1", headers=BOT)
-    assert not [name for name in answer.headers if name.startswith("x-ratelimit") or name == "retry-after"]
+    reset = f"{clock.wall() + 0.001:.3f}"
+    assert {name: value for name, value in answer.headers.items() if name.startswith("x-ratelimit")} == {
+        "x-ratelimit-bucket": "abc", "x-ratelimit-limit": "6", "x-ratelimit-remaining": "5",
+        "x-ratelimit-reset-after": "0.001", "x-ratelimit-reset": reset,
+    }  # fmt: skip
+    assert "Retry-After" not in answer.headers
     assert answer.headers["Via"] == "1.1 google"
+
+
+@pytest.mark.parametrize("odd", [{"X-RateLimit-Limit": "many"}, {"X-RateLimit-Limit": "0"}, {"X-RateLimit-Bucket": ""}])
+async def test_limits_that_cannot_be_read_are_not_passed_on(clock: ManualClock, odd: dict[str, str]) -> None:
+    server = Seen(lambda request: httpx.Response(200, json={}, headers=LIMITS | odd))
+    async with client_of(proxy_of(server, clock)) as client:
+        answer = await client.get("/api/v10/channels/1", headers=BOT)
+    assert not [name for name in answer.headers if name.startswith("x-ratelimit")]
 
 
 async def test_a_request_waits_for_its_limits_and_the_client_sees_no_429(clock: ManualClock) -> None:
