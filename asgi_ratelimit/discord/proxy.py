@@ -10,9 +10,10 @@ import re
 from collections import Counter
 from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable, Mapping
 from typing import Any, Final
+from urllib.parse import quote
 
 import httpx
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from asgi_ratelimit.discord.bodies import BodyRefused, ClientLeft, KeptBodies
 from asgi_ratelimit.discord.errors import (
@@ -35,7 +36,6 @@ logger = logging.getLogger("asgi_ratelimit")
 DEADLINE: Final = b"x-deadline"
 LARGEST: Final = 100 * 2**20
 _MEMORY: Final = 256 * 2**20
-_NO_TIME_S: Final = 1e-6
 _TIMEOUT: Final = {"connect": 5.0, "read": 30.0, "write": 30.0, "pool": None}
 # Of one connection only: https://www.rfc-editor.org/rfc/rfc9110#section-7.6.1
 _OF_A_HOP: Final = frozenset(
@@ -46,7 +46,9 @@ _NOT_FORWARDED: Final = _OF_A_HOP | {b"host", b"content-length", b"expect", DEAD
 _NOT_ANSWERED: Final = _OF_A_HOP | {b"retry-after"}
 _LENGTH: Final = b"content-length"
 _BODILESS: Final = frozenset({204, 304})  # a length would be that of another answer
+_IN_PATHS: Final = "/:@!$&'()*+,;=~"
 _PACING: Final = b"x-ratelimit-"
+_STOPS: Final = {"message": "the proxy stops, and this call has no answer yet"}
 _WHOLE: Final = re.compile(r"[1-9][0-9]{0,5}")
 _MOMENT: Final = 0.001  # seconds: a client that sends more at a time waits no longer
 
@@ -87,7 +89,7 @@ class DiscordProxy:
     ) -> None:
         self._upstream, self._on_event = _checked_upstream(upstream), safe_hook(on_event)
         self._counts: Counter[str] = Counter()
-        self._store = store
+        self._store, self._is_closed = store, False
         self._transport = DiscordTransport(
             transport,
             store=store,
@@ -122,6 +124,7 @@ class DiscordProxy:
 
     async def aclose(self) -> None:
         """Close the connections, and end all waiting. The store stays open."""
+        self._is_closed = True
         await self._transport.aclose()
 
     async def _live(self, receive: Receive, send: Send) -> None:
@@ -150,26 +153,42 @@ class DiscordProxy:
 
     async def _forward(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._counts["requests"] += 1
-        came_us, deadline_s = self._transport.store.clock.now_us(), None
-        sent = list(scope["headers"])  # a server may add those that follow the body to its own list
+        answering = _Answering(send)
         try:
-            url, deadline_s = self._url_of(scope), _deadline_of(sent)
-            async with self._bodies.kept(receive, sent, deadline_s) as body:
-                headers, options = _end_to_end(sent, _NOT_FORWARDED), {"timeout": _TIMEOUT}
-                request = httpx.Request(scope["method"], url, headers=headers, content=body or None, extensions=options)
-                if deadline_s is not None:
-                    passed_s = (self._transport.store.clock.now_us() - came_us) / 1e6
-                    request.extensions["deadline"] = max(deadline_s - passed_s, _NO_TIME_S)
-                await self._until_left(
-                    self._exchange(request, send, is_old=scope.get("http_version") == "1.0"), receive
-                )
+            await self._send_on(scope, receive, answering)
         except ClientLeft:
             self._counts["left"] += 1
         except BodyRefused as error:
-            await self._refuse_body(error, deadline_s, send)
+            is_late = error.status == 429
+            content = _limited(global_=False, retry_after=1.0) if is_late else {"message": str(error)}
+            await self._answer(answering, error.status, content, is_last=True)
+        except asyncio.CancelledError:  # the server stops
+            if not answering.has_begun:
+                await self._answer(answering, 503, _STOPS, is_last=True)
+            raise
+
+    async def _send_on(self, scope: Scope, receive: Receive, answering: _Answering) -> None:
+        came_us = self._transport.store.clock.now_us()
+        sent = list(scope["headers"])  # a server may add those that follow the body to its own list
+        try:
+            url, deadline_s = self._url_of(scope), _deadline_of(sent)
         except (httpx.InvalidURL, ValueError) as error:
             told = "the path cannot be sent on" if isinstance(error, httpx.InvalidURL) else str(error)
-            await self._answer(send, 400, {"message": told})
+            await self._answer(answering, 400, {"message": told})
+            return
+        async with self._bodies.kept(receive, sent, deadline_s) as body:
+            headers, options = _end_to_end(sent, _NOT_FORWARDED), {"timeout": _TIMEOUT}
+            request = httpx.Request(scope["method"], url, headers=headers, content=body or None, extensions=options)
+            if deadline_s is not None:
+                request.extensions["deadline"] = self._left_s(came_us, deadline_s)
+            is_old = scope.get("http_version") == "1.0"
+            await self._until_left(self._exchange(request, answering, is_old=is_old), receive)
+
+    def _left_s(self, came_us: int, deadline_s: float) -> float:
+        left_s = deadline_s - (self._transport.store.clock.now_us() - came_us) / 1e6
+        if left_s <= 0:
+            raise BodyRefused(429, "the body has come too late")
+        return left_s
 
     async def _until_left(self, exchange: Coroutine[Any, Any, None], receive: Receive) -> None:
         """Do it for as long as the client is there."""
@@ -200,6 +219,10 @@ class DiscordProxy:
             response = await self._transport.handle_async_request(request)
         except RateLimitError as error:
             await self._answer(send, *_of_error(error, is_bounded))
+        except RuntimeError:
+            if not self._is_closed:
+                raise
+            await self._answer(send, 503, _STOPS, is_last=True)
         except httpx.LocalProtocolError as error:
             await self._answer(send, 400, {"message": f"the request cannot be sent on: {error}"})
         except httpx.TimeoutException as error:
@@ -211,12 +234,6 @@ class DiscordProxy:
                 await self._refuse(response, send, is_bounded)
             else:
                 await self._pass_on(response, send, is_old=is_old)
-
-    async def _refuse_body(self, error: BodyRefused, deadline_s: float | None, send: Send) -> None:
-        content: Mapping[str, Any] = {"message": str(error)}
-        if error.status == 429:
-            content = _limited(global_=False, retry_after=deadline_s or 1.0)
-        await self._answer(send, error.status, content, is_last=True)
 
     async def _refuse(self, response: httpx.Response, send: Send, is_bounded: bool) -> None:
         """Discord refuses the call again and again. A client that knows no limits would come back at once."""
@@ -252,6 +269,17 @@ class DiscordProxy:
             logger.warning("the connection to Discord was lost within an answer: %s", type(error).__name__)
         finally:
             await response.stream.aclose()  # type: ignore[union-attr]
+
+
+class _Answering:
+    """Sends an answer, and knows whether it has begun."""
+
+    def __init__(self, send: Send) -> None:
+        self._send, self.has_begun = send, False
+
+    async def __call__(self, message: Message) -> None:
+        self.has_begun = True
+        await self._send(message)
 
 
 def _checked_bytes(value: object, name: str, example: int) -> int:
@@ -334,7 +362,7 @@ def _limited(*, global_: bool, retry_after: float) -> Mapping[str, Any]:
 
 def _own_path(scope: Scope) -> bytes:
     """The path below the one where the proxy is mounted."""
-    path: bytes = scope.get("raw_path") or scope["path"].encode()
+    path: bytes = scope.get("raw_path") or quote(scope["path"], safe=_IN_PATHS).encode()
     return path.removeprefix(scope.get("root_path", "").encode())
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,7 +30,15 @@ REFUSED = {"message": "You are being rate limited.", "retry_after": 0.05, "globa
 class Upload:
     """A client that sends a body piece by piece, as far as it is read."""
 
-    def __init__(self, body: bytes, *, has_length: bool = True, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
+    def __init__(
+        self,
+        body: bytes,
+        *,
+        has_length: bool = True,
+        headers: tuple[tuple[bytes, bytes], ...] = (),
+        pause: Callable[[], object] = lambda: None,
+    ) -> None:
+        self._pause = pause
         self._body, self._is_over, self.read, self.sent = body, False, 0, list[Any]()
         length = [(b"content-length", str(len(body)).encode())] if has_length else [(b"transfer-encoding", b"chunked")]
         self.headers = [*length, *headers]
@@ -38,6 +47,7 @@ class Upload:
     async def receive(self) -> dict[str, Any]:
         if self._is_over or (self.read and self.is_slow.is_set()):
             await asyncio.Event().wait()
+        self._pause()
         piece = self._body[self.read : self.read + PIECE]
         self.read += len(piece)
         self._is_over = self.read >= len(self._body)
@@ -144,10 +154,27 @@ async def test_with_a_deadline_a_call_waits_no_longer_for_room(refusing: RawDisc
     await settled()
     await passing(clock, late.through(proxy), step=0.5)
     status, headers, _ = late.answer
-    assert (status, headers[b"retry-after"], headers[b"connection"], late.read) == (429, b"3", b"close", 0)
+    assert (status, headers[b"retry-after"], headers[b"connection"], late.read) == (429, b"1", b"close", 0)
     call.cancel()
     await asyncio.wait([call])
     await proxy.aclose()
+
+
+async def test_the_time_that_a_body_takes_is_part_of_the_deadline(clock: ManualClock) -> None:
+    left = list[float]()
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        left.append(request.extensions["timeout"]["read"])
+        return httpx.Response(200, json={})
+
+    inner, store = httpx.MockTransport(answer), MemoryStore(clock=clock)
+    proxy = DiscordProxy(upstream="http://discord.example", transport=inner, store=store)
+    upload = Upload(bytes(3 * PIECE), headers=((b"x-deadline", b"2.5"),), pause=lambda: clock.advance(0.5))
+    await upload.through(proxy)
+    assert left == [1.0]
+    late = Upload(bytes(8 * PIECE), headers=((b"x-deadline", b"2.5"),), pause=lambda: clock.advance(0.5))
+    await late.through(proxy)
+    assert (late.answer[0], late.answer[1][b"retry-after"], len(left)) == (429, b"1", 1)
 
 
 async def test_a_large_body_that_stands_still_loses_its_room(refusing: RawDiscord, clock: ManualClock) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -212,6 +212,16 @@ async def test_headers_after_the_body_are_none_of_the_requests(clock: ManualCloc
     assert server.requests[0].headers.get_list("Authorization") == ["Bot a"]
 
 
+@pytest.mark.parametrize(
+    ("path", "sent"),
+    [("/a b?c", b"/a%20b%3Fc"), ("/a\r\nX: 1", b"/a%0D%0AX:%201"), ("/a%2Fb", b"/a%252Fb"), ("/ä/@me", b"/%C3%A4/@me")],
+)
+async def test_a_path_that_the_server_has_decoded_is_encoded_again(clock: ManualClock, path: str, sent: bytes) -> None:
+    server = Seen()
+    await raw(proxy_of(server, clock), path, b"", [])
+    assert server.requests[0].url.raw_path == sent
+
+
 async def test_a_websocket_is_closed(clock: ManualClock) -> None:
     sent: list[Any] = []
 
@@ -225,59 +235,35 @@ async def test_a_websocket_is_closed(clock: ManualClock) -> None:
     assert [message["type"] for message in sent] == ["websocket.close"]
 
 
-# Odd answers
-
-
-class Pieces(httpx.AsyncByteStream):
-    """An answer's body in pieces; then the connection is lost, perhaps."""
-
-    def __init__(self, *pieces: bytes, is_cut: bool = False) -> None:
-        self._pieces, self._is_cut = pieces, is_cut
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        for piece in self._pieces:
-            yield piece
-        if self._is_cut:
-            raise httpx.RemoteProtocolError("cut")
-
-
-async def answer_to(proxy: DiscordProxy, version: str = "1.1") -> list[Any]:
-    """The messages of an answer."""
-    sent: list[Any] = []
+async def test_a_server_that_stops_answers_a_call_that_waits(clock: ManualClock) -> None:
+    refusal = httpx.Response(429, json={"retry_after": 60.0, "global": False}, headers=LIMITS)
+    proxy, sent = proxy_of(Seen(lambda request: refusal), clock), list[Any]()
     incoming = asyncio.Queue[dict[str, Any]]()
     incoming.put_nowait({"type": "http.request", "body": b""})
+    scope = {"type": "http", "method": "GET", "path": "/x", "raw_path": b"/x", "query_string": b"", "headers": []}
 
     async def send(message: Any) -> None:
         sent.append(message)
 
-    scope = {"type": "http", "method": "GET", "path": "/x", "raw_path": b"/x", "query_string": b"", "headers": []}
-    await proxy(scope | {"http_version": version}, incoming.get, send)
-    return sent
+    call = asyncio.ensure_future(proxy(scope, incoming.get, send))
+    await settled()
+    call.cancel()
+    await asyncio.wait([call])
+    assert call.cancelled()
+    assert sent[0]["status"] == 503
+    assert (b"connection", b"close") in sent[0]["headers"]
+    assert proxy.health["waiting"] == []
 
 
-async def test_an_answer_is_passed_on_piece_by_piece(clock: ManualClock) -> None:
-    proxy = proxy_of(lambda request: httpx.Response(200, stream=Pieces(b"one", b"two")), clock)
-    assert [message.get("body") for message in (await answer_to(proxy))[1:]] == [b"one", b"two", b""]
-
-
-async def test_an_old_client_gets_the_length_of_an_answer_instead_of_pieces(clock: ManualClock) -> None:
-    proxy = proxy_of(lambda request: httpx.Response(200, stream=Pieces(b"one", b"two")), clock)
-    start, *rest = await answer_to(proxy, "1.0")
-    assert (b"content-length", b"6") in start["headers"]
-    assert b"".join(message["body"] for message in rest) == b"onetwo"
-
-
-@pytest.mark.parametrize("status", [204, 304])
-async def test_an_answer_without_a_body_has_no_length(clock: ManualClock, status: int) -> None:
-    """A server would wait for a body of that length, and fail."""
-    proxy = proxy_of(lambda request: httpx.Response(status, headers={"Content-Length": "44", "ETag": "x"}), clock)
-    assert (await answer_to(proxy))[0]["headers"] == [(b"etag", b"x")]
-
-
-async def test_an_answer_that_is_cut_ends_there_and_is_counted(clock: ManualClock) -> None:
-    proxy = proxy_of(lambda request: httpx.Response(200, stream=Pieces(b"one", is_cut=True)), clock)
-    assert [message.get("more_body", False) for message in (await answer_to(proxy))[1:]] == [True], "it has no end"
-    assert proxy.counts == {"requests": 1, "2xx": 1, "cut": 1}
+async def test_a_proxy_that_is_closed_says_so(clock: ManualClock) -> None:
+    server = Seen(lambda request: httpx.Response(429, json={"retry_after": 60.0, "global": False}, headers=LIMITS))
+    proxy = proxy_of(server, clock)
+    async with client_of(proxy) as client:
+        call = asyncio.ensure_future(client.get("/api/v10/channels/1", headers=BOT))
+        await settled()
+        await proxy.aclose()
+        answers = [await call, await client.get("/api/v10/channels/1", headers=BOT)]
+    assert [answer.status_code for answer in answers] == [503, 503]
 
 
 # Troubles
