@@ -213,7 +213,7 @@ class DiscordProxy:
         query: bytes = scope["query_string"]
         return self._upstream.copy_with(raw_path=path + b"?" + query if query else path)
 
-    async def _exchange(self, request: httpx.Request, send: Send, *, is_old: bool) -> None:
+    async def _exchange(self, request: httpx.Request, send: _Answering, *, is_old: bool) -> None:
         is_bounded = "deadline" in request.extensions
         try:
             response = await self._transport.handle_async_request(request)
@@ -248,7 +248,7 @@ class DiscordProxy:
         self._counts[f"{status // 100}xx"] += 1
         await _reply(send, status, content, [(b"connection", b"close")] if is_last else [])
 
-    async def _pass_on(self, response: httpx.Response, send: Send, *, is_old: bool) -> None:
+    async def _pass_on(self, response: httpx.Response, send: _Answering, *, is_old: bool) -> None:
         """Piece by piece. `is_old`: the client speaks HTTP/1.0, and reads no pieces without a length."""
         self._counts[f"{response.status_code // 100}xx"] += 1
         headers = [each for each in _end_to_end(response.headers.raw, _NOT_ANSWERED) if not each[0].startswith(_PACING)]
@@ -266,6 +266,8 @@ class DiscordProxy:
             await send({"type": "http.response.body", "body": b""})
         except (httpx.TransportError, *BROKEN) as error:  # the server cuts the answer off as well
             self._counts["cut"] += 1
+            if not send.has_begun:
+                await self._answer(send, 502, {"message": f"Discord has answered in part: {type(error).__name__}"})
             logger.warning("the connection to Discord was lost within an answer: %s", type(error).__name__)
         finally:
             await response.stream.aclose()  # type: ignore[union-attr]

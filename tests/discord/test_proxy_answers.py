@@ -66,3 +66,8 @@ async def test_an_answer_that_is_cut_ends_there_and_is_counted(clock: ManualCloc
     proxy = proxy_of(lambda request: httpx.Response(200, stream=Pieces(b"one", is_cut=True)), clock)
     assert [message.get("more_body", False) for message in (await answer_to(proxy))[1:]] == [True], "it has no end"
     assert proxy.counts == {"requests": 1, "2xx": 1, "cut": 1}
+
+
+async def test_an_old_client_gets_no_part_of_it(clock: ManualClock) -> None:
+    proxy = proxy_of(lambda request: httpx.Response(200, stream=Pieces(b"one", is_cut=True)), clock)
+    assert (await answer_to(proxy, "1.0"))[0]["status"] == 502
