@@ -12,6 +12,7 @@ from typing import Any, Final, Literal, Protocol, final, get_args
 
 from asgi_ratelimit.clock import Clock, SystemClock
 from asgi_ratelimit.decision import Decision
+from asgi_ratelimit.slot import SlotCounts
 from asgi_ratelimit.store_events import EventHook, StoreEvent
 from asgi_ratelimit.store_events import emit as call_hook
 
@@ -100,7 +101,8 @@ class Observer(Protocol):
     It may have more attributes. `kinds`: the only kinds of events that it wants. `attach(clock)`: called with the
     clock of each of its stores. `introduce(node)`: called with the name of that store's server.
     `on_decision(kind, limiter, decision, key, time, answered_by, secret)`: called in place of the observer itself for
-    decisions; it saves the making of an event. `is_quick`: true if its calls need not be timed.
+    decisions; it saves the making of an event. `on_in_flight(limiter, change)`: called with 1 when a call has taken a
+    slot (see Concurrency), and with -1 when it has freed it. `is_quick`: true if its calls need not be timed.
     """
 
     def __call__(self, event: Event, /) -> object: ...
@@ -114,6 +116,7 @@ class Observers:
 
     def __init__(self, observers: Iterable[Observer], clock: Clock, secret: bytes | None = None) -> None:
         self._clock, self._wall = clock, clock.wall
+        self.slots = SlotCounts()  # the calls that hold one
         self._secret = _PROCESS_SECRET if secret is None else secret[:64]
         self._listeners: list[_Listener] = []
         self._node = ""
@@ -139,12 +142,18 @@ class Observers:
         attach = getattr(observer, "attach", None)
         if attach is not None:
             attach(self._clock)
-        self._listeners.append(_Listener(observer, self.remove))
+        listener = _Listener(observer, self.remove)
+        self._listeners.append(listener)
+        if listener.on_in_flight is not None:
+            self.slots.listen(listener.change_in_flight)
         self._introduce_to(observer)
         self._sort()
 
     def remove(self, observer: Observer) -> None:
         """Let it listen no more."""
+        for listener in self._listeners:
+            if listener.observer is observer:
+                self.slots.forget(listener.change_in_flight)
         self._listeners = [listener for listener in self._listeners if listener.observer is not observer]
         self._sort()
 
@@ -241,9 +250,18 @@ class _Listener:
         self.observer, self._leave_out = observer, leave_out
         self.kinds: Container[str] | None = getattr(observer, "kinds", None)
         self.count: Callable[..., object] | None = getattr(observer, "on_decision", None)
+        self.on_in_flight: Callable[[str, int], object] | None = getattr(observer, "on_in_flight", None)
         self._strikes = 0
         self._was_logged = False
         self.call: Callable[[Event], None] = self._call_quick if getattr(observer, "is_quick", False) else self._call
+
+    def change_in_flight(self, limiter: str, change: int) -> None:
+        """Report calls that have taken a slot, or freed it."""
+        try:
+            if self.on_in_flight is not None:
+                self.on_in_flight(limiter, change)
+        except Exception as error:
+            self.strike(f"failed: {error!r}", error)
 
     def _call_quick(self, event: Event) -> None:
         try:
