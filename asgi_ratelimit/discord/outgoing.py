@@ -43,7 +43,8 @@ class OutgoingRequest:
     """
 
     def __init__(self, request: httpx.Request, body: bytes, application_id: str | None, wall: float) -> None:
-        self._request, self._body = request, _SentBody((body,))
+        self._request, self._length = request, len(body)
+        self._pieces: Pieces = (body,)
         self.headers = request.headers.copy()
         if self.headers.get("User-Agent", "python-httpx").startswith("python-httpx"):
             self.headers["User-Agent"] = USER_AGENT
@@ -53,13 +54,17 @@ class OutgoingRequest:
         self.route = route_of(request.method, path, application_id=application_id, body=content, wall=wall)
         self._has_nonce = False
         if self.route.creates_message:
-            pieces, self._has_nonce = with_nonce(kind, body)
-            self._body = _SentBody(pieces)
+            self._add_nonce(kind, body)
         self._is_callback = self.route.lifetime == CALLBACK
         self.is_safe = self._has_nonce or self._is_callback or request.method in _SAFE
         self._has_arrived = False  # perhaps, with an attempt that was lost
         self._set_length()
         self._read_options(request.extensions)
+
+    def _add_nonce(self, kind: str, body: bytes) -> None:
+        pieces, self._has_nonce = with_nonce(kind, body)
+        self._length = sum(len(piece) for piece in pieces)
+        self._pieces = pieces if self._length > _PIECE else (b"".join(pieces),)
 
     def _read_options(self, extensions: Mapping[str, Any]) -> None:
         retries, ordered, deadline = extensions.get("retries"), extensions.get("ordered"), extensions.get("deadline")
@@ -81,7 +86,7 @@ class OutgoingRequest:
             self._request.method,
             self._request.url,
             headers=self.headers,
-            stream=self._body,
+            stream=_SentBody(self._pieces) if self._length > _PIECE else httpx.ByteStream(bytes(self._pieces[0])),
             extensions=extensions,
         )
         try:
@@ -132,24 +137,20 @@ class OutgoingRequest:
             del self.headers["Transfer-Encoding"]
         elif "Content-Length" not in self.headers:
             return
-        self.headers["Content-Length"] = str(self._body.length)
+        self.headers["Content-Length"] = str(self._length)
 
 
 class _SentBody(httpx.ByteStream):
-    """A body that is sent piece by piece, as often as it has to be."""
+    """A large body that is sent piece by piece, as often as it has to be."""
 
     def __init__(self, pieces: Pieces) -> None:
         super().__init__(b"")
-        self.length = sum(len(piece) for piece in pieces)
-        self._pieces = pieces if self.length > _PIECE else (b"".join(pieces),)
+        self._pieces = pieces
 
     def __iter__(self) -> Iterator[bytes]:
         for piece in self._pieces:
-            if isinstance(piece, bytes) and len(piece) <= _PIECE:
-                yield piece
-            else:
-                for start in range(0, len(piece), _PIECE):
-                    yield bytes(piece[start : start + _PIECE])
+            for start in range(0, len(piece), _PIECE):
+                yield bytes(piece[start : start + _PIECE])
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         for piece in self:

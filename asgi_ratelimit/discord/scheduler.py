@@ -245,13 +245,12 @@ class Scheduler:
         reply = self._permits.take(name, route.name, route.major, per_second, spare)
         if not isinstance(reply, (Granted, Wait)):
             reply = await reply
-        return self._note_granted(route, reply)
+        self._out += isinstance(reply, Granted)
+        return self._note_hidden(route, reply) if route.hidden else reply
 
-    def _note_granted(self, route: Route, reply: Granted | Wait) -> Granted | Wait:
+    def _note_hidden(self, route: Route, reply: Granted | Wait) -> Granted | Wait:
         if isinstance(reply, Granted):
-            self._out += 1
-            if route.hidden:
-                self._hidden[route.name, route.major] = reply.permit.name
+            self._hidden[route.name, route.major] = reply.permit.name
         return reply
 
     async def _take_in_scope(
@@ -272,7 +271,8 @@ class Scheduler:
         finally:
             if not is_granted:
                 self._scopes.forget(route.name, name)
-        return self._note_granted(route, reply)
+        self._out += is_granted
+        return self._note_hidden(route, reply) if route.hidden else reply
 
     def _place_of(self, route: Route, reply: Wait) -> str:
         """Whose responses end the wait: those for the resource, for the route, or for all that share a bucket."""
