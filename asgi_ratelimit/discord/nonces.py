@@ -6,6 +6,7 @@ import json
 import re
 import secrets
 from collections.abc import Iterator, MutableMapping, Sequence
+from itertools import islice
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode
 
@@ -15,7 +16,9 @@ __all__ = ["Pieces", "with_nonce"]
 
 _BOUNDARY: Final = re.compile(r'boundary="?([^";,]+)')
 _FIELDS: Final = ("nonce", "enforce_nonce")
-_LONGEST: Final = 2**20  # bytes of a message without its files: Discord refuses far shorter ones
+_SPACE: Final = b" \t\r\n"  # of JSON
+_MOST_FIELDS: Final = 1_000  # of a form, which takes its time to read
+_LONGEST: Final = 2**18  # bytes of a message without its files: Discord refuses far shorter ones
 _NAME: Final = re.compile(rb'[; ]name="([^"]*)"')
 
 
@@ -43,13 +46,23 @@ def _json_with_nonce(body: bytes) -> tuple[bytes, bool]:
     message = object_of(body) if len(body) <= _LONGEST else None
     if message is None:
         return body, False
-    if _complete(message, enforced=True):
+    is_plain = body.lstrip(_SPACE)[:1] == b"{" and not any(
+        name in message and message[name] is None for name in _FIELDS
+    )
+    comma = b"," if message else b""
+    added = _complete(message, enforced=True)
+    if added and is_plain:  # all else stays as it was written: not every number can be read and written again
+        body = body.replace(b"{", json.dumps(added, separators=(",", ":")).encode()[:-1] + comma, 1)
+    elif added:
         body = json.dumps(message, separators=(",", ":")).encode()
     return body, bool(message.get("enforce_nonce"))
 
 
 def _form_with_nonce(body: bytes) -> tuple[bytes, bool]:
-    fields = dict(parse_qsl(body.decode(errors="replace"), keep_blank_values=True))
+    try:
+        fields = dict(parse_qsl(body.decode(errors="replace"), keep_blank_values=True, max_num_fields=_MOST_FIELDS))
+    except ValueError:
+        return body, False
     if "payload_json" in fields:
         payload, is_enforced = _json_with_nonce(fields["payload_json"].encode())
         return urlencode(fields | {"payload_json": payload}).encode(), is_enforced
@@ -59,8 +72,9 @@ def _form_with_nonce(body: bytes) -> tuple[bytes, bool]:
 
 
 def _parts_with_nonce(mark: bytes, body: bytes) -> tuple[Pieces, bool]:
-    places = {name: (start, end) for name, start, end in _parts(mark, body)}
-    if not places:
+    parts = list(islice(_parts(mark, body), _MOST_FIELDS + 1))
+    places = {name: (start, end) for name, start, end in parts}
+    if not places or len(parts) > _MOST_FIELDS:
         return (body,), False
     if "payload_json" in places:
         start, end = places["payload_json"]

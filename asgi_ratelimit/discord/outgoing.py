@@ -30,7 +30,7 @@ BROKEN: Final = (ConnectionError, anyio.EndOfStream, anyio.BrokenResourceError, 
 # httpx-aiohttp calls each lost connection a ConnectTimeout. These alone of aiohttp's errors come before the request.
 _NEVER_SENT_BY_AIOHTTP: Final = frozenset({"ClientConnectorError", "ConnectionTimeoutError", "ClientHttpProxyError"})
 _USELESS: Final = (httpx.UnsupportedProtocol, httpx.LocalProtocolError)  # the same would happen again
-_LONGEST_EDIT: Final = 2**20  # bytes; an image may be larger, and it is no edit of a channel
+_LONGEST_EDIT: Final = 2**18  # bytes; an image may be larger, and it is no edit of a channel
 _PIECE: Final = 2**16  # bytes that are sent at a time, so that a large body is not copied into buffers as a whole
 _LONGEST_REASON: Final = 512  # characters, a limit of Discord's
 
