@@ -22,7 +22,8 @@ logger = logging.getLogger("asgi_ratelimit")
 
 AnsweredBy = Literal["store", "cache", "fallback"]
 EventKind = Literal[
-    "allowed", "limited", "blocked", "shadow", "exempt", "unavailable", "near", "waited", "shed", "owed",
+    "allowed", "limited", "blocked", "shadow", "exempt", "unavailable", "near", "waited", "shed", "owed", "lost",
+    "escalated",
     "down", "recovered", "missed", "full", "spoilt",
     "wait", "response", "refused", "retry", "stopped", "banned", "invalid", "token", "webhook",
 ]  # fmt: skip
@@ -42,10 +43,12 @@ class Event:
         `decision.over`), "exempt" (nothing was counted) or "unavailable" (answered with 503, since the limit fails
         closed). "shed": LoadShedMiddleware has refused it. "near": at least 80 % of a limit are used. "waited": a call
         was let in, or sent, after `seconds`. "owed": a call has cost `cost` more than it was charged, and a bucket
-        cannot owe all of that. "down", "recovered", "missed", "full", "spoilt": as the kinds of StoreEvent. Of the way
-        out: "wait" (a call is held back), "response" (an answer came), "refused" (it was a 429), "invalid" (401, 403 or
-        429: `checks` of the 10 000 in ten minutes that Discord bears), "retry", "stopped", "banned", "token",
-        "webhook": as DiscordEvent
+        cannot owe all of that. "lost": the server has not answered a settlement or refund, so `cost` more (less, if
+        negative) is not counted. "escalated": a block of `seconds` begins, after too many refusals of a key or failures
+        of a log-in; with the cause "shadow" it would have. "down", "recovered", "missed", "full", "spoilt": as the
+        kinds of StoreEvent. Of the way out: "wait" (a call is held back), "response" (an answer came), "refused" (it
+        was a 429), "invalid" (401, 403 or 429: `checks` of the 10 000 in ten minutes that Discord bears), "retry",
+        "stopped", "banned", "token", "webhook": as DiscordEvent
     limiter: the name of the limiter, or "discord"
     answered_by: "store", "cache" (a remembered refusal) or "fallback" (an outage)
     cost: of the call
@@ -301,7 +304,7 @@ def observers_of(store: object) -> Observers:
 def _refusal(decision: Decision, enforced: bool) -> EventKind:
     if not enforced:
         return "shadow"
-    return "blocked" if decision.reason == "blocked" else "limited"
+    return "blocked" if decision.is_block else "limited"
 
 
 def _digest(key: str, secret: bytes) -> str:

@@ -6,7 +6,8 @@ import math
 from collections.abc import Awaitable, Callable, Sequence
 from inspect import isawaitable
 from types import TracebackType
-from weakref import WeakValueDictionary
+from typing import Protocol
+from weakref import WeakSet, WeakValueDictionary
 
 from asgi_ratelimit.call_keys import CallKey, StoreKey, distinct, fitting_key, per_limit
 from asgi_ratelimit.call_site import inside_a_request
@@ -15,7 +16,7 @@ from asgi_ratelimit.decision import Decision, Policy
 from asgi_ratelimit.errors import RateLimited, StoreUnavailable
 from asgi_ratelimit.events import Event, EventKind, observers_of
 from asgi_ratelimit.foreign_options import explains_foreign_options
-from asgi_ratelimit.limits import Limit, LimitSpec, as_limits
+from asgi_ratelimit.limits import MOST_COST, Limit, LimitSpec, as_limits
 from asgi_ratelimit.memory import MemoryStore
 from asgi_ratelimit.off_switch import OFF_SWITCH
 from asgi_ratelimit.shown import shown
@@ -23,7 +24,7 @@ from asgi_ratelimit.store import Buckets, PerStore, Settlement, Store, bucket_ke
 from asgi_ratelimit.waiting import WaitersByKey
 from asgi_ratelimit.warnings import WarnOnce
 
-__all__ = ["Hold", "Limiter", "check_used", "limiters_of"]
+__all__ = ["Hold", "Limiter", "check_used", "checked_timeout", "forget_on_reset", "limiters_of"]
 
 Release = Callable[[Decision], Awaitable[object] | None]
 
@@ -117,7 +118,7 @@ class Limiter:
         if cost is not _ONE:
             self._check_cost(cost)
         try:
-            decision, seconds = await self.wait(key, cost, per, timeout and _checked_timeout(timeout))
+            decision, seconds = await self.wait(key, cost, per, checked_timeout(timeout))
         except RateLimited as refused:
             self.observers.decided(self.name, refused.decision, self.reported_key(key, refused.decision))
             raise
@@ -151,7 +152,8 @@ class Limiter:
         pending = self._buckets.refund(decision)
         if self.holds:
             self._waiting.bells.ring(decision)
-        await _done(pending)
+        if isawaitable(pending) and await pending == "lost":
+            self._report("lost", decision, 0)
 
     async def release(self, decision: Decision) -> None:
         """Free the slots that a decision has taken (see `Concurrency`), once. Its other charges stay.
@@ -171,9 +173,9 @@ class Limiter:
         """Make the charge of a decision the real cost of the call, once, in every limit of the list.
 
         Less is given back as by `refund`. More is owed: the bucket goes below empty by up to one more capacity, and the
-        next calls wait until that has flowed in. An excess is reported ("owed"). A decision that is never
-        settled stays charged as it was. A slot is kept until it is released, unless `cost` is 0. Raises ValueError if
-        `cost` is no whole number from 0.
+        next calls wait until that has flowed in. An excess is reported ("owed"), and a settlement that the server does
+        not answer ("lost"). A decision that is never settled stays charged as it was. A slot is kept until it is
+        released, unless `cost` is 0. Raises ValueError if `cost` is no whole number from 0.
         """
         check_used(cost)
         pending = self._buckets.settle(decision, cost)
@@ -181,19 +183,24 @@ class Limiter:
             self._waiting.bells.ring(decision)
         result = await pending if isawaitable(pending) else pending
         if result is not None:
-            kind: EventKind = "owed" if result == "cut" else "unavailable"
-            self.observers.emit(Event(kind, self.name, decision=decision, cost=cost - decision.cost))
+            self._report("owed" if result == "cut" else "lost", decision, cost)
 
     async def reset(self, key: CallKey, *, per: str = "") -> None:
-        """Make full every bucket that a call with this key is charged to, and lift the block of each of its keys."""
+        """Make full every bucket that a call with this key is charged to, and lift the block of each of its keys.
+
+        The refusals and blocks that an Escalate of this process has counted under this name are forgotten.
+        """
         await _done(self._buckets.reset(self.checked_key(key), per))
+        for count in [*_counts.of(self.store).get(self.name, ())]:
+            for one in distinct(key):
+                await count.forget(one)
 
     async def block(self, key: CallKey, seconds: float) -> None:
         """Refuse each call with this key for so many seconds, even if its buckets are full. 0 lifts the block.
 
         It is enough that one of a call's keys is blocked. Of a tuple each key is blocked for itself.
         """
-        if not isinstance(seconds, (int, float)) or not 0 <= seconds < math.inf:
+        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds < math.inf:
             raise ValueError(f"a block lasts a number of seconds from 0, e.g. 60, not {seconds!r}")
         failures: list[StoreUnavailable] = []
         for pending in [self._buckets.block(one, min(seconds, _CENTURY_S)) for one in distinct(self.checked_key(key))]:
@@ -250,11 +257,15 @@ class Limiter:
         self._release: Release = getattr(buckets, "release", _nothing)  # a store without slots need not have it
         self._waiting = WaitersByKey(self.store.clock, buckets)
 
+    def _report(self, kind: EventKind, decision: Decision, cost: int) -> None:
+        """A settlement is not counted, or not all of it."""
+        self.observers.emit(Event(kind, self.name, decision=decision, cost=cost - decision.cost))
+
     def _check_cost(self, cost: object) -> None:
-        if type(cost) is int and 0 < cost <= (self.capacity or cost):
+        if type(cost) is int and 0 < cost <= (self.capacity or MOST_COST):
             return
-        upper = f" to {self.capacity}, the capacity" if self.capacity else ""
-        raise ValueError(f"a cost must be a whole number from 1{upper}, not {cost!r}")
+        upper = f"{self.capacity}, the capacity" if self.capacity else MOST_COST
+        raise ValueError(f"a cost must be a whole number from 1 to {upper}, not {shown(cost)}")
 
     async def _refusal(self, key: CallKey, cost: int, per: str) -> Decision:
         decision = await self.check(key, cost, per)
@@ -266,22 +277,22 @@ class Limiter:
 class Hold:
     """The slots of one call, for an `async with` block."""
 
-    __slots__ = ("_cost", "_decision", "_key", "_limiter", "_per", "_timeout")
+    __slots__ = ("_cost", "_decisions", "_key", "_limiter", "_per", "_timeout")
 
     def __init__(self, limiter: Limiter, key: CallKey, cost: int, timeout: float | None, per: str) -> None:
         self._limiter, self._key, self._cost, self._timeout, self._per = limiter, key, cost, timeout, per
-        self._decision: Decision | None = None
+        self._decisions: list[Decision] = []  # several, if blocks of one object are within or beside each other
 
     async def __aenter__(self) -> Decision:
-        self._decision = await self._limiter.acquire(self._key, self._cost, timeout=self._timeout, per=self._per)
-        return self._decision
+        decision = await self._limiter.acquire(self._key, self._cost, timeout=self._timeout, per=self._per)
+        self._decisions.append(decision)
+        return decision
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        decision, self._decision = self._decision, None
-        if decision is not None:  # it is sent before the first await, so that a cancellation cannot prevent it
-            await self._limiter.release(decision)
+        if self._decisions:  # it is sent before the first await, so that a cancellation cannot prevent it
+            await self._limiter.release(self._decisions.pop())
 
 
 def _capacity(limits: Sequence[Limit]) -> int:
@@ -304,6 +315,22 @@ def limiters_of(store: Store) -> list[Limiter]:
     """The limiters in this process that keep their buckets in this store, oldest first."""
     limiters = [reference() for reference in _in_use.of(store).valuerefs()]
     return [limiter for limiter in limiters if limiter is not None]
+
+
+class Forgetful(Protocol):
+    """It keeps more of a key than a limiter does."""
+
+    async def forget(self, key: str) -> None:
+        """Forget everything of a key."""
+        ...
+
+
+_counts: PerStore[dict[str, WeakSet[Forgetful]]] = PerStore(lambda store: {})
+
+
+def forget_on_reset(store: Store, name: str, count: Forgetful) -> None:
+    """Let `Limiter.reset` of all limiters of this name in this store forget the key there as well."""
+    _counts.of(store).setdefault(name, WeakSet()).add(count)
 
 
 class _FullBuckets:
@@ -347,8 +374,10 @@ def check_used(used: object) -> None:
         raise ValueError(f"a call has cost a whole number from 0, e.g. 1200, not {shown(used)}")
 
 
-def _checked_timeout(timeout: float) -> float | None:
+def checked_timeout(timeout: float | None) -> float | None:
     """The timeout; None if it is for ever."""
+    if timeout is None:
+        return None
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout >= 0:
         raise ValueError(f"timeout must be seconds from 0, e.g. timeout=10, or None, not {timeout!r}")
     return timeout if timeout < _CENTURY_S else None

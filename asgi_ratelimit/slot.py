@@ -22,29 +22,42 @@ class Slot:
     place: where it is renewed by a timer; None: nowhere
     """
 
-    __slots__ = ("__weakref__", "_count", "home", "id", "is_held", "place")
+    __slots__ = ("__weakref__", "_flight", "home", "id", "is_held", "place")
 
     def __init__(self, home: object, slot_id: int) -> None:
         self.home, self.id = home, slot_id
         self.is_held = True  # until it is released
         self.place: object = None
-        self._count: SlotCount | None = None
+        self._flight: _Flight | None = None
 
     def count_in(self, counts: SlotCounts, limiter: str) -> None:
         """Count it as long as it is held. It is the one slot of its call that is counted."""
-        if self._count is None and self.is_held:
-            self._count = counts.of(limiter)
-            self._count.change(1)
+        if self._flight is None and self.is_held:
+            self._flight = _Flight(counts.of(limiter))
 
     def end(self) -> None:
         """It is released."""
-        if self.is_held:
-            self.is_held = False
-            if self._count is not None:
-                self._count.change(-1)
+        self.is_held = False
+        if self._flight is not None:
+            self._flight.end()
+
+
+class _Flight:
+    """One call that is counted, until it ends or is forgotten."""
+
+    __slots__ = ("_count", "_is_over")
+
+    def __init__(self, count: SlotCount) -> None:
+        self._count, self._is_over = count, False
+        count.change(1)
+
+    def end(self) -> None:
+        if not self._is_over:
+            self._is_over = True
+            self._count.change(-1)
 
     def __del__(self) -> None:
-        if self.is_held and self._count is not None:
+        if not self._is_over:
             self._count.lost.append(None)
 
 
@@ -64,10 +77,14 @@ class SlotCount:
 
 
 class SlotCounts:
-    """The counts of all limiters of a store, and the functions that are called with each change."""
+    """The counts of all limiters of a store, and the functions that are called with each change.
+
+    A call is counted from its beginning, or not at all: so none is before the first listener.
+    """
 
     def __init__(self) -> None:
         self._listeners: tuple[Listener, ...] = ()
+        self.is_heard = False
         self.clear()
         _all.add(self)
 
@@ -98,6 +115,7 @@ class SlotCounts:
         """Call this with every change, and at once with the present numbers."""
         with self._lock:
             self._listeners += (listener,)
+            self.is_heard = True
             for count in self._counts.values():
                 if count.number:
                     listener(count.limiter, count.number)

@@ -38,11 +38,17 @@ class Buckets(Protocol):
         ...
 
     def refund(self, decision: Decision) -> Awaitable[object] | None:
-        """Give back the part of a charge that has not flowed back since. A second time does nothing."""
+        """Give back the part of a charge that has not flowed back since. A second time does nothing.
+
+        Neither does the decision of another store. "lost", as the awaited result, is reported.
+        """
         ...
 
     def settle(self, decision: Decision, cost: int) -> Settlement | Awaitable[Settlement | None] | None:
-        """Make the charge the cost of the call: give back, or let the bucket owe. A second time does nothing."""
+        """Make the charge the cost of the call: give back, or let the bucket owe. A second time does nothing.
+
+        Any limiter of the store may do it.
+        """
         ...
 
     def reset(self, key: StoreKey, per: str) -> Awaitable[None] | None:

@@ -49,6 +49,7 @@ SLOW = (
     "tests/frameworks/test_slots.py",
     "tests/frameworks/test_sockets.py",
     "tests/frameworks/test_workers.py",
+    "tests/inbound/test_escalate_workers.py",
     "tests/interactions/test_shared.py",
     "tests/load/test_overload.py",
     "tests/load/test_served.py",

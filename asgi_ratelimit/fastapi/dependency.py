@@ -14,6 +14,7 @@ from starlette.types import Scope
 
 from asgi_ratelimit.decision import Decision
 from asgi_ratelimit.errors import StoreUnavailable
+from asgi_ratelimit.escalation import Escalate
 from asgi_ratelimit.fastapi.bucket_names import Claim, bucket_name
 from asgi_ratelimit.fastapi.refusals import refusal, unavailable
 from asgi_ratelimit.fastapi.resources import PerSource, per_functions, resource_of
@@ -74,6 +75,7 @@ class RateLimit(NoPlainDefault):
     refund: a function of the response's status; the charge is given back if it returns true. It needs a
         RateLimitMiddleware in the app, which sees the responses (`limit=None` will do)
     enforce: False is shadow mode: requests are counted and reported, but never refused
+    escalate: an Escalate: a key that gets many refusals is blocked for this limit, each time for longer
     max_wait: seconds for which a request may be held instead of refused
     headers: "discord", "ietf", "both" or None
     on_limited: a function of the connection and the decision that returns the response to a refused request
@@ -98,6 +100,7 @@ class RateLimit(NoPlainDefault):
         methods: Iterable[str] = (),
         refund: RefundRule | None = None,
         enforce: bool = True,
+        escalate: Escalate | None = None,
         max_wait: float = 0.0,
         headers: HeaderStyle | None = "discord",
         on_limited: LimitedHandler | None = None,
@@ -117,6 +120,7 @@ class RateLimit(NoPlainDefault):
             self._warn_once,
             max_wait=max_wait,
             enforce=enforce,
+            escalate=escalate,
             visitors=by_ip.of if depends else None,
             resolves_keys=True,
         )
@@ -288,7 +292,13 @@ class RateLimit(NoPlainDefault):
         limiters = self._limiters.get(place)
         if limiters is None:
             name = self._name or bucket_name(self, scope, template)
-            limiters = LimiterCache(store, name, self._guard.fixed, global_name=self._name or "routes")
+            limiters = LimiterCache(
+                store,
+                name,
+                self._guard.fixed,
+                global_name=self._name or "routes",
+                escalate=self._guard.escalate,
+            )
             if self._name:  # several limits of one route are no mistake
                 limiters.introduce(self._warn_once)
             self._limiters[place] = limiters

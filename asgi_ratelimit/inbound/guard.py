@@ -16,6 +16,7 @@ from asgi_ratelimit.call_keys import CallKey
 from asgi_ratelimit.clock import Clock
 from asgi_ratelimit.decision import Decision
 from asgi_ratelimit.errors import RateLimited, StoreUnavailable
+from asgi_ratelimit.escalation import Escalate, check_escalate
 from asgi_ratelimit.events import Event
 from asgi_ratelimit.inbound.diagnostics import Diagnostics
 from asgi_ratelimit.inbound.estimate import Estimate
@@ -29,7 +30,7 @@ from asgi_ratelimit.inbound.request_state import RequestState, give_back
 from asgi_ratelimit.inbound.stagger import Stagger, is_discord_client
 from asgi_ratelimit.inbound.users import is_anonymous, user_key, user_of
 from asgi_ratelimit.limiter import Limiter
-from asgi_ratelimit.limits import Limit, TokenBucket, as_limits
+from asgi_ratelimit.limits import MOST_COST, Limit, TokenBucket, as_limits
 from asgi_ratelimit.shown import shown
 from asgi_ratelimit.warnings import WarnOnce
 
@@ -47,7 +48,7 @@ NONE_RESOLVED: Final[ResolvedKeys] = {}
 class RequestGuard:
     """A door's limit, key and cost, and the decision that they give for a connection.
 
-    limit, key, cost, max_wait, enforce: the options of the door
+    limit, key, cost, max_wait, enforce, escalate: the options of the door
     longest_delay: seconds of shaping; a longer delay is a refusal
     visitors: the key of a request for which the door was given no user
     resolves_keys: whether the door passes the keys of `by` to `check`
@@ -67,6 +68,7 @@ class RequestGuard:
         enforce: bool = True,
         longest_delay: float = math.inf,
         visitors: Callable[[Scope], Key] | None = None,
+        escalate: Escalate | None = None,
         resolves_keys: bool = False,
     ) -> None:
         check_key(key)
@@ -75,7 +77,10 @@ class RequestGuard:
                 check_call(option, source, "conn")
         if not isinstance(max_wait, (int, float)) or not 0 <= max_wait < math.inf:
             raise ValueError(f"max_wait must be seconds from 0, e.g. max_wait=2.5, not {max_wait!r}")
-        self.enforce = enforce
+        check_escalate(escalate)
+        if escalate is not None and limit is None:
+            raise ValueError("escalate= counts refusals, and limit=None refuses nothing; give the door a limit")
+        self.enforce, self.escalate = enforce, escalate
         self.unlimited = limit is None
         self.fixed: tuple[Limit, ...] | None = None
         self.sources: Sources | None = None
@@ -171,6 +176,8 @@ class RequestGuard:
             key = limiter.reported_key(keys, decision)
         if not decision.allowed:
             decision = await self._refused(decision, limiter, key, scope, state)
+            if limiters.refusals is not None:
+                await limiters.refusals.count(decision, limiter, keys, enforced=self.enforce)
         elif observers.counts_allowed:
             observers.decided(limiter.name, decision, key)
         state.charges += ((limiter, decision),)
@@ -339,7 +346,7 @@ class RequestGuard:
             self.diagnostics.warn("ARL203", f"a cost is a whole number from 0, not {shown(cost)}; 1 is charged instead")
             return 1
         if cost <= limiter.capacity or not limiter.capacity:  # a limit of zero refuses any cost
-            return int(cost)
+            return min(int(cost), MOST_COST)
         if self.estimate is not None:  # it has learned of calls that have cost more
             return limiter.capacity
         self.diagnostics.warn("ARL203", f"one is above the capacity of {limiter!r}; the capacity is charged instead")

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from starlette.types import Receive, Scope, Send
 
+from asgi_ratelimit.escalation import Escalate
 from asgi_ratelimit.events import Event, EventKind, observers_of
 from asgi_ratelimit.foreign_options import explains_foreign_options
 from asgi_ratelimit.inbound.default_store import store_of_app
@@ -55,6 +56,7 @@ class RateLimitMiddleware(LimitedApp):
     settle: a function of what was `Served` that returns the real cost of the request, once its response has ended.
         Its charge becomes that. If the function fails, the charge stays as it was
     enforce: False is shadow mode: requests are counted and reported, but never refused
+    escalate: an Escalate: a key that gets many refusals is blocked, each time for longer
     max_wait: seconds for which a request may be held instead of refused
     headers: "discord", "ietf", "both" or None
     on_limited: a function of the connection and the decision that returns the response to a refused request
@@ -83,6 +85,7 @@ class RateLimitMiddleware(LimitedApp):
         refund: RefundRule | None = None,
         settle: SettleRule | None = None,
         enforce: bool = True,
+        escalate: Escalate | None = None,
         max_wait: float = 0.0,
         headers: HeaderStyle | None = "discord",
         on_limited: LimitedHandler | None = None,
@@ -90,7 +93,7 @@ class RateLimitMiddleware(LimitedApp):
     ) -> None:
         check_store(store)
         warn_once = WarnOnce()
-        guard = RequestGuard(limit, key, cost, warn_once, max_wait=max_wait, enforce=enforce)
+        guard = RequestGuard(limit, key, cost, warn_once, max_wait=max_wait, enforce=enforce, escalate=escalate)
         super().__init__(
             app,
             guard,
@@ -102,7 +105,7 @@ class RateLimitMiddleware(LimitedApp):
             on_limited=on_limited,
         )
         self._has_own_store = store is not None
-        self._name, self._limiters = name, LimiterCache(self.store, name, guard.fixed)
+        self._name, self._limiters = name, LimiterCache(self.store, name, guard.fixed, escalate=escalate)
         self._limiters.introduce(warn_once)
         guard.check_limiter(self._limiters.fixed)
         self._messages = None if messages is None else as_limits(messages)
@@ -115,7 +118,7 @@ class RateLimitMiddleware(LimitedApp):
         shared = None if self._has_own_store else store_of_app(scope, lambda: self.store)
         if shared is not None and shared is not self.store:
             self.store = shared
-            self._limiters = LimiterCache(shared, self._name, self._guard.fixed)
+            self._limiters = LimiterCache(shared, self._name, self._guard.fixed, escalate=self._guard.escalate)
         self._guard.diagnostics.check_workers(self.store)
 
     async def pass_other(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -17,6 +17,7 @@ from asgi_ratelimit.decision import Decision
 
 __all__ = [
     "ASGIApplication",
+    "Choice",
     "Connection",
     "CostSource",
     "ExemptSource",
@@ -34,7 +35,8 @@ Key = str | None
 # A function of an HTTPConnection is a function of a Request, too.
 KeyFunction = Callable[[Request], Key | Awaitable[Key]]
 CostSource = int | Callable[[Request], int | Awaitable[int]]
-ExemptSource = Iterable[str] | Callable[[Request], bool | Awaitable[bool]]
+Choice = Callable[[Request], bool | Awaitable[bool]]
+ExemptSource = Iterable[str | Choice] | Choice
 LimitedHandler = Callable[[Request, Decision], Response | Awaitable[Response]]
 
 

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from asgi_ratelimit.clock import Clock
 from asgi_ratelimit.decision import Decision
 from asgi_ratelimit.errors import StoreUnavailable
+from asgi_ratelimit.escalation import Escalate
 from asgi_ratelimit.inbound.client_ip import by_ip
 from asgi_ratelimit.inbound.guard import RequestGuard
 from asgi_ratelimit.inbound.holding import ClientGone
@@ -66,8 +67,7 @@ class InteractionLimit(NoPlainDefault):
     limit: a string, a limit, or a list of them. Some may have a key of their own, `by` a function of the interaction
     key: "user" (the default); "guild", in a direct message the user; "command", per user and command (or
         component or modal); or a function of the interaction, sync or async, that returns a string
-    component: for "command": what ends the name in a `custom_id` (that of `page:37` is "page"), or a function from the
-        `custom_id` to the name
+    component: for "command": what ends the name in a `custom_id` (`page:37` is "page"), or a function of it
     autocomplete: the limit of autocompletes, which have a bucket of their own; `limit` by default
     store: its own, else that of an outer RateLimitMiddleware, else memory; its clock gives the time
     name: the name of its buckets, "interactions"
@@ -77,8 +77,8 @@ class InteractionLimit(NoPlainDefault):
     tolerance: seconds by which Discord's timestamp may differ from the clock
     max_body: bytes
     failures: the limit of requests that cannot be verified, for each client and process, or None; they get a 429
-        instead of the 401. A verified interaction never fails for them. A middleware that counts the request does it
-        instead.
+        instead of the 401. A verified interaction never fails for them. A middleware that counts does it instead.
+    escalate: an Escalate: a user who goes on when refused is blocked, each time for longer; autocompletes never count
     client: the key function of such a client, by_ip; behind a proxy `ClientIP(trusted_proxies=[...])`
 
     In this order: the headers of a signature have to be there and well-formed, else 401, and the body is not read. A
@@ -113,6 +113,7 @@ class InteractionLimit(NoPlainDefault):
         max_body: int = 1_048_576,
         failures: LimitSpec | None = "60/minute",
         client: KeyFunction = by_ip,
+        escalate: Escalate | None = None,
     ) -> None:
         if not callable(client):
             raise ValueError(f"client must be a key function such as by_ip, not {client!r}")
@@ -128,7 +129,7 @@ class InteractionLimit(NoPlainDefault):
         self._replays = ReplayCache(tolerance)
         self._warn_once = warn_once = WarnOnce()
         limits = keyed_limits(limit)
-        self._commands = _guard(limits, warn_once)
+        self._commands = _guard(limits, warn_once, escalate)
         self._autocompletes = _guard(limits if autocomplete is None else keyed_limits(autocomplete), warn_once)
         self._failures = FailureLimit(None if failures is None else as_limits(failures), client, name, warn_once)
         self._stale = Tally()
@@ -302,8 +303,8 @@ class InteractionLimit(NoPlainDefault):
         return _Limiters(store, self._name, self._commands, self._autocompletes, self._tolerance)
 
 
-def _guard(limit: KeyedLimits, warn_once: WarnOnce) -> RequestGuard:
-    return RequestGuard(limit, _no_key, 1, warn_once, longest_delay=_LONGEST_DELAY)
+def _guard(limit: KeyedLimits, warn_once: WarnOnce, escalate: Escalate | None = None) -> RequestGuard:
+    return RequestGuard(limit, _no_key, 1, warn_once, longest_delay=_LONGEST_DELAY, escalate=escalate)
 
 
 def _is_counted(scope: Scope) -> bool:
@@ -355,7 +356,7 @@ class _Limiters:
         tolerance: float,
     ) -> None:
         self.store = store
-        self.commands = LimiterCache(store, name, commands.fixed)
+        self.commands = LimiterCache(store, name, commands.fixed, escalate=commands.escalate)
         self.autocompletes = LimiterCache(store, f"{name}:autocomplete", autocompletes.fixed)
         self.replays: Limiter | None = None
         if store.shared:  # this process has a record of its own; the shared one is for the other processes

@@ -10,7 +10,19 @@ from typing import Any, ClassVar, Final, Literal
 from asgi_ratelimit.clock import Clock
 from asgi_ratelimit.rate import Rate, parse_rate
 
-__all__ = ["EXACT", "LATEST_US", "OUTAGES", "SHIPPED", "Limit", "Measure", "Outage", "Scope", "State", "at_least"]
+__all__ = [
+    "EXACT",
+    "LATEST_US",
+    "MOST_COST",
+    "OUTAGES",
+    "SHIPPED",
+    "Limit",
+    "Measure",
+    "Outage",
+    "Scope",
+    "State",
+    "at_least",
+]
 
 Scope = Literal["user", "global", "shared"]
 Outage = Literal["local", "open", "closed"]
@@ -19,6 +31,7 @@ SHIPPED: Final[set[type]] = set()  # the kinds of this package; each file adds i
 State = Any  # int | tuple[int, ...]: each kind of limit has its own
 
 EXACT = 2**53  # above it a double, the only number in Lua, cannot tell neighbours apart
+MOST_COST: Final = 2**53  # that a limit of zero refuses: more would be waits that no float holds
 _COMMON = frozenset(
     (
         "rate",

@@ -139,9 +139,11 @@ class MemoryBuckets:
             for part in decision.parts:
                 if part.policy.limit.holds:
                     continue  # a slot is kept until the call ends, whatever it costs
-                shard = part.take_charge()
-                if isinstance(shard, Shard):
-                    is_cut |= self._settle(part, shard, cost, now_us)
+                charged = part.take_charge()
+                if isinstance(charged, Shard) and charged.table.lock is self._records.lock:
+                    is_cut |= self._settle(part, charged, cost, now_us)
+                elif charged is not None:  # in another store
+                    part.hold(charged)
             if self._holds and not cost:
                 slots.free(self._records, decision, now_us)
         return "cut" if is_cut else None
@@ -171,11 +173,13 @@ class MemoryBuckets:
                 place = record_key(own.limit.scope, key, per)
                 yield self._records.shard_of(table, place), place
 
-    def _settle(self, part: Decision, shard: Shard, cost: int, now_us: int) -> bool:
+    def _settle(self, part: Decision, charged: Shard, cost: int, now_us: int) -> bool:
         """Whether the bucket cannot owe all of it."""
         key, limit, is_cut = part.bucket_key, part.policy.limit, False
         if cost == part.cost:
             return False
+        is_there = charged.table.shards.get(charged.place) is charged
+        shard = charged if is_there else self._records.home_of(charged) or charged
         state = self._records.state(shard, key)
         if cost < part.cost:
             state = limit.give_back(state, now_us, part.cost - cost, part.state, part.now_us)

@@ -71,6 +71,7 @@ class LimiterCounts:
     key_floor: a key that is not among them has at most so many decisions
     shadow_sample: digests of some of the keys that shadow mode would have refused, so that no key is counted twice when
         snapshots are merged
+    escalated: blocks that have begun after too many refusals of a key, or would have in shadow mode
     """
 
     name: str
@@ -95,6 +96,7 @@ class LimiterCounts:
     keys: tuple[KeyCounts, ...] = ()
     key_floor: int = 0
     shadow_sample: tuple[str, ...] = ()
+    escalated: int = 0
 
     @property
     def refused(self) -> int:
@@ -122,7 +124,7 @@ class LimiterCounts:
 
 NUMBERS: Final = (
     "allowed", "limited", "blocked", "shadow", "exempt", "unavailable", "shed", "cached", "degraded", "near",
-    "waited", "shadow_keys", "key_floor", "in_flight", "most_in_flight",
+    "waited", "shadow_keys", "key_floor", "escalated", "in_flight", "most_in_flight",
 )  # fmt: skip
 
 

@@ -22,7 +22,7 @@ MOST_OUTAGES: Final = 20
 _LEAST_KEYS: Final = 100
 _SUMS: Final = (
     "allowed", "limited", "blocked", "shadow", "exempt", "unavailable", "shed", "cached", "degraded", "near",
-    "waited", "waited_seconds", "in_flight",
+    "waited", "waited_seconds", "escalated", "in_flight",
 )  # fmt: skip
 
 Counted = dict[float, tuple[int, int]]  # allowed and refused by the start of the period

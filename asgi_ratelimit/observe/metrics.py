@@ -55,6 +55,18 @@ WAIT: Final = Metric(
     ("limiter",),
     bounds=_SECONDS,
 )
+UNSETTLED: Final = Metric(
+    "ratelimit_unsettled_total",
+    "counter",
+    "Settlements and refunds that are not counted (lost), or not in full (owed)",
+    ("limiter", "cause"),
+)
+ESCALATIONS: Final = Metric(
+    "ratelimit_escalations_total",
+    "counter",
+    "Blocks that began after too many refusals of a key; not enforced in shadow mode",
+    ("limiter", "enforced"),
+)
 IN_FLIGHT: Final = Metric(
     "ratelimit_in_flight", "gauge", "Calls that hold a slot of a Concurrency now", ("limiter",), across="sum"
 )
@@ -102,7 +114,7 @@ DISCORD_REJECTED: Final = Metric(
 )
 
 METRICS: Final = (
-    DECISIONS, NEAR, WAIT, IN_FLIGHT, STORE_UP, STORE_MISSED,
+    DECISIONS, NEAR, WAIT, IN_FLIGHT, UNSETTLED, ESCALATIONS, STORE_UP, STORE_MISSED,
     DISCORD_REQUESTS, DISCORD_WAIT, DISCORD_REFUSED, DISCORD_INVALID, DISCORD_RETRIES, DISCORD_STOPS, DISCORD_REJECTED,
 )  # fmt: skip
 
@@ -142,10 +154,18 @@ def _of_near(event: Event) -> list[Change]:
     return [(NEAR, (event.limiter,), 1)]
 
 
+def _of_escalated(event: Event) -> list[Change]:
+    return [(ESCALATIONS, (event.limiter, "false" if event.cause == "shadow" else "true"), 1)]
+
+
 def _of_waited(event: Event) -> list[Change]:
     if event.route or event.cause:  # a call to Discord
         return [(DISCORD_WAIT, (event.cause or "unknown",), event.seconds)]
     return [(WAIT, (event.limiter,), event.seconds)]
+
+
+def _of_unsettled(event: Event) -> list[Change]:
+    return [(UNSETTLED, (event.limiter, event.kind), 1)]
 
 
 def _of_down(event: Event) -> list[Change]:
@@ -193,6 +213,9 @@ _BY_KIND: Final[dict[str, Callable[[Event], list[Change]]]] = {
     **dict.fromkeys(_OUTCOMES, _of_decision),
     "near": _of_near,
     "waited": _of_waited,
+    "owed": _of_unsettled,
+    "lost": _of_unsettled,
+    "escalated": _of_escalated,
     "down": _of_down,
     "recovered": _of_recovered,
     "missed": _of_missed,

@@ -24,7 +24,7 @@ class Snapshot:
     outages: the last ones, oldest first
     discord: how many events of each kind of the way out there were, e.g. {"response": 120, "refused": 1}
     processes: how many processes these are the counts of
-    other: how many events of each other kind there were, e.g. {"missed": 1}
+    other: how many events of each other kind there were, e.g. {"missed": 1, "lost": 2}
     """
 
     time: float

@@ -30,6 +30,8 @@ _PAUSE_US = 1_000_000  # until a refusal of the script is checked again if its s
 class RedisBuckets:
     """The buckets of a limiter that are in one slot. Without any, decisions are about `reported_policy`.
 
+    The receipt of a charge is the store, so that all of its limiters can settle it.
+
     Several keys are in several slots: in a cluster these buckets get one key alone.
     """
 
@@ -70,7 +72,10 @@ class RedisBuckets:
     def decide(
         self, key: StoreKey, cost: int, per: str, waiting: bool = False, due: float | None = None
     ) -> Decision | Awaitable[Decision]:
-        """`due`: the moment by the event loop's clock at which it is answered without the server."""
+        """`due`: the moment by the event loop's clock at which it is answered without the server.
+
+        With it, it is a part of a decision. A caller that leaves is charged nothing, as the other parts do not know.
+        """
         names = self._names(key, per)
         if waiting:
             return self._read_or_undo(self._query(QueuedQuery, names, key, cost, per, due), self.refund)
@@ -78,6 +83,8 @@ class RedisBuckets:
             refusal = self.deny.find(names, self.policies, cost, self.server.clock.now_us())
             if refusal is not None:
                 return refusal
+        if due is not None:
+            return self._read_or_undo(self._query(QueuedQuery, names, key, cost, per, due), self.refund)
         if self.holds:
             return self._read_or_undo(self._query(HoldingQuery, names, key, cost, per, due), self.release)
         return self._query(Query, names, key, cost, per, due)
@@ -90,7 +97,7 @@ class RedisBuckets:
         return self._query(Peek, self._names(key, per), key, cost, per)
 
     def refund(self, decision: Decision) -> Awaitable[object] | None:
-        """Lost without an error if the server does not answer: no caller waits for it or fails."""
+        """Lost without an error if the server does not answer: no caller waits for it or fails. Then it is "lost"."""
         pending = self.settle(decision, 0)
         return None if isinstance(pending, str) else pending
 
@@ -101,10 +108,9 @@ class RedisBuckets:
             for part in decision.parts
             if part.reason == "degraded" and not part.policy.limit.holds
         ]
-        charged = [part for part in decision.parts if part.charged_by(self)]
+        charged = [part for part in decision.parts if part.charged_by(self.server) and part.take_charge() is not None]
         now_us = self.server.server_clock.now_us()
         for part in charged:
-            part.take_charge()
             self.last_states.settle(part, cost, now_us)
         names, (verb, limits) = [str(part.bucket_key) for part in charged], _settlement(charged, cost, now_us)
         if self.holds and not cost:
@@ -124,10 +130,10 @@ class RedisBuckets:
         names, keys = query.keys[-len(self.policies) :], per_limit(query.key, len(self.policies))
         counts = self._counts
         for part, policy, name, key in zip(parts, self.policies, names, keys, strict=False):
-            if policy.limit.holds and (part.charged_by(self) or part.slot):
+            if policy.limit.holds and (part.charged_by(self.server) or part.slot):
                 slot = part.slot or Slot(self, part.state[-2])
                 part.hold(slot)
-                if counts is not None:
+                if counts is not None and counts.is_heard:
                     slot.count_in(counts, self._name)
                     counts = None
                 self.server.renewals.add(slot, SlotPlace(name, policy, self, key, query.per, os.getpid()))
@@ -143,14 +149,14 @@ class RedisBuckets:
         """Free the slots of a decision, and give back what else it was charged, in one step."""
         for part in decision.parts:
             slot = part.slot
-            if slot is None or not isinstance(slot.place, SlotPlace) or slot.place.buckets is not self:
+            if slot is None or not isinstance(slot.place, SlotPlace) or slot.place.buckets.server is not self.server:
                 continue
             place = slot.place
             slot.end()
             if part.reason == "degraded":
                 self.fallback.release(part)
             else:
-                self.last_states.settle(part, 0, part.now_us)
+                self.last_states.settle(part, 0, self.server.server_clock.now_us())
                 part.take_charge()
                 self.fallback.free(place, slot.id)
             if place.process == os.getpid():
@@ -162,6 +168,9 @@ class RedisBuckets:
         self, verb: Verb, names: Sequence[str], limits: list[list[str | int | float]]
     ) -> Awaitable[Settlement | None]:
         self.deny.forget(names)
+        if self.server.is_cluster and len({tag_of(name) for name in names}) > 1:
+            slots = [[i for i, name in enumerate(names) if tag_of(name) == tag] for tag in {*map(tag_of, names)}]
+            return _worst([self._settle(verb, [names[i] for i in slot], [limits[i] for i in slot]) for slot in slots])
         return ChargeUpdate(names, shape(verb, len(names), *limits), self.deny).put(self.server)
 
     def reset(self, key: StoreKey, per: str) -> Awaitable[None]:
@@ -279,7 +288,7 @@ class RedisBuckets:
     def answer_charged(self, checks: Sequence[Query], number: int, reply: Reply, place: int) -> tuple[int, int]:
         """Read the most common replies by far, in a shorter way: to a run of equal checks, all charged."""
         policy, ticks, now_us, blocks, deny = self.policies[0], self.ticks, reply[0], self.last_states.blocks, self.deny
-        text, cost, states = checks[number].shape, checks[number].cost, self.last_states.young
+        text, cost, states, receipt = checks[number].shape, checks[number].cost, self.last_states.young, self.server
         for check in islice(checks, number, None):
             if reply[place] != 1 or check.shape is not text:
                 break
@@ -288,7 +297,7 @@ class RedisBuckets:
                 raise TypeError("a reply has a state that is no number")
             name = check.keys[1]
             states[name] = reply[place + 1] + (reply[place + 2] > 0)
-            decision = make_decision(policy, cost, state, now_us, True, self, name, 0)
+            decision = make_decision(policy, cost, state, now_us, True, receipt, name, 0)
             future = check.future
             if future.done():
                 check.arrive_late(decision)
@@ -305,7 +314,7 @@ class RedisBuckets:
         limit = policy.limit
         after = state if is_charged else limit.take(state, now_us, cost)
         delay_us = 0 if after is None else limit.delay_us(after, now_us, cost)
-        charge = self if is_charged else None
+        charge = self.server if is_charged else None
         part = make_decision(policy, cost, state, now_us, after is not None, charge, name, delay_us)
         if after is None and cost <= limit.capacity and not 0 < part.retry_us <= 2 * limit.window_us:
             return self._doubted(part)
@@ -334,6 +343,17 @@ class RedisBuckets:
     def _granted(self, cost: int, now_us: int) -> Decision:
         """The decision about a key that is not blocked, where its buckets are elsewhere."""
         return Decision(self.reported_policy, cost, None, now_us, True, parts=())
+
+
+def _worst(settling: Sequence[Awaitable[Settlement | None]]) -> Awaitable[Settlement | None]:
+    """The result of settlements in several slots, which are sent at once, whether or not it is awaited."""
+    whole = asyncio.gather(*settling)
+
+    async def result() -> Settlement | None:
+        results = await whole
+        return "lost" if "lost" in results else "cut" if "cut" in results else None
+
+    return asyncio.ensure_future(result())
 
 
 def _settlement(charged: Sequence[Decision], cost: int, now_us: int) -> tuple[Verb, list[list[str | int | float]]]:

@@ -25,6 +25,7 @@ class CrossSlotBuckets:
 
     Not atomic: a call that a later one refuses has for a moment been charged to an earlier one.
 
+    policies: of all limits, in the order of the parts of a decision
     own: the limits that have a bucket for each key
     others: the buckets of those that do not
     positions: the place of each of the own limits in the limiter's list
@@ -35,12 +36,14 @@ class CrossSlotBuckets:
 
     def __init__(
         self,
+        policies: Sequence[Policy],
         own: Sequence[Policy],
         others: Sequence[RedisBuckets],
         positions: Sequence[int],
         make: Callable[[Sequence[Policy]], RedisBuckets],
     ) -> None:
         self._own, self._others, self._positions, self._make = tuple(own), tuple(others), tuple(positions), make
+        self._order = {policy.bucket: place for place, policy in enumerate(policies)}
         self._all = make(self._own)  # for calls with one key
         self._several = bool(others)
         self._parts: dict[tuple[int, ...], RedisBuckets] = {tuple(range(len(own))): self._all}
@@ -63,14 +66,14 @@ class CrossSlotBuckets:
                     break
                 passed.append(decision)
             else:
-                return Decision.combine(_parts(passed))
+                return self._combined(_parts(passed))
         except BaseException:
             self._refund(passed)
             raise
         refunds = [asyncio.ensure_future(refund) for refund in self._refund(passed)]
         if refunds:
             await asyncio.wait(refunds, timeout=max(0.0, due - loop.time()))
-        return _refusal(passed, decision)
+        return self._refusal(passed, decision)
 
     def decide_without_server(self, key: StoreKey, cost: int, per: str) -> Decision:
         """The decision about a caller that has waited for a server before, in vain."""
@@ -79,19 +82,19 @@ class CrossSlotBuckets:
             decision = group.decide_without_server(one, cost, per)
             if not decision.allowed:
                 self._refund(passed)
-                return _refusal(passed, decision)
+                return self._refusal(passed, decision)
             passed.append(decision)
-        return Decision.combine(_parts(passed))
+        return self._combined(_parts(passed))
 
     async def peek(self, key: StoreKey, cost: int, per: str) -> Decision:
         decisions = await asyncio.gather(*(group.peek(one, cost, per) for group, one in self._targets(key)))
         blocked = [decision for decision in decisions if decision.reason == "blocked"]
         if blocked:
             return max(blocked, key=attrgetter("retry_us"))
-        return Decision.combine(_parts(decisions))
+        return self._combined(_parts(decisions))
 
-    async def refund(self, decision: Decision) -> None:
-        await self.settle(decision, 0)
+    async def refund(self, decision: Decision) -> Settlement | None:
+        return await self.settle(decision, 0)
 
     async def settle(self, decision: Decision, cost: int) -> Settlement | None:
         settling = [group.settle(decision, cost) for group in self._groups()]
@@ -102,6 +105,16 @@ class CrossSlotBuckets:
         """Sent at once, whether or not it is awaited."""
         releases = [each for group in self._groups() if (each := group.release(decision)) is not None]
         return asyncio.gather(*releases) if releases else None
+
+    def _combined(self, parts: list[Decision]) -> Decision:
+        """One decision, with its parts in the order of the limiter's list."""
+        return Decision.combine(sorted(parts, key=lambda part: self._order[part.bucket]))
+
+    def _refusal(self, passed: Sequence[Decision], decision: Decision) -> Decision:
+        """The refusal of a group after others have passed the call."""
+        if decision.reason != "limited":
+            return decision
+        return self._combined([*map(_uncharged, _parts(passed)), *decision.parts])
 
     def _refund(self, decisions: Sequence[Decision]) -> list[Awaitable[object]]:
         """Send the refunds. They arrive whether or not they are awaited."""
@@ -141,13 +154,6 @@ class CrossSlotBuckets:
 
 def _parts(decisions: Sequence[Decision]) -> list[Decision]:
     return [part for decision in decisions for part in decision.parts]
-
-
-def _refusal(passed: Sequence[Decision], decision: Decision) -> Decision:
-    """The refusal of a group after others have passed the call."""
-    if decision.reason != "limited":
-        return decision
-    return Decision.combine([*map(_uncharged, _parts(passed)), *decision.parts])
 
 
 def _uncharged(part: Decision) -> Decision:

@@ -116,4 +116,5 @@ def _later(part: Decision, cost: int, passed_us: int) -> Decision:
         bucket_key=part.bucket_key,
         reason="cached",
         measure=(0, left_us, left_us) if part.reason == "blocked" else None,
+        over=part.over,
     )

@@ -85,7 +85,7 @@ class LastKnown:
         if state is None:
             return
         if cost < part.cost:
-            state = limit.give_back(state, part.now_us, part.cost - cost, part.state, part.now_us)
+            state = limit.give_back(state, max(now_us, part.now_us), part.cost - cost, part.state, part.now_us)
         elif cost > part.cost:
             state = limit.owe(state, now_us, cost - part.cost)[0]
         if state is not None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
+from weakref import WeakSet
 
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
@@ -33,6 +34,14 @@ from asgi_ratelimit.store import Buckets
 __all__ = ["RedisStore"]
 
 _SCOPES = ("user", "shared", "global")  # the most specific first
+
+
+class Work(Protocol):
+    """It uses a store in the background."""
+
+    async def aclose(self) -> None:
+        """Come to an end on this event loop."""
+        ...
 
 
 class RedisStore:
@@ -94,6 +103,7 @@ class RedisStore:
         self._on_event = on_event
         self._patient: dict[float, Connections] = {}
         self.session: Callable[[], Node | Cluster] = self._connections.session
+        self._background: WeakSet[Work] = WeakSet()
 
     def __repr__(self) -> str:
         return f"RedisStore({self._location.name!r}, prefix={self._prefix!r})"
@@ -112,7 +122,8 @@ class RedisStore:
             return self._buckets(name, group, reported_policy, blocks=blocks, counts=counts)
 
         positions = [i for i, policy in enumerate(policies) if policy.limit.scope == "user"]
-        return CrossSlotBuckets(own, [make(group, blocks=False) for group in others if group], positions, make)
+        rest = [make(group, blocks=False) for group in others if group]
+        return CrossSlotBuckets(policies, own, rest, positions, make)
 
     def scripts(self, source: bytes, *, patience: float) -> RedisScripts:
         """A script on the same servers. Calls that may take longer than `timeout` have connections of their own."""
@@ -120,6 +131,10 @@ class RedisStore:
         if self.timeout < patience:
             connections = self._patient.setdefault(patience, Connections(self._factory, patience, self._on_event))
         return RedisScripts(connections, self.namer, source, self.server_clock, self.outage)
+
+    def close_first(self, work: Work) -> None:
+        """Let this come to its end before the connections of its event loop are closed."""
+        self._background.add(work)
 
     async def clear(self) -> None:
         """Delete every record that begins with `prefix`, on every server, and all that this process remembers of them.
@@ -160,6 +175,8 @@ class RedisStore:
 
     async def aclose(self) -> None:
         """Close the connections of this event loop. The store may be used again. It connects again then."""
+        for work in [*self._background]:
+            await work.aclose()
         self.renewals.stop()
         for connections in (self._connections, *self._patient.values()):
             await connections.aclose()

@@ -10,7 +10,7 @@ from typing import Any, ParamSpec, TypeVar
 from asgi_ratelimit.call_keys import CallKey
 from asgi_ratelimit.decision import Decision
 from asgi_ratelimit.foreign_options import explains_foreign_options
-from asgi_ratelimit.limiter import Limiter
+from asgi_ratelimit.limiter import Limiter, checked_timeout
 from asgi_ratelimit.limits import LimitSpec
 from asgi_ratelimit.memory import MemoryStore
 from asgi_ratelimit.store import Store
@@ -65,12 +65,13 @@ class SyncLimiter:
         Threads that wait for one key stand in one queue per process. An exception that ends the wait, such as
         KeyboardInterrupt, leaves the queue.
         """
+        timeout = checked_timeout(timeout)
         loop_thread, queue = current_loop_thread(), (id(self), key, per)
         result: ThreadResult[Decision] = ThreadResult(queue)
         try:
             # One step: no other thread may enter the queue between the look at it and the entry.
             with loop_thread.lock:
-                if self._may_pass and not loop_thread.queues.get(queue) and (timeout is None or timeout >= 0):
+                if self._may_pass and not loop_thread.queues.get(queue):
                     decision = _run_at_once(self._limiter.try_acquire(key, cost, per=per))
                     if decision.allowed:
                         return decision

@@ -29,6 +29,8 @@ CONTRACT = {
     "ratelimit_decisions_total": ("limiter", "outcome", "answered_by"),
     "ratelimit_near_total": ("limiter",),
     "ratelimit_wait_seconds": ("limiter",),
+    "ratelimit_unsettled_total": ("limiter", "cause"),
+    "ratelimit_escalations_total": ("limiter", "enforced"),
     "ratelimit_in_flight": ("limiter",),
     "ratelimit_store_up": ("store",),
     "ratelimit_store_missed_total": ("store",),
@@ -68,6 +70,16 @@ EFFECTS: list[tuple[Event, Samples]] = [
     (
         Event("waited", "discord", seconds=2.0, route=ROUTE, cause="bucket"),
         histogram("discord_wait_seconds", {"cause": "bucket"}, 2.0),
+    ),
+    (Event("owed", "app"), {"ratelimit_unsettled_total": [({"limiter": "app", "cause": "owed"}, 1.0)]}),
+    (Event("lost", "app"), {"ratelimit_unsettled_total": [({"limiter": "app", "cause": "lost"}, 1.0)]}),
+    (
+        Event("escalated", "app", seconds=60.0),
+        {"ratelimit_escalations_total": [({"limiter": "app", "enforced": "true"}, 1.0)]},
+    ),
+    (
+        Event("escalated", "app", seconds=60.0, cause="shadow"),
+        {"ratelimit_escalations_total": [({"limiter": "app", "enforced": "false"}, 1.0)]},
     ),
     (Event("down", node=NODE), {}),
     (Event("missed", node=NODE, checks=3), {"ratelimit_store_missed_total": [({"store": NODE}, 3.0)]}),

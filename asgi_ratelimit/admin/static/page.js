@@ -146,7 +146,8 @@ function showLimiter(row, one) {
   const [name, limits] = row.firstElementChild.children;
   name.setAttribute("aria-pressed", String(byId("shown").value === one.name));
   const more = one.limits.length - MOST_LIMITS;
-  write(limits, [...one.limits.slice(0, MOST_LIMITS), ...(more > 0 ? [`${more} more`] : [])].join("  ·  "));
+  const blocks = one.escalated ? [`${plural(one.escalated, "block")} begun after many refusals`] : [];
+  write(limits, [...one.limits.slice(0, MOST_LIMITS), ...(more > 0 ? [`${more} more`] : []), ...blocks].join("  ·  "));
   const cells = [...row.children].slice(1);
   write(cells[0], count(one.allowed));
   write(cells[1], count(one.refused));

@@ -9,7 +9,7 @@ from fastapi import APIRouter, BackgroundTasks, Depends, FastAPI, Header, Reques
 from fastapi.responses import HTMLResponse
 from starlette.requests import HTTPConnection
 
-from asgi_ratelimit import Decision, Estimate, MemoryStore, RateLimited, TokenBucket, by, by_ip
+from asgi_ratelimit import Decision, Escalate, Estimate, MemoryStore, RateLimited, TokenBucket, by, by_ip
 from asgi_ratelimit.fastapi import RateLimit, document_limits, exempt, rate_limit
 
 app = FastAPI()
@@ -60,6 +60,7 @@ every_option = RateLimit(
     methods=("POST",),
     refund=is_server_error,
     enforce=True,
+    escalate=Escalate(after=20, within=60.0, block=[60, 600.0]),
     max_wait=1.0,
     headers="both",
     on_limited=wait_page,

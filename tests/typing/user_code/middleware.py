@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
@@ -14,12 +15,14 @@ from asgi_ratelimit import (
     ClientIP,
     CostSource,
     Decision,
+    Escalate,
     Estimate,
     ExemptSource,
     KeyFunction,
     LimitedHandler,
     LimitSource,
     MemoryStore,
+    NetworkFile,
     RateLimitMiddleware,
     Served,
     TokenBucket,
@@ -30,6 +33,7 @@ from asgi_ratelimit import (
     by_user_or,
     by_user_or_ip,
 )
+from asgi_ratelimit.testing import ManualClock
 
 behind_a_proxy = ClientIP(trusted_proxies=["10.0.0.0/8", "unix"], ipv6_prefix=56)
 behind_two_proxies = ClientIP(hops=2)
@@ -145,6 +149,7 @@ app.add_middleware(
     default=True,
     refund=failed,
     enforce=False,
+    escalate=Escalate(after=20, within=60, block=(60, 600), memory=86_400),
     max_wait=2,
     headers="both",
     on_limited=refusal,
@@ -185,4 +190,17 @@ a_key: KeyFunction = by_session
 a_cost: CostSource = cost_later
 a_learned_cost: CostSource = Estimate(start=10)
 an_exemption: ExemptSource = ("/health", "/static/*")
+exemptions: ExemptSource = ["/health", by_ip.within("10.0.0.0/8"), is_exempt, is_exempt_later]
+
+
+def exempt_by_file(path: Path) -> ExemptSource:
+    partners = NetworkFile(path)
+    print(len(partners), "192.0.2.7" in partners)
+    return ["/health", behind_a_proxy.within(partners, NetworkFile("more.txt", clock=ManualClock()), "10.0.0.0/8")]
+
+
+def only_by_file() -> ExemptSource:
+    return by_ip.within(NetworkFile("guests.txt"))
+
+
 a_response: LimitedHandler = refusal_later
