@@ -92,6 +92,8 @@ class Event:
 
 _FIELDS: Final = {name for name in Event.__annotations__ if name not in ("kind", "limiter")}
 _new = object.__new__
+_Listeners = tuple[Callable[[Event], None], ...]
+Counter = Callable[..., object]
 
 
 class Observer(Protocol):
@@ -99,8 +101,8 @@ class Observer(Protocol):
 
     It may have more attributes. `kinds`: the only kinds of events that it wants. `attach(clock)`: called with the
     clock of each of its stores. `introduce(node)`: called with the name of that store's server.
-    `on_decision(kind, limiter, decision, key, time, answered_by, secret)`: called in place of the observer itself for
-    decisions; it saves the making of an event. `is_quick`: true if its calls need not be timed.
+    `on_decision(kind, limiter, decision, key, wall, answered_by, secret)`: called in place of the observer itself for
+    decisions; it saves the making of an event. `wall()` is the time of one. `is_quick`: true if its calls need not be timed.
     """
 
     def __call__(self, event: Event, /) -> object: ...
@@ -119,7 +121,7 @@ class Observers:
         self._node = ""
         self.counts_allowed = False  # whether any of them counts allowed calls
         self._reports_near = False
-        self._listeners_by: dict[str, tuple[Callable[[Event], None], ...]] = {}
+        self._listeners_by: dict[str, _Listeners] = {}
         self._sort()
         for observer in observers:
             self.add(observer)
@@ -174,24 +176,28 @@ class Observers:
             kind = _refusal(decision, enforced)
         elif decision.over:
             kind = "shadow"
-        counters, listeners = self._deciding_by[kind]
-        if counters or listeners:
-            time, special = self._wall(), decision.special
+        count, listeners = self._deciding_by[kind]
+        if count is not None:
+            special = decision.special
             answered_by: AnsweredBy = "store" if special is None else _ANSWERED_BY.get(special, "store")
-            for count in counters:
-                try:
-                    count(kind, limiter, decision, key, time, answered_by, self._secret)
-                except Exception as error:
-                    self._strike(count, error)
-            if listeners:
-                event = _new(Event)
-                event.kind, event.limiter, event.decision, event.key = kind, limiter, decision, key
-                event.cost, event.time, event.secret = decision.cost, time, self._secret
-                event.answered_by = answered_by
-                for listener in listeners:
-                    listener(event)
-        if self._reports_near and kind == "allowed" and decision.is_near():
-            self.emit(Event("near", limiter, decision=decision, key=key, cost=decision.cost))
+            try:
+                count(kind, limiter, decision, key, self._wall, answered_by, self._secret)
+            except Exception as error:
+                self._strike(count, error)
+        if listeners:
+            self._tell(listeners, kind, limiter, decision, key)
+        if self._reports_near and kind == "allowed":
+            parts = decision.several
+            if decision.is_near() if parts else decision.policy.limit.is_near(decision.state, decision.now_us):
+                self.emit(Event("near", limiter, decision=decision, key=key, cost=decision.cost))
+
+    def _tell(self, listeners: _Listeners, kind: EventKind, limiter: str, decision: Decision, key: str) -> None:
+        event, special = _new(Event), decision.special
+        event.kind, event.limiter, event.decision, event.key = kind, limiter, decision, key
+        event.cost, event.time, event.secret = decision.cost, self._wall(), self._secret
+        event.answered_by = "store" if special is None else _ANSWERED_BY.get(special, "store")
+        for listener in listeners:
+            listener(event)
 
     def emit(self, event: Event) -> None:
         """Tell of any other event."""
@@ -212,26 +218,36 @@ class Observers:
 
         return tell
 
-    def _strike(self, count: Callable[..., object], error: Exception) -> None:
+    def _strike(self, count: Counter, error: Exception) -> None:
         for listener in self._listeners:
             if listener.count == count:
                 listener.strike(f"failed: {error!r}", error)
 
     def _sort(self) -> None:
-        self._listeners_by = {
-            kind: tuple(one.call for one in self._listeners if one.kinds is None or kind in one.kinds)
-            for kind in get_args(EventKind)
-        }
+        self._listeners_by = {kind: tuple([one.call for one in self._wanting(kind)]) for kind in get_args(EventKind)}
         # To make an event takes longer than to count the fields of a decision, so some observers get these instead.
         self._deciding_by = {kind: self._deciding(kind) for kind in self._listeners_by}
         self._reports_near = self.listens_to("near")
         self.counts_allowed = self.listens_to("allowed") or self._reports_near
 
-    def _deciding(self, kind: str) -> tuple[tuple[Callable[..., object], ...], tuple[Callable[[Event], None], ...]]:
-        """Those that count the decisions of a kind, and those that get an event of each."""
-        listeners = [one for one in self._listeners if one.kinds is None or kind in one.kinds]
-        counters = tuple(one.count for one in listeners if one.count is not None)
-        return counters, tuple(one.call for one in listeners if one.count is None)
+    def _wanting(self, kind: str) -> list[_Listener]:
+        return [one for one in self._listeners if one.kinds is None or kind in one.kinds]
+
+    def _deciding(self, kind: str) -> tuple[Counter | None, _Listeners]:
+        """What counts the decisions of a kind, and those that get an event of each."""
+        counters = tuple([one.count for one in self._wanting(kind) if one.count is not None])
+        listeners = tuple([one.call for one in self._wanting(kind) if one.count is None])
+        if len(counters) < 2:
+            return (counters[0] if counters else None), listeners
+
+        def count_all(*fields: Any) -> None:
+            for count in counters:
+                try:
+                    count(*fields)
+                except Exception as error:
+                    self._strike(count, error)
+
+        return count_all, listeners
 
 
 class _Listener:

@@ -218,7 +218,7 @@ class MetricsObserver:
         limiter: str,
         decision: object,
         key: str,
-        time: float,
+        wall: object,
         answered_by: AnsweredBy,
         secret: bytes,
     ) -> None:

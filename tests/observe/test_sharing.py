@@ -11,6 +11,7 @@ from dataclasses import replace
 import pytest
 
 from asgi_ratelimit import Limiter, MemoryStore, StoreUnavailable
+from asgi_ratelimit.events import Event
 from asgi_ratelimit.observe import LimiterCounts, Snapshot, Stats, shared_snapshot
 from asgi_ratelimit.observe.packing import MOST_CHARACTERS, pack, unpack
 from asgi_ratelimit.redis import RedisStore
@@ -23,6 +24,7 @@ pytestmark = pytest.mark.anyio
 PROGRAM = """
 import asyncio, sys
 from asgi_ratelimit import Limiter
+from asgi_ratelimit.events import Event
 from asgi_ratelimit.observe import Stats
 from asgi_ratelimit.redis import RedisStore
 
@@ -126,7 +128,7 @@ async def test_a_process_that_has_ended_counts_for_an_hour(stores: list[RedisSto
 async def test_records_expire_are_few_and_name_no_key(stores: list[RedisStore], any_redis: Server) -> None:
     for number in range(66):
         stats = Stats()
-        stats.on_decision("limited", "app", None, "ada@example.org", stores[0].clock.wall(), "store", b"")
+        stats(Event("limited", "app", key="ada@example.org", time=stores[0].clock.wall()))
         await stats.share(stores[0])
         if number == 1:
             assert len(names_of(any_redis)) == 2
@@ -214,7 +216,7 @@ def full(limiters: int, name: str) -> Snapshot:
     for limiter in range(limiters):
         for key in range(150):
             now = 1_700_000_000.0 + 60 * key
-            stats.on_decision("shadow", f"{limiter}{name}", None, f"{key}", now, "store", b"")
+            stats(Event("shadow", f"{limiter}{name}", key=f"{key}", time=now))
     return stats.snapshot()
 
 
