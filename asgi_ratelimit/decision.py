@@ -141,7 +141,7 @@ class Decision:
         """Whether at least 80 % of a limit are used."""
         if self.several is None:
             return self.policy.limit.is_near(self.state, self.now_us)
-        return any([part.is_near() for part in self.several])
+        return any(part.is_near() for part in self.several)
 
     @property
     def reset_us(self) -> int:

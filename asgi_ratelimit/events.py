@@ -21,7 +21,7 @@ logger = logging.getLogger("asgi_ratelimit")
 
 AnsweredBy = Literal["store", "cache", "fallback"]
 EventKind = Literal[
-    "allowed", "limited", "blocked", "shadow", "exempt", "unavailable", "near", "waited", "shed", "owed",
+    "allowed", "limited", "blocked", "shadow", "exempt", "unavailable", "near", "waited", "shed", "gone", "owed", "unsettled",
     "down", "recovered", "missed", "full", "spoilt",
     "wait", "response", "refused", "retry", "stopped", "banned", "invalid", "token", "webhook",
 ]  # fmt: skip
@@ -39,12 +39,13 @@ class Event:
 
     kind: of a decision "allowed", "limited", "blocked", "shadow" (it would have been refused; of soft limits see
         `decision.over`), "exempt" (nothing was counted) or "unavailable" (answered with 503, since the limit fails
-        closed). "shed": LoadShedMiddleware has refused it. "near": at least 80 % of a limit are used. "waited": a call
-        was let in, or sent, after `seconds`. "owed": a call has cost `cost` more than it was charged, and a bucket
-        cannot owe all of that. "down", "recovered", "missed", "full", "spoilt": as the kinds of StoreEvent. Of the way
-        out: "wait" (a call is held back), "response" (an answer came), "refused" (it was a 429), "invalid" (401, 403 or
-        429: `checks` of the 10 000 in ten minutes that Discord bears), "retry", "stopped", "banned", "token",
-        "webhook": as DiscordEvent
+        closed). "shed": LoadShedMiddleware has refused it. "gone": its caller left before there was a decision, or
+        while it was held, and it is not charged. "near": at least 80 % of a limit are used. "waited": a call was let
+        in, or sent, after `seconds`. "owed": a call has cost `cost` more than it was charged, and a bucket cannot owe
+        all of that. "unsettled": the server did not answer when a call was settled, which stays charged. "down",
+        "recovered", "missed", "full", "spoilt": as the kinds of StoreEvent. Of the way out: "wait" (a call is held
+        back), "response" (an answer came), "refused" (it was a 429), "invalid" (401, 403 or 429: `checks` of the
+        10 000 in ten minutes that Discord bears), "retry", "stopped", "banned", "token", "webhook": as DiscordEvent
     limiter: the name of the limiter, or "discord"
     answered_by: "store", "cache" (a remembered refusal) or "fallback" (an outage)
     cost: of the call
@@ -102,7 +103,8 @@ class Observer(Protocol):
     It may have more attributes. `kinds`: the only kinds of events that it wants. `attach(clock)`: called with the
     clock of each of its stores. `introduce(node)`: called with the name of that store's server.
     `on_decision(kind, limiter, decision, key, wall, answered_by, secret)`: called in place of the observer itself for
-    decisions; it saves the making of an event. `wall()` is the time of one. `is_quick`: true if its calls need not be timed.
+    decisions; it saves the making of an event. `wall()` is the time of one. `is_quick`: true if its calls need not be
+    timed.
     """
 
     def __call__(self, event: Event, /) -> object: ...

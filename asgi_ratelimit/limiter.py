@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from asyncio import CancelledError
 from collections.abc import Awaitable, Callable, Sequence
 from inspect import isawaitable
 from types import TracebackType
@@ -91,8 +92,8 @@ class Limiter:
             decision = decide(key, cost, per)
             if type(decision) is not Decision and not isinstance(decision, Decision):  # the first takes half the time
                 decision = await decision
-        except StoreUnavailable:
-            observers.emit(Event("unavailable", self.name, key=key, cost=cost))
+        except (StoreUnavailable, CancelledError) as error:
+            self.report_undecided(error, key, cost)
             raise
         if observers.counts_allowed or not decision.allowed:
             observers.decided(self.name, decision, key)
@@ -112,13 +113,18 @@ class Limiter:
         except RateLimited as refused:
             self.observers.decided(self.name, refused.decision, key)
             raise
-        except StoreUnavailable:
-            self.observers.emit(Event("unavailable", self.name, key=key, cost=cost))
+        except (StoreUnavailable, CancelledError) as error:
+            self.report_undecided(error, key, cost)
             raise
         self.observers.decided(self.name, decision, key)
         if seconds:
             self.observers.emit(Event("waited", self.name, decision=decision, key=key, cost=cost, seconds=seconds))
         return decision
+
+    def report_undecided(self, error: BaseException, key: str, cost: int = 1) -> None:
+        """Tell the observers of a call without a decision: the store cannot answer, or its caller has left."""
+        kind: EventKind = "unavailable" if isinstance(error, StoreUnavailable) else "gone"
+        self.observers.emit(Event(kind, self.name, key=key, cost=cost))
 
     def has_line(self, key: str, *, per: str = "") -> bool:
         """Whether a caller on this event loop waits for this key in `acquire`."""
@@ -160,7 +166,7 @@ class Limiter:
 
         Less is given back as by `refund`. More is owed: the bucket goes below empty by up to one more capacity, and the
         next calls wait until that has flowed in. An excess is reported ("owed"). A decision that is never
-        settled stays charged as it was. A slot is kept until it is released, unless `cost` is 0. Raises ValueError if
+        settled stays charged as it was, as one is for which the server does not answer ("unsettled"). A slot is kept until it is released, unless `cost` is 0. Raises ValueError if
         `cost` is no whole number from 0.
         """
         check_used(cost)
@@ -169,7 +175,7 @@ class Limiter:
             self._waiting.bells.ring(decision)
         result = await pending if isawaitable(pending) else pending
         if result is not None:
-            kind: EventKind = "owed" if result == "cut" else "unavailable"
+            kind: EventKind = "owed" if result == "cut" else "unsettled"
             self.observers.emit(Event(kind, self.name, decision=decision, cost=cost - decision.cost))
 
     async def reset(self, key: str, *, per: str = "") -> None:

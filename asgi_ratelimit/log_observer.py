@@ -16,6 +16,7 @@ from asgi_ratelimit.events import Event, Observer
 __all__ = ["LogObserver", "with_log"]
 
 _REFUSALS: Final = ("limited", "blocked", "unavailable", "shed")
+_ABOUT_NO_KEY: Final = ("gone", "waited", "owed", "unsettled")
 _LONG_WAIT_S: Final = 30.0
 _MOST_KEYS: Final = 1_000  # that one line distinguishes
 _MOST_LIMITERS: Final = 1_000  # with lines of their own; the others share one
@@ -31,14 +32,15 @@ class LogObserver:
     logger: where they go; "asgi_ratelimit" by default
 
     A line names counts, and the digest of the key with the most refusals, never a key. The same values are fields of
-    its record (`extra=`): limiter, limited, blocked, unavailable, shed, long_waits (requests that were held for 30 s
-    or more), owed (calls that have cost more than a bucket can owe), keys, heaviest_key, heaviest_count, seconds. Each
-    store has a LogObserver unless one is among its `observers`. Outages, and the refusals of Discord, have log lines of
-    their own.
+    its record (`extra=`): limiter, limited, blocked, unavailable, shed, gone (callers that left before
+    they were let in), long_waits (requests that were held for 30 s or more), owed (calls that have cost more than a
+    bucket can owe), unsettled (the server did not answer), keys, heaviest_key, heaviest_count, seconds. Each store has
+    a LogObserver unless one is among its `observers`. Outages, and the refusals of Discord, have log lines of their
+    own.
     Raises ValueError if `every` is not above 0.
     """
 
-    kinds = frozenset((*_REFUSALS, "waited", "owed"))
+    kinds = frozenset((*_REFUSALS, *_ABOUT_NO_KEY))
     is_quick = True
 
     def __init__(self, *, every: float = 60.0, level: int = logging.INFO, logger: logging.Logger | None = None) -> None:
@@ -105,7 +107,7 @@ class _Refusals:
 
     def count(self, event: Event) -> None:
         self._kinds[event.kind] += 1
-        if event.kind in ("waited", "owed"):
+        if event.kind in _ABOUT_NO_KEY:
             return
         key = event.key if len(event.key) <= _LONG_KEY else event.key_digest
         if key in self._keys or len(self._keys) < _MOST_KEYS:
@@ -116,12 +118,13 @@ class _Refusals:
     def fields(self) -> dict[str, object]:
         heaviest, count = self._keys.most_common(1)[0] if self._keys else ("", 0)
         fields: dict[str, object] = {kind: self._kinds[kind] for kind in _REFUSALS}
-        fields |= {"long_waits": self._kinds["waited"], "owed": self._kinds["owed"], "keys": len(self._keys)}
+        others = {"gone": "gone", "long_waits": "waited", "owed": "owed", "unsettled": "unsettled"}
+        fields |= {name: self._kinds[kind] for name, kind in others.items()} | {"keys": len(self._keys)}
         return fields | {"heaviest_key": self._digests.get(heaviest, ""), "heaviest_count": count}
 
 
 def _line(fields: dict[str, object]) -> str:
-    counts = [f"{fields[kind]} {_WORDS[kind]}" for kind in (*_REFUSALS, "long_waits", "owed") if fields[kind]]
+    counts = [f"{fields[kind]} {_WORDS[kind]}" for kind in _WORDS if fields[kind]]
     keys = f"keys: {fields['keys']}" + ("+" if fields["keys"] == _MOST_KEYS else "")
     heaviest = f", the most of one: {fields['heaviest_count']} ({fields['heaviest_key'] or 'no key'})"
     about = f" ({keys}{heaviest})" if fields["keys"] else ""
@@ -133,8 +136,10 @@ _WORDS: Final = {
     "blocked": "refused as blocked",
     "unavailable": "answered with 503",
     "shed": "shed under load",
+    "gone": "left before they were let in",
     "long_waits": "held for 30 s or more",
     "owed": "cost more than a bucket can owe",
+    "unsettled": "not settled, as the server did not answer",
 }
 
 

@@ -82,8 +82,8 @@ def waiting_for_discord(discord: DiscordSource) -> list[dict[str, Any]]:
 
 
 _PLAIN = (
-    "name", "allowed", "limited", "blocked", "unavailable", "shed", "refused", "shadow", "shadow_keys", "exempt",
-    "near", "cached", "degraded", "waited", "waited_seconds",
+    "name", "allowed", "limited", "blocked", "unavailable", "shed", "refused", "gone", "shadow", "shadow_keys",
+    "exempt", "near", "cached", "degraded", "waited", "waited_seconds",
 )  # fmt: skip
 
 

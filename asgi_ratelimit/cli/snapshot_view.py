@@ -113,6 +113,7 @@ def _note(counts: LimiterCounts) -> str:
             (counts.near, "near the limit"),
             (counts.exempt, "exempt"),
             (counts.waited, "held back and let in"),
+            (counts.gone, "left while they waited"),
         )
         if count
     ]

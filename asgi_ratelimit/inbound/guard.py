@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from asyncio import CancelledError
 from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
@@ -18,7 +19,7 @@ from asgi_ratelimit.errors import RateLimited, StoreUnavailable
 from asgi_ratelimit.events import Event
 from asgi_ratelimit.inbound.diagnostics import Diagnostics
 from asgi_ratelimit.inbound.estimate import Estimate
-from asgi_ratelimit.inbound.holding import Gone, Holding
+from asgi_ratelimit.inbound.holding import ClientGone, Gone, Holding
 from asgi_ratelimit.inbound.keys import address_reader, by_user_or, check_key
 from asgi_ratelimit.inbound.limiter_cache import LimiterCache
 from asgi_ratelimit.inbound.options import Connection, CostSource, Key, KeyFunction, LimitSource, check_call, connection
@@ -139,9 +140,9 @@ class RequestGuard:
                 decision = pending if type(pending) is Decision else await pending
                 if decision.delay_us:
                     decision = await self._delayed(decision, limiter, key, gone)
-        except StoreUnavailable:
-            observers.emit(Event("unavailable", limiter.name, key=key, cost=cost))
-            if self.enforce:
+        except (StoreUnavailable, ClientGone, CancelledError) as error:
+            limiter.report_undecided(error, key, cost)
+            if self.enforce or not isinstance(error, StoreUnavailable):
                 raise
             return None
         if not decision.allowed:

@@ -21,8 +21,8 @@ MOST_SAMPLED: Final = 128  # digests of keys that shadow mode would have refused
 MOST_OUTAGES: Final = 20
 _LEAST_KEYS: Final = 100
 _SUMS: Final = (
-    "allowed", "limited", "blocked", "shadow", "exempt", "unavailable", "shed", "cached", "degraded", "near",
-    "waited", "waited_seconds",
+    "allowed", "limited", "blocked", "shadow", "exempt", "unavailable", "shed", "gone", "cached", "degraded",
+    "near", "waited", "waited_seconds",
 )  # fmt: skip
 
 Counted = dict[float, tuple[int, int]]  # allowed and refused by the start of the period

@@ -181,7 +181,7 @@ def _status(event: Event) -> str:
     return str(event.status) if event.status else "none"
 
 
-_OUTCOMES: Final = ("allowed", "limited", "blocked", "shadow", "exempt", "unavailable", "shed")
+_OUTCOMES: Final = ("allowed", "limited", "blocked", "shadow", "exempt", "unavailable", "shed", "gone")
 _BY_KIND: Final[dict[str, Callable[[Event], list[Change]]]] = {
     **dict.fromkeys(_OUTCOMES, _of_decision),
     "near": _of_near,

@@ -27,7 +27,7 @@ __all__ = ["Stats"]
 _DISCORD: Final = ("wait", "response", "refused", "retry", "stopped", "banned", "invalid", "token", "webhook")
 _ROWS: Final = 2  # of the sketch of a limiter that stay when rows are dropped, for each key of `top`
 _CACHED, _DEGRADED, _SHADOW = (PLACES[name] for name in ("cached", "degraded", "shadow"))
-_ABOUT_NO_KEY: Final = (PLACES["near"], PLACES["exempt"])
+_ABOUT_NO_KEY: Final = (PLACES["near"], PLACES["exempt"], PLACES["gone"])
 
 
 class Stats:

@@ -21,8 +21,8 @@ from asgi_ratelimit.observe.merging import (
 __all__ = ["ALLOWED", "PLACES", "LimiterTally"]
 
 _NAMES: Final = (
-    "allowed", "limited", "blocked", "shadow", "exempt", "unavailable", "shed", "cached", "degraded", "near",
-    "waited",
+    "allowed", "limited", "blocked", "shadow", "exempt", "unavailable", "shed", "gone", "cached", "degraded",
+    "near", "waited",
 )  # fmt: skip
 PLACES: Final = {name: place for place, name in enumerate(_NAMES)}  # of each count in the list of a minute
 ALLOWED: Final = PLACES["allowed"]

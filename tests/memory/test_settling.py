@@ -28,7 +28,7 @@ def observed(clock: ManualClock) -> tuple[MemoryStore, list[tuple[str, int]]]:
     events: list[tuple[str, int]] = []
 
     def note(event: Event) -> None:
-        if event.kind in ("owed", "unavailable"):
+        if event.kind in ("owed", "unsettled"):
             events.append((event.kind, event.cost))
 
     return MemoryStore(clock=clock, observers=[note]), events

@@ -61,6 +61,7 @@ EFFECTS: list[tuple[Event, Samples]] = [
     (Event("exempt", "app"), decisions("exempt")),
     (Event("unavailable", "app"), decisions("unavailable")),
     (Event("shed", "load"), decisions("shed", limiter="load")),
+    (Event("gone", "app"), decisions("gone")),
     (Event("near", "app"), {"ratelimit_near_total": [({"limiter": "app"}, 1.0)]}),
     (Event("waited", "app", seconds=0.5), histogram("ratelimit_wait_seconds", {"limiter": "app"}, 0.5)),
     (Event("waited", "discord", seconds=2.0), histogram("ratelimit_wait_seconds", {"limiter": "discord"}, 2.0)),

@@ -44,16 +44,16 @@ def emit(observers: Observers, kind: Any, times: int = 1, limiter: str = "app", 
 
 
 def test_every_kind_of_decision_is_counted(stats: Stats, observers: Observers) -> None:
-    kinds = ("allowed", "limited", "blocked", "shadow", "exempt", "unavailable", "near", "shed")
+    kinds = ("allowed", "limited", "blocked", "shadow", "exempt", "unavailable", "near", "shed", "gone")
     for times, kind in enumerate(kinds, start=1):
         emit(observers, kind, times, key="ada")
     emit(observers, "limited", 10, key="ada", answered_by="cache")
     emit(observers, "allowed", 20, key="ada", answered_by="fallback")
     emit(observers, "waited", 2, seconds=0.75, key="ada")
     counts = counts_of(stats)
-    assert [getattr(counts, kind) for kind in kinds] == [21, 12, 3, 4, 5, 6, 7, 8]
+    assert [getattr(counts, kind) for kind in kinds] == [21, 12, 3, 4, 5, 6, 7, 8, 9]
     assert (counts.cached, counts.degraded, counts.waited, counts.waited_seconds) == (10, 20, 2, 1.5)
-    assert (counts.refused, counts.total) == (29, 59)
+    assert (counts.refused, counts.total) == (29, 68)
     assert counts.busiest == Period(NOON, 25, 29)
     assert counts.keys == (KeyCounts(observers.digest("ada"), 25, 29, 0),)
 

@@ -259,7 +259,7 @@ async def test_a_settlement_that_the_server_does_not_answer_is_reported_and_fail
         mortal.kill()
         await limiter.settle(charged, 4)
         await limiter.settle(charged, 4)
-    lost = [event for event in events if event.kind == "unavailable"]
+    lost = [event for event in events if event.kind == "unsettled"]
     assert [(event.limiter, event.cost, event.decision) for event in lost] == [("search", 3, charged)]
 
 
