@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import time
-from collections.abc import Callable, Container, Iterable
+import threading
+from asyncio import CancelledError
+from collections.abc import Iterable
 from hashlib import blake2b
-from inspect import iscoroutinefunction
 from typing import Any, Final, Literal, Protocol, final, get_args
 
 from asgi_ratelimit.clock import Clock, SystemClock
 from asgi_ratelimit.decision import Decision
+from asgi_ratelimit.listener import Call, Listener, is_coroutine_function
 from asgi_ratelimit.store_events import EventHook, StoreEvent
 from asgi_ratelimit.store_events import emit as call_hook
 
 __all__ = ["AnsweredBy", "Event", "EventKind", "Observer", "Observers", "observers_of"]
 
-logger = logging.getLogger("asgi_ratelimit")
-
 AnsweredBy = Literal["store", "cache", "fallback"]
 EventKind = Literal[
-    "allowed", "limited", "blocked", "shadow", "exempt", "unavailable", "near", "waited", "shed", "gone", "owed", "unsettled",
-    "down", "recovered", "missed", "full", "spoilt",
+    "allowed", "limited", "blocked", "shadow", "exempt", "unavailable", "near", "waited", "shed", "gone", "owed",
+    "unsettled", "down", "recovered", "missed", "full", "spoilt",
     "wait", "response", "refused", "retry", "stopped", "banned", "invalid", "token", "webhook",
 ]  # fmt: skip
 
-_SLOW_S: Final = 0.01  # an observer that takes longer holds up every request
-_STRIKE, _MOST_STRIKES = 100, 1_000  # each good call takes one point away, so ten failures in a row are too many
+_KINDS: Final = get_args(EventKind)
 _STORE_KINDS: Final[dict[str, EventKind]] = {"down": "down", "up": "recovered"}
 _ANSWERED_BY: Final[dict[str, AnsweredBy]] = {"cached": "cache", "degraded": "fallback"}
 _PROCESS_SECRET: Final = os.urandom(16)  # digests of a store in memory mean nothing elsewhere
@@ -93,8 +90,7 @@ class Event:
 
 _FIELDS: Final = {name for name in Event.__annotations__ if name not in ("kind", "limiter")}
 _new = object.__new__
-_Listeners = tuple[Callable[[Event], None], ...]
-Counter = Callable[..., object]
+_Listeners = tuple[Call, ...]
 
 
 class Observer(Protocol):
@@ -113,13 +109,15 @@ class Observer(Protocol):
 class Observers:
     """The observers of one store. No exception of theirs reaches a request.
 
-    An observer that raises, or takes more than 10 ms, is logged once. One that goes on like that is left out.
+    An observer that raises, takes more than 10 ms, or returns a coroutine is logged once. One that goes on like that is
+    left out. While it is called it hears of no event that it causes itself.
     """
 
     def __init__(self, observers: Iterable[Observer], clock: Clock, secret: bytes | None = None) -> None:
         self._clock, self._wall = clock, clock.wall
         self._secret = _PROCESS_SECRET if secret is None else secret[:64]
-        self._listeners: list[_Listener] = []
+        self._listeners: list[Listener] = []
+        self._lock = threading.RLock()  # held while they change
         self._node = ""
         self.counts_allowed = False  # whether any of them counts allowed calls
         self._reports_near = False
@@ -136,32 +134,30 @@ class Observers:
 
     def add(self, observer: Observer) -> None:
         """Let it listen from now on. Raises ValueError if it is no plain function of an event."""
-        if not callable(observer) or iscoroutinefunction(observer) or isinstance(observer, type):
+        if not callable(observer) or isinstance(observer, type) or is_coroutine_function(observer):
             raise ValueError(
                 f"an observer is a plain function of an Event, e.g. Stats() or print, not {observer!r:.80}"
             )
         attach = getattr(observer, "attach", None)
         if attach is not None:
             attach(self._clock)
-        self._listeners.append(_Listener(observer, self.remove))
-        self._introduce_to(observer)
-        self._sort()
+        with self._lock:
+            listener = Listener(observer, _KINDS, self.remove, self._sort)
+            self._listeners.append(listener)
+            self._sort()
+        listener.introduce(self._node)
 
     def remove(self, observer: Observer) -> None:
         """Let it listen no more."""
-        self._listeners = [listener for listener in self._listeners if listener.observer is not observer]
-        self._sort()
+        with self._lock:
+            self._listeners = [listener for listener in self._listeners if listener.observer is not observer]
+            self._sort()
 
     def introduce(self, node: str) -> None:
         """Name the server of the store to the observers that want it, also to later ones."""
         self._node = node
-        for listener in self._listeners:
-            self._introduce_to(listener.observer)
-
-    def _introduce_to(self, observer: Observer) -> None:
-        introduce = getattr(observer, "introduce", None)
-        if introduce is not None and self._node:
-            introduce(self._node)
+        for listener in list(self._listeners):
+            listener.introduce(node)
 
     def digest(self, key: str) -> str:
         """The `key_digest` of this key in events of this store."""
@@ -184,7 +180,7 @@ class Observers:
             answered_by: AnsweredBy = "store" if special is None else _ANSWERED_BY.get(special, "store")
             try:
                 count(kind, limiter, decision, key, self._wall, answered_by, self._secret)
-            except Exception as error:
+            except (Exception, CancelledError) as error:
                 self._strike(count, error)
         if listeners:
             self._tell(listeners, kind, limiter, decision, key)
@@ -220,7 +216,7 @@ class Observers:
 
         return tell
 
-    def _strike(self, count: Counter, error: Exception) -> None:
+    def _strike(self, count: Call, error: BaseException) -> None:
         for listener in self._listeners:
             if listener.count == count:
                 listener.strike(f"failed: {error!r}", error)
@@ -232,10 +228,10 @@ class Observers:
         self._reports_near = self.listens_to("near")
         self.counts_allowed = self.listens_to("allowed") or self._reports_near
 
-    def _wanting(self, kind: str) -> list[_Listener]:
+    def _wanting(self, kind: str) -> list[Listener]:
         return [one for one in self._listeners if one.kinds is None or kind in one.kinds]
 
-    def _deciding(self, kind: str) -> tuple[Counter | None, _Listeners]:
+    def _deciding(self, kind: str) -> tuple[Call | None, _Listeners]:
         """What counts the decisions of a kind, and those that get an event of each."""
         counters = tuple([one.count for one in self._wanting(kind) if one.count is not None])
         listeners = tuple([one.call for one in self._wanting(kind) if one.count is None])
@@ -246,50 +242,10 @@ class Observers:
             for count in counters:
                 try:
                     count(*fields)
-                except Exception as error:
+                except (Exception, CancelledError) as error:
                     self._strike(count, error)
 
         return count_all, listeners
-
-
-class _Listener:
-    """An observer, and how often it has failed lately."""
-
-    def __init__(self, observer: Observer, leave_out: Callable[[Observer], None]) -> None:
-        self.observer, self._leave_out = observer, leave_out
-        self.kinds: Container[str] | None = getattr(observer, "kinds", None)
-        self.count: Callable[..., object] | None = getattr(observer, "on_decision", None)
-        self._strikes = 0
-        self._was_logged = False
-        self.call: Callable[[Event], None] = self._call_quick if getattr(observer, "is_quick", False) else self._call
-
-    def _call_quick(self, event: Event) -> None:
-        try:
-            self.observer(event)
-        except Exception as error:
-            self.strike(f"failed: {error!r}", error)
-
-    def _call(self, event: Event) -> None:
-        started = time.perf_counter()
-        try:
-            self.observer(event)
-        except Exception as error:
-            self.strike(f"failed: {error!r}", error)
-            return
-        seconds = time.perf_counter() - started
-        if seconds > _SLOW_S:
-            self.strike(f"took {seconds:.3f} s, which holds up every request", None)
-        elif self._strikes:
-            self._strikes -= 1
-
-    def strike(self, what: str, error: Exception | None) -> None:
-        self._strikes += _STRIKE
-        if self._strikes >= _MOST_STRIKES:
-            self._leave_out(self.observer)
-            logger.error("the observer %r is left out from now on: it %s", self.observer, what)
-        elif not self._was_logged:
-            self._was_logged = True
-            logger.warning("the observer %r %s", self.observer, what, exc_info=error)
 
 
 def observers_of(store: object) -> Observers:

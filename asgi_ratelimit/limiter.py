@@ -166,8 +166,8 @@ class Limiter:
 
         Less is given back as by `refund`. More is owed: the bucket goes below empty by up to one more capacity, and the
         next calls wait until that has flowed in. An excess is reported ("owed"). A decision that is never
-        settled stays charged as it was, as one is for which the server does not answer ("unsettled"). A slot is kept until it is released, unless `cost` is 0. Raises ValueError if
-        `cost` is no whole number from 0.
+        settled stays charged as it was, as one is for which the server does not answer ("unsettled"). A slot is kept
+        until it is released, unless `cost` is 0. Raises ValueError if `cost` is no whole number from 0.
         """
         check_used(cost)
         pending = self._buckets.settle(decision, cost)

@@ -49,7 +49,7 @@ class LogObserver:
         self._every, self._level = every, level
         self._logger = logging.getLogger("asgi_ratelimit") if logger is None else logger
         self._clock: Clock | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a destructor may report an event while it is held
         self._tallies: dict[str, _Refusals] = {}
         _all.add(self)
 
@@ -75,7 +75,7 @@ class LogObserver:
 
     def begin_anew(self) -> None:
         """Count from zero, as another process: after a fork, for example."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._tallies = {}
 
     def _write_later(self, name: str, tally: _Refusals) -> None:

@@ -22,7 +22,7 @@ from asgi_ratelimit.inbound.request_state import give_back
 from asgi_ratelimit.limiter import Limiter
 from asgi_ratelimit.limits import TokenBucket
 
-__all__ = ["check_preflight", "is_preflight", "refunding"]
+__all__ = ["Preflight", "check_preflight", "is_preflight"]
 
 _RESOURCE: Final = "preflight"
 _LIMIT: Final = (TokenBucket("5/5s"),)  # where a function of the user's chooses the limit: it may need a user
