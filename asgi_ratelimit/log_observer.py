@@ -12,6 +12,7 @@ from weakref import WeakSet
 
 from asgi_ratelimit.clock import Clock
 from asgi_ratelimit.events import Event, Observer
+from asgi_ratelimit.shown import one_line
 
 __all__ = ["LogObserver", "with_log"]
 
@@ -21,6 +22,7 @@ _LONG_WAIT_S: Final = 30.0
 _MOST_KEYS: Final = 1_000  # that one line distinguishes
 _MOST_LIMITERS: Final = 1_000  # with lines of their own; the others share one
 _OTHERS: Final = "(others)"
+_LONG_NAME: Final = 200  # characters of a limiter in a line
 _LONG_KEY: Final = 200  # characters; a longer one is counted under its digest
 
 
@@ -128,7 +130,7 @@ def _line(fields: dict[str, object]) -> str:
     keys = f"keys: {fields['keys']}" + ("+" if fields["keys"] == _MOST_KEYS else "")
     heaviest = f", the most of one: {fields['heaviest_count']} ({fields['heaviest_key'] or 'no key'})"
     about = f" ({keys}{heaviest})" if fields["keys"] else ""
-    return f"{fields['limiter']}: {', '.join(counts)} in {fields['seconds']:g} s{about}"
+    return f"{one_line(fields['limiter']):.{_LONG_NAME}}: {', '.join(counts)} in {fields['seconds']:g} s{about}"
 
 
 _WORDS: Final = {
@@ -136,7 +138,7 @@ _WORDS: Final = {
     "blocked": "refused as blocked",
     "unavailable": "answered with 503",
     "shed": "shed under load",
-    "gone": "left before they were let in",
+    "gone": "left without an answer",
     "long_waits": "held for 30 s or more",
     "owed": "cost more than a bucket can owe",
     "unsettled": "not settled, as the server did not answer",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from asyncio import CancelledError
 from collections.abc import Callable
@@ -28,12 +27,11 @@ from asgi_ratelimit.inbound.stagger import Stagger, is_discord_client
 from asgi_ratelimit.inbound.users import is_anonymous, user_key, user_of
 from asgi_ratelimit.limiter import Limiter
 from asgi_ratelimit.limits import Limit, TokenBucket, as_limits
+from asgi_ratelimit.minute_line import MinuteLine
 from asgi_ratelimit.shown import shown
 from asgi_ratelimit.warnings import WarnOnce
 
 __all__ = ["KEY_FUNCTION", "RequestGuard"]
-
-logger = logging.getLogger("asgi_ratelimit")
 
 NOTHING: Final = (TokenBucket("0/day"),)  # for a limit function that returned 0 or False
 REFUSAL: Final = (TokenBucket("0/minute"),)  # for one that returned no limit: no grant, and soon over once it is mended
@@ -90,7 +88,7 @@ class RequestGuard:
         self._max_wait, self._longest_delay = max_wait, longest_delay
         self._holding = Holding()
         self._stagger = Stagger()
-        self._would_refuse = self._next_tally_us = 0
+        self._would_refuse = MinuteLine()
 
     async def check(
         self,
@@ -188,10 +186,7 @@ class RequestGuard:
 
     def tally(self, limiter: str, clock: Clock) -> None:
         """Count a refusal of shadow mode, and log the number once a minute at most."""
-        self._would_refuse += 1
-        if clock.now_us() >= self._next_tally_us:
-            logger.warning("%s would have refused %d requests (enforce=False)", limiter, self._would_refuse)
-            self._would_refuse, self._next_tally_us = 0, clock.now_us() + 60_000_000
+        self._would_refuse.warn(clock, "%d requests would have been refused (enforce=False) by %s", limiter)
 
     # Waiting
 
