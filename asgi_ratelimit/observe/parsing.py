@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from asgi_ratelimit.observe.counts import NUMBERS, KeyCounts, LimiterCounts, Outage, Period
 
 __all__ = ["each", "limiter", "moment", "outage", "table", "whole"]
 
 Value = TypeVar("Value")
+_MOST_PERIODS: Final = 1_000  # of a limiter; a version to come may keep more than this one
 
 
 def table(value: object, name: str) -> Mapping[str, Any]:
@@ -20,10 +21,12 @@ def table(value: object, name: str) -> Mapping[str, Any]:
     return value
 
 
-def each(read: Callable[[object], Value], value: object, name: str) -> tuple[Value, ...]:
-    """All values of a JSON array."""
+def each(read: Callable[[object], Value], value: object, name: str, most: int = 10_000) -> tuple[Value, ...]:
+    """All values of a JSON array, which has at most so many."""
     if not isinstance(value, list | tuple):
         raise ValueError(f"{name} of a snapshot must be a list, not {value!r:.80}")
+    if len(value) > most:
+        raise ValueError(f"{name} of a snapshot are {most} at most, not {len(value)}")
     return tuple([read(one) for one in value])
 
 
@@ -50,8 +53,8 @@ def limiter(value: object) -> LimiterCounts:
         **{name: whole(record.get(name, 0), name) for name in NUMBERS},
         waited_seconds=moment(record.get("waited_seconds", 0.0), "waited_seconds"),
         busiest=None if busiest is None else _period(busiest),
-        minutes=each(_period, record.get("minutes", ()), "minutes"),
-        hours=each(_period, record.get("hours", ()), "hours"),
+        minutes=each(_period, record.get("minutes", ()), "minutes", _MOST_PERIODS),
+        hours=each(_period, record.get("hours", ()), "hours", _MOST_PERIODS),
         keys=each(_key, record.get("keys", ()), "keys"),
         shadow_sample=each(_digest, record.get("shadow_sample", ()), "shadow_sample"),
     )

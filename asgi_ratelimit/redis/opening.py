@@ -47,7 +47,7 @@ async def inspect(opened: RedisPyConnection, key: str, now: str, timeout: float,
 
 
 async def _ask_to_be_let_in(opened: RedisPyConnection, timeout: float) -> None:
-    """Raise AuthenticationError if the server wants a password. It hangs up on a stranger with a text as long as ours."""
+    """Raise AuthenticationError if the server wants a password. It hangs up on a stranger with a long script."""
     await _replies(opened, timeout, [("PING",)])
 
 
