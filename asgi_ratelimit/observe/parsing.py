@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 
@@ -11,6 +10,7 @@ from asgi_ratelimit.observe.counts import NUMBERS, KeyCounts, LimiterCounts, Out
 __all__ = ["each", "limiter", "moment", "outage", "table", "whole"]
 
 Value = TypeVar("Value")
+_LARGEST: Final = 2**53  # of numbers: a greater one is no float any more, and a sum of those is none
 _MOST_PERIODS: Final = 1_000  # of a limiter; a version to come may keep more than this one
 
 
@@ -32,15 +32,15 @@ def each(read: Callable[[object], Value], value: object, name: str, most: int = 
 
 def whole(value: object, name: str) -> int:
     """A count."""
-    if type(value) is not int or value < 0:
-        raise ValueError(f"{name} of a snapshot must be a whole number from 0, not {value!r:.80}")
+    if type(value) is not int or not 0 <= value <= _LARGEST:
+        raise ValueError(f"{name} of a snapshot must be a whole number from 0, not {_shown(value)}")
     return value
 
 
 def moment(value: object, name: str) -> float:
     """A number of seconds. An int stays one."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{name} of a snapshot must be a number of seconds, not {value!r:.80}")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -_LARGEST <= value <= _LARGEST:
+        raise ValueError(f"{name} of a snapshot must be a number of seconds, not {_shown(value)}")
     return value
 
 
@@ -87,6 +87,11 @@ def _key(value: object) -> KeyCounts:
 
 def _digest(value: object) -> str:
     return _text(value, "a digest")
+
+
+def _shown(value: object) -> str:
+    """A value for an error. The repr of an int with too many digits would be one itself."""
+    return "a number that is too large" if isinstance(value, int) and abs(value) > _LARGEST else f"{value!r:.80}"
 
 
 def _text(value: object, name: str) -> str:
