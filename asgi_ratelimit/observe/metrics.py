@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from asgi_ratelimit.events import AnsweredBy, Event, EventKind
+from asgi_ratelimit.shown import one_line
 
 __all__ = ["KINDS", "METRICS", "STORE_UP", "Change", "Changes", "Labels", "Metric", "MetricsObserver"]
 
@@ -124,7 +125,7 @@ class Changes:
             if len(seen) >= _MOST.get(label, _MOST_OF_ANY_OTHER):
                 return _OTHERS
             seen.add(value)
-        return value.encode("utf-8", "replace").decode()  # a lone surrogate would fail every scrape
+        return one_line(value)  # a lone surrogate would fail every scrape, and ".*" in a query finds no line end
 
 
 def _of_decision(event: Event) -> list[Change]:
