@@ -12,6 +12,7 @@ from typing import Any, Final, Literal, Protocol, final, get_args
 from asgi_ratelimit.clock import Clock, SystemClock
 from asgi_ratelimit.decision import Decision
 from asgi_ratelimit.listener import Call, Listener, is_coroutine_function
+from asgi_ratelimit.slot import SlotCounts
 from asgi_ratelimit.store_events import EventHook, StoreEvent
 from asgi_ratelimit.store_events import emit as call_hook
 
@@ -99,8 +100,9 @@ class Observer(Protocol):
     It may have more attributes. `kinds`: the only kinds of events that it wants. `attach(clock)`: called with the
     clock of each of its stores. `introduce(node)`: called with the name of that store's server.
     `on_decision(kind, limiter, decision, key, wall, answered_by, secret)`: called in place of the observer itself for
-    decisions; it saves the making of an event. `wall()` is the time of one. `is_quick`: true if its calls need not be
-    timed.
+    decisions; it saves the making of an event. `wall()` is the time of one. `on_in_flight(limiter, change)`: called
+    with 1 when a call has taken a slot (see Concurrency), and with -1 when it has freed it. `is_quick`: true if its
+    calls need not be timed.
     """
 
     def __call__(self, event: Event, /) -> object: ...
@@ -115,6 +117,7 @@ class Observers:
 
     def __init__(self, observers: Iterable[Observer], clock: Clock, secret: bytes | None = None) -> None:
         self._clock, self._wall = clock, clock.wall
+        self.slots = SlotCounts()  # the calls that hold one
         self._secret = _PROCESS_SECRET if secret is None else secret[:64]
         self._listeners: list[Listener] = []
         self._lock = threading.RLock()  # held while they change
@@ -144,12 +147,17 @@ class Observers:
         with self._lock:
             listener = Listener(observer, _KINDS, self.remove, self._sort)
             self._listeners.append(listener)
+            if listener.counts_slots:
+                self.slots.listen(listener.change_in_flight)
             self._sort()
         listener.introduce(self._node)
 
     def remove(self, observer: Observer) -> None:
         """Let it listen no more."""
         with self._lock:
+            for listener in self._listeners:
+                if listener.observer is observer:
+                    self.slots.forget(listener.change_in_flight)
             self._listeners = [listener for listener in self._listeners if listener.observer is not observer]
             self._sort()
 

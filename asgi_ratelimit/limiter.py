@@ -9,6 +9,7 @@ from inspect import isawaitable
 from types import TracebackType
 from weakref import WeakValueDictionary
 
+from asgi_ratelimit.call_keys import CallKey, StoreKey, distinct, fitting_key, per_limit
 from asgi_ratelimit.call_site import inside_a_request
 from asgi_ratelimit.clock import Clock
 from asgi_ratelimit.decision import Decision, Policy
@@ -40,6 +41,9 @@ class Limiter:
     name: limiters of the same name, limit and store share their buckets
     global_name: the name for limits of scope "global"; `name` by default
 
+    The key of a call is a string, or a tuple with one for each limit of the list: per address and per account, for
+    example. All of them are decided and charged together, or none. A block of one of them refuses the call.
+
     Raises ValueError if a limit cannot be parsed or the name is empty.
     """
 
@@ -68,6 +72,7 @@ class Limiter:
         self.store: Store = MemoryStore() if store is None else store
         self.observers = observers_of(self.store)
         self._own_buckets = self.store.open(name, self.policies)
+        self.takes_several_keys = bool(getattr(self._own_buckets, "takes_several_keys", False))
         self.holds = any(limit.holds for limit in self.limits)
         if self.holds and not hasattr(self._own_buckets, "release"):
             raise ValueError(f"{type(self.store).__name__} cannot keep calls that go on: its buckets have no `release`")
@@ -78,12 +83,14 @@ class Limiter:
     def __repr__(self) -> str:
         return f"Limiter({[str(limit) for limit in self.limits]}, name={self.name!r})"
 
-    async def try_acquire(self, key: str, cost: int = 1, *, per: str = "") -> Decision:
+    async def try_acquire(self, key: CallKey, cost: int = 1, *, per: str = "") -> Decision:
         """Decide now: charge every limit, or none. Never waits, and never raises for a refusal.
 
         `per` is the resource of the call, for limits of scope "shared". Raises ValueError for a cost below 1 or above
         the capacity.
         """
+        if type(key) is not str:
+            key = self.checked_key(key)
         if cost is not _ONE:
             self._check_cost(cost)
         decide = self.decide  # CPython 3.11 calls a variable faster than an attribute
@@ -96,42 +103,47 @@ class Limiter:
             self.report_undecided(error, key, cost)
             raise
         if observers.counts_allowed or not decision.allowed:
-            observers.decided(self.name, decision, key)
+            observers.decided(self.name, decision, key if type(key) is str else self.reported_key(key, decision))
         return decision
 
-    async def acquire(self, key: str, cost: int = 1, *, timeout: float | None = None, per: str = "") -> Decision:
+    async def acquire(self, key: CallKey, cost: int = 1, *, timeout: float | None = None, per: str = "") -> Decision:
         """Wait until the call is allowed, first come, first served, and then for the decision's `delay`.
 
         Raises RateLimited as soon as it is sure to take more than `timeout` seconds (None: wait for ever), and at once
         for a limit of zero. Then nothing is charged. Refused callers of one key wait in one queue in this process; only
         its head checks with the store.
         """
+        if type(key) is not str:
+            key = self.checked_key(key)
         if cost is not _ONE:
             self._check_cost(cost)
         try:
             decision, seconds = await self.wait(key, cost, per, timeout and _checked_timeout(timeout))
         except RateLimited as refused:
-            self.observers.decided(self.name, refused.decision, key)
+            self.observers.decided(self.name, refused.decision, self.reported_key(key, refused.decision))
             raise
         except (StoreUnavailable, CancelledError) as error:
             self.report_undecided(error, key, cost)
             raise
-        self.observers.decided(self.name, decision, key)
+        one = self.reported_key(key, decision)
+        self.observers.decided(self.name, decision, one)
         if seconds:
-            self.observers.emit(Event("waited", self.name, decision=decision, key=key, cost=cost, seconds=seconds))
+            self.observers.emit(Event("waited", self.name, decision=decision, key=one, cost=cost, seconds=seconds))
         return decision
 
-    def report_undecided(self, error: BaseException, key: str, cost: int = 1) -> None:
+    def report_undecided(self, error: BaseException, key: CallKey, cost: int = 1) -> None:
         """Tell the observers of a call without a decision: the store cannot answer, or its caller has left."""
         kind: EventKind = "unavailable" if isinstance(error, StoreUnavailable) else "gone"
-        self.observers.emit(Event(kind, self.name, key=key, cost=cost))
+        self.observers.emit(Event(kind, self.name, key=distinct(key)[0], cost=cost))
 
-    def has_line(self, key: str, *, per: str = "") -> bool:
+    def has_line(self, key: CallKey, *, per: str = "") -> bool:
         """Whether a caller on this event loop waits for this key in `acquire`."""
-        return self._waiting.has_queue(key, per)
+        return self._waiting.has_queue(self.checked_key(key), per)
 
-    async def peek(self, key: str, cost: int = 1, *, per: str = "") -> Decision:
+    async def peek(self, key: CallKey, cost: int = 1, *, per: str = "") -> Decision:
         """The decision of `try_acquire`, without a charge."""
+        if type(key) is not str:
+            key = self.checked_key(key)
         if cost is not _ONE:
             self._check_cost(cost)
         pending = self._buckets.peek(key, cost, per)
@@ -157,7 +169,7 @@ class Limiter:
             self._waiting.bells.ring(decision)
             await _done(pending)
 
-    def hold(self, key: str, cost: int = 1, *, timeout: float | None = None, per: str = "") -> Hold:
+    def hold(self, key: CallKey, cost: int = 1, *, timeout: float | None = None, per: str = "") -> Hold:
         """`acquire` for an `async with` block, at the end of which the slots are released, whatever ends it."""
         return Hold(self, key, cost, timeout, per)
 
@@ -178,15 +190,25 @@ class Limiter:
             kind: EventKind = "owed" if result == "cut" else "unsettled"
             self.observers.emit(Event(kind, self.name, decision=decision, cost=cost - decision.cost))
 
-    async def reset(self, key: str, *, per: str = "") -> None:
-        """Make full every bucket that a call with this key is charged to, and lift its block."""
-        await _done(self._buckets.reset(key, per))
+    async def reset(self, key: CallKey, *, per: str = "") -> None:
+        """Make full every bucket that a call with this key is charged to, and lift the block of each of its keys."""
+        await _done(self._buckets.reset(self.checked_key(key), per))
 
-    async def block(self, key: str, seconds: float) -> None:
-        """Refuse the key for so many seconds, even if its buckets are full. 0 lifts the block."""
+    async def block(self, key: CallKey, seconds: float) -> None:
+        """Refuse each call with this key for so many seconds, even if its buckets are full. 0 lifts the block.
+
+        It is enough that one of a call's keys is blocked. Of a tuple each key is blocked for itself.
+        """
         if not isinstance(seconds, (int, float)) or not 0 <= seconds < math.inf:
             raise ValueError(f"a block lasts a number of seconds from 0, e.g. 60, not {seconds!r}")
-        await _done(self._buckets.block(key, min(seconds, _CENTURY_S)))
+        failures: list[StoreUnavailable] = []
+        for pending in [self._buckets.block(one, min(seconds, _CENTURY_S)) for one in distinct(self.checked_key(key))]:
+            try:
+                await _done(pending)
+            except StoreUnavailable as unavailable:  # the other keys are blocked all the same
+                failures.append(unavailable)
+        if failures:
+            raise failures[0]
 
     def turn(self, *, off: bool) -> None:
         """Allow every call and count none, or limit again: `asgi_ratelimit.testing.unlimited` does it."""
@@ -195,16 +217,36 @@ class Limiter:
 
     # For doors, which tell the observers themselves
 
-    async def check(self, key: str, cost: int = 1, per: str = "") -> Decision:
+    async def check(self, key: CallKey, cost: int = 1, per: str = "") -> Decision:
         """`try_acquire` for a cost that is checked, without a word to the observers."""
         pending = self.decide(key, cost, per)
         return pending if isinstance(pending, Decision) else await pending
 
-    async def wait(self, key: str, cost: int, per: str, timeout: float | None) -> tuple[Decision, float]:
+    async def wait(self, key: CallKey, cost: int, per: str, timeout: float | None) -> tuple[Decision, float]:
         """`acquire` for a cost that is checked, without a word to the observers, and the seconds that it has taken."""
         if not self.capacity:  # a wait would be in vain
             return await self._refusal(key, cost, per), 0.0
         return await self._waiting.acquire(key, cost, per, timeout)
+
+    def reported_key(self, key: CallKey, decision: Decision) -> str:
+        """The key of the limit that has refused a call; of an allowed one the first key."""
+        if not isinstance(key, tuple):
+            return key
+        pairs = zip(self.policies, key, strict=False)
+        bucket = "" if decision.allowed else decision.bucket
+        return next((one for policy, one in pairs if policy.bucket == bucket), key[0])
+
+    def checked_key(self, key: CallKey) -> CallKey:
+        """The key of a call. Raises ValueError for a tuple that does not fit the limits."""
+        if not isinstance(key, tuple):
+            return key  # a store raises a TypeError if it is no string
+        fitting = fitting_key(key, len(self.limits), repr(self))
+        if isinstance(fitting, tuple) and not self.takes_several_keys:
+            raise ValueError(
+                f"{type(self.store).__name__} takes one key for all limits of a list, not a tuple: its buckets have no "
+                "`takes_several_keys`"
+            )
+        return fitting
 
     def _use(self, buckets: Buckets) -> None:
         self._buckets = buckets
@@ -220,7 +262,7 @@ class Limiter:
         upper = f" to {self.capacity}, the capacity" if self.capacity else ""
         raise ValueError(f"a cost must be a whole number from 1{upper}, not {cost!r}")
 
-    async def _refusal(self, key: str, cost: int, per: str) -> Decision:
+    async def _refusal(self, key: CallKey, cost: int, per: str) -> Decision:
         decision = await self.check(key, cost, per)
         if not decision.allowed:
             raise RateLimited(decision)
@@ -232,7 +274,7 @@ class Hold:
 
     __slots__ = ("_cost", "_decision", "_key", "_limiter", "_per", "_timeout")
 
-    def __init__(self, limiter: Limiter, key: str, cost: int, timeout: float | None, per: str) -> None:
+    def __init__(self, limiter: Limiter, key: CallKey, cost: int, timeout: float | None, per: str) -> None:
         self._limiter, self._key, self._cost, self._timeout, self._per = limiter, key, cost, timeout, per
         self._decision: Decision | None = None
 
@@ -286,21 +328,21 @@ class _FullBuckets:
         release: Release = getattr(self._own, "release", _nothing)
         return release(decision)
 
-    def reset(self, key: str, per: str) -> Awaitable[None] | None:
+    def reset(self, key: StoreKey, per: str) -> Awaitable[None] | None:
         return self._own.reset(key, per)
 
     def block(self, key: str, seconds: float) -> Awaitable[None] | None:
         return self._own.block(key, seconds)
 
-    def decide(self, key: str, cost: int, per: str, waiting: bool = False) -> Decision:
+    def decide(self, key: StoreKey, cost: int, per: str, waiting: bool = False) -> Decision:
         return self.peek(key, cost, per)
 
-    def peek(self, key: str, cost: int, per: str) -> Decision:
+    def peek(self, key: StoreKey, cost: int, per: str) -> Decision:
         now_us = self._clock.now_us()
         return Decision.combine(
             [
-                Decision(policy, cost, None, now_us, True, None, bucket_key(policy.limit.scope, key, per))
-                for policy in self._policies
+                Decision(policy, cost, None, now_us, True, None, bucket_key(policy.limit.scope, one, per))
+                for policy, one in zip(self._policies, per_limit(key, len(self._policies)), strict=True)
             ]
         )
 

@@ -39,10 +39,21 @@ class Listener:
         self.observer, self._leave_out, self._on_change = observer, leave_out, on_change
         self.kinds = _kinds_of(observer, known)
         self._on_decision: Call | None = getattr(observer, "on_decision", None)
+        self._on_in_flight: Call | None = getattr(observer, "on_in_flight", None)
         self._is_watched = not getattr(observer, "is_quick", False)
         self._inside: set[int] = set()  # the threads that it is called by
         self._strikes = 0
         self._was_logged = False
+
+    @property
+    def counts_slots(self) -> bool:
+        """Whether it wants to hear of slots."""
+        return self._on_in_flight is not None
+
+    def change_in_flight(self, limiter: str, change: int) -> None:
+        """Report calls that have taken a slot, or freed it."""
+        if self._on_in_flight is not None:
+            self._watch(self._on_in_flight, limiter, change)
 
     @property
     def call(self) -> Call:

@@ -46,6 +46,7 @@ SLOW = (
     "tests/example_app/",
     "tests/fastapi/test_tracing_tools.py",
     "tests/frameworks/test_servers.py",
+    "tests/frameworks/test_slots.py",
     "tests/frameworks/test_sockets.py",
     "tests/frameworks/test_workers.py",
     "tests/interactions/test_shared.py",

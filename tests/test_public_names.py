@@ -57,6 +57,7 @@ def test_the_front_page_offers_exactly_these_names() -> None:
         "pace",
         "ClientIP",
         "by_ip",
+        "by",
         "by_user",
         "by_user_or",
         "by_user_or_ip",

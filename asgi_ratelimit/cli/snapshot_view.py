@@ -114,7 +114,8 @@ def _note(counts: LimiterCounts) -> str:
             (counts.near, "near the limit"),
             (counts.exempt, "exempt"),
             (counts.waited, "held back and let in"),
-            (counts.gone, "left while they waited"),
+            (counts.gone, "left without an answer"),
+            (counts.in_flight, "in flight"),
         )
         if count
     ]

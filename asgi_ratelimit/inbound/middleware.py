@@ -11,6 +11,7 @@ from asgi_ratelimit.foreign_options import explains_foreign_options
 from asgi_ratelimit.inbound.default_store import store_of_app
 from asgi_ratelimit.inbound.guard import RequestGuard
 from asgi_ratelimit.inbound.headers import HeaderStyle
+from asgi_ratelimit.inbound.keyed_limits import LimitSource
 from asgi_ratelimit.inbound.keys import by_user_or_ip
 from asgi_ratelimit.inbound.lifespan import run_lifespan
 from asgi_ratelimit.inbound.limited_app import LimitedApp
@@ -21,7 +22,6 @@ from asgi_ratelimit.inbound.options import (
     ExemptSource,
     KeyFunction,
     LimitedHandler,
-    LimitSource,
 )
 from asgi_ratelimit.inbound.request_filter import request_filter
 from asgi_ratelimit.inbound.request_state import RefundRule
@@ -40,7 +40,7 @@ class RateLimitMiddleware(LimitedApp):
     """Limits an ASGI app: `app.add_middleware(RateLimitMiddleware, limit="100/minute")`.
 
     limit: a string, a limit, a list of them (all or nothing), a function of the connection that returns one of
-        these, None for no limit, or 0 to refuse everything
+        these, None for no limit, or 0 to refuse everything. Limits of a list may have a key of their own, with `by`
     key: a function of the connection that returns the key of a request
     cost: a whole number, or a function of the connection; a cost of 0 is not counted
     store: by default the MemoryStore of the app that it is part of; the app's routes use it too
@@ -104,6 +104,7 @@ class RateLimitMiddleware(LimitedApp):
         self._has_own_store = store is not None
         self._name, self._limiters = name, LimiterCache(self.store, name, guard.fixed)
         self._limiters.introduce(warn_once)
+        guard.check_limiter(self._limiters.fixed)
         self._messages = None if messages is None else as_limits(messages)
         guard.diagnostics.check_call_site("its buckets are new each time and limit nothing; make it once, with the app")
         if limit is not None:

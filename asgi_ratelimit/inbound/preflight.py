@@ -18,7 +18,7 @@ from asgi_ratelimit.inbound.client_ip import by_ip
 from asgi_ratelimit.inbound.guard import RequestGuard
 from asgi_ratelimit.inbound.limiter_cache import LimiterCache
 from asgi_ratelimit.inbound.request_headers import headers_of
-from asgi_ratelimit.inbound.request_state import give_back
+from asgi_ratelimit.inbound.request_state import RequestState, give_back
 from asgi_ratelimit.limiter import Limiter
 from asgi_ratelimit.limits import TokenBucket
 
@@ -34,7 +34,9 @@ def is_preflight(scope: Scope) -> bool:
     return b"origin" in names and b"access-control-request-method" in names
 
 
-async def check_preflight(guard: RequestGuard, limiters: LimiterCache, scope: Scope) -> Preflight | None:
+async def check_preflight(
+    guard: RequestGuard, limiters: LimiterCache, state: RequestState, scope: Scope
+) -> Preflight | None:
     """Charge the bucket of preflights of an address: a browser sends them without credentials.
 
     None: the store cannot answer, in shadow mode. Without it raises StoreUnavailable.
@@ -43,12 +45,15 @@ async def check_preflight(guard: RequestGuard, limiters: LimiterCache, scope: Sc
     key = guard.as_key((guard.address_of or by_ip.of)(scope))
     try:
         pending = limiter.decide(key, 1, _RESOURCE)
-        return Preflight(limiter, key, pending if isinstance(pending, Decision) else await pending)
+        decision = pending if isinstance(pending, Decision) else await pending
     except (StoreUnavailable, CancelledError) as error:
         limiter.report_undecided(error, key)
         if guard.enforce or not isinstance(error, StoreUnavailable):
             raise
         return None
+    if limiter.holds and decision.allowed:
+        state.hold(limiter, decision)
+    return Preflight(limiter, key, decision)
 
 
 class Preflight:

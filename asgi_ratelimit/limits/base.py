@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Literal
 
@@ -115,6 +116,14 @@ class Limit:
     def _options(self) -> tuple[object, ...]:
         """The values that are no part of its identity. Two limits are equal if these are equal as well."""
         return self.rate, self.capacity, self.outage, self.enforce, self.unit
+
+    def named(self, name: str) -> Limit:
+        """The same limit with this name, unless it has one. Under another name it has other buckets."""
+        if self.name is not None:
+            return self
+        limit = copy(self)
+        object.__setattr__(limit, "name", name)
+        return limit
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Limit):

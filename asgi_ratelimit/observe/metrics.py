@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal
+from weakref import WeakSet
 
 from asgi_ratelimit.events import AnsweredBy, Event, EventKind
 from asgi_ratelimit.shown import one_line
 
-__all__ = ["KINDS", "METRICS", "STORE_UP", "Change", "Changes", "Labels", "Metric", "MetricsObserver"]
+__all__ = ["IN_FLIGHT", "KINDS", "METRICS", "STORE_UP", "Change", "Changes", "Labels", "Metric", "MetricsObserver"]
 
 Labels = tuple[str, ...]  # the values of the labels of a metric
 
@@ -26,6 +28,7 @@ class Metric:
     known: values of the labels that are there from the start, at zero. Prometheus does not see a counter rise that
         begins at one, so an alert would miss the first event.
     bounds: the upper bounds of a histogram's buckets
+    across: of several processes, what a gauge is: the lowest value, or the sum
     """
 
     name: str
@@ -34,6 +37,7 @@ class Metric:
     labels: tuple[str, ...] = ()
     known: tuple[Labels, ...] = ()
     bounds: tuple[float, ...] = ()
+    across: Literal["min", "sum"] = "min"
 
 
 DECISIONS: Final = Metric(
@@ -51,6 +55,9 @@ WAIT: Final = Metric(
     "Seconds that calls were held back before they were let in",
     ("limiter",),
     bounds=_SECONDS,
+)
+IN_FLIGHT: Final = Metric(
+    "ratelimit_in_flight", "gauge", "Calls that hold a slot of a Concurrency now", ("limiter",), across="sum"
 )
 STORE_UP: Final = Metric("ratelimit_store_up", "gauge", "Whether the server of a store answers: 1, or 0", ("store",))
 STORE_MISSED: Final = Metric(
@@ -96,7 +103,7 @@ DISCORD_REJECTED: Final = Metric(
 )
 
 METRICS: Final = (
-    DECISIONS, NEAR, WAIT, STORE_UP, STORE_MISSED,
+    DECISIONS, NEAR, WAIT, IN_FLIGHT, STORE_UP, STORE_MISSED,
     DISCORD_REQUESTS, DISCORD_WAIT, DISCORD_REFUSED, DISCORD_INVALID, DISCORD_RETRIES, DISCORD_STOPS, DISCORD_REJECTED,
 )  # fmt: skip
 
@@ -212,6 +219,24 @@ class MetricsObserver:
     def __init__(self) -> None:
         self.changes = Changes()
         self.counts: dict[tuple[str, str, str], Callable[[], object]] = {}  # by limiter, kind and place of the answer
+        self.in_flight: dict[Labels, Callable[[float], object]] = {}  # adds to the gauge, by its labels
+        _observers.add(self)
+
+    def on_in_flight(self, limiter: str, change: int) -> None:
+        """Count calls that have taken a slot, or freed it."""
+        add = self.in_flight.get((limiter,))
+        if add is None:
+            _, labels, _ = self.changes.bounded(IN_FLIGHT, (limiter,), change)
+            add = self.in_flight.get(labels) or self.in_flight.setdefault(labels, self.adder(labels))
+        add(change)
+
+    def adder(self, labels: Labels) -> Callable[[float], object]:
+        """The function that adds to the number of calls in flight."""
+        raise NotImplementedError
+
+    def restore(self) -> None:
+        """In a forked process: the calls in flight are those of its parent."""
+        raise NotImplementedError
 
     def on_decision(
         self,
@@ -245,3 +270,15 @@ class MetricsObserver:
     def apply(self, change: Change, event: Event) -> None:
         """Apply one change. The counter of a decision is noted in `counts`."""
         raise NotImplementedError
+
+
+_observers: Final[WeakSet[MetricsObserver]] = WeakSet()
+
+
+def _after_fork() -> None:
+    for observer in list(_observers):
+        observer.restore()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -108,4 +108,4 @@ def _unpacked(age_us: int, text: bytes) -> Snapshot | None:
     except ValueError as error:
         logger.debug("a snapshot in Redis is left out: %s", error)
         return None
-    return snapshot if age_us < _GONE_US else replace(snapshot, processes=0)
+    return snapshot if age_us < _GONE_US else snapshot.ended()

@@ -6,7 +6,9 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import islice
+from typing import ClassVar
 
+from asgi_ratelimit.call_keys import CallKey, StoreKey, distinct, of_key, per_limit
 from asgi_ratelimit.decision import Decision, Policy, make_decision
 from asgi_ratelimit.limits import LATEST_US, SlidingWindow, State, TokenBucket
 from asgi_ratelimit.redis.fallback import Fallback
@@ -14,18 +16,24 @@ from asgi_ratelimit.redis.names import tag_of
 from asgi_ratelimit.redis.queries import ChargeUpdate, HoldingQuery, Peek, Query, QueuedQuery, Server, Update
 from asgi_ratelimit.redis.renewals import SlotPlace
 from asgi_ratelimit.redis.wire import Reply, Verb, shape
-from asgi_ratelimit.slot import Slot
+from asgi_ratelimit.slot import Slot, SlotCounts
 from asgi_ratelimit.store import Settlement
 
 __all__ = ["RedisBuckets"]
 
 _MOST_SHAPES = 256  # of one limiter, each for one cost
 _LONGEST_RECENT = 64  # characters of a key with remembered names
+_ShapePlace = int | tuple[int, int]  # the cost; with the number of records where there are several keys
 _PAUSE_US = 1_000_000  # until a refusal of the script is checked again if its states do not explain it
 
 
 class RedisBuckets:
-    """The buckets of a limiter that are in one slot. Without any, decisions are about `reported_policy`."""
+    """The buckets of a limiter that are in one slot. Without any, decisions are about `reported_policy`.
+
+    Several keys are in several slots: in a cluster these buckets get one key alone.
+    """
+
+    takes_several_keys: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -36,9 +44,11 @@ class RedisBuckets:
         reported_policy: Policy,
         *,
         blocks: bool = True,
+        counts: SlotCounts | None = None,
     ) -> None:
         self.server, self.policies, self.fallback = server, tuple(policies), fallback
         self.reported_policy = reported_policy
+        self._name, self._counts = name, counts  # of the slots; None: those of a call are counted elsewhere
         for policy in policies:
             policy.limit.encode(1, 0)  # raises ValueError here, not in a request, if Redis cannot keep such a limit
         self.last_states, self.deny = server.last_states, server.deny
@@ -51,14 +61,14 @@ class RedisBuckets:
         own = all(policy.limit.scope == "user" for policy in self.policies)
         # Where all records have the key's own tag, their names differ in the end alone.
         self._ends = ("block", *[policy.bucket[:16] for policy in self.policies]) if own and blocks else None
-        self._shapes: dict[Verb, dict[int, str]] = {"decide": {}, "peek": {}}
+        self._shapes: dict[Verb, dict[_ShapePlace, str]] = {"decide": {}, "peek": {}}
         self._has_calendar = any(policy.limit.encoded_for(0) for policy in self.policies)
         self._encoded_for = (0, 0)  # from when until when, in µs of the server's clock
 
     # The verbs
 
     def decide(
-        self, key: str, cost: int, per: str, waiting: bool = False, due: float | None = None
+        self, key: StoreKey, cost: int, per: str, waiting: bool = False, due: float | None = None
     ) -> Decision | Awaitable[Decision]:
         """`due`: the moment by the event loop's clock at which it is answered without the server."""
         names = self._names(key, per)
@@ -72,11 +82,11 @@ class RedisBuckets:
             return self._read_or_undo(self._query(HoldingQuery, names, key, cost, per, due), self.release)
         return self._query(Query, names, key, cost, per, due)
 
-    def decide_without_server(self, key: str, cost: int, per: str) -> Decision:
+    def decide_without_server(self, key: StoreKey, cost: int, per: str) -> Decision:
         """The decision about a caller that has waited for the server before, in vain."""
         return self._query(Query, self._names(key, per), key, cost, per, due=0.0).result()
 
-    def peek(self, key: str, cost: int, per: str) -> Awaitable[Decision]:
+    def peek(self, key: StoreKey, cost: int, per: str) -> Awaitable[Decision]:
         return self._query(Peek, self._names(key, per), key, cost, per)
 
     def refund(self, decision: Decision) -> Awaitable[object] | None:
@@ -109,12 +119,18 @@ class RedisBuckets:
 
     def hold(self, query: Query, parts: Sequence[Decision]) -> None:
         """Renew the slots that a call has taken, those of an outage as well, which the server does not know."""
-        pairs = zip(parts, self.policies, query.keys[1:], strict=False) if self.holds else ()
-        for part, policy, name in pairs:
+        if not self.holds:
+            return
+        names, keys = query.keys[-len(self.policies) :], per_limit(query.key, len(self.policies))
+        counts = self._counts
+        for part, policy, name, key in zip(parts, self.policies, names, keys, strict=False):
             if policy.limit.holds and (part.charged_by(self) or part.slot):
                 slot = part.slot or Slot(self, part.state[-2])
                 part.hold(slot)
-                self.server.renewals.add(slot, SlotPlace(name, policy, self, query.key, query.per, os.getpid()))
+                if counts is not None:
+                    slot.count_in(counts, self._name)
+                    counts = None
+                self.server.renewals.add(slot, SlotPlace(name, policy, self, key, query.per, os.getpid()))
 
     def renew(self, place: SlotPlace, slots: list[int]) -> Awaitable[None]:
         """Begin the leases of these slots anew. If the server does not answer, the next renewal makes up for it."""
@@ -129,7 +145,8 @@ class RedisBuckets:
             slot = part.slot
             if slot is None or not isinstance(slot.place, SlotPlace) or slot.place.buckets is not self:
                 continue
-            place, slot.is_held = slot.place, False
+            place = slot.place
+            slot.end()
             if part.reason == "degraded":
                 self.fallback.release(part)
             else:
@@ -147,7 +164,7 @@ class RedisBuckets:
         self.deny.forget(names)
         return ChargeUpdate(names, shape(verb, len(names), *limits), self.deny).put(self.server)
 
-    def reset(self, key: str, per: str) -> Awaitable[None]:
+    def reset(self, key: StoreKey, per: str) -> Awaitable[None]:
         names = self._names(key, per)
         self.fallback.reset(names, key, per)
         return self._update(names, shape("reset", len(names)))
@@ -160,11 +177,12 @@ class RedisBuckets:
     # Checks
 
     def _query(
-        self, kind: type[Query], names: Sequence[str], key: str, cost: int, per: str, due: float | None = None
+        self, kind: type[Query], names: Sequence[str], key: CallKey, cost: int, per: str, due: float | None = None
     ) -> asyncio.Future[Decision]:
         if self._has_calendar:
             self._renew_shapes()
-        text = self._shapes[kind.verb].get(cost) or self._shape(kind.verb, cost)
+        place = cost if isinstance(key, str) else (cost, len(names))
+        text = self._shapes[kind.verb].get(place) or self._shape(kind.verb, cost, place, len(names))
         return kind(names, text, self, key, cost, per).put(self.server, due)
 
     async def _read_or_undo(self, decision: asyncio.Future[Decision], undo: Callable[[Decision], object]) -> Decision:
@@ -180,13 +198,13 @@ class RedisBuckets:
         self.deny.forget(names)
         return Update(names, text, self.deny, lenient).put(self.server)
 
-    def _shape(self, verb: Verb, cost: int) -> str:
+    def _shape(self, verb: Verb, cost: int, place: _ShapePlace, names: int) -> str:
         shapes = self._shapes[verb]
         if len(shapes) >= _MOST_SHAPES:
             shapes.clear()
         now_us = self.server.server_clock.now_us()
         limits = [policy.limit.encode(cost, now_us) for policy in self.policies]
-        text = shapes[cost] = shape(verb, 1 + len(limits), *limits)
+        text = shapes[place] = shape(verb, names, *limits)
         return text
 
     def _renew_shapes(self) -> None:
@@ -198,8 +216,11 @@ class RedisBuckets:
             for shapes in self._shapes.values():
                 shapes.clear()
 
-    def _names(self, key: str, per: str) -> Sequence[str]:
-        """The names of the block's record and of each bucket's."""
+    def _names(self, key: CallKey, per: str) -> Sequence[str]:
+        """The names of the record of each key's block and of each bucket's."""
+        if isinstance(key, tuple):
+            each = [self._names(one, per) for one in key]
+            return *dict.fromkeys([names[0] for names in each]), *[names[i] for i, names in enumerate(each, start=1)]
         if not isinstance(key, str):
             raise TypeError(f'a key is a string such as "user:1", not {key!r}')
         if self._ends is not None and not per:
@@ -222,9 +243,12 @@ class RedisBuckets:
     def read(self, query: Query, reply: Reply, place: int) -> tuple[Decision, int]:
         """The decision at a place of a reply, and the place of the next one."""
         code, now_us, place = reply[place], reply[0], place + 1
-        last_states, block, charged = self.server.last_states, query.keys[0], code in (1, 3)
+        last_states, charged = self.server.last_states, code in (1, 3)
+        blocks, blocked = len(query.keys) - len(self.policies), 0
+        if code < 0 and blocks > 1:
+            blocked, place = reply[place], place + 1
         parts: list[Decision] = []
-        for name, policy in zip(query.keys[1:], self.policies, strict=True):
+        for name, policy in zip(query.keys[blocks:], self.policies, strict=True):
             state, place = policy.limit.decode(reply, place)
             last_states.note(name, policy.limit.in_microseconds(state))
             if not policy.limit.enforce:
@@ -236,11 +260,13 @@ class RedisBuckets:
         if -code & 1 if code < 0 else code & 2:
             self.server.doubts.report(self.reported_policy.name)
         if code < 0:
-            blocked_us = -code // 2
+            blocked_us, block = -code // 2, query.keys[blocked]
             last_states.note_block(block, now_us, blocked_us)
-            return Decision.blocked(parts or [self._granted(query.cost, now_us)], blocked_us, block), place
+            about = of_key(parts or [self._granted(query.cost, now_us)], query.key, distinct(query.key)[blocked])
+            return Decision.blocked(about, blocked_us, block), place
         if last_states.blocks:
-            last_states.blocks.pop(block, None)
+            for block in query.keys[:blocks]:
+                last_states.blocks.pop(block, None)
         if not parts:
             return self._granted(query.cost, now_us), place
         if charged:

@@ -101,11 +101,18 @@ class RedisStore:
     def open(self, name: str, policies: Sequence[Policy]) -> Buckets:
         if not self.is_cluster:
             return self._buckets(name, policies, policies[0])
-        by_scope = [[policy for policy in policies if policy.limit.scope == scope] for scope in _SCOPES]
-        groups = [group for i, group in enumerate(by_scope) if group or i == 0]
+        own, *others = [[policy for policy in policies if policy.limit.scope == scope] for scope in _SCOPES]
         reported_policy = next((policy for policy in policies if policy.limit.scope != "global"), policies[0])
-        buckets = [self._buckets(name, group, reported_policy, blocks=i == 0) for i, group in enumerate(groups)]
-        return buckets[0] if len(buckets) == 1 else CrossSlotBuckets(buckets)
+        if len(own) == len(policies) == 1:
+            return self._buckets(name, own, reported_policy)
+        first = next((policy for policy in policies if policy.limit.holds), None)  # the slot that counts for a call
+
+        def make(group: Sequence[Policy], blocks: bool = True) -> RedisBuckets:
+            counts = any(policy is first for policy in group)
+            return self._buckets(name, group, reported_policy, blocks=blocks, counts=counts)
+
+        positions = [i for i, policy in enumerate(policies) if policy.limit.scope == "user"]
+        return CrossSlotBuckets(own, [make(group, blocks=False) for group in others if group], positions, make)
 
     def scripts(self, source: bytes, *, patience: float) -> RedisScripts:
         """A script on the same servers. Calls that may take longer than `timeout` have connections of their own."""
@@ -167,10 +174,17 @@ class RedisStore:
         await self.aclose()
 
     def _buckets(
-        self, name: str, policies: Sequence[Policy], reported_policy: Policy, *, blocks: bool = True
+        self,
+        name: str,
+        policies: Sequence[Policy],
+        reported_policy: Policy,
+        *,
+        blocks: bool = True,
+        counts: bool = True,
     ) -> RedisBuckets:
         fallback = Fallback(self._local, self.last_states, name, policies, reported_policy, self.outage, self.renewals)
-        return RedisBuckets(self, name, policies, fallback, reported_policy, blocks=blocks)
+        slots = self.observers.slots if counts else None
+        return RedisBuckets(self, name, policies, fallback, reported_policy, blocks=blocks, counts=slots)
 
 
 def _after_reply(clock: ServerClock, last_states: LastKnown) -> Callable[[int], None]:

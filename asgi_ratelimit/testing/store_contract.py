@@ -6,6 +6,7 @@ from asgi_ratelimit.clock import ManualClock
 from asgi_ratelimit.limiter import Limiter
 from asgi_ratelimit.limits import FixedWindow, LeakyBucket, Limit, Quota, SlidingWindow, TokenBucket
 from asgi_ratelimit.store import Store
+from asgi_ratelimit.testing.key_contract import KeyContract
 
 __all__ = ["StoreContract"]
 
@@ -18,7 +19,7 @@ KINDS: tuple[Limit, ...] = (
 )
 
 
-class StoreContract:
+class StoreContract(KeyContract):
     """The tests that every store has to pass. Subclass it and define `make_store`. Pytest collects the async tests:
 
     @pytest.mark.anyio

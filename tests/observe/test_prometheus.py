@@ -29,6 +29,7 @@ CONTRACT = {
     "ratelimit_decisions_total": ("limiter", "outcome", "answered_by"),
     "ratelimit_near_total": ("limiter",),
     "ratelimit_wait_seconds": ("limiter",),
+    "ratelimit_in_flight": ("limiter",),
     "ratelimit_store_up": ("store",),
     "ratelimit_store_missed_total": ("store",),
     "discord_requests_total": ("route", "status"),

@@ -134,7 +134,7 @@ function newLimiter(one) {
   name.addEventListener("click", () => choose(byId("shown").value === one.name ? "" : one.name));
   head.append(name, made("span", "", "limits"));
   row.append(head);
-  for (let i = 0; i < 8; i += 1) row.append(made("td", "", i === 2 ? "share" : "number"));
+  for (let i = 0; i < 9; i += 1) row.append(made("td", "", i === 2 ? "share" : "number"));
   row.children[3].append(newBar());
   return row;
 }
@@ -155,7 +155,8 @@ function showLimiter(row, one) {
   writeBar(cells[2].firstElementChild, share, `${percent(share)} refused`);
   [one.near, one.waited, one.cached, one.degraded].forEach((number, i) => write(cells[3 + i], number ? count(number) : "–"));
   cells[6].classList.toggle("warn", one.degraded > 0);
-  write(cells[7], one.busiest ? `${count(one.busiest.total)} at ${clock(one.busiest.start)}` : "–");
+  write(cells[7], one.most_in_flight ? `${count(one.in_flight)}, at most ${count(one.most_in_flight)}` : "–");
+  write(cells[8], one.busiest ? `${count(one.busiest.total)} at ${clock(one.busiest.start)}` : "–");
 }
 
 function showChoices() {

@@ -23,6 +23,7 @@ from asgi_ratelimit import (
     RateLimitMiddleware,
     Served,
     TokenBucket,
+    by,
     by_header,
     by_ip,
     by_user,
@@ -167,6 +168,16 @@ app.add_middleware(RateLimitMiddleware, limit="9000/s", cost=Estimate(quantile=0
 app.add_middleware(RateLimitMiddleware, limit="9000/s", cost=Estimate(start=4000), settle=used_later)
 app.add_middleware(RateLimitMiddleware, limit="5/s", key=by_user_or(by_client_of_a_request), only="/login")
 app.add_middleware(RateLimitMiddleware, limit="5/s", key=by_form, exempt=behind_two_proxies.within("192.0.2.0/24"))
+per_tenant = by(key=by_tenant_or_nobody, limit=["5/s", TokenBucket("9/minute")], name="tenant", optional=True)
+app.add_middleware(RateLimitMiddleware, limit=["100/minute", by(by_session, "5/15 minutes"), per_tenant], key=by_ip)
+app.add_middleware(RateLimitMiddleware, limit=by(by_user, "5/s"))
+
+
+def limits_with_keys(conn: HTTPConnection) -> list[str | by]:
+    return ["100/minute", per_tenant]
+
+
+app.add_middleware(RateLimitMiddleware, limit=limits_with_keys)
 wrapped = RateLimitMiddleware(app, limit="1000/hour", headers="discord", messages=TokenBucket("2/s"))
 
 a_limit: LimitSource = limit_by_tier
