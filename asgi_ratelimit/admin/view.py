@@ -86,8 +86,9 @@ def waiting_for_discord(discord: DiscordSource) -> list[dict[str, Any]]:
 
 
 _PLAIN = (
-    "name", "allowed", "limited", "blocked", "unavailable", "shed", "refused", "shadow", "shadow_keys", "exempt",
-    "near", "cached", "degraded", "waited", "waited_seconds", "escalated", "failed", "in_flight", "most_in_flight",
+    "name", "allowed", "limited", "blocked", "unavailable", "shed", "refused", "gone", "shadow", "shadow_keys",
+    "exempt", "near", "cached", "degraded", "waited", "waited_seconds", "escalated", "failed", "in_flight",
+    "most_in_flight",
 )  # fmt: skip
 
 

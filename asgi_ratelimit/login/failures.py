@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import CancelledError
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -77,8 +78,8 @@ class FailureCount:
         try:
             answer, seconds = await self._held.ask(key, lambda: self._reserve(key), deadline_us)
             shown = await self._without_a_place(key) if answer is None else answer.shown
-        except StoreUnavailable:
-            observers.emit(Event("unavailable", self._limiter.name, key=key))
+        except (StoreUnavailable, CancelledError) as error:
+            self._limiter.report_undecided(error, key)
             raise
         if answer is None or not answer.decision.allowed:
             observers.decided(self._limiter.name, shown, key)
