@@ -28,7 +28,7 @@ from asgi_ratelimit.inbound.request_end import release_at_end
 from asgi_ratelimit.inbound.request_headers import headers_of
 from asgi_ratelimit.inbound.request_state import STATE, RequestState, state_of
 from asgi_ratelimit.interactions.body import BodyReader, parse
-from asgi_ratelimit.interactions.failures import FailureLimit, Tally
+from asgi_ratelimit.interactions.failures import FailureLimit
 from asgi_ratelimit.interactions.keys import Component, Interaction, InteractionKey, KeyName, key_function, own_keys
 from asgi_ratelimit.interactions.messages import Messages, Text, Unavailable, check_text
 from asgi_ratelimit.interactions.replays import ReplayCache
@@ -47,6 +47,7 @@ from asgi_ratelimit.interactions.signature import SignatureHeaders, SignatureVer
 from asgi_ratelimit.limiter import Limiter
 from asgi_ratelimit.limits import FixedWindow, LimitSpec, as_limits
 from asgi_ratelimit.memory import MemoryStore
+from asgi_ratelimit.minute_line import MinuteLine
 from asgi_ratelimit.store import Store, check_store
 from asgi_ratelimit.warnings import WarnOnce
 
@@ -132,7 +133,7 @@ class InteractionLimit(NoPlainDefault):
         self._commands = _guard(limits, warn_once, escalate)
         self._autocompletes = _guard(limits if autocomplete is None else keyed_limits(autocomplete), warn_once)
         self._failures = FailureLimit(None if failures is None else as_limits(failures), client, name, warn_once)
-        self._stale = Tally()
+        self._stale = MinuteLine()
         self._diagnostics = self._commands.diagnostics
         self._name, self._own_store, self._spare_store = name, store, MemoryStore()
         self._limiters, self._is_in_use = self._open(self._spare_store if store is None else store), False
