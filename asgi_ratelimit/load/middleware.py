@@ -21,6 +21,7 @@ from asgi_ratelimit.load.flight import Flight
 from asgi_ratelimit.load.loop_lag import LoopLag
 from asgi_ratelimit.load.responses import MOST_SECONDS, send_overloaded
 from asgi_ratelimit.load.server_load import LOOPS
+from asgi_ratelimit.load.turns import Turn, TurnLine
 from asgi_ratelimit.log_observer import with_log
 from asgi_ratelimit.off_switch import OFF_SWITCH
 from asgi_ratelimit.store import Store, check_store
@@ -79,7 +80,7 @@ class LoadShedMiddleware:
         self._flights: dict[Flight, None] = {}  # oldest first
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lag = LoopLag()
-        self._in_turn = 0  # requests that came in during this turn of the loop, or were ahead of theirs
+        self._turns = TurnLine(self._controller)
         self._seconds = cycle(range(MOST_SECONDS))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -88,16 +89,24 @@ class LoadShedMiddleware:
             return
         loop = asyncio.get_running_loop()
         if loop is not self._loop or not self._lag.is_running:
-            self._loop, self._lag, self._in_turn = loop, LOOPS.of(loop), 0
+            self._loop, self._lag, self._turns = loop, LOOPS.of(loop), TurnLine(self._controller)
         controller = self._controller
-        if controller.per_turn or controller.in_flight >= controller.limit:
-            if not await self._may_pass(scope):
+        turn: Turn | None = None
+        if controller.in_flight >= controller.free_below and not self._begins(loop):
+            one = await self._class_of(scope)
+            if not controller.has_room(one):
+                controller.refuse(self.now_ns())
                 await self._shed(send)
                 return
-            self._take_turn(loop)
+            if one is not None and not self._turns.begins(loop, at_once=one == 0):
+                turn = self._turns.wait(loop, one)
         flight = Flight(self, scope, receive, send, self.now_ns(), controller.enter())
         self._flights[flight] = None
         try:
+            if turn is not None and not await turn:
+                flight.withdraw()
+                await self._shed(send)
+                return
             await self.app(scope, flight.receive, flight.send)
         finally:
             if not flight.has_ended:
@@ -119,6 +128,11 @@ class LoadShedMiddleware:
         if now_ns >= controller.tick_at:
             self._tick(now_ns)
 
+    def withdraw(self, flight: Flight) -> None:
+        """A flight has not begun, and is shed."""
+        del self._flights[flight]
+        self._controller.withdraw()
+
     def pause(self) -> None:
         """A flight waits for its client."""
         self._controller.in_flight -= 1
@@ -127,32 +141,24 @@ class LoadShedMiddleware:
         """It goes on."""
         self._controller.in_flight += 1
 
-    async def _may_pass(self, scope: Scope) -> bool:
+    def _begins(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Whether the next request begins now, whatever it is: nothing waits, and there is room for all."""
+        controller = self._controller
+        return controller.has_room_for_all and self._turns.begins(loop)
+
+    async def _class_of(self, scope: Scope) -> int | None:
+        """None: it is never shed."""
         is_exempt = (
             OFF_SWITCH.is_off
             or self._is_health_check(app_path(scope))
             or (self._filter is not None and not await self._filter.counts(scope))
         )
         if is_exempt:
-            self._controller.demand.count(0)
-            return True
-        return self._controller.has_room(await self._priority.of(scope), self._in_turn)
-
-    def _take_turn(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Count one more of this turn of the loop. What comes in at once would work at once, and hold up all others."""
-        if not self._in_turn:
-            loop.call_soon(self._end_turn, loop)
-        self._in_turn += 1
-
-    def _end_turn(self, loop: asyncio.AbstractEventLoop) -> None:
-        quota = self._controller.per_turn
-        self._in_turn = max(0, self._in_turn - quota) if quota else 0
-        if self._in_turn:
-            loop.call_soon(self._end_turn, loop)
+            return None
+        return await self._priority.of(scope)
 
     async def _shed(self, send: Send) -> None:
         controller, now_ns = self._controller, self.now_ns()
-        controller.refuse()
         if now_ns >= controller.tick_at:
             self._tick(now_ns)
         self._observers.emit(Event("shed", self._name))
@@ -167,6 +173,8 @@ class LoadShedMiddleware:
         if controller.is_refusing:
             lag.shed()
         controller.tick(now_ns, self.worked_s(), lag.seconds)
+        if controller.is_overload:
+            self._turns.shed(controller.surplus)
         for flight in [one for one in self._flights if now_ns - one.started_ns > controller.long_ns]:
             flight.end()
 

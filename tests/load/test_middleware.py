@@ -103,7 +103,8 @@ async def test_functions_are_called_only_if_a_request_may_be_shed(held: HeldApp,
         return 3
 
     app = LoadShedMiddleware(held, store=store, exempt=exempt, priority=priority)
-    await fill(app)
+    for _ in range(FIRST):  # one after the other: none of them waits
+        await fill(app, 1)
     assert called == []
     assert (await ask(app)).status == 503
     assert called == ["exempt", "priority"]
@@ -112,9 +113,8 @@ async def test_functions_are_called_only_if_a_request_may_be_shed(held: HeldApp,
 @pytest.mark.parametrize("answer", [None, -1, True, "0", 1.5])
 async def test_a_priority_that_is_none_counts_as_the_usual_one(answer: Any, held: HeldApp, store: MemoryStore) -> None:
     app = LoadShedMiddleware(held, store=store, priority=lambda conn: answer)
-    await fill(app)
     with pytest.warns(RateLimitWarning, match="ARL206"):
-        await fill(app, 1)
+        await fill(app, FIRST + 1)
     assert held.started == FIRST + 1
     assert (await ask(app)).status == 503
 
@@ -293,7 +293,7 @@ async def test_an_exception_of_the_users_function_is_passed_on_and_costs_no_plac
         return {"3": 3}[conn.headers["x-class"]]
 
     app = LoadShedMiddleware(held, store=store, priority=priority)
-    exchanges = await fill(app)
+    exchanges = await fill(app, **of_class(3))
     with pytest.raises(KeyError):
         await ask(app, **of_class(1))
     for exchange in exchanges:

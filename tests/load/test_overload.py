@@ -38,7 +38,7 @@ def test_one_class() -> None:
     served = Simulation(mix=(0, 1)).run(CALM, OVERLOAD)
     unloaded = p99_ms(of(served, 0))
     assert goodput(of(served, 1), OVERLOAD) > 0.9 * CAPACITY
-    assert p99_ms(of(served, 1, since=1)) < 1.5 * unloaded
+    assert p99_ms(of(served, 1)) < 2 * unloaded
     assert share(of(served, 0)) == 1.0
 
 
@@ -48,8 +48,8 @@ def test_three_classes() -> None:
     shares = [share(one for one in loaded if one.priority == priority) for priority in range(3)]
     assert shares[0] >= 0.99
     assert shares[0] > shares[1] > 2 * shares[2]
-    assert goodput(loaded, OVERLOAD) > 0.88 * CAPACITY
-    assert p99_ms(of(served, 1, since=1)) < 2.1 * p99_ms(of(served, 0))
+    assert goodput(loaded, OVERLOAD) > 0.91 * CAPACITY
+    assert p99_ms(loaded) < 2.4 * p99_ms(of(served, 0))
     assert share(one for one in served if one.path == "/health") == 1.0
 
 
@@ -77,7 +77,7 @@ def test_an_app_that_only_waits_is_not_held_back() -> None:
 
 def test_an_app_that_starts_in_an_overload_learns_what_it_can() -> None:
     served = Simulation(mix=(0, 1)).run(Phase(750, 8))
-    assert p99_ms(of(served, 0, since=2)) < 60
+    assert p99_ms(of(served, 0, since=2)) < 70
     assert share(of(served, 0)) > 0.25
 
 
