@@ -49,6 +49,7 @@ SLOW = (
     "tests/frameworks/test_sockets.py",
     "tests/frameworks/test_workers.py",
     "tests/interactions/test_shared.py",
+    "tests/load/test_connections.py",
     "tests/load/test_overload.py",
     "tests/load/test_served.py",
     "tests/login/test_workers.py",

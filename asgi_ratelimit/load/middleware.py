@@ -96,7 +96,7 @@ class LoadShedMiddleware:
             one = await self._class_of(scope)
             if not controller.has_room(one):
                 controller.refuse(self.now_ns())
-                await self._shed(send)
+                await self._shed(scope, receive, send)
                 return
             if one is not None and not self._turns.begins(loop, at_once=one == 0):
                 turn = self._turns.wait(loop, one)
@@ -105,7 +105,7 @@ class LoadShedMiddleware:
         try:
             if turn is not None and not await turn:
                 flight.withdraw()
-                await self._shed(send)
+                await self._shed(scope, receive, send)
                 return
             await self.app(scope, flight.receive, flight.send)
         finally:
@@ -157,14 +157,14 @@ class LoadShedMiddleware:
             return None
         return await self._priority.of(scope)
 
-    async def _shed(self, send: Send) -> None:
+    async def _shed(self, scope: Scope, receive: Receive, send: Send) -> None:
         controller, now_ns = self._controller, self.now_ns()
         if now_ns >= controller.tick_at:
             self._tick(now_ns)
         self._observers.emit(Event("shed", self._name))
         # The farther beyond what the app can bear, the longer the time over which its clients come back.
         spread = 1 + int((MOST_SECONDS - 1) * max(0.0, controller.excess))
-        await send_overloaded(send, 1 + next(self._seconds) % spread)
+        await send_overloaded(scope, receive, send, 1 + next(self._seconds) % spread)
 
     def _tick(self, now_ns: int) -> None:
         controller, lag = self._controller, self._lag

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
-__all__ = ["TurnRate", "Turn", "TurnLine"]
+__all__ = ["Turn", "TurnLine", "TurnRate"]
 
 Turn = asyncio.Future[bool]  # whether it has come; else the request is shed
 
