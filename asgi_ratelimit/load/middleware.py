@@ -91,21 +91,20 @@ class LoadShedMiddleware:
         if loop is not self._loop or not self._lag.is_running:
             self._loop, self._lag, self._turns = loop, LOOPS.of(loop), TurnLine(self._controller)
         controller = self._controller
-        turn: Turn | None = None
+        one, turn = None, None
         if controller.in_flight >= controller.free_below and not self._begins(loop):
             one = await self._class_of(scope)
             if not controller.has_room(one):
                 controller.refuse(self.now_ns())
-                await self._shed(scope, receive, send)
+                await self._shed(one, scope, receive, send)
                 return
-            if one is not None and not self._turns.begins(loop, at_once=one == 0):
-                turn = self._turns.wait(loop, one)
+            turn = self._turn_of(one, loop)
         flight = Flight(self, scope, receive, send, self.now_ns(), controller.enter())
         self._flights[flight] = None
         try:
             if turn is not None and not await turn:
                 flight.withdraw()
-                await self._shed(scope, receive, send)
+                await self._shed(one, scope, receive, send)
                 return
             await self.app(scope, flight.receive, flight.send)
         finally:
@@ -146,6 +145,12 @@ class LoadShedMiddleware:
         controller = self._controller
         return controller.has_room_for_all and self._turns.begins(loop)
 
+    def _turn_of(self, one: int | None, loop: asyncio.AbstractEventLoop) -> Turn | None:
+        """The turn for which a request of this class has to wait; None: it begins now."""
+        if one is None or self._turns.begins(loop, at_once=one == 0):
+            return None
+        return self._turns.wait(loop, one)
+
     async def _class_of(self, scope: Scope) -> int | None:
         """None: it is never shed."""
         is_exempt = (
@@ -157,11 +162,11 @@ class LoadShedMiddleware:
             return None
         return await self._priority.of(scope)
 
-    async def _shed(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _shed(self, one: int | None, scope: Scope, receive: Receive, send: Send) -> None:
         controller, now_ns = self._controller, self.now_ns()
         if now_ns >= controller.tick_at:
             self._tick(now_ns)
-        self._observers.emit(Event("shed", self._name))
+        self._observers.emit(Event("shed", self._name, priority=one or 0))
         # The farther beyond what the app can bear, the longer the time over which its clients come back.
         spread = 1 + int((MOST_SECONDS - 1) * max(0.0, controller.excess))
         await send_overloaded(scope, receive, send, 1 + next(self._seconds) % spread)

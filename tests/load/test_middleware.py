@@ -242,9 +242,25 @@ async def test_each_is_an_event_of_the_store(held: HeldApp, store: MemoryStore, 
     await fill(app)
     for _ in range(3):
         await ask(app)
-    assert [(event.kind, event.limiter) for event in events] == [("shed", "shop")] * 3
+    assert [(event.kind, event.limiter, event.priority) for event in events] == [("shed", "shop", 3)] * 3
     counts = stats.snapshot().limiters["shop"]
     assert (counts.shed, counts.refused, counts.total) == (3, 3, 3)
+
+
+async def test_what_is_shed_before_it_has_begun_is_one_event_and_no_answer_of_the_app(
+    held: HeldApp, store: MemoryStore, clock: ManualClock, events: list[Event]
+) -> None:
+    app = LoadShedMiddleware(held, store=store, priority=by_header)
+    exchanges = await fill(app, FIRST + 10, **of_class(1))
+    for _ in range(20):  # the app ends as many requests as come in, and all of them wait
+        clock.advance(0.06)
+        await settle()
+    held.release()
+    statuses = await statuses_of(exchanges)
+    assert statuses[503] == len(events) >= 1
+    assert statuses[200] == held.started
+    assert {event.priority for event in events} == {1}
+    assert await places(app, held) >= 1
 
 
 async def test_observers_without_a_store(held: HeldApp) -> None:
