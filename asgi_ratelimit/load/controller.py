@@ -5,8 +5,8 @@ that is to wait, and moves the limit by half of the difference. The number that 
 seconds that the requests of a tick took beyond those that they take when nothing waits, per second. The limit stays
 between what the throughput needs when nothing waits, and that plus the wanted queue, so it does not wind up.
 
-The first request of all that is refused is looked into at once: a queue has built up, or the limit is too low. Those
-that have not begun yet are shed then, as far as there are too many.
+If requests are refused for longer than a burst takes, it is looked into at once: a queue has built up, or the limit is
+too low. Those that have not begun yet are shed then, as far as there are too many.
 
 A gradient controller, which multiplies the limit by baseline / latency, rests at the same point, but takes more steps
 to get there when an overload begins. AIMD needs no baseline. It has no resting point: it climbs until too many wait,
@@ -27,6 +27,8 @@ __all__ = ["Controller"]
 _TICK_NS: Final = 50_000_000
 _LONGEST_TICK_NS: Final = 2_000_000_000  # of an app with requests as long
 _EARLIEST_NS: Final = 10_000_000  # of a tick that begins an overload
+_LASTING_NS: Final = 15_000_000  # between the first and the last refusal of more than a burst
+_PAUSE_NS: Final = 100_000_000  # without a refusal, after which the next one is the first
 _PATIENCE_NS: Final = 500_000_000  # without enough samples
 _FEWEST: Final = 5  # samples of a tick
 _GAIN: Final = 0.5  # of the difference between the queue that is wanted and the one that is there
@@ -76,6 +78,7 @@ class Controller:
         self._burst, self._recent_peak, self._usual_s = _UNKNOWN_BURST, 0.0, 0.0
         self._waiting = self._usually_waiting = 0.0
         self.is_overload, self._slack = False, 1.0
+        self._first_refusal = self._last_refusal = now_ns - 2 * _PAUSE_NS
         self._calm_below = 1.0
         self._dips = Dips(self.baselines)
         self._since, self._worked_s, self.tick_at = now_ns, worked_s, now_ns + _TICK_NS
@@ -117,10 +120,13 @@ class Controller:
         return self.in_flight < self.limit + (self._headroom if one < marginal else 0.0)
 
     def refuse(self, now_ns: int) -> None:
-        """Count a request that was refused. The first one is looked into at once."""
+        """Count a request that was refused. If they are refused for longer than a burst, it is looked into at once."""
         self._arrived += 1
         self._refused += 1
-        if self._refused == 1 and not self.is_overload:
+        if now_ns - self._last_refusal > _PAUSE_NS:
+            self._first_refusal = now_ns
+        self._last_refusal = now_ns
+        if not self.is_overload and self._is_lasting:
             self.tick_at = min(self.tick_at, max(now_ns, self._since + _EARLIEST_NS))
 
     def withdraw(self) -> None:
@@ -130,8 +136,12 @@ class Controller:
 
     @property
     def surplus(self) -> int:
-        """How many more are in flight than may be, those counted that more important classes may add."""
-        return self.in_flight - int(self.limit + self._headroom)
+        """How many more are in flight than may be in an overload; 0 without one, or in a burst."""
+        return self.in_flight - int(self.limit + self._headroom) if self.is_overload and self._is_lasting else 0
+
+    @property
+    def _is_lasting(self) -> bool:
+        return self._last_refusal - self._first_refusal >= _LASTING_NS
 
     @property
     def is_refusing(self) -> bool:

@@ -142,7 +142,9 @@ class LoadShedMiddleware:
 
     def _begins(self, loop: asyncio.AbstractEventLoop) -> bool:
         """Whether the next request begins now, whatever it is: nothing waits, and there is room for all."""
-        controller = self._controller
+        controller, now_ns = self._controller, self.now_ns()
+        if now_ns >= controller.tick_at:  # there was no request meanwhile, and so no overload
+            self._tick(now_ns)
         return controller.has_room_for_all and self._turns.begins(loop)
 
     def _turn_of(self, one: int | None, loop: asyncio.AbstractEventLoop) -> Turn | None:
@@ -178,8 +180,7 @@ class LoadShedMiddleware:
         if controller.is_refusing:
             lag.shed()
         controller.tick(now_ns, self.worked_s(), lag.seconds)
-        if controller.is_overload:
-            self._turns.shed(controller.surplus)
+        self._turns.shed(controller.surplus)
         for flight in [one for one in self._flights if now_ns - one.started_ns > controller.long_ns]:
             flight.end()
 

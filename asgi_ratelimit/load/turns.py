@@ -45,7 +45,8 @@ class TurnLine:
 
     def shed(self, number: int) -> None:
         """Shed so many: the least important ones, and of those the ones that have waited longest."""
-        for turn in sorted(self._line, key=self._line.__getitem__, reverse=True)[: max(0, number)]:
+        chosen = sorted(self._line, key=self._line.__getitem__, reverse=True)[:number] if number > 0 else ()
+        for turn in chosen:
             del self._line[turn]
             _answer(turn, False)
 

@@ -116,25 +116,42 @@ def test_requests_that_are_refused_though_nothing_waits_raise_it() -> None:
     assert controller_after([0.01] * 10, refused=5).limit > controller_after([0.01] * 10).limit
 
 
-def test_the_first_request_that_is_refused_is_looked_into_at_once() -> None:
-    controller = Controller(0, 0.0)
-    later = controller.tick_at
-    controller.refuse(SECOND // 50)
-    assert controller.tick_at == SECOND // 50 < later
-    early = Controller(0, 0.0)
-    early.refuse(1)
-    assert 1 < early.tick_at < later
+MS = SECOND // 1000
+
+
+def refused(*moments: int, controller: Controller | None = None) -> Controller:
+    controller = controller or Controller(0, 0.0)
+    for moment in moments:
+        controller.refuse(moment * MS)
+    return controller
+
+
+def test_refusals_that_last_are_looked_into_at_once() -> None:
+    assert refused(1, 20).tick_at == 20 * MS
+    assert refused(1, 16).tick_at == 16 * MS
+
+
+@pytest.mark.parametrize("moments", [(20,), (20, 20, 21, 34), (1, 200)])
+def test_those_of_a_burst_are_not(moments: tuple[int, ...]) -> None:
+    assert refused(*moments).tick_at == Controller(0, 0.0).tick_at
 
 
 def test_what_is_shed_before_it_begins_is_no_longer_in_flight() -> None:
-    controller = Controller(0, 0.0)
+    controller = controller_after([0.01] * 5 + [0.05] * 35, refused=20)
     for _ in range(40):
         controller.enter()
     surplus = controller.surplus
-    assert surplus == 40 - int(controller.limit) - 1
+    assert 40 - controller.limit - 3 < surplus < 40 - controller.limit
     for _ in range(surplus):
         controller.withdraw()
     assert (controller.in_flight, controller.surplus, controller.is_refusing) == (40 - surplus, 0, True)
+
+
+def test_without_an_overload_nothing_is_shed_before_it_begins() -> None:
+    controller = refused(1, 2, 3)
+    for _ in range(100):
+        controller.enter()
+    assert controller.surplus == 0
 
 
 @pytest.mark.parametrize("length", range(2, 60, 3))

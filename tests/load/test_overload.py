@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import Iterable, Sequence
 
 import pytest
 from hypothesis import given, settings
@@ -67,6 +68,24 @@ def test_afterwards_it_is_as_before() -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_nothing_is_shed_while_there_is_enough_for_all(seed: int) -> None:
     served = Simulation(seed=seed).run(Phase(20, 3), Phase(125, 5), Phase(40, 3))
+    assert share(served) == 1.0
+
+
+class Bursts(Simulation):
+    """So many requests at once, each second."""
+
+    async def _run(self, phases: Sequence[Phase]) -> None:
+        app, tasks = self._app(), list[asyncio.Task[None]]()
+        for number in range(10):
+            for _ in range(int(phases[0].rate)):
+                tasks.append(asyncio.create_task(self._request(app, self._new(number, self.loop.time()))))
+            await asyncio.sleep(1.0)
+        await asyncio.gather(*tasks)
+
+
+@pytest.mark.parametrize("size", [6, 12, 32])
+def test_bursts_are_no_overload(size: int) -> None:
+    served = Bursts(mix=(0, 1)).run(Phase(size, 10))
     assert share(served) == 1.0
 
 
