@@ -21,17 +21,20 @@ The floor plan, from the street down:
     warnings, errors, refusal_headers
     log_observer, events: for observers
     decision       Decision; limits, rate: the kinds of limit; foreign_options
-    store_events, off_switch, slot, call_site, clock
+    store_events, off_switch, slot, call_site, call_keys, clock
 """
 
 from asgi_ratelimit.clock import Clock
 from asgi_ratelimit.decision import BucketKey, Charge, Decision, Policy, Reason
 from asgi_ratelimit.errors import RateLimited, RateLimitError, RateLimitWarning, StoreUnavailable
+from asgi_ratelimit.escalation import Escalate
 from asgi_ratelimit.inbound.client_ip import ClientIP, by_ip
 from asgi_ratelimit.inbound.estimate import Estimate
 from asgi_ratelimit.inbound.headers import HeaderStyle
+from asgi_ratelimit.inbound.keyed_limits import LimitSource, by
 from asgi_ratelimit.inbound.keys import by_header, by_user, by_user_or, by_user_or_ip
 from asgi_ratelimit.inbound.middleware import RateLimitMiddleware
+from asgi_ratelimit.inbound.network_file import NetworkFile
 from asgi_ratelimit.inbound.options import (
     ASGIApplication,
     CostSource,
@@ -39,7 +42,6 @@ from asgi_ratelimit.inbound.options import (
     Key,
     KeyFunction,
     LimitedHandler,
-    LimitSource,
 )
 from asgi_ratelimit.inbound.settling import Served
 from asgi_ratelimit.limiter import Limiter
@@ -75,6 +77,7 @@ __all__ = [
     "Concurrency",
     "CostSource",
     "Decision",
+    "Escalate",
     "Estimate",
     "ExemptSource",
     "FixedWindow",
@@ -89,6 +92,7 @@ __all__ = [
     "Limiter",
     "Measure",
     "MemoryStore",
+    "NetworkFile",
     "Outage",
     "Outcome",
     "Policy",
@@ -109,6 +113,7 @@ __all__ = [
     "StoreUnavailable",
     "TokenBucket",
     "bucket_key",
+    "by",
     "by_header",
     "by_ip",
     "by_user",

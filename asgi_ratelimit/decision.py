@@ -108,7 +108,7 @@ class Decision:
 
     @property
     def retry_after(self) -> float:
-        """Seconds until this cost would be allowed; 0.0 when it is."""
+        """Seconds until this cost would be allowed, or until the block of the key ends; 0.0 when it is allowed."""
         return 0.0 if self.allowed else self.retry_us / 1e6
 
     @property
@@ -120,6 +120,11 @@ class Decision:
     def reason(self) -> Reason:
         """ "ok" or "limited"; "blocked", "cached" or "degraded" where something else than the buckets decided."""
         return self.special or ("ok" if self.allowed else "limited")
+
+    @property
+    def is_block(self) -> bool:
+        """Whether the key is blocked. A block that is remembered in this process has "cached" as its reason."""
+        return self.special == "blocked" or (self.special == "cached" and str(self.bucket_key).endswith(":block"))
 
     @property
     def bucket(self) -> str:
@@ -244,7 +249,7 @@ class Decision:
             return self
         return Decision(
             self.policy, self.cost, self.state, self.now_us, False, None, self.bucket_key,
-            reason=self.special, measure=(remaining, reset_us, wait_us), parts=self._parts,
+            reason=self.special, measure=(remaining, reset_us, wait_us), parts=self._parts, over=self.over,
         )  # fmt: skip
 
     def as_refusal(self, cost: int, wait_us: int = 0, *, passed_us: int = 0) -> Decision:
@@ -257,6 +262,7 @@ class Decision:
             self.policy, cost, self.state, self.now_us,
             allowed=False, reason=None if self.reason == "ok" else self.reason, measure=measure,
             bucket_key=self.bucket_key, parts=self._parts and tuple(part.without_charge() for part in self._parts),
+            over=self.over,
         )  # fmt: skip
 
     @classmethod
@@ -326,7 +332,7 @@ def make_decision(
 
 
 _new = object.__new__  # CPython 3.11 and 3.12 call a constructor that is written in Python slowly
-_NAMES = ("allowed", "limit", "remaining", "reset_after", "retry_after", "delay", "bucket", "scope", "reason")
+_NAMES = ("allowed", "limit", "remaining", "reset_after", "retry_after", "delay", "bucket", "scope", "reason", "over")
 
 
 def _public(decision: Decision) -> tuple[object, ...]:

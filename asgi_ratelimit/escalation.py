@@ -9,20 +9,25 @@ import math
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from inspect import isawaitable
 from typing import Final, NamedTuple
 
-from asgi_ratelimit.decision import Decision
+from asgi_ratelimit.decision import Decision, Policy
 from asgi_ratelimit.errors import StoreUnavailable
 from asgi_ratelimit.limiter import Limiter
-from asgi_ratelimit.limits import FixedWindow, SlidingWindow
+from asgi_ratelimit.limits import FixedWindow, Limit, SlidingWindow
 from asgi_ratelimit.rate import Rate
 from asgi_ratelimit.store import Store
 
-__all__ = ["Escalate", "Escalation", "Round", "Strikes", "check_blocks", "check_seconds"]
+__all__ = [
+    "Block", "Escalate", "Escalation", "Kept", "Round", "Strikes", "block_of", "check_blocks", "check_escalate",
+    "check_seconds", "forgive",
+]  # fmt: skip
 
 DAY_S: Final = 86_400.0
 _MOST_STRIKES: Final = 10_000  # that are remembered of a key
 _MOST_REFUSALS: Final = 10_000  # so that the record of a key stays small
+_GRACE_S: Final = 2.0  # after a key is forgiven, in which no refusal is counted
 _CLAIM = FixedWindow("1/10s", name="claim")  # of those that see the end of a round, one begins the block
 
 Block = Callable[[str, float], Awaitable[None]]  # as Limiter.block
@@ -32,10 +37,12 @@ Block = Callable[[str, float], Awaitable[None]]  # as Limiter.block
 class Escalate:
     """After so many refusals within so many seconds a key is blocked, each time for longer.
 
+    `escalate=Escalate(after=20, within=60, block=(60, 600))` is an option of the doors.
+
     after: the number of refusals
     within: the seconds in which they come
     block: the seconds of the first block, of the second, and so on; the last one repeats
-    memory: the seconds for which a block is remembered, a day unless given
+    memory: the seconds for which a block is remembered, a day by default
 
     Raises ValueError if a value is out of range.
     """
@@ -63,35 +70,74 @@ class Round(NamedTuple):
     id: str  # the same until the next block begins; "" if none is remembered
 
 
+_FIRST: Final = Round(0, "")
+
+
+class Kept(SlidingWindow):
+    """A count that keeps its records when its numbers change, so that they can be dropped without knowing these."""
+
+    @property
+    def identity(self) -> tuple[str | int | None, ...]:
+        return ("kept",)
+
+
+class _Count:
+    """A limit in a store under a name of its own. It is none of the limiters that an operator sees."""
+
+    def __init__(self, limit: Limit, store: Store, name: str) -> None:
+        self._buckets = store.open(name, (Policy(name, limit),))
+
+    async def charge(self, key: str, cost: int = 1, per: str = "") -> Decision:
+        pending = self._buckets.decide(key, cost, per, True)  # a remembered refusal may be older than a reset
+        return pending if isinstance(pending, Decision) else await pending
+
+    async def peek(self, key: str) -> Decision:
+        pending = self._buckets.peek(key, 1, "")
+        return pending if isinstance(pending, Decision) else await pending
+
+    async def refund(self, decision: Decision) -> None:
+        await _done(self._buckets.refund(decision))
+
+    async def reset(self, key: str) -> None:
+        await _done(self._buckets.reset(key, ""))
+
+    async def block(self, key: str, seconds: float) -> None:
+        await _done(self._buckets.block(key, seconds))
+
+
 class Strikes:
     """The blocks of the keys of one limiter that are remembered, and how the next one begins."""
 
     def __init__(self, blocks: Sequence[float], memory: float, *, store: Store, name: str) -> None:
-        self._blocks = tuple(blocks)
+        self._blocks, self._is_shared = tuple(blocks), store.shared
         # A block starts when the one before has ended, so there are no more than this in the time of the memory.
         most = min(_MOST_STRIKES, len(blocks) + 1 + math.ceil(memory / blocks[-1]))
-        self._strikes = Limiter(SlidingWindow(Rate(most, round(memory * 1e6))), store=store, name=f"{name}:blocks")
-        self._claims = Limiter(_CLAIM, store=store, name=f"{name}:claims")
+        self._strikes = _Count(Kept(Rate(most, round(memory * 1e6))), store, f"{name}:blocks")
+        self._claims = _Count(_CLAIM, store, f"{name}:claims")
 
     async def round_of(self, key: str) -> Round:
         """The round in which the key is."""
         blocks = await self._strikes.peek(key)
         level = blocks.limit - blocks.remaining
         # The moment at which the last block is forgotten is exact, and the same in every process.
-        return Round(level, str(blocks.now_us + blocks.reset_us) if level else "")
+        return Round(level, str(blocks.now_us + blocks.reset_us)) if level else _FIRST
 
     async def strike(self, key: str, ended: Round, block: Block) -> float:
         """End the round: block the key, and count the block. Returns its seconds.
 
         Any number of callers may say that a round has ended. It ends once: the others get 0.0.
         """
-        claim = await self._claims.check(key, 1, ended.id)
+        claim = await self._claims.charge(key, 1, ended.id)
         if not claim.allowed or await self.round_of(key) != ended:
             return 0.0
         seconds = self._blocks[min(ended.level, len(self._blocks) - 1)]
-        with suppress(StoreUnavailable):  # in an outage it is in force in this process
+        try:
             await block(key, seconds)  # first, so that no call finds the next round without its block
-        await self._strikes.check(key)
+        except StoreUnavailable:
+            if not self._is_shared:  # it has no room for a block
+                return 0.0
+            # In an outage it is in force in this process.
+        await self._strikes.charge(key)
         return seconds
 
     async def forget(self, key: str) -> None:
@@ -107,36 +153,76 @@ class Escalation:
     """
 
     def __init__(self, escalate: Escalate, *, store: Store, name: str) -> None:
-        rate = Rate(escalate.after, round(escalate.within * 1e6))
-        self._refusals = Limiter(SlidingWindow(rate), store=store, name=f"{name}:refusals")
+        self._most, self._memory, self._is_shared = escalate.after, escalate.memory, store.shared
+        limit = Kept(Rate(escalate.after, round(escalate.within * 1e6)))
+        # Most keys were never blocked. They take one step: the first count refuses to count any other key.
+        self._first = _Count(limit, store, f"{name}:refusals")
+        self._later = _Count(limit, store, f"{name}:more-refusals")  # by round
         self._strikes = Strikes(escalate.block, escalate.memory, store=store, name=name)
 
-    async def refused(self, key: str, refusal: Decision, block: Block) -> float:
-        """Count a refusal of a key. Returns the seconds of the block that begins with it, 0.0 if none does.
+    async def refused(self, key: str, block: Block, number: int = 1) -> float:
+        """Count refusals of a key. Returns the seconds of the block that begins with them, 0.0 if none does.
 
-        `block` is that of the limiter which has refused. Calls during a block are not counted.
+        `block` is as that of the limiter which has refused. Refusals during a block are not counted.
         """
-        if refusal.reason == "blocked":
+        present, counted = await self._counted(key, min(number, self._most))
+        if counted.reason == "blocked" or (counted.allowed and counted.remaining):
             return 0.0
-        present = await self._strikes.round_of(key)
-        counted = await self._refusals.check(key, 1, present.id)
-        if counted.reason in ("blocked", "cached") or (counted.allowed and counted.remaining):
-            return 0.0
-        return await self._strikes.strike(key, present, self._block_both(block))
+        return await self._strikes.strike(key, present, self._block_all(block))
 
     async def forget(self, key: str) -> None:
         """Forget the refusals and blocks of a key. A block that goes on is lifted by the limiter itself."""
         await self._strikes.forget(key)
-        await self._refusals.reset(key)
+        for count in (self._first, self._later):
+            await count.reset(key)
+            if self._is_shared:  # other processes go on refusing for a second, by what they remember
+                await count.block(key, _GRACE_S)
 
-    def _block_both(self, block: Block) -> Block:
-        async def block_both(key: str, seconds: float) -> None:
-            # A refusal that is remembered elsewhere does not say that the key is blocked, but this count knows.
-            with suppress(StoreUnavailable):
-                await self._refusals.block(key, seconds)
+    async def _counted(self, key: str, number: int) -> tuple[Round, Decision]:
+        """The round in which the key is, and its count."""
+        counted = await self._first.charge(key, number)
+        if counted.reason != "blocked":
+            return _FIRST, counted
+        present = await self._strikes.round_of(key)
+        return present, await self._later.charge(key, number, present.id)
+
+    def _block_all(self, block: Block) -> Block:
+        async def block_all(key: str, seconds: float) -> None:
+            # A refusal that is remembered elsewhere does not say that the key is blocked, but these counts know.
+            for count, length in ((self._later, seconds), (self._first, self._memory)):
+                with suppress(StoreUnavailable):
+                    await count.block(key, length)
             await block(key, seconds)
 
-        return block_both
+        return block_all
+
+
+def block_of(limiter: Limiter) -> Block:
+    """The block of a limiter, unless it has a longer one: an operator's, for example."""
+
+    async def block(key: str, seconds: float) -> None:
+        present = await limiter.peek(key)
+        if present.reason != "blocked" or present.retry_after < seconds:
+            await limiter.block(key, seconds)
+
+    return block
+
+
+async def forgive(key: str, *, store: Store, name: str) -> None:
+    """Forget the refusals and blocks of a key of the limiter called `name`, if it escalates, whatever its numbers."""
+    await Escalation(Escalate(after=1, within=1, block=(1,)), store=store, name=name).forget(key)
+
+
+def check_escalate(escalate: object) -> None:
+    """Raises ValueError if it is neither an Escalate nor None."""
+    if escalate is not None and not isinstance(escalate, Escalate):
+        example = "escalate=Escalate(after=20, within=60, block=(60, 600))"
+        raise ValueError(f"escalate is an Escalate or None, e.g. {example}, not {escalate!r:.80}")
+
+
+async def _done(pending: Awaitable[object] | None) -> None:
+    if isawaitable(pending):
+        await pending
 
 
 def check_blocks(block: object, memory: object) -> tuple[float, ...]:

@@ -12,6 +12,7 @@ from typing import Any, Final, Literal, Protocol, final, get_args
 
 from asgi_ratelimit.clock import Clock, SystemClock
 from asgi_ratelimit.decision import Decision
+from asgi_ratelimit.slot import SlotCounts
 from asgi_ratelimit.store_events import EventHook, StoreEvent
 from asgi_ratelimit.store_events import emit as call_hook
 
@@ -21,7 +22,8 @@ logger = logging.getLogger("asgi_ratelimit")
 
 AnsweredBy = Literal["store", "cache", "fallback"]
 EventKind = Literal[
-    "allowed", "limited", "blocked", "shadow", "exempt", "unavailable", "near", "waited", "shed", "owed",
+    "allowed", "limited", "blocked", "shadow", "exempt", "unavailable", "near", "waited", "shed", "owed", "lost",
+    "escalated",
     "down", "recovered", "missed", "full", "spoilt",
     "wait", "response", "refused", "retry", "stopped", "banned", "invalid", "token", "webhook",
 ]  # fmt: skip
@@ -41,10 +43,12 @@ class Event:
         `decision.over`), "exempt" (nothing was counted) or "unavailable" (answered with 503, since the limit fails
         closed). "shed": LoadShedMiddleware has refused it. "near": at least 80 % of a limit are used. "waited": a call
         was let in, or sent, after `seconds`. "owed": a call has cost `cost` more than it was charged, and a bucket
-        cannot owe all of that. "down", "recovered", "missed", "full", "spoilt": as the kinds of StoreEvent. Of the way
-        out: "wait" (a call is held back), "response" (an answer came), "refused" (it was a 429), "invalid" (401, 403 or
-        429: `checks` of the 10 000 in ten minutes that Discord bears), "retry", "stopped", "banned", "token",
-        "webhook": as DiscordEvent
+        cannot owe all of that. "lost": the server has not answered a settlement or refund, so `cost` more (less, if
+        negative) is not counted. "escalated": a block of `seconds` begins, after too many refusals of a key or failures
+        of a log-in; with the cause "shadow" it would have. "down", "recovered", "missed", "full", "spoilt": as the
+        kinds of StoreEvent. Of the way out: "wait" (a call is held back), "response" (an answer came), "refused" (it
+        was a 429), "invalid" (401, 403 or 429: `checks` of the 10 000 in ten minutes that Discord bears), "retry",
+        "stopped", "banned", "token", "webhook": as DiscordEvent
     limiter: the name of the limiter, or "discord"
     answered_by: "store", "cache" (a remembered refusal) or "fallback" (an outage)
     cost: of the call
@@ -102,7 +106,8 @@ class Observer(Protocol):
     It may have more attributes. `kinds`: the only kinds of events that it wants. `attach(clock)`: called with the
     clock of each of its stores. `introduce(node)`: called with the name of that store's server.
     `on_decision(kind, limiter, decision, key, time, answered_by, secret)`: called in place of the observer itself for
-    decisions; it saves the making of an event. `is_quick`: true if its calls need not be timed.
+    decisions; it saves the making of an event. `on_in_flight(limiter, change)`: called with 1 when a call has taken a
+    slot (see Concurrency), and with -1 when it has freed it. `is_quick`: true if its calls need not be timed.
     """
 
     def __call__(self, event: Event, /) -> object: ...
@@ -116,6 +121,7 @@ class Observers:
 
     def __init__(self, observers: Iterable[Observer], clock: Clock, secret: bytes | None = None) -> None:
         self._clock, self._wall = clock, clock.wall
+        self.slots = SlotCounts()  # the calls that hold one
         self._secret = _PROCESS_SECRET if secret is None else secret[:64]
         self._listeners: list[_Listener] = []
         self._node = ""
@@ -141,12 +147,18 @@ class Observers:
         attach = getattr(observer, "attach", None)
         if attach is not None:
             attach(self._clock)
-        self._listeners.append(_Listener(observer, self.remove))
+        listener = _Listener(observer, self.remove)
+        self._listeners.append(listener)
+        if listener.on_in_flight is not None:
+            self.slots.listen(listener.change_in_flight)
         self._introduce_to(observer)
         self._sort()
 
     def remove(self, observer: Observer) -> None:
         """Let it listen no more."""
+        for listener in self._listeners:
+            if listener.observer is observer:
+                self.slots.forget(listener.change_in_flight)
         self._listeners = [listener for listener in self._listeners if listener.observer is not observer]
         self._sort()
 
@@ -243,9 +255,18 @@ class _Listener:
         self.observer, self._leave_out = observer, leave_out
         self.kinds: Container[str] | None = getattr(observer, "kinds", None)
         self.count: Callable[..., object] | None = getattr(observer, "on_decision", None)
+        self.on_in_flight: Callable[[str, int], object] | None = getattr(observer, "on_in_flight", None)
         self._strikes = 0
         self._was_logged = False
         self.call: Callable[[Event], None] = self._call_quick if getattr(observer, "is_quick", False) else self._call
+
+    def change_in_flight(self, limiter: str, change: int) -> None:
+        """Report calls that have taken a slot, or freed it."""
+        try:
+            if self.on_in_flight is not None:
+                self.on_in_flight(limiter, change)
+        except Exception as error:
+            self.strike(f"failed: {error!r}", error)
 
     def _call_quick(self, event: Event) -> None:
         try:
@@ -285,7 +306,7 @@ def observers_of(store: object) -> Observers:
 def _refusal(decision: Decision, enforced: bool) -> EventKind:
     if not enforced:
         return "shadow"
-    return "blocked" if decision.reason == "blocked" else "limited"
+    return "blocked" if decision.is_block else "limited"
 
 
 def _digest(key: str, secret: bytes) -> str:

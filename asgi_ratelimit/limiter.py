@@ -6,15 +6,17 @@ import math
 from collections.abc import Awaitable, Callable, Sequence
 from inspect import isawaitable
 from types import TracebackType
-from weakref import WeakValueDictionary
+from typing import Protocol
+from weakref import WeakSet, WeakValueDictionary
 
+from asgi_ratelimit.call_keys import CallKey, StoreKey, distinct, fitting_key, per_limit
 from asgi_ratelimit.call_site import inside_a_request
 from asgi_ratelimit.clock import Clock
 from asgi_ratelimit.decision import Decision, Policy
 from asgi_ratelimit.errors import RateLimited, StoreUnavailable
 from asgi_ratelimit.events import Event, EventKind, observers_of
 from asgi_ratelimit.foreign_options import explains_foreign_options
-from asgi_ratelimit.limits import Limit, LimitSpec, as_limits
+from asgi_ratelimit.limits import MOST_COST, Limit, LimitSpec, as_limits
 from asgi_ratelimit.memory import MemoryStore
 from asgi_ratelimit.off_switch import OFF_SWITCH
 from asgi_ratelimit.shown import shown
@@ -22,7 +24,7 @@ from asgi_ratelimit.store import Buckets, PerStore, Settlement, Store, bucket_ke
 from asgi_ratelimit.waiting import WaitersByKey
 from asgi_ratelimit.warnings import WarnOnce
 
-__all__ = ["Hold", "Limiter", "check_used", "limiters_of"]
+__all__ = ["Hold", "Limiter", "check_used", "checked_timeout", "forget_on_reset", "limiters_of"]
 
 Release = Callable[[Decision], Awaitable[object] | None]
 
@@ -38,6 +40,9 @@ class Limiter:
     store: a MemoryStore of its own by default
     name: limiters of the same name, limit and store share their buckets
     global_name: the name for limits of scope "global"; `name` by default
+
+    The key of a call is a string, or a tuple with one for each limit of the list: per address and per account, for
+    example. All of them are decided and charged together, or none. A block of one of them refuses the call.
 
     Raises ValueError if a limit cannot be parsed or the name is empty.
     """
@@ -67,6 +72,7 @@ class Limiter:
         self.store: Store = MemoryStore() if store is None else store
         self.observers = observers_of(self.store)
         self._own_buckets = self.store.open(name, self.policies)
+        self.takes_several_keys = bool(getattr(self._own_buckets, "takes_several_keys", False))
         self.holds = any(limit.holds for limit in self.limits)
         if self.holds and not hasattr(self._own_buckets, "release"):
             raise ValueError(f"{type(self.store).__name__} cannot keep calls that go on: its buckets have no `release`")
@@ -77,12 +83,14 @@ class Limiter:
     def __repr__(self) -> str:
         return f"Limiter({[str(limit) for limit in self.limits]}, name={self.name!r})"
 
-    async def try_acquire(self, key: str, cost: int = 1, *, per: str = "") -> Decision:
+    async def try_acquire(self, key: CallKey, cost: int = 1, *, per: str = "") -> Decision:
         """Decide now: charge every limit, or none. Never waits, and never raises for a refusal.
 
         `per` is the resource of the call, for limits of scope "shared". Raises ValueError for a cost below 1 or above
         the capacity.
         """
+        if type(key) is not str:
+            key = self.checked_key(key)
         if cost is not _ONE:
             self._check_cost(cost)
         decide = self.decide  # CPython 3.11 calls a variable faster than an attribute
@@ -92,40 +100,45 @@ class Limiter:
             if type(decision) is not Decision and not isinstance(decision, Decision):  # the first takes half the time
                 decision = await decision
         except StoreUnavailable:
-            observers.emit(Event("unavailable", self.name, key=key, cost=cost))
+            observers.emit(Event("unavailable", self.name, key=distinct(key)[0], cost=cost))
             raise
         if observers.counts_allowed or not decision.allowed:
-            observers.decided(self.name, decision, key)
+            observers.decided(self.name, decision, key if type(key) is str else self.reported_key(key, decision))
         return decision
 
-    async def acquire(self, key: str, cost: int = 1, *, timeout: float | None = None, per: str = "") -> Decision:
+    async def acquire(self, key: CallKey, cost: int = 1, *, timeout: float | None = None, per: str = "") -> Decision:
         """Wait until the call is allowed, first come, first served, and then for the decision's `delay`.
 
         Raises RateLimited as soon as it is sure to take more than `timeout` seconds (None: wait for ever), and at once
         for a limit of zero. Then nothing is charged. Refused callers of one key wait in one queue in this process; only
         its head checks with the store.
         """
+        if type(key) is not str:
+            key = self.checked_key(key)
         if cost is not _ONE:
             self._check_cost(cost)
         try:
-            decision, seconds = await self.wait(key, cost, per, timeout and _checked_timeout(timeout))
+            decision, seconds = await self.wait(key, cost, per, checked_timeout(timeout))
         except RateLimited as refused:
-            self.observers.decided(self.name, refused.decision, key)
+            self.observers.decided(self.name, refused.decision, self.reported_key(key, refused.decision))
             raise
         except StoreUnavailable:
-            self.observers.emit(Event("unavailable", self.name, key=key, cost=cost))
+            self.observers.emit(Event("unavailable", self.name, key=distinct(key)[0], cost=cost))
             raise
-        self.observers.decided(self.name, decision, key)
+        one = self.reported_key(key, decision)
+        self.observers.decided(self.name, decision, one)
         if seconds:
-            self.observers.emit(Event("waited", self.name, decision=decision, key=key, cost=cost, seconds=seconds))
+            self.observers.emit(Event("waited", self.name, decision=decision, key=one, cost=cost, seconds=seconds))
         return decision
 
-    def has_line(self, key: str, *, per: str = "") -> bool:
+    def has_line(self, key: CallKey, *, per: str = "") -> bool:
         """Whether a caller on this event loop waits for this key in `acquire`."""
-        return self._waiting.has_queue(key, per)
+        return self._waiting.has_queue(self.checked_key(key), per)
 
-    async def peek(self, key: str, cost: int = 1, *, per: str = "") -> Decision:
+    async def peek(self, key: CallKey, cost: int = 1, *, per: str = "") -> Decision:
         """The decision of `try_acquire`, without a charge."""
+        if type(key) is not str:
+            key = self.checked_key(key)
         if cost is not _ONE:
             self._check_cost(cost)
         pending = self._buckets.peek(key, cost, per)
@@ -139,7 +152,8 @@ class Limiter:
         pending = self._buckets.refund(decision)
         if self.holds:
             self._waiting.bells.ring(decision)
-        await _done(pending)
+        if isawaitable(pending) and await pending == "lost":
+            self._report("lost", decision, 0)
 
     async def release(self, decision: Decision) -> None:
         """Free the slots that a decision has taken (see `Concurrency`), once. Its other charges stay.
@@ -151,7 +165,7 @@ class Limiter:
             self._waiting.bells.ring(decision)
             await _done(pending)
 
-    def hold(self, key: str, cost: int = 1, *, timeout: float | None = None, per: str = "") -> Hold:
+    def hold(self, key: CallKey, cost: int = 1, *, timeout: float | None = None, per: str = "") -> Hold:
         """`acquire` for an `async with` block, at the end of which the slots are released, whatever ends it."""
         return Hold(self, key, cost, timeout, per)
 
@@ -159,9 +173,9 @@ class Limiter:
         """Make the charge of a decision the real cost of the call, once, in every limit of the list.
 
         Less is given back as by `refund`. More is owed: the bucket goes below empty by up to one more capacity, and the
-        next calls wait until that has flowed in. An excess is reported ("owed"). A decision that is never
-        settled stays charged as it was. A slot is kept until it is released, unless `cost` is 0. Raises ValueError if
-        `cost` is no whole number from 0.
+        next calls wait until that has flowed in. An excess is reported ("owed"), and a settlement that the server does
+        not answer ("lost"). A decision that is never settled stays charged as it was. A slot is kept until it is
+        released, unless `cost` is 0. Raises ValueError if `cost` is no whole number from 0.
         """
         check_used(cost)
         pending = self._buckets.settle(decision, cost)
@@ -169,18 +183,33 @@ class Limiter:
             self._waiting.bells.ring(decision)
         result = await pending if isawaitable(pending) else pending
         if result is not None:
-            kind: EventKind = "owed" if result == "cut" else "unavailable"
-            self.observers.emit(Event(kind, self.name, decision=decision, cost=cost - decision.cost))
+            self._report("owed" if result == "cut" else "lost", decision, cost)
 
-    async def reset(self, key: str, *, per: str = "") -> None:
-        """Make full every bucket that a call with this key is charged to, and lift its block."""
-        await _done(self._buckets.reset(key, per))
+    async def reset(self, key: CallKey, *, per: str = "") -> None:
+        """Make full every bucket that a call with this key is charged to, and lift the block of each of its keys.
 
-    async def block(self, key: str, seconds: float) -> None:
-        """Refuse the key for so many seconds, even if its buckets are full. 0 lifts the block."""
-        if not isinstance(seconds, (int, float)) or not 0 <= seconds < math.inf:
+        The refusals and blocks that an Escalate of this process has counted under this name are forgotten.
+        """
+        await _done(self._buckets.reset(self.checked_key(key), per))
+        for count in [*_counts.of(self.store).get(self.name, ())]:
+            for one in distinct(key):
+                await count.forget(one)
+
+    async def block(self, key: CallKey, seconds: float) -> None:
+        """Refuse each call with this key for so many seconds, even if its buckets are full. 0 lifts the block.
+
+        It is enough that one of a call's keys is blocked. Of a tuple each key is blocked for itself.
+        """
+        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds < math.inf:
             raise ValueError(f"a block lasts a number of seconds from 0, e.g. 60, not {seconds!r}")
-        await _done(self._buckets.block(key, min(seconds, _CENTURY_S)))
+        failures: list[StoreUnavailable] = []
+        for pending in [self._buckets.block(one, min(seconds, _CENTURY_S)) for one in distinct(self.checked_key(key))]:
+            try:
+                await _done(pending)
+            except StoreUnavailable as unavailable:  # the other keys are blocked all the same
+                failures.append(unavailable)
+        if failures:
+            raise failures[0]
 
     def turn(self, *, off: bool) -> None:
         """Allow every call and count none, or limit again: `asgi_ratelimit.testing.unlimited` does it."""
@@ -189,16 +218,36 @@ class Limiter:
 
     # For doors, which tell the observers themselves
 
-    async def check(self, key: str, cost: int = 1, per: str = "") -> Decision:
+    async def check(self, key: CallKey, cost: int = 1, per: str = "") -> Decision:
         """`try_acquire` for a cost that is checked, without a word to the observers."""
         pending = self.decide(key, cost, per)
         return pending if isinstance(pending, Decision) else await pending
 
-    async def wait(self, key: str, cost: int, per: str, timeout: float | None) -> tuple[Decision, float]:
+    async def wait(self, key: CallKey, cost: int, per: str, timeout: float | None) -> tuple[Decision, float]:
         """`acquire` for a cost that is checked, without a word to the observers, and the seconds that it has taken."""
         if not self.capacity:  # a wait would be in vain
             return await self._refusal(key, cost, per), 0.0
         return await self._waiting.acquire(key, cost, per, timeout)
+
+    def reported_key(self, key: CallKey, decision: Decision) -> str:
+        """The key of the limit that has refused a call; of an allowed one the first key."""
+        if not isinstance(key, tuple):
+            return key
+        pairs = zip(self.policies, key, strict=False)
+        bucket = "" if decision.allowed else decision.bucket
+        return next((one for policy, one in pairs if policy.bucket == bucket), key[0])
+
+    def checked_key(self, key: CallKey) -> CallKey:
+        """The key of a call. Raises ValueError for a tuple that does not fit the limits."""
+        if not isinstance(key, tuple):
+            return key  # a store raises a TypeError if it is no string
+        fitting = fitting_key(key, len(self.limits), repr(self))
+        if isinstance(fitting, tuple) and not self.takes_several_keys:
+            raise ValueError(
+                f"{type(self.store).__name__} takes one key for all limits of a list, not a tuple: its buckets have no "
+                "`takes_several_keys`"
+            )
+        return fitting
 
     def _use(self, buckets: Buckets) -> None:
         self._buckets = buckets
@@ -208,13 +257,17 @@ class Limiter:
         self._release: Release = getattr(buckets, "release", _nothing)  # a store without slots need not have it
         self._waiting = WaitersByKey(self.store.clock, buckets)
 
-    def _check_cost(self, cost: object) -> None:
-        if type(cost) is int and 0 < cost <= (self.capacity or cost):
-            return
-        upper = f" to {self.capacity}, the capacity" if self.capacity else ""
-        raise ValueError(f"a cost must be a whole number from 1{upper}, not {cost!r}")
+    def _report(self, kind: EventKind, decision: Decision, cost: int) -> None:
+        """A settlement is not counted, or not all of it."""
+        self.observers.emit(Event(kind, self.name, decision=decision, cost=cost - decision.cost))
 
-    async def _refusal(self, key: str, cost: int, per: str) -> Decision:
+    def _check_cost(self, cost: object) -> None:
+        if type(cost) is int and 0 < cost <= (self.capacity or MOST_COST):
+            return
+        upper = f"{self.capacity}, the capacity" if self.capacity else MOST_COST
+        raise ValueError(f"a cost must be a whole number from 1 to {upper}, not {shown(cost)}")
+
+    async def _refusal(self, key: CallKey, cost: int, per: str) -> Decision:
         decision = await self.check(key, cost, per)
         if not decision.allowed:
             raise RateLimited(decision)
@@ -224,22 +277,22 @@ class Limiter:
 class Hold:
     """The slots of one call, for an `async with` block."""
 
-    __slots__ = ("_cost", "_decision", "_key", "_limiter", "_per", "_timeout")
+    __slots__ = ("_cost", "_decisions", "_key", "_limiter", "_per", "_timeout")
 
-    def __init__(self, limiter: Limiter, key: str, cost: int, timeout: float | None, per: str) -> None:
+    def __init__(self, limiter: Limiter, key: CallKey, cost: int, timeout: float | None, per: str) -> None:
         self._limiter, self._key, self._cost, self._timeout, self._per = limiter, key, cost, timeout, per
-        self._decision: Decision | None = None
+        self._decisions: list[Decision] = []  # several, if blocks of one object are within or beside each other
 
     async def __aenter__(self) -> Decision:
-        self._decision = await self._limiter.acquire(self._key, self._cost, timeout=self._timeout, per=self._per)
-        return self._decision
+        decision = await self._limiter.acquire(self._key, self._cost, timeout=self._timeout, per=self._per)
+        self._decisions.append(decision)
+        return decision
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        decision, self._decision = self._decision, None
-        if decision is not None:  # it is sent before the first await, so that a cancellation cannot prevent it
-            await self._limiter.release(decision)
+        if self._decisions:  # it is sent before the first await, so that a cancellation cannot prevent it
+            await self._limiter.release(self._decisions.pop())
 
 
 def _capacity(limits: Sequence[Limit]) -> int:
@@ -264,6 +317,22 @@ def limiters_of(store: Store) -> list[Limiter]:
     return [limiter for limiter in limiters if limiter is not None]
 
 
+class Forgetful(Protocol):
+    """It keeps more of a key than a limiter does."""
+
+    async def forget(self, key: str) -> None:
+        """Forget everything of a key."""
+        ...
+
+
+_counts: PerStore[dict[str, WeakSet[Forgetful]]] = PerStore(lambda store: {})
+
+
+def forget_on_reset(store: Store, name: str, count: Forgetful) -> None:
+    """Let `Limiter.reset` of all limiters of this name in this store forget the key there as well."""
+    _counts.of(store).setdefault(name, WeakSet()).add(count)
+
+
 class _FullBuckets:
     """Buckets that are always full, over those of a limiter that is turned off."""
 
@@ -280,21 +349,21 @@ class _FullBuckets:
         release: Release = getattr(self._own, "release", _nothing)
         return release(decision)
 
-    def reset(self, key: str, per: str) -> Awaitable[None] | None:
+    def reset(self, key: StoreKey, per: str) -> Awaitable[None] | None:
         return self._own.reset(key, per)
 
     def block(self, key: str, seconds: float) -> Awaitable[None] | None:
         return self._own.block(key, seconds)
 
-    def decide(self, key: str, cost: int, per: str, waiting: bool = False) -> Decision:
+    def decide(self, key: StoreKey, cost: int, per: str, waiting: bool = False) -> Decision:
         return self.peek(key, cost, per)
 
-    def peek(self, key: str, cost: int, per: str) -> Decision:
+    def peek(self, key: StoreKey, cost: int, per: str) -> Decision:
         now_us = self._clock.now_us()
         return Decision.combine(
             [
-                Decision(policy, cost, None, now_us, True, None, bucket_key(policy.limit.scope, key, per))
-                for policy in self._policies
+                Decision(policy, cost, None, now_us, True, None, bucket_key(policy.limit.scope, one, per))
+                for policy, one in zip(self._policies, per_limit(key, len(self._policies)), strict=True)
             ]
         )
 
@@ -305,8 +374,10 @@ def check_used(used: object) -> None:
         raise ValueError(f"a call has cost a whole number from 0, e.g. 1200, not {shown(used)}")
 
 
-def _checked_timeout(timeout: float) -> float | None:
+def checked_timeout(timeout: float | None) -> float | None:
     """The timeout; None if it is for ever."""
+    if timeout is None:
+        return None
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout >= 0:
         raise ValueError(f"timeout must be seconds from 0, e.g. timeout=10, or None, not {timeout!r}")
     return timeout if timeout < _CENTURY_S else None

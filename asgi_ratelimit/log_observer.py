@@ -16,6 +16,7 @@ from asgi_ratelimit.events import Event, Observer
 __all__ = ["LogObserver", "with_log"]
 
 _REFUSALS: Final = ("limited", "blocked", "unavailable", "shed")
+_WITHOUT_KEY: Final = ("escalated", "owed", "lost")
 _LONG_WAIT_S: Final = 30.0
 _MOST_KEYS: Final = 1_000  # that one line distinguishes
 _MOST_LIMITERS: Final = 1_000  # with lines of their own; the others share one
@@ -32,13 +33,14 @@ class LogObserver:
 
     A line names counts, and the digest of the key with the most refusals, never a key. The same values are fields of
     its record (`extra=`): limiter, limited, blocked, unavailable, shed, long_waits (requests that were held for 30 s
-    or more), owed (calls that have cost more than a bucket can owe), keys, heaviest_key, heaviest_count, seconds. Each
-    store has a LogObserver unless one is among its `observers`. Outages, and the refusals of Discord, have log lines of
-    their own.
+    or more), owed (calls that have cost more than a bucket can owe), lost (settlements and refunds that the server has
+    not answered), escalated (blocks that began after too many refusals), keys, heaviest_key, heaviest_count, seconds.
+    Each store has a LogObserver unless one is among its `observers`. Outages, and the refusals of Discord, have log
+    lines of their own.
     Raises ValueError if `every` is not above 0.
     """
 
-    kinds = frozenset((*_REFUSALS, "waited", "owed"))
+    kinds = frozenset((*_REFUSALS, "waited", *_WITHOUT_KEY))
     is_quick = True
 
     def __init__(self, *, every: float = 60.0, level: int = logging.INFO, logger: logging.Logger | None = None) -> None:
@@ -56,7 +58,7 @@ class LogObserver:
         self._clock = clock
 
     def __call__(self, event: Event) -> None:
-        if event.kind == "waited" and (event.seconds < _LONG_WAIT_S or event.route):
+        if (event.kind == "waited" and (event.seconds < _LONG_WAIT_S or event.route)) or event.cause == "shadow":
             return
         with self._lock:
             name = event.limiter if len(self._tallies) < _MOST_LIMITERS or event.limiter in self._tallies else _OTHERS
@@ -105,7 +107,7 @@ class _Refusals:
 
     def count(self, event: Event) -> None:
         self._kinds[event.kind] += 1
-        if event.kind in ("waited", "owed"):
+        if event.kind not in _REFUSALS:
             return
         key = event.key if len(event.key) <= _LONG_KEY else event.key_digest
         if key in self._keys or len(self._keys) < _MOST_KEYS:
@@ -116,12 +118,16 @@ class _Refusals:
     def fields(self) -> dict[str, object]:
         heaviest, count = self._keys.most_common(1)[0] if self._keys else ("", 0)
         fields: dict[str, object] = {kind: self._kinds[kind] for kind in _REFUSALS}
-        fields |= {"long_waits": self._kinds["waited"], "owed": self._kinds["owed"], "keys": len(self._keys)}
-        return fields | {"heaviest_key": self._digests.get(heaviest, ""), "heaviest_count": count}
+        fields |= {"long_waits": self._kinds["waited"], **{kind: self._kinds[kind] for kind in _WITHOUT_KEY}}
+        return fields | {
+            "keys": len(self._keys),
+            "heaviest_key": self._digests.get(heaviest, ""),
+            "heaviest_count": count,
+        }
 
 
 def _line(fields: dict[str, object]) -> str:
-    counts = [f"{fields[kind]} {_WORDS[kind]}" for kind in (*_REFUSALS, "long_waits", "owed") if fields[kind]]
+    counts = [f"{fields[kind]} {_WORDS[kind]}" for kind in (*_REFUSALS, "long_waits", *_WITHOUT_KEY) if fields[kind]]
     keys = f"keys: {fields['keys']}" + ("+" if fields["keys"] == _MOST_KEYS else "")
     heaviest = f", the most of one: {fields['heaviest_count']} ({fields['heaviest_key'] or 'no key'})"
     about = f" ({keys}{heaviest})" if fields["keys"] else ""
@@ -133,8 +139,10 @@ _WORDS: Final = {
     "blocked": "refused as blocked",
     "unavailable": "answered with 503",
     "shed": "shed under load",
+    "escalated": "blocks begun after many refusals",
     "long_waits": "held for 30 s or more",
     "owed": "cost more than a bucket can owe",
+    "lost": "not settled, as the server did not answer",
 }
 
 

@@ -7,6 +7,7 @@ import weakref
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, Literal, Protocol, TypeVar
 
+from asgi_ratelimit.call_keys import StoreKey
 from asgi_ratelimit.clock import Clock
 from asgi_ratelimit.decision import Decision, Policy
 from asgi_ratelimit.limits import Scope
@@ -23,27 +24,35 @@ _REDIS_CLIENTS = ("aioredis", "coredis", "fakeredis", "glide", "redis", "valkey"
 class Buckets(Protocol):
     """The buckets of one limiter in one store. Each verb returns its result, or an awaitable of it.
 
-    `key` is the caller's, `per` the resource of the call ("" where there is none).
+    `key` is the caller's, `per` the resource of the call ("" where there is none). If the class has the attribute
+    `takes_several_keys`, and it is true, the key of `decide`, `peek` and `reset` may also be a tuple with one key for
+    each limit.
     """
 
-    def decide(self, key: str, cost: int, per: str, waiting: bool = False) -> Decision | Awaitable[Decision]:
+    def decide(self, key: StoreKey, cost: int, per: str, waiting: bool = False) -> Decision | Awaitable[Decision]:
         """Charge every limit of the limiter, or none. A `waiting` call needs a fresh decision, not a cached refusal."""
         ...
 
-    def peek(self, key: str, cost: int, per: str) -> Decision | Awaitable[Decision]:
+    def peek(self, key: StoreKey, cost: int, per: str) -> Decision | Awaitable[Decision]:
         """The decision of `decide`, without a charge."""
         ...
 
     def refund(self, decision: Decision) -> Awaitable[object] | None:
-        """Give back the part of a charge that has not flowed back since. A second time does nothing."""
+        """Give back the part of a charge that has not flowed back since. A second time does nothing.
+
+        Neither does the decision of another store. "lost", as the awaited result, is reported.
+        """
         ...
 
     def settle(self, decision: Decision, cost: int) -> Settlement | Awaitable[Settlement | None] | None:
-        """Make the charge the cost of the call: give back, or let the bucket owe. A second time does nothing."""
+        """Make the charge the cost of the call: give back, or let the bucket owe. A second time does nothing.
+
+        Any limiter of the store may do it.
+        """
         ...
 
-    def reset(self, key: str, per: str) -> Awaitable[None] | None:
-        """Make every bucket full that `decide` would charge, and lift a block of the key."""
+    def reset(self, key: StoreKey, per: str) -> Awaitable[None] | None:
+        """Make every bucket full that `decide` would charge, and lift the block of each key."""
         ...
 
     def block(self, key: str, seconds: float) -> Awaitable[None] | None:

@@ -12,6 +12,7 @@ from operator import attrgetter
 from typing import Generic, TypeVar
 
 from asgi_ratelimit.bells import Bell, Bells, waits_for_slot
+from asgi_ratelimit.call_keys import CallKey
 from asgi_ratelimit.clock import Clock
 from asgi_ratelimit.decision import Decision
 from asgi_ratelimit.errors import RateLimited
@@ -149,13 +150,13 @@ class WaitersByKey:
         self._clock, self._buckets = clock, buckets
         self.bells = Bells()
         self._arrivals = itertools.count()
-        self._queues: dict[tuple[int, str, str], WaitQueue[Decision]] = {}
+        self._queues: dict[tuple[int, CallKey, str], WaitQueue[Decision]] = {}
 
-    def has_queue(self, key: str, per: str) -> bool:
+    def has_queue(self, key: CallKey, per: str) -> bool:
         """Whether a caller on this event loop waits for this key."""
         return (id(asyncio.get_running_loop()), key, per) in self._queues
 
-    async def acquire(self, key: str, cost: int, per: str, timeout: float | None) -> tuple[Decision, float]:
+    async def acquire(self, key: CallKey, cost: int, per: str, timeout: float | None) -> tuple[Decision, float]:
         """Check until it is allowed, each time at the moment that the refusal named. Then wait for the delay.
 
         Returns the decision, and the seconds that the caller has waited for it; 0.0 if the first check allowed it.
@@ -174,12 +175,12 @@ class WaitersByKey:
         waits = waits or decision.delay_us > 0
         return decision, (self._clock.now_us() - started_us) / 1e6 if waits else 0.0
 
-    async def _check(self, key: str, cost: int, per: str) -> Decision:
+    async def _check(self, key: CallKey, cost: int, per: str) -> Decision:
         reply = self._buckets.decide(key, cost, per, True)
         return reply if isinstance(reply, Decision) else await reply
 
     async def _wait_in_queue(
-        self, arrival: int, key: str, cost: int, per: str, deadline_us: int | None, refusal: Decision | None
+        self, arrival: int, key: CallKey, cost: int, per: str, deadline_us: int | None, refusal: Decision | None
     ) -> Decision:
         place = (id(asyncio.get_running_loop()), key, per)
         queue = self._queues.setdefault(place, WaitQueue(self._clock, _least_wait_us))
@@ -201,7 +202,7 @@ class WaitersByKey:
                 del self._queues[place]
 
     async def _check_until_allowed(
-        self, queue: WaitQueue[Decision], arrival: int, key: str, cost: int, per: str, deadline_us: int | None
+        self, queue: WaitQueue[Decision], arrival: int, key: CallKey, cost: int, per: str, deadline_us: int | None
     ) -> Decision:
         await self._wait_by_last_reply(queue, cost, deadline_us)
         bell = Bell(self._clock, arrival)

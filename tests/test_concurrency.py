@@ -206,6 +206,17 @@ async def test_a_block_holds_its_slot_until_it_ends_however_it_ends(store: Memor
     assert (await limiter.peek("a")).remaining == 2
 
 
+async def test_blocks_of_one_object_each_give_a_slot_back(store: MemoryStore) -> None:
+    limiter = limiter_of(store)
+    holding = limiter.hold("a")
+    async with holding as outer:
+        async with holding:
+            assert (await limiter.peek("a")).remaining == 0
+        assert (await limiter.peek("a")).remaining == 1
+    assert (await limiter.peek("a")).remaining == 2
+    assert not outer.is_charged
+
+
 async def hold(limiter: Limiter, order: list[int], number: int, over: asyncio.Event, key: str = "a") -> None:
     async with limiter.hold(key):
         order.append(number)

@@ -217,3 +217,17 @@ async def test_a_settled_call_leaves_a_soft_limit_alone_that_it_had_exceeded(sto
         assert ([part.remaining for part in settled.parts], len(settled.over)) == ([0, left], 1)
     await limiter.settle(decision, 1)
     assert [part.remaining for part in (await limiter.peek("a")).parts] == [0, 6]
+
+
+async def test_the_soft_limits_that_are_exceeded_are_part_of_a_decision_s_value(store: MemoryStore) -> None:
+    soft = TokenBucket("2/h", enforce=False)
+    limiter = Limiter([soft, FixedWindow("2/h")], store=store)
+    await limiter.try_acquire("a", 2)
+    refused = await limiter.try_acquire("a")
+    assert (refused.allowed, refused.over) == (False, (soft,))
+    assert f"over=({soft!r},)" in repr(refused)
+    other = Decision(refused.policy, 1, refused.state, refused.now_us, False, measure=refused.measured())
+    assert other != refused
+    assert copy.copy(refused) == refused
+    for later in (refused.later(5), refused.later(refused.retry_us), refused.as_refusal(1), refused.as_degraded()):
+        assert later.over == (soft,)

@@ -28,7 +28,7 @@ class Door:
     async def call(self, key: str = "ada") -> float:
         """The seconds of the block that begins with this call."""
         decision = await self.limiter.try_acquire(key)
-        return 0.0 if decision.allowed else await self.escalation.refused(key, decision, self.limiter.block)
+        return 0.0 if decision.allowed else await self.escalation.refused(key, self.limiter.block)
 
     async def calls(self, number: int) -> list[float]:
         return [seconds for _ in range(number) if (seconds := await self.call())]
@@ -44,6 +44,16 @@ async def test_a_key_is_blocked_for_longer_each_time(store: MemoryStore, clock: 
         blocked = await door.limiter.peek("ada")
         assert (blocked.reason, blocked.retry_after) == ("blocked", seconds)
         assert await door.calls(100) == []  # a block is not prolonged by calls during it
+        clock.advance(seconds)
+
+
+async def test_each_block_takes_as_many_refusals_as_the_first(store: MemoryStore, clock: ManualClock) -> None:
+    """Those before it are not counted twice, though they are in the last ten minutes."""
+    door = Door(store, Escalate(after=20, within=600, block=(1, 2)))
+    await door.call()
+    for seconds in (1, 2, 2, 2):
+        assert await door.calls(19) == []
+        assert await door.call() == seconds
         clock.advance(seconds)
 
 
@@ -151,6 +161,9 @@ async def test_processes_count_together_over_redis(any_redis: Server) -> None:
         await doors[0].call()
         began = [await doors[number % 2].call() for number in range(100)]
         assert began == [0.0] * 19 + [60.0] + [0.0] * 80
+        await doors[0].limiter.reset("ada")
+        await doors[0].escalation.forget("ada")
+        assert await doors[1].escalation.refused("ada", doors[1].limiter.block, 20) == 0.0  # by what it remembers
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from asgi_ratelimit import (
     TokenBucket,
 )
 from asgi_ratelimit.limits import Limit
+from asgi_ratelimit.sync import SyncLimiter
 from asgi_ratelimit.testing import ManualClock
 
 pytestmark = pytest.mark.anyio
@@ -80,16 +81,18 @@ async def test_a_cost_above_the_smallest_capacity_of_a_list_is_refused() -> None
         await Limiter(["5/s", "2/m"]).try_acquire("a", 3)
 
 
-@pytest.mark.parametrize("bad", [-1, float("nan"), float("inf"), "60", None])
+@pytest.mark.parametrize("bad", [-1, float("nan"), float("inf"), "60", None, True, False])
 async def test_a_block_of_no_length_is_refused(bad: Any) -> None:
     with pytest.raises(ValueError, match=r"a block lasts a number of seconds from 0, e\.g\. 60"):
         await Limiter("5/s").block("a", bad)
 
 
-@pytest.mark.parametrize("bad", [-1, float("nan")])
-async def test_a_bad_timeout_is_refused(bad: float) -> None:
+@pytest.mark.parametrize("bad", [-1, float("nan"), False, True, "", b"", "1", [], ()])
+async def test_a_bad_timeout_is_refused(bad: Any) -> None:
     with pytest.raises(ValueError, match="timeout must be seconds from 0"):
         await Limiter("5/s").acquire("a", timeout=bad)
+    with pytest.raises(ValueError, match="timeout must be seconds from 0"):
+        SyncLimiter("5/s").acquire("a", timeout=bad)
 
 
 @pytest.mark.parametrize("bad", ["", None, 5])

@@ -74,6 +74,24 @@ async def test_each_limiter_has_a_line_with_its_kinds_of_refusal(lines: pytest.L
     assert messages == ["one: 2 refused, 1 refused as blocked in 60 s", "other: 1 refused in 60 s"]
 
 
+async def test_settlements_that_are_not_counted_are_no_answers_with_503(lines: pytest.LogCaptureFixture) -> None:
+    clock = ManualClock()
+    store = MemoryStore(clock=clock)
+    for event in [
+        Event("owed", "app"),
+        Event("lost", "app"),
+        Event("lost", "app"),
+        Event("owed", "app"),
+        Event("lost", "app"),
+    ]:
+        store.observers.emit(event)
+    await pass_a_minute(clock)
+    message = "app: 2 cost more than a bucket can owe, 3 not settled, as the server did not answer in 60 s"
+    assert [record.getMessage() for record in lines.records] == [message]
+    record: Any = lines.records[0]
+    assert (record.owed, record.lost, record.unavailable, record.keys) == (2, 3, 0, 0)
+
+
 def test_a_thread_without_an_event_loop_gets_its_line_with_the_next_refusal(lines: pytest.LogCaptureFixture) -> None:
     clock = ManualClock()
     limiter = SyncLimiter("1/day", store=MemoryStore(clock=clock), name="threads")

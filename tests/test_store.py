@@ -48,7 +48,7 @@ def test_what_is_no_string_is_no_key(bad: object) -> None:
     buckets = open_buckets(MemoryStore(), "1/s")
     for ask in (buckets.decide, buckets.peek):
         with pytest.raises(TypeError, match="a key is a string such as"):
-            ask(bad, 1, "")  # type: ignore[arg-type]
+            ask(bad, 1, "")
 
 
 def test_full_buckets_are_dropped_in_passing() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from asgi_ratelimit import (
+    Concurrency,
     FixedWindow,
     LeakyBucket,
     Limit,
@@ -27,6 +28,23 @@ from asgi_ratelimit.testing import ManualClock
 pytestmark = pytest.mark.anyio
 
 KINDS: list[Callable[..., Limit]] = [TokenBucket, LeakyBucket, FixedWindow, SlidingWindow]
+
+
+@pytest.mark.parametrize(
+    "zero", [*(kind("0/day", name="none") for kind in KINDS), Quota("0/day"), Concurrency(0)], ids=str
+)
+@pytest.mark.parametrize("enforce", [True, False])
+async def test_a_cost_that_no_wait_can_be_a_float_of_is_an_error(
+    store: MemoryStore, zero: Limit, enforce: bool
+) -> None:
+    limiter = Limiter([zero, TokenBucket("1/day", enforce=enforce)], store=store)
+    refused = await limiter.try_acquire("ada", 2**53)
+    assert not refused.allowed
+    assert 0 < refused.retry_after < 1e22
+    for verb in (limiter.try_acquire, limiter.acquire, limiter.peek):
+        for cost in (2**53 + 1, 10**400, 10**5000):
+            with pytest.raises(ValueError, match="a cost must be a whole number from 1 to 9007199254740992, not "):
+                await verb("ada", cost)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -86,7 +104,7 @@ async def test_bulk_work_ends_instead_of_hanging(store: MemoryStore) -> None:
 
 @pytest.mark.parametrize("cost", [0, -1, True, 1.5])
 async def test_a_bad_cost_is_one_here_too(store: MemoryStore, cost: Any) -> None:
-    with pytest.raises(ValueError, match="a whole number from 1, not"):
+    with pytest.raises(ValueError, match="a whole number from 1 to 9007199254740992, not"):
         await Limiter("0/day", store=store).try_acquire("ada", cost)
 
 

@@ -83,7 +83,8 @@ def waiting_for_discord(discord: DiscordSource) -> list[dict[str, Any]]:
 
 _PLAIN = (
     "name", "allowed", "limited", "blocked", "unavailable", "shed", "refused", "shadow", "shadow_keys", "exempt",
-    "near", "cached", "degraded", "waited", "waited_seconds",
+    "near", "cached", "degraded", "waited", "waited_seconds", "escalated", "in_flight",
+    "most_in_flight",
 )  # fmt: skip
 
 

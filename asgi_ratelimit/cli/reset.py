@@ -21,6 +21,7 @@ from asgi_ratelimit.cli.redis_limiter import limiter_on_redis
 from asgi_ratelimit.cli.running import run, sentences
 from asgi_ratelimit.cli.screen import write, write_json
 from asgi_ratelimit.decision import Decision
+from asgi_ratelimit.escalation import forgive
 from asgi_ratelimit.store import resource_text
 
 __all__ = ["reset"]
@@ -37,7 +38,7 @@ def reset(
     timeout: Patience = 5.0,
     as_json: AsJson = False,
 ) -> None:
-    """Make the buckets of a key full, and lift its block.
+    """Make the buckets of a key full, lift its block, and forget what an Escalate has counted.
 
     A process may go on refusing the key for one more second, as it remembers refusals for so long.
     """
@@ -48,6 +49,7 @@ def reset(
         async with limiter_on_redis(redis, limiter, limits_of(limit), **options) as opened:
             before = await opened.peek(key, per=resource)
             await opened.reset(key, per=resource)
+            await forgive(key, store=opened.store, name=limiter)
             return before, await opened.peek(key, per=resource)
 
     with sentences():

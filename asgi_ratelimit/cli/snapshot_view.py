@@ -107,12 +107,14 @@ def _note(counts: LimiterCounts) -> str:
         f"{count:,} {what}"
         for count, what in (
             (counts.blocked, "blocked"),
+            (counts.escalated, "blocks begun after many refusals"),
             (counts.unavailable, "answered with 503"),
             (counts.shed, "shed under load"),
             (counts.degraded, "decided without the store"),
             (counts.near, "near the limit"),
             (counts.exempt, "exempt"),
             (counts.waited, "held back and let in"),
+            (counts.in_flight, "in flight"),
         )
         if count
     ]

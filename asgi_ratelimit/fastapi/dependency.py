@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from inspect import Parameter, Signature, isfunction, signature
 from typing import Any, get_args
 
@@ -14,6 +14,7 @@ from starlette.types import Scope
 
 from asgi_ratelimit.decision import Decision
 from asgi_ratelimit.errors import StoreUnavailable
+from asgi_ratelimit.escalation import Escalate
 from asgi_ratelimit.fastapi.bucket_names import Claim, bucket_name
 from asgi_ratelimit.fastapi.refusals import refusal, unavailable
 from asgi_ratelimit.fastapi.resources import PerSource, per_functions, resource_of
@@ -22,9 +23,10 @@ from asgi_ratelimit.fastapi.wrapped import WrappedApp
 from asgi_ratelimit.foreign_options import explains_foreign_options
 from asgi_ratelimit.inbound.client_ip import by_ip
 from asgi_ratelimit.inbound.default_store import store_of_app
-from asgi_ratelimit.inbound.guard import KEY_FUNCTION, RequestGuard
+from asgi_ratelimit.inbound.guard import KEY_FUNCTION, NONE_RESOLVED, RequestGuard
 from asgi_ratelimit.inbound.headers import HeaderStyle, check_style
 from asgi_ratelimit.inbound.holding import ClientGone, Gone
+from asgi_ratelimit.inbound.keyed_limits import LimitSource, by
 from asgi_ratelimit.inbound.keys import by_user_or_ip
 from asgi_ratelimit.inbound.limiter_cache import LimiterCache
 from asgi_ratelimit.inbound.options import (
@@ -33,10 +35,10 @@ from asgi_ratelimit.inbound.options import (
     ExemptSource,
     KeyFunction,
     LimitedHandler,
-    LimitSource,
     check_responders,
 )
 from asgi_ratelimit.inbound.plain_default import NoPlainDefault
+from asgi_ratelimit.inbound.request_end import release_at_end
 from asgi_ratelimit.inbound.request_filter import request_filter
 from asgi_ratelimit.inbound.request_headers import headers_of
 from asgi_ratelimit.inbound.request_state import STATE, RefundRule, RequestState, merge_headers, state_of
@@ -58,7 +60,7 @@ _BODY_HEADERS = (b"content-length", b"transfer-encoding")
 class RateLimit(NoPlainDefault):
     """A dependency: `dependencies=[Depends(RateLimit("5/5s"))]`, or `Annotated[Decision, Depends(...)]`.
 
-    limit: as for RateLimitMiddleware; "5/5s" by default
+    limit: as for RateLimitMiddleware; "5/5s" by default. The key of `by` may be another dependency
     key: a function of the connection, or another dependency (`key=Depends(current_user)`) that returns a str, int or
         UUID, or an object or dict with one of these as `identity`, `id` or `sub`; None counts a visitor by address
     cost: a whole number, a function of the connection, or an Estimate of what `settle` will say
@@ -73,6 +75,7 @@ class RateLimit(NoPlainDefault):
     refund: a function of the response's status; the charge is given back if it returns true. It needs a
         RateLimitMiddleware in the app, which sees the responses (`limit=None` will do)
     enforce: False is shadow mode: requests are counted and reported, but never refused
+    escalate: an Escalate: a key that gets many refusals is blocked for this limit, each time for longer
     max_wait: seconds for which a request may be held instead of refused
     headers: "discord", "ietf", "both" or None
     on_limited: a function of the connection and the decision that returns the response to a refused request
@@ -97,6 +100,7 @@ class RateLimit(NoPlainDefault):
         methods: Iterable[str] = (),
         refund: RefundRule | None = None,
         enforce: bool = True,
+        escalate: Escalate | None = None,
         max_wait: float = 0.0,
         headers: HeaderStyle | None = "discord",
         on_limited: LimitedHandler | None = None,
@@ -116,8 +120,11 @@ class RateLimit(NoPlainDefault):
             self._warn_once,
             max_wait=max_wait,
             enforce=enforce,
+            escalate=escalate,
             visitors=by_ip.of if depends else None,
+            resolves_keys=True,
         )
+        self._depended = _dependencies(self._guard.sources or ())
         self._per, self._name, self._own_store = per_functions(per), name, store
         self._claim = Claim.of(limit, self._guard.fixed) if name is None and limit is not None else None
         self._spare_store: Store | None = None
@@ -125,13 +132,15 @@ class RateLimit(NoPlainDefault):
         self._filter = request_filter(exempt, only, methods)
         self._refund, self._style, self._on_limited = refund, check_style(headers), on_limited
         self._limiters: OrderedDict[tuple[int, str], LimiterCache] = OrderedDict()
-        self.__signature__ = _signature(depends)
+        self.__signature__ = _signature(depends, self._depended)
         self._depends_key = depends is not None
         self._guard.diagnostics.check_call_site(
             "its buckets may be new each time; make the RateLimit once, beside the route"
         )
 
-    async def __call__(self, conn: HTTPConnection, response: Response, key: object = KEY_FUNCTION) -> Decision | None:
+    async def __call__(
+        self, conn: HTTPConnection, response: Response, key: object = KEY_FUNCTION, **keys: object
+    ) -> Decision | None:
         """Let the request pass, or raise RateLimited. None: nothing limits it."""
         scope, guard = conn.scope, self._guard
         state = scope.get(STATE)
@@ -143,8 +152,9 @@ class RateLimit(NoPlainDefault):
             return None
         per = self._resource(scope) if self._per else ""
         gone = _watch(conn) if guard.may_wait else None
+        resolved = {source: keys[name] for name, source in self._depended.items()} if self._depended else NONE_RESOLVED
         try:
-            decision = await guard.check(scope, limiters, state, per, gone, conn, key)
+            decision = await guard.check(scope, limiters, state, per, gone, conn, key, resolved)
         except ClientGone:
             raise HTTPException(499, "The client has left.") from None  # nginx's status; no client reads it
         except StoreUnavailable as error:
@@ -157,11 +167,7 @@ class RateLimit(NoPlainDefault):
             headers = state.headers(self._style, limiters.store.clock.wall())
             raise refusal(conn, decision, headers, self._on_limited, guard.diagnostics.warn_of_response)
         if state.slots and not state.is_watched:
-            guard.diagnostics.warn(
-                "ARL117",
-                "nothing sees the end of the response, so a slot is held for its whole lease; "
-                "add RateLimitMiddleware(limit=None) to the app",
-            )
+            release_at_end(scope, state, guard.diagnostics.warn)
         limiter = state.limiter_of(decision)
         if limiter is not None:
             decision.origin = Origin(guard, limiter, state, scope)
@@ -209,6 +215,8 @@ class RateLimit(NoPlainDefault):
             raise ValueError(
                 "the key of this limit is a dependency: write peek(conn, user), with the user of the caller"
             )
+        if self._depended:
+            raise ValueError("some keys of this limit are dependencies, by(Depends(...)), which peek cannot resolve")
         if self._filter is not None and not await self._filter.counts(conn.scope):
             return None
         limiters = self._limiters_for(conn.scope, state_of(conn.scope))
@@ -233,8 +241,8 @@ class RateLimit(NoPlainDefault):
 
     @property
     def needs_user(self) -> bool:
-        """Whether the key is a dependency."""
-        return self._depends_key
+        """Whether the key is a dependency, or one of the keys."""
+        return self._depends_key or bool(self._depended)
 
     def wrap(self, app: ASGIApplication) -> WrappedApp:
         """The app behind this limit, which decides before a body is read. Routes of the same name share its buckets.
@@ -242,8 +250,10 @@ class RateLimit(NoPlainDefault):
         `Middleware(search_limit.wrap)` is a middleware of one route or of one mounted app. Raises ValueError if `key=`
         is a dependency, as nothing resolves it there.
         """
-        if self._depends_key:
-            raise ValueError("key=Depends(...) needs a route; give RateLimit a function such as by_ip to use wrap")
+        if self.needs_user:
+            raise ValueError(
+                "key=Depends(...) needs a route, as does by(Depends(...)); give it a function such as by_ip for wrap"
+            )
         return WrappedApp(
             app,
             self._guard,
@@ -282,7 +292,13 @@ class RateLimit(NoPlainDefault):
         limiters = self._limiters.get(place)
         if limiters is None:
             name = self._name or bucket_name(self, scope, template)
-            limiters = LimiterCache(store, name, self._guard.fixed, global_name=self._name or "routes")
+            limiters = LimiterCache(
+                store,
+                name,
+                self._guard.fixed,
+                global_name=self._name or "routes",
+                escalate=self._guard.escalate,
+            )
             if self._name:  # several limits of one route are no mistake
                 limiters.introduce(self._warn_once)
             self._limiters[place] = limiters
@@ -348,7 +364,16 @@ def _foreign(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     return [header for header in headers if not header[0].startswith((b"x-ratelimit-", b"ratelimit"))]
 
 
-def _signature(depends: params.Depends | None) -> Signature:
+def _dependencies(sources: Iterable[by | None]) -> dict[str, by]:
+    """The keys that are dependencies, by the names of the parameters in which FastAPI injects them."""
+    dependencies = dict.fromkeys(source for source in sources if source is not None and source.is_dependency)
+    for source in dependencies:
+        if not isinstance(source.key, params.Depends):
+            raise ValueError(f"a dependency as a key is written by(Depends(account), ...), not {source!r}")
+    return {f"key_{place}": source for place, source in enumerate(dependencies, start=1)}
+
+
+def _signature(depends: params.Depends | None, others: Mapping[str, by]) -> Signature:
     """The parameters that FastAPI injects."""
     names: list[tuple[str, Any, Any]] = [
         ("conn", HTTPConnection, Parameter.empty),
@@ -356,6 +381,7 @@ def _signature(depends: params.Depends | None) -> Signature:
     ]
     if depends is not None:
         names.append(("key", Any, depends))
+    names += [(name, Any, source.key) for name, source in others.items()]
     return Signature(
         [Parameter(n, Parameter.KEYWORD_ONLY, annotation=kind, default=default) for n, kind, default in names]
     )

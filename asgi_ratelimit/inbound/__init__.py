@@ -10,6 +10,7 @@ route_names    the path template of a route; own_limit: whether it has a limit o
 responses      the 429 and the 503; headers: decisions as headers; stagger: successive moments for Discord's clients
 diagnostics    checks for misconfiguration, each done once; proxies: those of proxies and addresses
 path_patterns  the paths that are exempt, or the only ones that are limited
+keyed_limits   by: limits with a key of their own; own_keys: those keys for one request
 keys           the key of a request; users: who a user is; options: the types of the doors' options
 client_ip      the address of a client; forwarded: the headers of proxies; addresses: their spellings
 server_trust   whether the server believes every client's address

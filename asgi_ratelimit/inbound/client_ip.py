@@ -10,6 +10,8 @@ from starlette.types import Scope
 
 from asgi_ratelimit.inbound.addresses import LONGEST, address_bytes, customer, is_within, network, strip_port
 from asgi_ratelimit.inbound.forwarded import MOST_HOPS, chain_reader, header_name, only_address, was_rewritten
+from asgi_ratelimit.inbound.network_file import NetworkFile
+from asgi_ratelimit.inbound.network_set import NetworkSet, parse_network
 from asgi_ratelimit.inbound.options import Key
 
 __all__ = ["ClientIP", "by_ip", "peer_host"]
@@ -94,15 +96,20 @@ class ClientIP:
             return self.hops is not None
         return self.is_trusted(peer) or was_rewritten(scope, peer)
 
-    def within(self, *networks: str) -> Callable[[HTTPConnection], bool]:
-        """A function for `exempt=` that is true for clients in these networks: `ClientIP(...).within("10.0.0.0/8")`."""
+    def within(self, *networks: str | NetworkFile) -> Callable[[HTTPConnection], bool]:
+        """A function for `exempt=` or `only=` that is true for clients in these networks, or in those of a file.
+
+        `ClientIP(...).within("10.0.0.0/8")`, `ClientIP(...).within(NetworkFile("partners.txt"))`.
+        """
         if not networks:
             raise ValueError('within() takes the networks to look for, such as within("10.0.0.0/8")')
-        found = tuple(network(text, "a network of clients") for text in networks)
+        files = [each for each in networks if isinstance(each, NetworkFile)]
+        texts = [each for each in networks if not isinstance(each, NetworkFile)]
+        fixed = NetworkSet(parse_network(text, "a network of clients") for text in texts)
 
         def is_client_within(conn: HTTPConnection) -> bool:
             host = self.host_of(conn.scope)
-            return host is not None and is_within(host, found)
+            return host is not None and (host in fixed or any(host in file for file in files))
 
         return is_client_within
 

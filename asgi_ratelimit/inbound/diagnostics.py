@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import Scope
 
 from asgi_ratelimit.call_site import inside_a_request, several_workers
-from asgi_ratelimit.inbound.keys import by_user, by_user_or
+from asgi_ratelimit.inbound.keys import address_reader, by_user, by_user_or
 from asgi_ratelimit.inbound.proxies import ProxyWatch
 from asgi_ratelimit.inbound.users import is_nameless
 from asgi_ratelimit.limiter import Limiter
@@ -20,12 +22,13 @@ _MOST_LAYERS = 100  # of middleware
 
 
 class Diagnostics:
-    """The checks of one door."""
+    """The checks of one door. `others`: the key functions of limits with a key of their own."""
 
-    def __init__(self, warn_once: WarnOnce, key: object) -> None:
+    def __init__(self, warn_once: WarnOnce, key: object, others: Sequence[object] = ()) -> None:
         self.warn = warn_once.warn
-        self.proxies = ProxyWatch(warn_once.warn, key)
-        self.awaits_user = key is by_user or isinstance(key, by_user_or)
+        readers = [one for one in (key, *others) if address_reader(one) is not None]
+        self.proxies = ProxyWatch(warn_once.warn, readers[0] if readers else key)
+        self.awaits_user = any(one is by_user or isinstance(one, by_user_or) for one in (key, *others))
 
     def check_call_site(self, advice: str) -> None:
         """Warn if the door is made within a request."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from inspect import isawaitable
@@ -12,25 +12,29 @@ from typing import Final
 
 from starlette.types import Scope
 
+from asgi_ratelimit.call_keys import CallKey
 from asgi_ratelimit.clock import Clock
 from asgi_ratelimit.decision import Decision
 from asgi_ratelimit.errors import RateLimited, StoreUnavailable
+from asgi_ratelimit.escalation import Escalate, check_escalate
 from asgi_ratelimit.events import Event
 from asgi_ratelimit.inbound.diagnostics import Diagnostics
 from asgi_ratelimit.inbound.estimate import Estimate
 from asgi_ratelimit.inbound.holding import Gone, Holding
+from asgi_ratelimit.inbound.keyed_limits import KeyedLimits, LimitSource, by, keyed_limits
 from asgi_ratelimit.inbound.keys import address_reader, by_user_or, check_key
 from asgi_ratelimit.inbound.limiter_cache import LimiterCache
-from asgi_ratelimit.inbound.options import Connection, CostSource, Key, KeyFunction, LimitSource, check_call, connection
+from asgi_ratelimit.inbound.options import Connection, CostSource, Key, KeyFunction, check_call, connection
+from asgi_ratelimit.inbound.own_keys import OwnKeys, ResolvedKeys, Sources
 from asgi_ratelimit.inbound.request_state import RequestState, give_back
 from asgi_ratelimit.inbound.stagger import Stagger, is_discord_client
 from asgi_ratelimit.inbound.users import is_anonymous, user_key, user_of
 from asgi_ratelimit.limiter import Limiter
-from asgi_ratelimit.limits import Limit, TokenBucket, as_limits
+from asgi_ratelimit.limits import MOST_COST, Limit, TokenBucket, as_limits
 from asgi_ratelimit.shown import shown
 from asgi_ratelimit.warnings import WarnOnce
 
-__all__ = ["KEY_FUNCTION", "RequestGuard"]
+__all__ = ["KEY_FUNCTION", "NONE_RESOLVED", "RequestGuard"]
 
 logger = logging.getLogger("asgi_ratelimit")
 
@@ -38,14 +42,16 @@ NOTHING: Final = (TokenBucket("0/day"),)  # for a limit function that returned 0
 REFUSAL: Final = (TokenBucket("0/minute"),)  # for one that returned no limit: no grant, and soon over once it is mended
 KEY_FUNCTION: Final = object()  # instead of a key: call the key function
 ANONYMOUS: Final = ""  # the key of all requests without any identity
+NONE_RESOLVED: Final[ResolvedKeys] = {}
 
 
 class RequestGuard:
     """A door's limit, key and cost, and the decision that they give for a connection.
 
-    limit, key, cost, max_wait, enforce: the options of the door
+    limit, key, cost, max_wait, enforce, escalate: the options of the door
     longest_delay: seconds of shaping; a longer delay is a refusal
     visitors: the key of a request for which the door was given no user
+    resolves_keys: whether the door passes the keys of `by` to `check`
 
     An exception of a user's function is passed on. A result that is out of range never ends in a 500 and never in
     no limit: each has a safe reading, and a warning.
@@ -53,7 +59,7 @@ class RequestGuard:
 
     def __init__(
         self,
-        limit: LimitSource,
+        limit: LimitSource | KeyedLimits,
         key: KeyFunction,
         cost: CostSource,
         warn_once: WarnOnce,
@@ -62,6 +68,8 @@ class RequestGuard:
         enforce: bool = True,
         longest_delay: float = math.inf,
         visitors: Callable[[Scope], Key] | None = None,
+        escalate: Escalate | None = None,
+        resolves_keys: bool = False,
     ) -> None:
         check_key(key)
         for option, source in (("limit", limit), ("cost", cost)):
@@ -69,10 +77,20 @@ class RequestGuard:
                 check_call(option, source, "conn")
         if not isinstance(max_wait, (int, float)) or not 0 <= max_wait < math.inf:
             raise ValueError(f"max_wait must be seconds from 0, e.g. max_wait=2.5, not {max_wait!r}")
-        self.enforce = enforce
+        check_escalate(escalate)
+        if escalate is not None and limit is None:
+            raise ValueError("escalate= counts refusals, and limit=None refuses nothing; give the door a limit")
+        self.enforce, self.escalate = enforce, escalate
         self.unlimited = limit is None
-        self.fixed = None if callable(limit) or limit is None else as_limits(limit)
-        self.diagnostics = Diagnostics(warn_once, key)
+        self.fixed: tuple[Limit, ...] | None = None
+        self.sources: Sources | None = None
+        if not callable(limit) and limit is not None:
+            self.fixed, self.sources = keyed_limits(limit)
+        if not resolves_keys:
+            _check_no_dependency(self.sources or ())
+        self._own_keys = OwnKeys(self.as_key, warn_once.warn)
+        others = [source.key for source in self.sources or () if source is not None]
+        self.diagnostics = Diagnostics(warn_once, key, others)
         self._proxies, self._visitors = self.diagnostics.proxies, visitors
         self._limit_function = limit if callable(limit) else None
         address = address_reader(key)  # our own key functions read the scope, without a connection
@@ -100,6 +118,7 @@ class RequestGuard:
         gone: Gone | None = None,
         conn: Connection | None = None,
         key: object = KEY_FUNCTION,
+        resolved: ResolvedKeys = NONE_RESOLVED,
     ) -> Decision | None:
         """Charge the buckets of a request, and note the decision in its state; None: nothing limits it.
 
@@ -108,7 +127,9 @@ class RequestGuard:
         unless the door has a better one. Raises StoreUnavailable during an outage that fails closed, unless in shadow
         mode, and ClientGone if `gone` returns while the request is held.
         """
-        limiter = limiters.fixed or await self._chosen_limiter(conn or connection(scope), limiters)
+        limiter, sources = limiters.fixed, self.sources
+        if limiter is None:
+            limiter, sources = await self._chosen_limiter(conn or connection(scope), limiters)
         if limiter is None:
             limiters.report_exempt()
             return None
@@ -123,19 +144,26 @@ class RequestGuard:
             key = self._user_or_visitor(key, scope, self._visitors)
         if type(key) is not str or not key:
             key = self.as_key(await key if isawaitable(key) else key)
+        keys: CallKey = key
+        if sources is not None:
+            argument = conn or connection(scope)
+            limiter, keys = await self._own_keys.choose(limiter, limiters, sources, key, argument, resolved)
+            if limiter is None:
+                limiters.report_exempt(key)
+                return None
         cost = self._cost or await self._cost_of(conn or connection(scope), limiter)
         if not cost:
             limiters.report_exempt(key)
             return None
         earlier, observers = state.charges, limiter.observers
         try:
-            if self._max_wait and (not self._holding.is_full(key) or limiter.has_line(key, per=per)):
-                decision = await self._acquired(limiter, key, cost, per, gone)
+            if self._max_wait and (not self._holding.is_full(key) or limiter.has_line(keys, per=per)):
+                decision = await self._acquired(limiter, keys, cost, per, gone, key)
             else:
                 decide = limiter.decide
                 if earlier and state.has_missed(limiter.store):  # to wait once is enough for a request
                     decide = limiter.decide_without_server
-                pending = decide(key, cost, per)
+                pending = decide(keys, cost, per)
                 decision = pending if type(pending) is Decision else await pending
                 if decision.delay_us:
                     decision = await self._delayed(decision, limiter, key, gone)
@@ -144,31 +172,49 @@ class RequestGuard:
             if self.enforce:
                 raise
             return None
+        if keys is not key:
+            key = limiter.reported_key(keys, decision)
         if not decision.allowed:
             decision = await self._refused(decision, limiter, key, scope, state)
+            if limiters.refusals is not None:
+                await limiters.refusals.count(decision, limiter, keys, enforced=self.enforce)
         elif observers.counts_allowed:
             observers.decided(limiter.name, decision, key)
         state.charges += ((limiter, decision),)
         if limiter.holds and decision.allowed:
-            state.slots += ((limiter, decision),)
+            state.hold(limiter, decision)
         if earlier and state.repeats():
             self.diagnostics.warn_of_second_pass(limiter)
         return decision
 
     async def peek(
-        self, conn: Connection, limiters: LimiterCache, per: str = "", key: object = KEY_FUNCTION
+        self,
+        conn: Connection,
+        limiters: LimiterCache,
+        per: str = "",
+        key: object = KEY_FUNCTION,
+        resolved: ResolvedKeys = NONE_RESOLVED,
     ) -> Decision | None:
         """The decision of `check`, without a charge, a wait or a note in the state; None: nothing limits it."""
-        limiter = limiters.fixed or await self._chosen_limiter(conn, limiters)
+        limiter, sources = limiters.fixed, self.sources
+        if limiter is None:
+            limiter, sources = await self._chosen_limiter(conn, limiters)
         if limiter is None:
             return None
         if key is KEY_FUNCTION:
             key = await self._key_of(conn)
         elif self._visitors is not None:
             key = self._user_or_visitor(key, conn.scope, self._visitors)
-        cost = self._cost or await self._cost_of(conn, limiter)
-        text = key if type(key) is str and key else self.as_key(key)
-        return await limiter.peek(text, cost, per=per) if cost else None
+        keys: CallKey = key if type(key) is str and key else self.as_key(key)
+        if sources is not None:
+            limiter, keys = await self._own_keys.choose(limiter, limiters, sources, str(keys), conn, resolved)
+        cost = 0 if limiter is None else self._cost or await self._cost_of(conn, limiter)
+        return await limiter.peek(keys, cost, per=per) if cost and limiter else None
+
+    def check_limiter(self, limiter: Limiter | None) -> None:
+        """Raises ValueError if the store takes one key alone, and some limits have a key of their own."""
+        if limiter is not None and self.sources is not None:
+            limiter.checked_key(("",) * len(limiter.limits))
 
     async def _refused(
         self, refusal: Decision, limiter: Limiter, key: str, scope: Scope, state: RequestState
@@ -194,21 +240,23 @@ class RequestGuard:
 
     # Waiting
 
-    async def _acquired(self, limiter: Limiter, key: str, cost: int, per: str, gone: Gone | None) -> Decision:
+    async def _acquired(
+        self, limiter: Limiter, keys: CallKey, cost: int, per: str, gone: Gone | None, key: str
+    ) -> Decision:
         """The decision after a wait of up to `max_wait`."""
-        if not limiter.has_line(key, per=per):
-            decision = await limiter.check(key, cost, per)
+        if not limiter.has_line(keys, per=per):
+            decision = await limiter.check(keys, cost, per)
             if not decision.delay_us and (decision.allowed or decision.retry_after > self._max_wait):
                 return decision
             await give_back(limiter, decision)
         if self._holding.is_full(key):
-            return (await limiter.peek(key, cost, per=per)).as_refusal(cost)
+            return (await limiter.peek(keys, cost, per=per)).as_refusal(cost)
         try:
-            waiting = limiter.wait(key, cost, per, self._max_wait)
+            waiting = limiter.wait(keys, cost, per, self._max_wait)
             decision, seconds = await self._holding.wait(key, waiting, gone, lambda held: give_back(limiter, held[0]))
         except RateLimited as refused:
             return refused.decision
-        _report_wait(limiter, decision, key, seconds)
+        _report_wait(limiter, decision, limiter.reported_key(keys, decision), seconds)
         return decision
 
     async def _delayed(self, decision: Decision, limiter: Limiter, key: str, gone: Gone | None) -> Decision:
@@ -228,21 +276,25 @@ class RequestGuard:
 
     # The results of the user's functions
 
-    async def _chosen_limiter(self, conn: Connection, limiters: LimiterCache) -> Limiter | None:
+    async def _chosen_limiter(self, conn: Connection, limiters: LimiterCache) -> tuple[Limiter | None, Sources | None]:
         if self._limit_function is None:
-            return None
+            return None, None
         value = self._limit_function(conn)
         if isawaitable(value):
             value = await value
         if value is None:
-            return None
+            return None, None
         if isinstance(value, (int, float)) and value == 0:
-            return limiters.of(NOTHING)
+            return limiters.of(NOTHING), None
         try:
-            return limiters.of(_cached_limits(value) if isinstance(value, (str, Limit)) else as_limits(value))
+            if isinstance(value, (str, Limit)):
+                return limiters.of(_cached_limits(value)), None
+            limits, sources = keyed_limits(value)
+            _check_no_dependency(sources or ())
+            return limiters.of(limits), sources
         except ValueError as error:
             self.diagnostics.warn("ARL202", f"{error}. Until it returns one, such requests are refused.")
-            return limiters.of(REFUSAL)
+            return limiters.of(REFUSAL), None
 
     async def _key_of(self, conn: Connection) -> object:
         key = self._key(conn)
@@ -294,7 +346,7 @@ class RequestGuard:
             self.diagnostics.warn("ARL203", f"a cost is a whole number from 0, not {shown(cost)}; 1 is charged instead")
             return 1
         if cost <= limiter.capacity or not limiter.capacity:  # a limit of zero refuses any cost
-            return int(cost)
+            return min(int(cost), MOST_COST)
         if self.estimate is not None:  # it has learned of calls that have cost more
             return limiter.capacity
         self.diagnostics.warn("ARL203", f"one is above the capacity of {limiter!r}; the capacity is charged instead")
@@ -305,6 +357,15 @@ def _report_wait(limiter: Limiter, decision: Decision, key: str, seconds: float)
     if seconds:
         fields = {"decision": decision, "key": key, "cost": decision.cost, "seconds": seconds}
         limiter.observers.emit(Event("waited", limiter.name, **fields))
+
+
+def _check_no_dependency(sources: Sequence[by | None]) -> None:
+    for source in sources:
+        if source is not None and source.is_dependency:
+            raise ValueError(
+                f"{source!r} has a dependency as its key, which FastAPI resolves for Depends(RateLimit(...)) alone; "
+                "give by a function of the connection here"
+            )
 
 
 def _static_cost(cost: object, fixed: tuple[Limit, ...] | None, option: str = "cost") -> int:

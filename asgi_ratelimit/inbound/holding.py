@@ -62,10 +62,10 @@ async def _unless_gone(
     wait, leave = asyncio.ensure_future(waiting), asyncio.ensure_future(gone())
     try:
         await asyncio.wait({wait, leave}, return_when=asyncio.FIRST_COMPLETED)
-        if wait.done():
-            return wait.result()
-        raise ClientGone
-    except asyncio.CancelledError:
+        if leave.done():  # the message that says so comes once, so the app would not learn of it
+            raise ClientGone
+        return wait.result()
+    except (asyncio.CancelledError, ClientGone):
         if on_lost is not None and wait.done() and not wait.cancelled() and wait.exception() is None:
             await on_lost(wait.result())
         raise

@@ -108,6 +108,7 @@ def by_header(name: str) -> Callable[[HTTPConnection], Key]:
                 return _header_key(prefix, _credentials(value) if has_scheme else value)
         return None
 
+    key.__name__ = prefix
     return key
 
 

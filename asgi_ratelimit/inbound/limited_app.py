@@ -162,14 +162,14 @@ class LimitedApp:
         finally:
             if is_outermost and state.slots:
                 await state.release()
-        if "user" in scope and not had_user and decision is not None:
+        if "user" in scope and not had_user and (decision is not None or guard.sources):
             guard.diagnostics.look_for_late_user()
 
     async def _pass_preflight(
         self, limiters: LimiterCache, state: RequestState, scope: Scope, receive: Receive, send: Send
     ) -> None:
         """Pass a browser's question on. It is charged unless its response is the answer to one."""
-        limiter, key, decision = await check_preflight(self._guard, limiters, scope)
+        limiter, key, decision = await check_preflight(self._guard, limiters, state, scope)
         if not decision.allowed:
             limiter.observers.decided(limiter.name, decision, key, enforced=self._guard.enforce)
             state.charges += ((limiter, decision),)

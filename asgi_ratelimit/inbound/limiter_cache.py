@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
+from asgi_ratelimit.escalation import Escalate
 from asgi_ratelimit.events import Event, observers_of
+from asgi_ratelimit.inbound.refusal_count import RefusalCount
 from asgi_ratelimit.limiter import Limiter
 from asgi_ratelimit.limits import Limit
 from asgi_ratelimit.store import PerStore, Store
@@ -21,7 +23,13 @@ class LimiterCache:
     """One limiter per list of limits: the fixed one of a door, or those that its limit function returned last."""
 
     def __init__(
-        self, store: Store, name: str, fixed: tuple[Limit, ...] | None, *, global_name: str | None = None
+        self,
+        store: Store,
+        name: str,
+        fixed: tuple[Limit, ...] | None,
+        *,
+        global_name: str | None = None,
+        escalate: Escalate | None = None,
     ) -> None:
         if not isinstance(name, str) or not name:
             raise ValueError(f'the name of a limiter is a string such as "search", not {name!r}')
@@ -29,6 +37,7 @@ class LimiterCache:
         self.observers = observers_of(store)
         self._global_name = global_name
         self.fixed = None if fixed is None else self._make(fixed)
+        self.refusals = None if escalate is None else RefusalCount(escalate, store, name)
         self._limiters: OrderedDict[tuple[Limit, ...], Limiter] = OrderedDict()
 
     def of(self, limits: tuple[Limit, ...]) -> Limiter:

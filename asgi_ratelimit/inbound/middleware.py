@@ -6,11 +6,13 @@ from collections.abc import Iterable
 
 from starlette.types import Receive, Scope, Send
 
+from asgi_ratelimit.escalation import Escalate
 from asgi_ratelimit.events import Event, EventKind, observers_of
 from asgi_ratelimit.foreign_options import explains_foreign_options
 from asgi_ratelimit.inbound.default_store import store_of_app
 from asgi_ratelimit.inbound.guard import RequestGuard
 from asgi_ratelimit.inbound.headers import HeaderStyle
+from asgi_ratelimit.inbound.keyed_limits import LimitSource
 from asgi_ratelimit.inbound.keys import by_user_or_ip
 from asgi_ratelimit.inbound.lifespan import run_lifespan
 from asgi_ratelimit.inbound.limited_app import LimitedApp
@@ -21,7 +23,6 @@ from asgi_ratelimit.inbound.options import (
     ExemptSource,
     KeyFunction,
     LimitedHandler,
-    LimitSource,
 )
 from asgi_ratelimit.inbound.request_filter import request_filter
 from asgi_ratelimit.inbound.request_state import RefundRule
@@ -40,7 +41,7 @@ class RateLimitMiddleware(LimitedApp):
     """Limits an ASGI app: `app.add_middleware(RateLimitMiddleware, limit="100/minute")`.
 
     limit: a string, a limit, a list of them (all or nothing), a function of the connection that returns one of
-        these, None for no limit, or 0 to refuse everything
+        these, None for no limit, or 0 to refuse everything. Limits of a list may have a key of their own, with `by`
     key: a function of the connection that returns the key of a request
     cost: a whole number, or a function of the connection; a cost of 0 is not counted
     store: by default the MemoryStore of the app that it is part of; the app's routes use it too
@@ -55,6 +56,7 @@ class RateLimitMiddleware(LimitedApp):
     settle: a function of what was `Served` that returns the real cost of the request, once its response has ended.
         Its charge becomes that. If the function fails, the charge stays as it was
     enforce: False is shadow mode: requests are counted and reported, but never refused
+    escalate: an Escalate: a key that gets many refusals is blocked, each time for longer
     max_wait: seconds for which a request may be held instead of refused
     headers: "discord", "ietf", "both" or None
     on_limited: a function of the connection and the decision that returns the response to a refused request
@@ -83,6 +85,7 @@ class RateLimitMiddleware(LimitedApp):
         refund: RefundRule | None = None,
         settle: SettleRule | None = None,
         enforce: bool = True,
+        escalate: Escalate | None = None,
         max_wait: float = 0.0,
         headers: HeaderStyle | None = "discord",
         on_limited: LimitedHandler | None = None,
@@ -90,7 +93,7 @@ class RateLimitMiddleware(LimitedApp):
     ) -> None:
         check_store(store)
         warn_once = WarnOnce()
-        guard = RequestGuard(limit, key, cost, warn_once, max_wait=max_wait, enforce=enforce)
+        guard = RequestGuard(limit, key, cost, warn_once, max_wait=max_wait, enforce=enforce, escalate=escalate)
         super().__init__(
             app,
             guard,
@@ -102,8 +105,9 @@ class RateLimitMiddleware(LimitedApp):
             on_limited=on_limited,
         )
         self._has_own_store = store is not None
-        self._name, self._limiters = name, LimiterCache(self.store, name, guard.fixed)
+        self._name, self._limiters = name, LimiterCache(self.store, name, guard.fixed, escalate=escalate)
         self._limiters.introduce(warn_once)
+        guard.check_limiter(self._limiters.fixed)
         self._messages = None if messages is None else as_limits(messages)
         guard.diagnostics.check_call_site("its buckets are new each time and limit nothing; make it once, with the app")
         if limit is not None:
@@ -114,7 +118,7 @@ class RateLimitMiddleware(LimitedApp):
         shared = None if self._has_own_store else store_of_app(scope, lambda: self.store)
         if shared is not None and shared is not self.store:
             self.store = shared
-            self._limiters = LimiterCache(shared, self._name, self._guard.fixed)
+            self._limiters = LimiterCache(shared, self._name, self._guard.fixed, escalate=self._guard.escalate)
         self._guard.diagnostics.check_workers(self.store)
 
     async def pass_other(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -7,23 +7,22 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, Literal
+from typing import Any
 
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.types import Scope
 
 from asgi_ratelimit.decision import Decision
-from asgi_ratelimit.limits import LimitSpec
 
 __all__ = [
     "ASGIApplication",
+    "Choice",
     "Connection",
     "CostSource",
     "ExemptSource",
     "Key",
     "KeyFunction",
-    "LimitSource",
     "LimitedHandler",
     "check_call",
     "check_responders",
@@ -35,10 +34,9 @@ Connection = Any  # a Request, a WebSocket or, for a WebSocket's handshake in th
 Key = str | None
 # A function of an HTTPConnection is a function of a Request, too.
 KeyFunction = Callable[[Request], Key | Awaitable[Key]]
-ChosenLimit = LimitSpec | Literal[0, False] | None  # 0 and False allow nothing, None anything
-LimitSource = LimitSpec | Callable[[Request], ChosenLimit | Awaitable[ChosenLimit]] | None
 CostSource = int | Callable[[Request], int | Awaitable[int]]
-ExemptSource = Iterable[str] | Callable[[Request], bool | Awaitable[bool]]
+Choice = Callable[[Request], bool | Awaitable[bool]]
+ExemptSource = Iterable[str | Choice] | Choice
 LimitedHandler = Callable[[Request, Decision], Response | Awaitable[Response]]
 
 

@@ -16,7 +16,7 @@ from asgi_ratelimit.inbound.client_ip import by_ip
 from asgi_ratelimit.inbound.guard import RequestGuard
 from asgi_ratelimit.inbound.limiter_cache import LimiterCache
 from asgi_ratelimit.inbound.request_headers import headers_of
-from asgi_ratelimit.inbound.request_state import give_back
+from asgi_ratelimit.inbound.request_state import RequestState, give_back
 from asgi_ratelimit.limiter import Limiter
 from asgi_ratelimit.limits import TokenBucket
 
@@ -32,12 +32,17 @@ def is_preflight(scope: Scope) -> bool:
     return b"origin" in names and b"access-control-request-method" in names
 
 
-async def check_preflight(guard: RequestGuard, limiters: LimiterCache, scope: Scope) -> tuple[Limiter, str, Decision]:
+async def check_preflight(
+    guard: RequestGuard, limiters: LimiterCache, state: RequestState, scope: Scope
+) -> tuple[Limiter, str, Decision]:
     """Charge the bucket of preflights of an address: a browser sends them without credentials."""
     limiter = limiters.fixed or limiters.of(_LIMIT)
     key = guard.as_key((guard.address_of or by_ip.of)(scope))
     pending = limiter.decide(key, 1, _RESOURCE)
-    return limiter, key, pending if isinstance(pending, Decision) else await pending
+    decision = pending if isinstance(pending, Decision) else await pending
+    if limiter.holds and decision.allowed:
+        state.hold(limiter, decision)
+    return limiter, key, decision
 
 
 def refunding(send: Send, limiter: Limiter, key: str, decision: Decision) -> Send:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from http import HTTPMethod
 from inspect import isawaitable
 from typing import Any, Final
 
 from starlette.types import Scope
 
-from asgi_ratelimit.inbound.options import ExemptSource, check_call, connection
+from asgi_ratelimit.inbound.network_file import NetworkFile
+from asgi_ratelimit.inbound.network_set import parse_network
+from asgi_ratelimit.inbound.options import Choice, ExemptSource, check_call, connection
 from asgi_ratelimit.inbound.own_limit import has_own_limit
 from asgi_ratelimit.inbound.path_patterns import PathPredicate, app_path, exempting, limiting
 
@@ -22,8 +25,8 @@ Selection = Callable[[Any], bool | Awaitable[bool]]
 class RequestFilter:
     """The requests that are counted.
 
-    exempt: paths that are not counted, or a function of the connection
-    only: the only paths that are counted, or a function; `exempt` makes exceptions from them
+    exempt: paths that are not counted, functions of the connection, or a list of both
+    only: the only paths that are counted, functions, or both; `exempt` makes exceptions from them
     methods: the methods that are counted; empty: all. GET includes HEAD. A WebSocket has none, and is counted
     default: whether a route with a limit of its own is left to that
     app: the app behind the limit
@@ -38,14 +41,14 @@ class RequestFilter:
         default: bool = False,
         app: object = None,
     ) -> None:
-        for option, source in (("exempt", exempt), ("only", only)):
-            if callable(source):
-                check_call(option, source, "conn")
-        self._exempt_paths = _anything if callable(exempt) else exempting(exempt)
-        self._only_paths = _anything if only is None or callable(only) else limiting(only)
-        self._exempt = _selection(exempt, self._exempt_paths)
-        self._only = None if only is None else _selection(only, self._only_paths)
-        self._only_is_function = callable(only)
+        exempt_paths, exempt_choices = _split("exempt", exempt)
+        only_paths, only_choices = _split("only", () if only is None else only)
+        self._exempt_paths = exempting(exempt_paths) if exempt_paths or not exempt_choices else _anything
+        is_limited = _nothing if only is None or (only_choices and not only_paths) else limiting(only_paths)
+        self._only_paths = _anything if only is None or only_choices else is_limited
+        self._exempt = _selection(_nothing if not exempt_paths else self._exempt_paths, exempt_choices)
+        self._only = None if only is None else _selection(is_limited, only_choices)
+        self._only_is_function = bool(only_choices)
         self._methods = _checked_methods(methods)
         self.default, self._app = default, app
 
@@ -112,16 +115,58 @@ def _similar_method(name: str) -> str | None:
     return next(iter(get_close_matches(name.upper(), HTTPMethod, 1, _SIMILAR)), None)
 
 
-def _selection(paths: ExemptSource, is_listed: PathPredicate) -> Selection:
-    """The function of the scope that is true for these paths, or of the connection if it is the user's own."""
-    if callable(paths):
-        choose = paths
+def _split(option: str, source: ExemptSource) -> tuple[list[str], list[Choice]]:
+    """The paths and the functions of an option."""
+    if isinstance(source, (str, NetworkFile)) or callable(source):
+        source = [source]
+    listed = [*source]
+    choices = [each for each in listed if callable(each)]
+    for each in listed:
+        _check_no_network(option, each)
+    for choice in choices:
+        check_call(option, choice, "conn")
+    return [each for each in listed if not callable(each)], choices
+
+
+def _check_no_network(option: str, source: object) -> None:
+    """Raises ValueError for an address, a network or a file of them: whose address it is has to be said."""
+    is_network = isinstance(source, NetworkFile)
+    if isinstance(source, str) and not source.startswith(("/", "*")):
+        with suppress(ValueError):
+            is_network = bool(parse_network(source, option))
+    if is_network:
+        raise ValueError(
+            f"{option} lists paths and functions of the connection: write {option}=by_ip.within({source!r}), or behind "
+            f"proxies ClientIP(trusted_proxies=[...]).within({source!r})"
+        )
+
+
+def _selection(is_listed: PathPredicate, choices: Sequence[Choice]) -> Selection:
+    """The function of the scope that is true for these paths, and where a function of the user's is."""
+    if not choices:
+        return lambda scope: is_listed(app_path(scope))
+    if len(choices) == 1 and is_listed is _nothing:
+        choose = choices[0]
         return lambda scope: choose(connection(scope))
-    return lambda scope: is_listed(app_path(scope))
+
+    async def select(scope: Scope) -> bool:
+        if is_listed(app_path(scope)):
+            return True
+        conn = connection(scope)
+        for choose in choices:
+            if await _truth(choose(conn)):
+                return True
+        return False
+
+    return select
 
 
 def _anything(path: str) -> bool:
     return True
+
+
+def _nothing(path: str) -> bool:
+    return False
 
 
 async def _truth(value: Any) -> bool:

@@ -45,6 +45,8 @@ class RequestState:
     has_started = False  # whether the response has started
     is_open = False  # whether it is a WebSocket that the app has accepted, and has not closed
     slots: tuple[tuple[Limiter, Decision], ...] = ()  # the decisions that hold one (see Concurrency)
+    free: tuple[Decision, ...] = ()  # those of them that cost nothing else; they are refunded at the end
+    has_trailers = False  # whether the response ends with them
     refunds: tuple[tuple[Decision, RefundRule], ...] = ()  # those that wait for the status
 
     @property
@@ -118,13 +120,31 @@ class RequestState:
 
     async def _refund(self, limiter: Limiter, decision: Decision) -> None:
         self.replace(decision, decision.as_settled(0))
-        await give_back(limiter, decision)
+        if limiter.holds:  # its slot is needed for as long as the response goes on
+            self.free += (decision,)
+        else:
+            await give_back(limiter, decision)
+
+    def hold(self, limiter: Limiter, decision: Decision) -> None:
+        """Note a decision that holds slots until the end of the request."""
+        self.slots += ((limiter, decision),)
 
     async def release(self) -> None:
-        """Free the slots that the request has held, at its end, even if it is cancelled."""
-        slots, self.slots = self.slots, ()
-        with anyio.CancelScope(shield=True):
-            for limiter, decision in slots:
+        """Free the slots that the request has held, at its end. All of them, even if it is cancelled meanwhile."""
+        while self.slots:
+            (limiter, decision), *others = self.slots
+            self.slots = tuple(others)
+            try:
+                await self._end(limiter, decision)
+            finally:
+                if self.slots:
+                    await self.release()
+
+    async def _end(self, limiter: Limiter, decision: Decision) -> None:
+        if any(decision is one for one in self.free):
+            await give_back(limiter, decision)
+        else:
+            with anyio.CancelScope(shield=True):
                 await limiter.release(decision)
 
     def start(self, message: Message, wall: float) -> Message:

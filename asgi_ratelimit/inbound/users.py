@@ -11,7 +11,7 @@ from starlette.types import Scope
 
 from asgi_ratelimit.inbound.addresses import digest
 
-__all__ = ["LONGEST_TEXT", "is_anonymous", "is_nameless", "user_key", "user_of"]
+__all__ = ["LONGEST_TEXT", "is_anonymous", "is_missing", "is_nameless", "user_key", "user_of"]
 
 LONGEST_TEXT: Final = 256  # characters of a text from outside that are part of a key; a longer one becomes a digest
 
@@ -34,6 +34,11 @@ def user_key(scope: Scope) -> str | None:
 def is_anonymous(user: object) -> bool:
     """Whether a user object denies that its user is authenticated. One that does not know is that of a user."""
     return not getattr(user, "is_authenticated", True)
+
+
+def is_missing(key: object) -> bool:
+    """Whether a key function has found nothing: None, an empty text, or an anonymous user."""
+    return key is None or (isinstance(key, (str, bytes)) and not key) or is_anonymous(key) or user_of(key) == ""
 
 
 def user_of(user: Any) -> Any:

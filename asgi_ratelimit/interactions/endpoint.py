@@ -15,18 +15,21 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from asgi_ratelimit.clock import Clock
 from asgi_ratelimit.decision import Decision
 from asgi_ratelimit.errors import StoreUnavailable
+from asgi_ratelimit.escalation import Escalate
 from asgi_ratelimit.inbound.client_ip import by_ip
 from asgi_ratelimit.inbound.guard import RequestGuard
 from asgi_ratelimit.inbound.holding import ClientGone
+from asgi_ratelimit.inbound.keyed_limits import KeyedLimits, KeyedSpec, keyed_limits
 from asgi_ratelimit.inbound.limiter_cache import LimiterCache
 from asgi_ratelimit.inbound.options import ASGIApplication, KeyFunction
 from asgi_ratelimit.inbound.path_patterns import app_path
 from asgi_ratelimit.inbound.plain_default import NoPlainDefault
+from asgi_ratelimit.inbound.request_end import release_at_end
 from asgi_ratelimit.inbound.request_headers import headers_of
 from asgi_ratelimit.inbound.request_state import STATE, RequestState, state_of
 from asgi_ratelimit.interactions.body import BodyReader, parse
 from asgi_ratelimit.interactions.failures import FailureLimit, Tally
-from asgi_ratelimit.interactions.keys import Component, Interaction, InteractionKey, KeyName, key_function
+from asgi_ratelimit.interactions.keys import Component, Interaction, InteractionKey, KeyName, key_function, own_keys
 from asgi_ratelimit.interactions.messages import Messages, Text, Unavailable, check_text
 from asgi_ratelimit.interactions.replays import ReplayCache
 from asgi_ratelimit.interactions.responses import (
@@ -42,7 +45,7 @@ from asgi_ratelimit.interactions.responses import (
 )
 from asgi_ratelimit.interactions.signature import SignatureHeaders, SignatureVerifier, Signed
 from asgi_ratelimit.limiter import Limiter
-from asgi_ratelimit.limits import FixedWindow, Limit, LimitSpec, as_limits
+from asgi_ratelimit.limits import FixedWindow, LimitSpec, as_limits
 from asgi_ratelimit.memory import MemoryStore
 from asgi_ratelimit.store import Store, check_store
 from asgi_ratelimit.warnings import WarnOnce
@@ -61,11 +64,10 @@ class InteractionLimit(NoPlainDefault):
     """Guards a bot's interactions endpoint: `Depends(InteractionLimit(PUBLIC_KEY, "5/10s"))`, or `wrap(app)`.
 
     public_key: the application's, 64 hex characters
-    limit: a string, a limit, or a list of them
+    limit: a string, a limit, or a list of them. Some may have a key of their own, `by` a function of the interaction
     key: "user" (the default); "guild", in a direct message the user; "command", per user and command (or
         component or modal); or a function of the interaction, sync or async, that returns a string
-    component: for "command": what ends the name in a `custom_id` (that of `page:37` is "page"), or a function from the
-        `custom_id` to the name
+    component: for "command": what ends the name in a `custom_id` (`page:37` is "page"), or a function of it
     autocomplete: the limit of autocompletes, which have a bucket of their own; `limit` by default
     store: its own, else that of an outer RateLimitMiddleware, else memory; its clock gives the time
     name: the name of its buckets, "interactions"
@@ -75,8 +77,8 @@ class InteractionLimit(NoPlainDefault):
     tolerance: seconds by which Discord's timestamp may differ from the clock
     max_body: bytes
     failures: the limit of requests that cannot be verified, for each client and process, or None; they get a 429
-        instead of the 401. A verified interaction never fails for them. A middleware that counts the request does it
-        instead.
+        instead of the 401. A verified interaction never fails for them. A middleware that counts does it instead.
+    escalate: an Escalate: a user who goes on when refused is blocked, each time for longer; autocompletes never count
     client: the key function of such a client, by_ip; behind a proxy `ClientIP(trusted_proxies=[...])`
 
     In this order: the headers of a signature have to be there and well-formed, else 401, and the body is not read. A
@@ -98,11 +100,11 @@ class InteractionLimit(NoPlainDefault):
     def __init__(
         self,
         public_key: str,
-        limit: LimitSpec = "5/10s",
+        limit: KeyedSpec = "5/10s",
         *,
         key: KeyName | InteractionKey = "user",
         component: Component = ":",
-        autocomplete: LimitSpec | None = None,
+        autocomplete: KeyedSpec | None = None,
         store: Store | None = None,
         name: str = "interactions",
         text: Text | None = None,
@@ -111,6 +113,7 @@ class InteractionLimit(NoPlainDefault):
         max_body: int = 1_048_576,
         failures: LimitSpec | None = "60/minute",
         client: KeyFunction = by_ip,
+        escalate: Escalate | None = None,
     ) -> None:
         if not callable(client):
             raise ValueError(f"client must be a key function such as by_ip, not {client!r}")
@@ -125,9 +128,9 @@ class InteractionLimit(NoPlainDefault):
         self._tolerance, self._bodies = tolerance, BodyReader(max_body)
         self._replays = ReplayCache(tolerance)
         self._warn_once = warn_once = WarnOnce()
-        limits = as_limits(limit)
-        self._commands = _guard(limits, warn_once)
-        self._autocompletes = _guard(limits if autocomplete is None else as_limits(autocomplete), warn_once)
+        limits = keyed_limits(limit)
+        self._commands = _guard(limits, warn_once, escalate)
+        self._autocompletes = _guard(limits if autocomplete is None else keyed_limits(autocomplete), warn_once)
         self._failures = FailureLimit(None if failures is None else as_limits(failures), client, name, warn_once)
         self._stale = Tally()
         self._diagnostics = self._commands.diagnostics
@@ -139,11 +142,15 @@ class InteractionLimit(NoPlainDefault):
     async def __call__(self, request: Request) -> Interaction:
         """The verified interaction. Otherwise an exception that leaves the dependency as a response."""
         try:
-            return await self.let_in(request)
+            interaction = await self.let_in(request)
         except EarlyResponse:
             handlers, _ = request.scope.get("starlette.exception_handlers", ({}, {}))
             handlers[EarlyResponse] = respond
             raise
+        verified = request.scope[_VERIFIED]
+        if verified.state.slots:
+            release_at_end(request.scope, verified.state, self._diagnostics.warn)
+        return interaction
 
     def replaces_default(self, scope: Scope) -> bool:
         """Whether a `RateLimitMiddleware(default=True)` leaves the endpoint to it, failures included."""
@@ -242,7 +249,7 @@ class InteractionLimit(NoPlainDefault):
             key = await key
         guard, cache = self._commands, limiters.commands
         if interaction["type"] == AUTOCOMPLETE:
-            await self._check_commands(self._commands.as_key(key), interaction, limiters, request.scope)
+            await self._check_commands(key, interaction, limiters, request)
             guard, cache = self._autocompletes, limiters.autocompletes
 
         async def gone() -> None:  # the body has been read, so the next message is the disconnect
@@ -251,19 +258,21 @@ class InteractionLimit(NoPlainDefault):
 
         try:
             # A state of its own: the response to Discord carries no headers of these limits.
-            decision = await guard.check(request.scope, cache, verified.state, "", gone, request, key)
+            resolved = own_keys(guard.sources, interaction)
+            decision = await guard.check(request.scope, cache, verified.state, "", gone, request, key, resolved)
         except ClientGone:
             raise error(499, "the client has left") from None
         if decision is not None and not decision.allowed:
             raise await self._limited(interaction, decision, limiters, request.scope)
 
-    async def _check_commands(self, key: str, interaction: Interaction, limiters: _Limiters, scope: Scope) -> None:
+    async def _check_commands(
+        self, key: object, interaction: Interaction, limiters: _Limiters, request: Request
+    ) -> None:
         """No choices for a user whose commands are used up."""
-        limiter = limiters.commands.fixed
-        if limiter is not None:
-            decision = await limiter.peek(key)
-            if not decision.allowed:
-                raise await self._limited(interaction, decision, limiters, scope)
+        resolved = own_keys(self._commands.sources, interaction)
+        decision = await self._commands.peek(request, limiters.commands, "", key, resolved)
+        if decision is not None and not decision.allowed:
+            raise await self._limited(interaction, decision, limiters, request.scope)
 
     async def _limited(
         self, interaction: Interaction, decision: Decision, limiters: _Limiters, scope: Scope
@@ -294,8 +303,8 @@ class InteractionLimit(NoPlainDefault):
         return _Limiters(store, self._name, self._commands, self._autocompletes, self._tolerance)
 
 
-def _guard(limit: tuple[Limit, ...], warn_once: WarnOnce) -> RequestGuard:
-    return RequestGuard(limit, _no_key, 1, warn_once, longest_delay=_LONGEST_DELAY)
+def _guard(limit: KeyedLimits, warn_once: WarnOnce, escalate: Escalate | None = None) -> RequestGuard:
+    return RequestGuard(limit, _no_key, 1, warn_once, longest_delay=_LONGEST_DELAY, escalate=escalate)
 
 
 def _is_counted(scope: Scope) -> bool:
@@ -347,7 +356,7 @@ class _Limiters:
         tolerance: float,
     ) -> None:
         self.store = store
-        self.commands = LimiterCache(store, name, commands.fixed)
+        self.commands = LimiterCache(store, name, commands.fixed, escalate=commands.escalate)
         self.autocompletes = LimiterCache(store, f"{name}:autocomplete", autocompletes.fixed)
         self.replays: Limiter | None = None
         if store.shared:  # this process has a record of its own; the shared one is for the other processes
@@ -376,7 +385,10 @@ class _GuardedApp:
         except EarlyResponse as early:
             await early.response(scope, receive, send)
             return
-        await self.app(scope, _replay(await request.body(), receive) if was_read else receive, send)
+        try:
+            await self.app(scope, _replay(await request.body(), receive) if was_read else receive, send)
+        finally:
+            await scope[_VERIFIED].state.release()
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

@@ -6,8 +6,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Literal
 
 from asgi_ratelimit.inbound.options import check_call
+from asgi_ratelimit.inbound.own_keys import ResolvedKeys, Sources
 
-__all__ = ["Component", "Interaction", "InteractionKey", "KeyName", "key_function"]
+__all__ = ["Component", "Interaction", "InteractionKey", "KeyName", "key_function", "own_keys"]
 
 Interaction = dict[str, Any]
 InteractionKey = Callable[[Interaction], str | Awaitable[str | None] | None]  # None: no identity
@@ -28,6 +29,11 @@ def key_function(key: KeyName | InteractionKey, component: Component) -> Interac
     if not isinstance(key, str) or key not in keys:
         raise ValueError(f'key must be "user", "guild", "command" or a function of the interaction, not {key!r}')
     return keys[key]
+
+
+def own_keys(sources: Sources | None, interaction: Interaction) -> ResolvedKeys:
+    """The keys that some limits have of their own."""
+    return {source: source.key(interaction) for source in dict.fromkeys(sources or ()) if source is not None}
 
 
 def _user(interaction: Interaction) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from itertools import islice
 
-from asgi_ratelimit.limits.base import LATEST_US, OUTAGES, Limit, Measure, Outage, Scope, State
+from asgi_ratelimit.limits.base import LATEST_US, MOST_COST, OUTAGES, Limit, Measure, Outage, Scope, State
 from asgi_ratelimit.limits.buckets import LeakyBucket, TokenBucket
 from asgi_ratelimit.limits.concurrency import Concurrency
 from asgi_ratelimit.limits.quota import Quota
@@ -18,8 +18,8 @@ from asgi_ratelimit.rate import number_hint
 from asgi_ratelimit.shown import shown
 
 __all__ = [
-    "LATEST_US", "OUTAGES", "Concurrency", "FixedWindow", "LeakyBucket", "Limit", "LimitSpec", "Measure", "Outage",
-    "Quota", "Scope", "SlidingWindow", "State", "TokenBucket", "as_limits",
+    "LATEST_US", "MOST_COST", "OUTAGES", "Concurrency", "FixedWindow", "LeakyBucket", "Limit", "LimitSpec", "Measure",
+    "Outage", "Quota", "Scope", "SlidingWindow", "State", "TokenBucket", "as_limits",
 ]  # fmt: skip
 
 _MOST_LIMITS = 100  # in one list

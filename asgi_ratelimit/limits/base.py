@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Literal
 
 from asgi_ratelimit.clock import Clock
 from asgi_ratelimit.rate import Rate, parse_rate
 
-__all__ = ["EXACT", "LATEST_US", "OUTAGES", "SHIPPED", "Limit", "Measure", "Outage", "Scope", "State", "at_least"]
+__all__ = [
+    "EXACT",
+    "LATEST_US",
+    "MOST_COST",
+    "OUTAGES",
+    "SHIPPED",
+    "Limit",
+    "Measure",
+    "Outage",
+    "Scope",
+    "State",
+    "at_least",
+]
 
 Scope = Literal["user", "global", "shared"]
 Outage = Literal["local", "open", "closed"]
@@ -18,6 +31,7 @@ SHIPPED: Final[set[type]] = set()  # the kinds of this package; each file adds i
 State = Any  # int | tuple[int, ...]: each kind of limit has its own
 
 EXACT = 2**53  # above it a double, the only number in Lua, cannot tell neighbours apart
+MOST_COST: Final = 2**53  # that a limit of zero refuses: more would be waits that no float holds
 _COMMON = frozenset(
     (
         "rate",
@@ -115,6 +129,14 @@ class Limit:
     def _options(self) -> tuple[object, ...]:
         """The values that are no part of its identity. Two limits are equal if these are equal as well."""
         return self.rate, self.capacity, self.outage, self.enforce, self.unit
+
+    def named(self, name: str) -> Limit:
+        """The same limit with this name, unless it has one. Under another name it has other buckets."""
+        if self.name is not None:
+            return self
+        limit = copy(self)
+        object.__setattr__(limit, "name", name)
+        return limit
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Limit):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from copy import copy
-from datetime import tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
 
 from asgi_ratelimit.clock import Clock
 from asgi_ratelimit.limits.base import SHIPPED, Outage, Scope
@@ -19,6 +19,7 @@ _FORM = re.compile(r"\s*+([0-9]{1,15}+)\s*+(?:/|\bper\b)\s*+([a-z]++)\s*+", re.A
 _UNITS: dict[str, CalendarUnit] = {
     "day": "day", "d": "day", "week": "week", "w": "week", "month": "month", "mo": "month", "year": "year", "y": "year",
 }  # fmt: skip
+_EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 _DAY_US = 86_400_000_000
 _SET_US = 1_000_000  # a smaller change is an error of the measurement
 _WIDEST_US = 93_600_000_000  # between the same midnight in two zones
@@ -98,6 +99,17 @@ class Quota(Counted):
     def window_us(self) -> int:
         """The longest period in microseconds, a day with a change of the clocks included."""
         return _LONGEST_US[self.calendar.unit]
+
+    def period_at(self, moment: datetime) -> tuple[datetime, datetime]:
+        """When the period of a moment begins and ends, in the zone of the calendar: also if nothing is used.
+
+        Raises ValueError if the moment has no zone.
+        """
+        if not isinstance(moment, datetime) or moment.utcoffset() is None:
+            raise ValueError(f"a moment has a zone, e.g. datetime.now(UTC), not {shown(moment)}")
+        _, _, start, end, _ = self.calendar.around((moment - _EPOCH) // _MICROSECOND)
+        begins, ends = [(_EPOCH + us * _MICROSECOND).astimezone(self.calendar.zone) for us in (start, end)]
+        return begins, ends
 
     def window_at(self, now_us: int) -> int:
         _, _, start, end, _ = self._around(now_us)

@@ -113,9 +113,15 @@ class FailureCount:
                 if _is_open(part):
                     await self._limiter.refund(part)
             if self._strikes is not None and await self._is_used_up(reservation):
-                await self._strikes.strike(reservation.key, reservation.round, self._limiter.block)
+                await self._strike(self._strikes, reservation)
         finally:
             self._held.wake(reservation.key)
+
+    async def _strike(self, strikes: Strikes, reservation: Reservation) -> None:
+        seconds = await strikes.strike(reservation.key, reservation.round, self._limiter.block)
+        if seconds:
+            event = Event("escalated", self._limiter.name, key=reservation.key, seconds=seconds)
+            self._limiter.observers.emit(event)
 
     async def peek(self, key: str) -> Decision:
         """The decision of an attempt that would come now, without a charge."""

@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from operator import itemgetter
+from typing import ClassVar
 
+from asgi_ratelimit.call_keys import CallKey, StoreKey, distinct, of_key
 from asgi_ratelimit.clock import Clock
 from asgi_ratelimit.decision import BucketKey, Decision, Policy, make_decision
 from asgi_ratelimit.limits import Limit, State, TokenBucket
 from asgi_ratelimit.memory import slots
 from asgi_ratelimit.memory.record_keys import record_key, stored_key
 from asgi_ratelimit.memory.records import Full, Records, Shard, Table
-from asgi_ratelimit.slot import Slot
+from asgi_ratelimit.slot import Slot, SlotCounts
 from asgi_ratelimit.store import Settlement
 
 __all__ = ["MemoryBuckets"]
 
 
 class MemoryBuckets:
-    """The buckets of one limiter in a MemoryStore."""
+    """The buckets of one limiter in a MemoryStore.
+
+    A tuple of keys may be longer than the list of limits. The rest of it is looked at for blocks only.
+    """
+
+    takes_several_keys: ClassVar[bool] = True
 
     __slots__ = (
         "_block_shards",
         "_blocks",
+        "_counts",
         "_delay_us",
         "_depth",
         "_enforce",
@@ -31,6 +40,7 @@ class MemoryBuckets:
         "_is_single",
         "_locked",
         "_mask",
+        "_name",
         "_now_ns",
         "_now_us",
         "_policies",
@@ -52,7 +62,10 @@ class MemoryBuckets:
         tables: Sequence[Table],
         blocks: Table,
         report_full: Callable[[], None],
+        name: str,
+        counts: SlotCounts | None,
     ) -> None:
+        self._name, self._counts = name, counts  # of the slots; None: they are counted elsewhere
         self._records, self._locked, self._mask, self._report_full = records, records.locked, records.mask, report_full
         self._now_us, self._now_ns = clock.now_us, clock.now_ns
         self._policies, self._tables, self._blocks = tuple(policies), tuple(tables), blocks
@@ -66,7 +79,7 @@ class MemoryBuckets:
             self._ticks, self._depth, self._interval = limit.ticks, limit.depth, limit.interval
         self._delay_us = None if type(limit).delay_us is Limit.delay_us else limit.delay_us
 
-    def decide(self, key: str, cost: int, per: str, waiting: bool = False) -> Decision:
+    def decide(self, key: StoreKey, cost: int, per: str, waiting: bool = False) -> Decision:
         if not self._is_single or (self._block_shards and self._has_block(key)):
             return self._decide(key, cost, per, charge=True)
         # A single limit is by far the most common case. It takes a shorter way to the same decision.
@@ -109,7 +122,11 @@ class MemoryBuckets:
         delay_us = self._delay_us(after, now_us, cost) if self._delay_us else 0
         return make_decision(self._policy, cost, after, now_us, True, shard, stored, delay_us)
 
-    def peek(self, key: str, cost: int, per: str) -> Decision:
+    def decide_each(self, keys: tuple[str, ...], cost: int, per: str) -> Decision:
+        """The decision about a call with several keys, also where there is one limit alone."""
+        return self._decide(keys, cost, per, charge=True)
+
+    def peek(self, key: StoreKey, cost: int, per: str) -> Decision:
         return self._decide(key, cost, per, charge=False)
 
     def refund(self, decision: Decision) -> None:
@@ -122,9 +139,11 @@ class MemoryBuckets:
             for part in decision.parts:
                 if part.policy.limit.holds:
                     continue  # a slot is kept until the call ends, whatever it costs
-                shard = part.take_charge()
-                if isinstance(shard, Shard):
-                    is_cut |= self._settle(part, shard, cost, now_us)
+                charged = part.take_charge()
+                if isinstance(charged, Shard) and charged.table.lock is self._records.lock:
+                    is_cut |= self._settle(part, charged, cost, now_us)
+                elif charged is not None:  # in another store
+                    part.hold(charged)
             if self._holds and not cost:
                 slots.free(self._records, decision, now_us)
         return "cut" if is_cut else None
@@ -154,11 +173,13 @@ class MemoryBuckets:
                 place = record_key(own.limit.scope, key, per)
                 yield self._records.shard_of(table, place), place
 
-    def _settle(self, part: Decision, shard: Shard, cost: int, now_us: int) -> bool:
+    def _settle(self, part: Decision, charged: Shard, cost: int, now_us: int) -> bool:
         """Whether the bucket cannot owe all of it."""
         key, limit, is_cut = part.bucket_key, part.policy.limit, False
         if cost == part.cost:
             return False
+        is_there = charged.table.shards.get(charged.place) is charged
+        shard = charged if is_there else self._records.home_of(charged) or charged
         state = self._records.state(shard, key)
         if cost < part.cost:
             state = limit.give_back(state, now_us, part.cost - cost, part.state, part.now_us)
@@ -174,12 +195,13 @@ class MemoryBuckets:
             self._records.write(shard, stored, cut, now_us)
         return cut
 
-    def reset(self, key: str, per: str) -> None:
+    def reset(self, key: StoreKey, per: str) -> None:
         with self._locked:
             now_us = self._now_us()
-            for policy, table in zip(self._policies, self._tables, strict=True):
-                self._records.drop(table, record_key(policy.limit.scope, key, per), now_us)
-            self._records.drop(self._blocks, stored_key(key), now_us)
+            for table, place in zip(self._tables, self._places_of(key, per), strict=True):
+                self._records.drop(table, place, now_us)
+            for one in distinct(key):
+                self._records.drop(self._blocks, stored_key(one), now_us)
 
     def block(self, key: str, seconds: float) -> None:
         try:
@@ -193,14 +215,16 @@ class MemoryBuckets:
             self._report_full()
             self.block(key, seconds)
 
-    def adopt(self, key: str, per: str, states: Sequence[State], block: tuple[int, int] | None) -> None:
+    def adopt(
+        self, key: CallKey, per: str, states: Sequence[State], blocks: Iterable[tuple[str, tuple[int, int] | None]]
+    ) -> None:
         """Take over the state of these buckets from another store with the same clock; None: leave it.
 
-        The states count in microseconds, as those of a limit with one tick for each.
-        They stay even if the store is full: the shared bucket of newcomers is not theirs.
+        The states count in microseconds, as those of a limit with one tick for each. `blocks` has each key with its
+        block. They stay even if the store is full: the shared bucket of newcomers is not theirs.
         """
-        places = [record_key(policy.limit.scope, key, per) for policy in self._policies]
-        records = [*zip(self._tables, places, states, strict=True), (self._blocks, stored_key(key), block)]
+        records = [*zip(self._tables, self._places_of(key, per), states, strict=True)]
+        records += [(self._blocks, stored_key(one), block) for one, block in blocks]
         with self._locked:
             now_us = self._now_us()
             for table, place, state in records:
@@ -209,10 +233,18 @@ class MemoryBuckets:
                     adopted = table.limit.adopt(state, 1) if table.limit else state
                     self._records.write(shard, place, adopted, now_us)
 
-    def _decide(self, key: str, cost: int, per: str, *, charge: bool, reports: bool = False) -> Decision:
+    def _places_of(self, key: CallKey, per: str) -> list[BucketKey]:
+        """The record of each limit."""
+        if not isinstance(key, tuple):
+            return [record_key(policy.limit.scope, key, per) for policy in self._policies]
+        for one in key[len(self._policies) :]:
+            stored_key(one)  # raises TypeError for what is no string
+        return [record_key(policy.limit.scope, one, per) for policy, one in zip(self._policies, key, strict=False)]
+
+    def _decide(self, key: CallKey, cost: int, per: str, *, charge: bool, reports: bool = False) -> Decision:
         if reports:
             self._report_full()
-        places = [record_key(policy.limit.scope, key, per) for policy in self._policies]
+        places = self._places_of(key, per)
         try:
             with self._locked:
                 now_us = self._now_us()
@@ -227,7 +259,7 @@ class MemoryBuckets:
                     policy.limit.take(state, now_us, cost)
                     for policy, (_, _, state) in zip(self._policies, located, strict=True)
                 ]
-                blocked_us = self._blocked_us(key, now_us) if self._block_shards else 0
+                blocked_us, blocked = self._longest_block(key, now_us) if self._block_shards else (0, "")
                 charge_now = charge and not blocked_us and (None not in after or self._only_soft_refuse(after))
                 if charge:
                     for (shard, stored, before), state, policy in zip(located, after, self._policies, strict=True):
@@ -241,9 +273,11 @@ class MemoryBuckets:
             _part(policy, place, state, cost, now_us, charged=charge_now)
             for policy, place, state in zip(self._policies, located, after, strict=True)
         ]
-        decision = Decision.blocked(parts, blocked_us) if blocked_us else Decision.combine(parts)
+        if blocked_us:
+            return Decision.blocked(of_key(parts, key, blocked), blocked_us)
+        decision = Decision.combine(parts)
         if self._holds and charge_now:
-            slots.hold(decision)
+            slots.hold(decision, self._counts, self._name)
         return decision
 
     def _only_soft_refuse(self, after: Sequence[State]) -> bool:
@@ -254,6 +288,12 @@ class MemoryBuckets:
         stored = stored_key(key)
         shard = self._block_shards.get(hash(stored) & self._mask)
         return shard is not None and stored in shard.records
+
+    def _longest_block(self, key: CallKey, now_us: int) -> tuple[int, str]:
+        """The microseconds until the last block of one of the keys ends, and that key."""
+        if not isinstance(key, tuple):
+            return self._blocked_us(key, now_us), key
+        return max([(self._blocked_us(one, now_us), one) for one in distinct(key)], key=itemgetter(0))
 
     def _blocked_us(self, key: str, now_us: int) -> int:
         """Microseconds until the key's block ends. After the clock went back it lasts its own length at most."""

@@ -41,9 +41,10 @@ class Table:
     their ticks. A record is in one of them, that of the limit that has used it last.
     """
 
-    __slots__ = ("__weakref__", "holders", "limit", "relatives", "shards", "ticks")
+    __slots__ = ("__weakref__", "holders", "limit", "lock", "relatives", "shards", "ticks")
 
-    def __init__(self, policy: Policy | None, relatives: Relatives | None = None) -> None:
+    def __init__(self, policy: Policy | None, lock: threading.Lock, relatives: Relatives | None = None) -> None:
+        self.lock = lock  # of its store, which it shows
         self.limit = None if policy is None else policy.limit
         self.ticks = policy.limit.ticks if policy else 1
         self.holders: Holders | None = None
@@ -150,7 +151,7 @@ class Records:
         relatives = self.tables.get(identity)
         table = None if relatives is None else relatives.get(policy.limit.ticks if policy else 1)
         if table is None:
-            table = Table(policy, relatives)
+            table = Table(policy, self.lock, relatives)
             table.holders = self.holders() if policy and policy.limit.holds else None
             self.tables[identity] = table.relatives
         return table
@@ -166,7 +167,16 @@ class Records:
 
     def shard_of(self, table: Table, stored: BucketKey) -> Shard:
         """The shard of a record, made if there is none."""
-        place = hash(stored) & self.mask
+        return self._shard_at(table, hash(stored) & self.mask)
+
+    def home_of(self, charged: Shard) -> Shard | None:
+        """The shard that stands where one did at the time of a charge; None: that was another store.
+
+        The shard of then is not read any more if it was empty in between, or the store was cleared.
+        """
+        return self._shard_at(charged.table, charged.place) if charged.table.lock is self.lock else None
+
+    def _shard_at(self, table: Table, place: int) -> Shard:
         shard = table.shards.get(place)
         if shard is None:
             shard = table.shards[place] = Shard(table, place)

@@ -13,6 +13,7 @@ from asgi_ratelimit.events import Observer, Observers
 from asgi_ratelimit.log_observer import with_log
 from asgi_ratelimit.memory.buckets import MemoryBuckets
 from asgi_ratelimit.memory.records import Records
+from asgi_ratelimit.slot import SlotCounts
 from asgi_ratelimit.store_events import EventHook, StoreEvent, emit
 from asgi_ratelimit.warnings import WarnOnce
 
@@ -52,6 +53,7 @@ class MemoryStore:
         self.records = Records(max_keys, self.clock, self._report_pause_us)
         self.observers, self._warn_once = Observers(with_log(observers), self.clock), WarnOnce()
         self._on_event = self.observers.with_hook(on_event)
+        self.slot_counts: SlotCounts | None = self.observers.slots
         _stores.add(self)
 
     def __bool__(self) -> bool:
@@ -68,7 +70,9 @@ class MemoryStore:
         with self.records.lock:
             tables = [self.records.table(policy.bucket, policy) for policy in policies]
             blocks = self.records.table(f"block:{name}", None)
-        return MemoryBuckets(self.records, self.clock, policies, tables, blocks, self.report_full)
+        return MemoryBuckets(
+            self.records, self.clock, policies, tables, blocks, self.report_full, name, self.slot_counts
+        )
 
     def clear(self) -> Awaitable[None]:
         """Drop every bucket and block. For tests. It is done when this returns; it may be awaited, as other stores'."""

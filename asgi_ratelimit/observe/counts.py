@@ -62,6 +62,8 @@ class LimiterCounts:
     cached, degraded: how many of them came from the deny cache, and from this process's memory in an outage
     near: allowed, with at least 80 % used
     waited, waited_seconds: calls that were held and then let in
+    in_flight, most_in_flight: calls that hold a slot of a `Concurrency`: now, and the highest number so far. Merged,
+        the latter is that of one process, unless more are in flight now
     shadow_keys: how many different keys shadow mode would have refused; a lower bound once it is large
     busiest: the minute with the most decisions; None without any
     minutes, hours: the last hour by minute, and the last day by hour, oldest first, those without decisions included
@@ -69,6 +71,7 @@ class LimiterCounts:
     key_floor: a key that is not among them has at most so many decisions
     shadow_sample: digests of some of the keys that shadow mode would have refused, so that no key is counted twice when
         snapshots are merged
+    escalated: blocks that have begun after too many refusals of a key, or would have in shadow mode
     """
 
     name: str
@@ -84,6 +87,8 @@ class LimiterCounts:
     near: int = 0
     waited: int = 0
     waited_seconds: float = 0.0
+    in_flight: int = 0
+    most_in_flight: int = 0
     shadow_keys: int = 0
     busiest: Period | None = None
     minutes: tuple[Period, ...] = ()
@@ -91,6 +96,7 @@ class LimiterCounts:
     keys: tuple[KeyCounts, ...] = ()
     key_floor: int = 0
     shadow_sample: tuple[str, ...] = ()
+    escalated: int = 0
 
     @property
     def refused(self) -> int:
@@ -118,7 +124,7 @@ class LimiterCounts:
 
 NUMBERS: Final = (
     "allowed", "limited", "blocked", "shadow", "exempt", "unavailable", "shed", "cached", "degraded", "near",
-    "waited", "shadow_keys", "key_floor",
+    "waited", "shadow_keys", "key_floor", "escalated", "in_flight", "most_in_flight",
 )  # fmt: skip
 
 

@@ -22,7 +22,7 @@ MOST_OUTAGES: Final = 20
 _LEAST_KEYS: Final = 100
 _SUMS: Final = (
     "allowed", "limited", "blocked", "shadow", "exempt", "unavailable", "shed", "cached", "degraded", "near",
-    "waited", "waited_seconds",
+    "waited", "waited_seconds", "escalated", "in_flight",
 )  # fmt: skip
 
 Counted = dict[float, tuple[int, int]]  # allowed and refused by the start of the period
@@ -44,6 +44,7 @@ def merge_limiters(name: str, parts: Sequence[LimiterCounts], now: float) -> Lim
     return LimiterCounts(
         name,
         **{field: sum(getattr(part, field) for part in parts) for field in _SUMS},
+        most_in_flight=max(sum(part.in_flight for part in parts), *(part.most_in_flight for part in parts)),
         shadow_keys=max(len(sample), *(part.shadow_keys for part in parts)),
         busiest=_busiest(minutes, parts),
         minutes=periods(minutes, now, MINUTE_S, MINUTES),

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal
+from weakref import WeakSet
 
 from asgi_ratelimit.events import AnsweredBy, Event, EventKind
 
-__all__ = ["KINDS", "METRICS", "STORE_UP", "Change", "Changes", "Labels", "Metric", "MetricsObserver"]
+__all__ = ["IN_FLIGHT", "KINDS", "METRICS", "STORE_UP", "Change", "Changes", "Labels", "Metric", "MetricsObserver"]
 
 Labels = tuple[str, ...]  # the values of the labels of a metric
 
@@ -25,6 +27,7 @@ class Metric:
     known: values of the labels that are there from the start, at zero. Prometheus does not see a counter rise that
         begins at one, so an alert would miss the first event.
     bounds: the upper bounds of a histogram's buckets
+    across: of several processes, what a gauge is: the lowest value, or the sum
     """
 
     name: str
@@ -33,6 +36,7 @@ class Metric:
     labels: tuple[str, ...] = ()
     known: tuple[Labels, ...] = ()
     bounds: tuple[float, ...] = ()
+    across: Literal["min", "sum"] = "min"
 
 
 DECISIONS: Final = Metric(
@@ -53,6 +57,21 @@ WAIT: Final = Metric(
     "Seconds that calls were held back before they were let in",
     ("limiter",),
     bounds=_SECONDS,
+)
+UNSETTLED: Final = Metric(
+    "ratelimit_unsettled_total",
+    "counter",
+    "Settlements and refunds that are not counted (lost), or not in full (owed)",
+    ("limiter", "cause"),
+)
+ESCALATIONS: Final = Metric(
+    "ratelimit_escalations_total",
+    "counter",
+    "Blocks that began after too many refusals of a key; not enforced in shadow mode",
+    ("limiter", "enforced"),
+)
+IN_FLIGHT: Final = Metric(
+    "ratelimit_in_flight", "gauge", "Calls that hold a slot of a Concurrency now", ("limiter",), across="sum"
 )
 STORE_UP: Final = Metric("ratelimit_store_up", "gauge", "Whether the server of a store answers: 1, or 0", ("store",))
 STORE_MISSED: Final = Metric(
@@ -98,7 +117,7 @@ DISCORD_REJECTED: Final = Metric(
 )
 
 METRICS: Final = (
-    DECISIONS, NEAR, SHED, WAIT, STORE_UP, STORE_MISSED,
+    DECISIONS, NEAR, SHED, WAIT, IN_FLIGHT, UNSETTLED, ESCALATIONS, STORE_UP, STORE_MISSED,
     DISCORD_REQUESTS, DISCORD_WAIT, DISCORD_REFUSED, DISCORD_INVALID, DISCORD_RETRIES, DISCORD_STOPS, DISCORD_REJECTED,
 )  # fmt: skip
 
@@ -142,10 +161,18 @@ def _of_near(event: Event) -> list[Change]:
     return [(NEAR, (event.limiter,), 1)]
 
 
+def _of_escalated(event: Event) -> list[Change]:
+    return [(ESCALATIONS, (event.limiter, "false" if event.cause == "shadow" else "true"), 1)]
+
+
 def _of_waited(event: Event) -> list[Change]:
     if event.route or event.cause:  # a call to Discord
         return [(DISCORD_WAIT, (event.cause or "unknown",), event.seconds)]
     return [(WAIT, (event.limiter,), event.seconds)]
+
+
+def _of_unsettled(event: Event) -> list[Change]:
+    return [(UNSETTLED, (event.limiter, event.kind), 1)]
 
 
 def _of_down(event: Event) -> list[Change]:
@@ -194,6 +221,9 @@ _BY_KIND: Final[dict[str, Callable[[Event], list[Change]]]] = {
     "shed": _of_shed,
     "near": _of_near,
     "waited": _of_waited,
+    "owed": _of_unsettled,
+    "lost": _of_unsettled,
+    "escalated": _of_escalated,
     "down": _of_down,
     "recovered": _of_recovered,
     "missed": _of_missed,
@@ -219,6 +249,24 @@ class MetricsObserver:
     def __init__(self) -> None:
         self.changes = Changes()
         self.counts: dict[tuple[str, str, str], Callable[[], object]] = {}  # by limiter, kind and place of the answer
+        self.in_flight: dict[Labels, Callable[[float], object]] = {}  # adds to the gauge, by its labels
+        _observers.add(self)
+
+    def on_in_flight(self, limiter: str, change: int) -> None:
+        """Count calls that have taken a slot, or freed it."""
+        add = self.in_flight.get((limiter,))
+        if add is None:
+            _, labels, _ = self.changes.bounded(IN_FLIGHT, (limiter,), change)
+            add = self.in_flight.get(labels) or self.in_flight.setdefault(labels, self.adder(labels))
+        add(change)
+
+    def adder(self, labels: Labels) -> Callable[[float], object]:
+        """The function that adds to the number of calls in flight."""
+        raise NotImplementedError
+
+    def restore(self) -> None:
+        """In a forked process: the calls in flight are those of its parent."""
+        raise NotImplementedError
 
     def on_decision(
         self,
@@ -252,3 +300,15 @@ class MetricsObserver:
     def apply(self, change: Change, event: Event) -> None:
         """Apply one change. The counter of a decision is noted in `counts`."""
         raise NotImplementedError
+
+
+_observers: Final[WeakSet[MetricsObserver]] = WeakSet()
+
+
+def _after_fork() -> None:
+    for observer in list(_observers):
+        observer.restore()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

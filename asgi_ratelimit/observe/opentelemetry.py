@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 try:
@@ -14,7 +14,8 @@ except ImportError as error:
     ) from error
 
 from asgi_ratelimit.events import Event
-from asgi_ratelimit.observe.metrics import METRICS, STORE_UP, Change, Labels, Metric, MetricsObserver
+from asgi_ratelimit.observe.metrics import IN_FLIGHT, METRICS, STORE_UP, Change, Labels, Metric, MetricsObserver
+from asgi_ratelimit.slot import count_lost_slots
 
 __all__ = ["OpenTelemetryObserver"]
 
@@ -52,6 +53,13 @@ class OpenTelemetryObserver(MetricsObserver):
         states = self._numbers[metric.name]
         if labels not in states:
             states.of(labels).set(value)
+
+    def adder(self, labels: Labels) -> Callable[[float], object]:
+        return self._numbers[IN_FLIGHT.name].of(labels).add
+
+    def restore(self) -> None:
+        for labels in list(self.in_flight):
+            self._numbers[IN_FLIGHT.name].of(labels).set(0)
 
     def apply(self, change: Change, event: Event) -> None:
         metric, labels, value = change
@@ -113,6 +121,7 @@ class _Numbers:
             meter.create_observable_counter(name.removesuffix("_total"), [self._observe], description=text)
 
     def _observe(self, options: CallbackOptions) -> Iterable[Observation]:
+        count_lost_slots()
         return [Observation(number.value, number.attributes) for number in list(self._numbers.values())]
 
 

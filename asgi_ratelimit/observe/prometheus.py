@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable
-from typing import Final
-from weakref import WeakSet
+from collections.abc import Callable, Iterable
+from typing import Final, Literal
 
 try:
     from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
@@ -17,9 +15,13 @@ except ImportError as error:
     ) from error
 
 from asgi_ratelimit.events import Event
-from asgi_ratelimit.observe.metrics import METRICS, STORE_UP, Change, Metric, MetricsObserver
+from asgi_ratelimit.observe.metrics import IN_FLIGHT, METRICS, STORE_UP, Change, Labels, Metric, MetricsObserver
+from asgi_ratelimit.slot import count_lost_slots
 
 __all__ = ["PrometheusObserver"]
+
+# Of several processes, one that does not reach the server is enough for a 0.
+_ACROSS: Final[dict[str, Literal["livemin", "livesum"]]] = {"min": "livemin", "sum": "livesum"}
 
 
 class PrometheusObserver(MetricsObserver):
@@ -38,7 +40,6 @@ class PrometheusObserver(MetricsObserver):
         self._families = _Families()
         _register(self._families, REGISTRY if registry is None else registry)
         self._states: dict[str, Change] = {}  # the last one of each server
-        _observers.add(self)
 
     def introduce(self, node: str) -> None:
         """A store names its server, which counts as up until there is an event about it."""
@@ -46,9 +47,14 @@ class PrometheusObserver(MetricsObserver):
             self._set_state(self.changes.bounded(STORE_UP, (node,), 1))
 
     def restore(self) -> None:
-        """Set the states of the servers again. In a forked process prometheus_client has set them to 0."""
+        """Set the states of the servers again. In a forked process prometheus_client may have set them to 0."""
+        for labels in list(self.in_flight):
+            self._families.gauge(IN_FLIGHT).labels(*labels).set(0)
         for change in list(self._states.values()):
             self._set_state(change)
+
+    def adder(self, labels: Labels) -> Callable[[float], object]:
+        return self._families.gauge(IN_FLIGHT).labels(*labels).inc
 
     def apply(self, change: Change, event: Event) -> None:
         metric, labels, value = change
@@ -89,6 +95,7 @@ class _Families(Collector):
         return self._histograms[metric.name]
 
     def collect(self) -> Iterable[Family]:
+        count_lost_slots()
         for family in self._all():
             yield from family.collect()
 
@@ -103,8 +110,8 @@ class _Families(Collector):
         name, text, labels = metric.name, metric.text, metric.labels
         if metric.kind == "histogram":
             self._histograms[name] = Histogram(name, text, labels, registry=None, buckets=metric.bounds)
-        elif metric.kind == "gauge":  # of several processes, one that does not reach the server is enough for a 0
-            self._gauges[name] = Gauge(name, text, labels, registry=None, multiprocess_mode="livemin")
+        elif metric.kind == "gauge":
+            self._gauges[name] = Gauge(name, text, labels, registry=None, multiprocess_mode=_ACROSS[metric.across])
         else:
             counter = self._counters[name] = Counter(name, text, labels, registry=None)
             for known in filter(None, metric.known):
@@ -121,15 +128,3 @@ def _register(families: _Families, registry: CollectorRegistry) -> None:
             "the registry has metrics of these names already: give all stores the same PrometheusObserver, or each "
             "observer a registry of its own, as in PrometheusObserver(CollectorRegistry())"
         ) from error
-
-
-_observers: Final[WeakSet[PrometheusObserver]] = WeakSet()
-
-
-def _restore_states() -> None:
-    for observer in _observers:
-        observer.restore()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_restore_states)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
 from importlib.resources import files
 from typing import Any, Final
 
@@ -102,4 +101,4 @@ def _unpacked(age_us: int, text: bytes) -> Snapshot | None:
     except ValueError as error:
         logger.debug("a snapshot in Redis is left out: %s", error)
         return None
-    return snapshot if age_us < _GONE_US else replace(snapshot, processes=0)
+    return snapshot if age_us < _GONE_US else snapshot.ended()

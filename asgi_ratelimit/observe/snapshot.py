@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Self
 
 from asgi_ratelimit.observe import parsing
@@ -24,7 +24,7 @@ class Snapshot:
     outages: the last ones, oldest first
     discord: how many events of each kind of the way out there were, e.g. {"response": 120, "refused": 1}
     processes: how many processes these are the counts of
-    other: how many events of each other kind there were, e.g. {"missed": 1}
+    other: how many events of each other kind there were, e.g. {"missed": 1, "lost": 2}
     """
 
     time: float
@@ -59,6 +59,11 @@ class Snapshot:
             sum(part.processes for part in parts),
             _sum(part.other for part in parts),
         )
+
+    def ended(self) -> Self:
+        """The same, of a process that has ended: none of its calls is in flight."""
+        limiters = {name: replace(counts, in_flight=0) for name, counts in self.limiters.items()}
+        return replace(self, processes=0, limiters=limiters)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON can hold it."""

@@ -9,17 +9,21 @@ import threading
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from typing import Final, Literal
 from weakref import WeakSet
 
 from asgi_ratelimit.clock import Clock
 from asgi_ratelimit.decision import Decision
 from asgi_ratelimit.events import AnsweredBy, Event, EventKind
+from asgi_ratelimit.observe.counts import LimiterCounts
+from asgi_ratelimit.observe.in_flight import InFlight
 from asgi_ratelimit.observe.merging import OTHERS
 from asgi_ratelimit.observe.outage_log import OutageLog
 from asgi_ratelimit.observe.sharing import EVERY_S, Sharing
 from asgi_ratelimit.observe.snapshot import MOST_LIMITERS, Snapshot
 from asgi_ratelimit.observe.tally import ALLOWED, PLACES, LimiterTally
+from asgi_ratelimit.slot import count_lost_slots
 from asgi_ratelimit.store import PerStore, Store
 
 __all__ = ["Stats"]
@@ -27,7 +31,7 @@ __all__ = ["Stats"]
 _DISCORD: Final = ("wait", "response", "refused", "retry", "stopped", "banned", "invalid", "token", "webhook")
 _ROWS: Final = 2  # of the sketch of a limiter that stay when rows are dropped, for each key of `top`
 _CACHED, _DEGRADED, _SHADOW = (PLACES[name] for name in ("cached", "degraded", "shadow"))
-_ABOUT_NO_KEY: Final = (PLACES["near"], PLACES["exempt"])
+_ABOUT_NO_KEY: Final = (PLACES["near"], PLACES["exempt"], PLACES["escalated"])
 
 
 class Stats:
@@ -100,17 +104,26 @@ class Stats:
         if answered_by != "store":
             counts[_CACHED if answered_by == "cache" else _DEGRADED] += 1
 
+    def on_in_flight(self, limiter: str, change: int) -> None:
+        """Count calls that have taken a slot, or freed it."""
+        self._in_flight.change(limiter, change)
+
     def snapshot(self) -> Snapshot:
         """All counts, as they are now."""
+        count_lost_slots()
         with self._lock:
             tallies, latest = list(self._tallies.values()), self._latest
             outages, discord, other = self._outages.latest(), dict(self._discord), dict(self._other)
         now = self._clock.wall() if self._clock else max([latest, *(tally.start for tally in tallies)])
         limiters = {tally.name: tally.snapshot(now, self._top, self._clear) for tally in tallies}
+        for name, (in_flight, most) in self._in_flight.numbers().items():
+            counts = limiters.get(name) or LimiterCounts(name)
+            limiters[name] = replace(counts, in_flight=in_flight, most_in_flight=most)
         return Snapshot(now, limiters, outages, discord, other=other)
 
     def reset(self) -> None:
-        """Count from zero."""
+        """Count from zero. What is in flight stays so."""
+        self._in_flight.restart()
         with self._lock:
             self._tallies: dict[str, LimiterTally] = {}
             self._outages = OutageLog()
@@ -121,6 +134,7 @@ class Stats:
         """Count from zero, as another process: after a fork, for example."""
         self._lock = threading.RLock()
         self._owner, self._shared = secrets.token_hex(8), PerStore(Sharing)
+        self._in_flight = InFlight(MOST_LIMITERS - 1, OTHERS)
         self.reset()
 
     async def share(self, store: Store) -> Snapshot:

@@ -22,7 +22,7 @@ __all__ = ["ALLOWED", "PLACES", "LimiterTally"]
 
 _NAMES: Final = (
     "allowed", "limited", "blocked", "shadow", "exempt", "unavailable", "shed", "cached", "degraded", "near",
-    "waited",
+    "waited", "escalated",
 )  # fmt: skip
 PLACES: Final = {name: place for place, name in enumerate(_NAMES)}  # of each count in the list of a minute
 ALLOWED: Final = PLACES["allowed"]

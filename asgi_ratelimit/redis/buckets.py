@@ -6,7 +6,9 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import islice
+from typing import ClassVar
 
+from asgi_ratelimit.call_keys import CallKey, StoreKey, distinct, of_key, per_limit
 from asgi_ratelimit.decision import Decision, Policy, make_decision
 from asgi_ratelimit.limits import LATEST_US, SlidingWindow, State, TokenBucket
 from asgi_ratelimit.redis.fallback import Fallback
@@ -14,18 +16,26 @@ from asgi_ratelimit.redis.names import tag_of
 from asgi_ratelimit.redis.queries import ChargeUpdate, HoldingQuery, Peek, Query, QueuedQuery, Server, Update
 from asgi_ratelimit.redis.renewals import SlotPlace
 from asgi_ratelimit.redis.wire import Reply, Verb, shape
-from asgi_ratelimit.slot import Slot
+from asgi_ratelimit.slot import Slot, SlotCounts
 from asgi_ratelimit.store import Settlement
 
 __all__ = ["RedisBuckets"]
 
 _MOST_SHAPES = 256  # of one limiter, each for one cost
 _LONGEST_RECENT = 64  # characters of a key with remembered names
+_ShapePlace = int | tuple[int, int]  # the cost; with the number of records where there are several keys
 _PAUSE_US = 1_000_000  # until a refusal of the script is checked again if its states do not explain it
 
 
 class RedisBuckets:
-    """The buckets of a limiter that are in one slot. Without any, decisions are about `reported_policy`."""
+    """The buckets of a limiter that are in one slot. Without any, decisions are about `reported_policy`.
+
+    The receipt of a charge is the store, so that all of its limiters can settle it.
+
+    Several keys are in several slots: in a cluster these buckets get one key alone.
+    """
+
+    takes_several_keys: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -36,9 +46,11 @@ class RedisBuckets:
         reported_policy: Policy,
         *,
         blocks: bool = True,
+        counts: SlotCounts | None = None,
     ) -> None:
         self.server, self.policies, self.fallback = server, tuple(policies), fallback
         self.reported_policy = reported_policy
+        self._name, self._counts = name, counts  # of the slots; None: those of a call are counted elsewhere
         for policy in policies:
             policy.limit.encode(1, 0)  # raises ValueError here, not in a request, if Redis cannot keep such a limit
         self.last_states, self.deny = server.last_states, server.deny
@@ -51,16 +63,19 @@ class RedisBuckets:
         own = all(policy.limit.scope == "user" for policy in self.policies)
         # Where all records have the key's own tag, their names differ in the end alone.
         self._ends = ("block", *[policy.bucket[:16] for policy in self.policies]) if own and blocks else None
-        self._shapes: dict[Verb, dict[int, str]] = {"decide": {}, "peek": {}}
+        self._shapes: dict[Verb, dict[_ShapePlace, str]] = {"decide": {}, "peek": {}}
         self._has_calendar = any(policy.limit.encoded_for(0) for policy in self.policies)
         self._encoded_for = (0, 0)  # from when until when, in µs of the server's clock
 
     # The verbs
 
     def decide(
-        self, key: str, cost: int, per: str, waiting: bool = False, due: float | None = None
+        self, key: StoreKey, cost: int, per: str, waiting: bool = False, due: float | None = None
     ) -> Decision | Awaitable[Decision]:
-        """`due`: the moment by the event loop's clock at which it is answered without the server."""
+        """`due`: the moment by the event loop's clock at which it is answered without the server.
+
+        With it, it is a part of a decision. A caller that leaves is charged nothing, as the other parts do not know.
+        """
         names = self._names(key, per)
         if waiting:
             return self._read_or_undo(self._query(QueuedQuery, names, key, cost, per, due), self.refund)
@@ -68,19 +83,21 @@ class RedisBuckets:
             refusal = self.deny.find(names, self.policies, cost, self.server.clock.now_us())
             if refusal is not None:
                 return refusal
+        if due is not None:
+            return self._read_or_undo(self._query(QueuedQuery, names, key, cost, per, due), self.refund)
         if self.holds:
             return self._read_or_undo(self._query(HoldingQuery, names, key, cost, per, due), self.release)
         return self._query(Query, names, key, cost, per, due)
 
-    def decide_without_server(self, key: str, cost: int, per: str) -> Decision:
+    def decide_without_server(self, key: StoreKey, cost: int, per: str) -> Decision:
         """The decision about a caller that has waited for the server before, in vain."""
         return self._query(Query, self._names(key, per), key, cost, per, due=0.0).result()
 
-    def peek(self, key: str, cost: int, per: str) -> Awaitable[Decision]:
+    def peek(self, key: StoreKey, cost: int, per: str) -> Awaitable[Decision]:
         return self._query(Peek, self._names(key, per), key, cost, per)
 
     def refund(self, decision: Decision) -> Awaitable[object] | None:
-        """Lost without an error if the server does not answer: no caller waits for it or fails."""
+        """Lost without an error if the server does not answer: no caller waits for it or fails. Then it is "lost"."""
         pending = self.settle(decision, 0)
         return None if isinstance(pending, str) else pending
 
@@ -91,10 +108,9 @@ class RedisBuckets:
             for part in decision.parts
             if part.reason == "degraded" and not part.policy.limit.holds
         ]
-        charged = [part for part in decision.parts if part.charged_by(self)]
+        charged = [part for part in decision.parts if part.charged_by(self.server) and part.take_charge() is not None]
         now_us = self.server.server_clock.now_us()
         for part in charged:
-            part.take_charge()
             self.last_states.settle(part, cost, now_us)
         names, (verb, limits) = [str(part.bucket_key) for part in charged], _settlement(charged, cost, now_us)
         if self.holds and not cost:
@@ -109,12 +125,18 @@ class RedisBuckets:
 
     def hold(self, query: Query, parts: Sequence[Decision]) -> None:
         """Renew the slots that a call has taken, those of an outage as well, which the server does not know."""
-        pairs = zip(parts, self.policies, query.keys[1:], strict=False) if self.holds else ()
-        for part, policy, name in pairs:
-            if policy.limit.holds and (part.charged_by(self) or part.slot):
+        if not self.holds:
+            return
+        names, keys = query.keys[-len(self.policies) :], per_limit(query.key, len(self.policies))
+        counts = self._counts
+        for part, policy, name, key in zip(parts, self.policies, names, keys, strict=False):
+            if policy.limit.holds and (part.charged_by(self.server) or part.slot):
                 slot = part.slot or Slot(self, part.state[-2])
                 part.hold(slot)
-                self.server.renewals.add(slot, SlotPlace(name, policy, self, query.key, query.per, os.getpid()))
+                if counts is not None and counts.is_heard:
+                    slot.count_in(counts, self._name)
+                    counts = None
+                self.server.renewals.add(slot, SlotPlace(name, policy, self, key, query.per, os.getpid()))
 
     def renew(self, place: SlotPlace, slots: list[int]) -> Awaitable[None]:
         """Begin the leases of these slots anew. If the server does not answer, the next renewal makes up for it."""
@@ -127,13 +149,14 @@ class RedisBuckets:
         """Free the slots of a decision, and give back what else it was charged, in one step."""
         for part in decision.parts:
             slot = part.slot
-            if slot is None or not isinstance(slot.place, SlotPlace) or slot.place.buckets is not self:
+            if slot is None or not isinstance(slot.place, SlotPlace) or slot.place.buckets.server is not self.server:
                 continue
-            place, slot.is_held = slot.place, False
+            place = slot.place
+            slot.end()
             if part.reason == "degraded":
                 self.fallback.release(part)
             else:
-                self.last_states.settle(part, 0, part.now_us)
+                self.last_states.settle(part, 0, self.server.server_clock.now_us())
                 part.take_charge()
                 self.fallback.free(place, slot.id)
             if place.process == os.getpid():
@@ -145,9 +168,12 @@ class RedisBuckets:
         self, verb: Verb, names: Sequence[str], limits: list[list[str | int | float]]
     ) -> Awaitable[Settlement | None]:
         self.deny.forget(names)
+        if self.server.is_cluster and len({tag_of(name) for name in names}) > 1:
+            slots = [[i for i, name in enumerate(names) if tag_of(name) == tag] for tag in {*map(tag_of, names)}]
+            return _worst([self._settle(verb, [names[i] for i in slot], [limits[i] for i in slot]) for slot in slots])
         return ChargeUpdate(names, shape(verb, len(names), *limits), self.deny).put(self.server)
 
-    def reset(self, key: str, per: str) -> Awaitable[None]:
+    def reset(self, key: StoreKey, per: str) -> Awaitable[None]:
         names = self._names(key, per)
         self.fallback.reset(names, key, per)
         return self._update(names, shape("reset", len(names)))
@@ -160,11 +186,12 @@ class RedisBuckets:
     # Checks
 
     def _query(
-        self, kind: type[Query], names: Sequence[str], key: str, cost: int, per: str, due: float | None = None
+        self, kind: type[Query], names: Sequence[str], key: CallKey, cost: int, per: str, due: float | None = None
     ) -> asyncio.Future[Decision]:
         if self._has_calendar:
             self._renew_shapes()
-        text = self._shapes[kind.verb].get(cost) or self._shape(kind.verb, cost)
+        place = cost if isinstance(key, str) else (cost, len(names))
+        text = self._shapes[kind.verb].get(place) or self._shape(kind.verb, cost, place, len(names))
         return kind(names, text, self, key, cost, per).put(self.server, due)
 
     async def _read_or_undo(self, decision: asyncio.Future[Decision], undo: Callable[[Decision], object]) -> Decision:
@@ -180,13 +207,13 @@ class RedisBuckets:
         self.deny.forget(names)
         return Update(names, text, self.deny, lenient).put(self.server)
 
-    def _shape(self, verb: Verb, cost: int) -> str:
+    def _shape(self, verb: Verb, cost: int, place: _ShapePlace, names: int) -> str:
         shapes = self._shapes[verb]
         if len(shapes) >= _MOST_SHAPES:
             shapes.clear()
         now_us = self.server.server_clock.now_us()
         limits = [policy.limit.encode(cost, now_us) for policy in self.policies]
-        text = shapes[cost] = shape(verb, 1 + len(limits), *limits)
+        text = shapes[place] = shape(verb, names, *limits)
         return text
 
     def _renew_shapes(self) -> None:
@@ -198,8 +225,11 @@ class RedisBuckets:
             for shapes in self._shapes.values():
                 shapes.clear()
 
-    def _names(self, key: str, per: str) -> Sequence[str]:
-        """The names of the block's record and of each bucket's."""
+    def _names(self, key: CallKey, per: str) -> Sequence[str]:
+        """The names of the record of each key's block and of each bucket's."""
+        if isinstance(key, tuple):
+            each = [self._names(one, per) for one in key]
+            return *dict.fromkeys([names[0] for names in each]), *[names[i] for i, names in enumerate(each, start=1)]
         if not isinstance(key, str):
             raise TypeError(f'a key is a string such as "user:1", not {key!r}')
         if self._ends is not None and not per:
@@ -222,9 +252,12 @@ class RedisBuckets:
     def read(self, query: Query, reply: Reply, place: int) -> tuple[Decision, int]:
         """The decision at a place of a reply, and the place of the next one."""
         code, now_us, place = reply[place], reply[0], place + 1
-        last_states, block, charged = self.server.last_states, query.keys[0], code in (1, 3)
+        last_states, charged = self.server.last_states, code in (1, 3)
+        blocks, blocked = len(query.keys) - len(self.policies), 0
+        if code < 0 and blocks > 1:
+            blocked, place = reply[place], place + 1
         parts: list[Decision] = []
-        for name, policy in zip(query.keys[1:], self.policies, strict=True):
+        for name, policy in zip(query.keys[blocks:], self.policies, strict=True):
             state, place = policy.limit.decode(reply, place)
             last_states.note(name, policy.limit.in_microseconds(state))
             if not policy.limit.enforce:
@@ -236,11 +269,13 @@ class RedisBuckets:
         if -code & 1 if code < 0 else code & 2:
             self.server.doubts.report(self.reported_policy.name)
         if code < 0:
-            blocked_us = -code // 2
+            blocked_us, block = -code // 2, query.keys[blocked]
             last_states.note_block(block, now_us, blocked_us)
-            return Decision.blocked(parts or [self._granted(query.cost, now_us)], blocked_us, block), place
+            about = of_key(parts or [self._granted(query.cost, now_us)], query.key, distinct(query.key)[blocked])
+            return Decision.blocked(about, blocked_us, block), place
         if last_states.blocks:
-            last_states.blocks.pop(block, None)
+            for block in query.keys[:blocks]:
+                last_states.blocks.pop(block, None)
         if not parts:
             return self._granted(query.cost, now_us), place
         if charged:
@@ -253,7 +288,7 @@ class RedisBuckets:
     def answer_charged(self, checks: Sequence[Query], number: int, reply: Reply, place: int) -> tuple[int, int]:
         """Read the most common replies by far, in a shorter way: to a run of equal checks, all charged."""
         policy, ticks, now_us, blocks, deny = self.policies[0], self.ticks, reply[0], self.last_states.blocks, self.deny
-        text, cost, states = checks[number].shape, checks[number].cost, self.last_states.young
+        text, cost, states, receipt = checks[number].shape, checks[number].cost, self.last_states.young, self.server
         for check in islice(checks, number, None):
             if reply[place] != 1 or check.shape is not text:
                 break
@@ -262,7 +297,7 @@ class RedisBuckets:
                 raise TypeError("a reply has a state that is no number")
             name = check.keys[1]
             states[name] = reply[place + 1] + (reply[place + 2] > 0)
-            decision = make_decision(policy, cost, state, now_us, True, self, name, 0)
+            decision = make_decision(policy, cost, state, now_us, True, receipt, name, 0)
             future = check.future
             if future.done():
                 check.arrive_late(decision)
@@ -279,7 +314,7 @@ class RedisBuckets:
         limit = policy.limit
         after = state if is_charged else limit.take(state, now_us, cost)
         delay_us = 0 if after is None else limit.delay_us(after, now_us, cost)
-        charge = self if is_charged else None
+        charge = self.server if is_charged else None
         part = make_decision(policy, cost, state, now_us, after is not None, charge, name, delay_us)
         if after is None and cost <= limit.capacity and not 0 < part.retry_us <= 2 * limit.window_us:
             return self._doubted(part)
@@ -308,6 +343,17 @@ class RedisBuckets:
     def _granted(self, cost: int, now_us: int) -> Decision:
         """The decision about a key that is not blocked, where its buckets are elsewhere."""
         return Decision(self.reported_policy, cost, None, now_us, True, parts=())
+
+
+def _worst(settling: Sequence[Awaitable[Settlement | None]]) -> Awaitable[Settlement | None]:
+    """The result of settlements in several slots, which are sent at once, whether or not it is awaited."""
+    whole = asyncio.gather(*settling)
+
+    async def result() -> Settlement | None:
+        results = await whole
+        return "lost" if "lost" in results else "cut" if "cut" in results else None
+
+    return asyncio.ensure_future(result())
 
 
 def _settlement(charged: Sequence[Decision], cost: int, now_us: int) -> tuple[Verb, list[list[str | int | float]]]:

@@ -1,9 +1,10 @@
 -- Answers a batch of checks. It stands in frame.lua, and wire.py writes its questions.
 --
--- shape   the question: [verb, number of keys, limit, limit, ...]; a check's first key is that of the block
+-- shape   the question: [verb, number of keys, limit, limit, ...]; a check's first keys are those of blocks, then each
+--         limit has one
 -- reply   for each check: 1 charged, 0 not charged, and 2 more if a record was not believed; or, if the key is blocked,
---         twice the µs until the block's end, and 1 more if a record was not believed, below zero. Then the states of
---         its buckets.
+--         twice the µs until the block's end, and 1 more if a record was not believed, below zero; with several blocks
+--         then the number of the longest one, from 0. Then the states of its buckets.
 
 local CENTURY = 3155760000000000
 
@@ -43,9 +44,19 @@ local function block(key) -- µs until it ends; 0 if there is none
   return left
 end
 
-local function say_refused(blocked)
+local function longest_block(first, last) -- µs until it ends, and its number
+  local longest, number = block(KEYS[first]), 0
+  for i = first + 1, last do
+    local blocked = block(KEYS[i])
+    if blocked > longest then longest, number = blocked, i - first end
+  end
+  return longest, number
+end
+
+local function say_refused(blocked, number)
   local flag = doubt and 1 or 0
   say(blocked > 0 and -(2 * blocked + flag) or 2 * flag)
+  if blocked > 0 and number then say(number) end
 end
 
 local function take(limit, key)
@@ -55,15 +66,16 @@ local function take(limit, key)
 end
 
 local function decide_all(shape, first, charge)
-  local blocked, states = block(KEYS[first]), {}
+  local before, states = first + shape[2] - #shape - 1, {} -- what is added to a limit's place for that of its key
+  local blocked, number = longest_block(first, before + 2)
   local allowed = charge and blocked <= 0
   for i = 3, #shape do
-    states[i] = take(shape[i], KEYS[first + i - 2])
+    states[i] = take(shape[i], KEYS[before + i])
     allowed = allowed and (states[i].after_a or kind_of(shape[i]).is_soft)
   end
-  if allowed then say(doubt and 3 or 1) else say_refused(blocked) end
+  if allowed then say(doubt and 3 or 1) else say_refused(blocked, before + 2 > first and number) end
   for i = 3, #shape do
-    local limit, key, state = shape[i], KEYS[first + i - 2], states[i]
+    local limit, key, state = shape[i], KEYS[before + i], states[i]
     local kind = kind_of(limit)
     if allowed and state.after_a then
       kind.store(limit, key, state.after_a, state.after_b)

@@ -51,12 +51,12 @@ class DenyCache:
     def find(self, keys: Sequence[str], policies: Sequence[Policy], cost: int, now_us: int) -> Decision | None:
         """The stored refusal of a cost at most as high, as of now. Of several the one with the longest wait.
 
-        `policies` are those of the keys after the first one, which is a block's. Refusals by another limit of the
-        same bucket do not count.
+        `policies` are those of the last keys. The others, one at least, are those of blocks. Refusals by another limit
+        of the same bucket do not count.
         """
         if not self.refusals:
             return None
-        pairs = zip(keys, (None, *policies), strict=True)
+        pairs = zip(keys, (*[None] * (len(keys) - len(policies)), *policies), strict=True)
         refusals = [refusal for key, policy in pairs if (refusal := self._at(key, policy, cost, now_us)) is not None]
         if not refusals:
             return None
@@ -116,4 +116,5 @@ def _later(part: Decision, cost: int, passed_us: int) -> Decision:
         bucket_key=part.bucket_key,
         reason="cached",
         measure=(0, left_us, left_us) if part.reason == "blocked" else None,
+        over=part.over,
     )

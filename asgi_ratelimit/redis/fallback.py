@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 
+from asgi_ratelimit.call_keys import CallKey, distinct, per_limit
 from asgi_ratelimit.clock import Clock, SystemClock
 from asgi_ratelimit.decision import Decision, Policy
 from asgi_ratelimit.errors import StoreUnavailable
@@ -48,6 +49,7 @@ class OutageStore(MemoryStore):
     def __init__(self, node: str, clock: Clock, on_event: EventHook | None) -> None:
         super().__init__(max_keys=_LOCAL_KEYS, clock=clock)
         self._node, self._hook = node, on_event
+        self.slot_counts = None  # those of the store that this one stands in for
 
     def report_full(self) -> None:
         cause = f"{self.max_keys} buckets and blocks are in this process for outages, so new keys share a few in one"
@@ -83,7 +85,7 @@ class LastKnown:
         if state is None:
             return
         if cost < part.cost:
-            state = limit.give_back(state, part.now_us, part.cost - cost, part.state, part.now_us)
+            state = limit.give_back(state, max(now_us, part.now_us), part.cost - cost, part.state, part.now_us)
         elif cost > part.cost:
             state = limit.owe(state, now_us, cost - part.cost)[0]
         if state is not None:
@@ -116,7 +118,7 @@ def _calls_in(state: State) -> int:
 
 
 class Fallback:
-    """A limiter's limits without the server. `names` are the records of its block and of each of its buckets."""
+    """A limiter's limits without the server. `names` are the records of each key's block and of each bucket."""
 
     def __init__(
         self,
@@ -135,7 +137,7 @@ class Fallback:
         self._local: MemoryBuckets | None = store.open(name, counted) if counted else None
 
     def decide(
-        self, names: Sequence[str], key: str, cost: int, per: str, cause: object, *, charge: bool = True
+        self, names: Sequence[str], key: CallKey, cost: int, per: str, cause: object, *, charge: bool = True
     ) -> Decision:
         """The decision in place of the server's. Raises StoreUnavailable if one of the limits fails closed."""
         if "closed" in self._modes:
@@ -143,7 +145,11 @@ class Fallback:
         if self._local is None:
             return self._granted(cost)
         self._warm(self._local, names, key, per)
-        decision = (self._local.decide if charge else self._local.peek)(key, cost, per)
+        keys = self._counted_first(key)
+        if charge and isinstance(keys, tuple):
+            decision = self._local.decide_each(keys, cost, per)
+        else:
+            decision = (self._local.decide if charge else self._local.peek)(keys, cost, per)
         if decision.reason == "blocked":
             return decision
         counted = iter(decision.parts)
@@ -166,12 +172,12 @@ class Fallback:
         if self._local is not None and len(self._store):
             self._local.free(place.key, place.per, place.policy, slot_id)
 
-    def reset(self, names: Sequence[str], key: str, per: str) -> None:
-        self._last_states.blocks.pop(names[0], None)
-        for name in names[1:]:
+    def reset(self, names: Sequence[str], key: CallKey, per: str) -> None:
+        for name in names:
+            self._last_states.blocks.pop(name, None)
             self._last_states.take(name)
         if self._local is not None:
-            self._local.reset(key, per)
+            self._local.reset(self._counted_first(key), per)
 
     def block(self, name: str, key: str, seconds: float) -> None:
         self._last_states.blocks.pop(name, None)
@@ -184,14 +190,23 @@ class Fallback:
             return Decision.combine([_open(policy, cost) for policy in self._policies])
         return _open(self._reported_policy, cost, parts=())
 
-    def _warm(self, local: MemoryBuckets, names: Sequence[str], key: str, per: str) -> None:
-        modes = zip(names[1:], self._modes, strict=True)
+    def _counted_first(self, key: CallKey) -> CallKey:
+        """The keys of the limits that count in memory, then those of the others: their blocks count as well."""
+        if not isinstance(key, tuple):
+            return key
+        pairs = sorted(zip(self._modes, key, strict=True), key=lambda pair: pair[0] != "local")
+        return tuple([one for _, one in pairs])
+
+    def _warm(self, local: MemoryBuckets, names: Sequence[str], key: CallKey, per: str) -> None:
+        keys, blocks = per_limit(key, len(self._modes)), names[: len(names) - len(self._modes)]
+        modes = zip(names[len(blocks) :], self._modes, strict=True)
         every = [self._last_states.take(name) if mode == "local" else None for name, mode in modes]
         states = [state for state, mode in zip(every, self._modes, strict=True) if mode == "local"]
-        local.adopt(key, per, states, self._last_states.blocks.pop(names[0], None))
-        for name, policy, state in zip(names[1:], self._policies, every, strict=True):
+        known = [self._last_states.blocks.pop(name, None) for name in blocks]
+        local.adopt(self._counted_first(key), per, states, zip(distinct(key), known, strict=True))
+        for name, policy, state, one in zip(names[len(blocks) :], self._policies, every, keys, strict=True):
             if state is not None and policy.limit.holds:
-                local.keep(key, per, policy, self._renewals.held(name, state[::2]))
+                local.keep(one, per, policy, self._renewals.held(name, state[::2]))
 
 
 def _open(policy: Policy, cost: int, parts: tuple[Decision, ...] | None = None) -> Decision:

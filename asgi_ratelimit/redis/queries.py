@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Sequence
 from typing import Any, ClassVar, Protocol
 
+from asgi_ratelimit.call_keys import CallKey, distinct
 from asgi_ratelimit.clock import Clock
 from asgi_ratelimit.decision import Decision
 from asgi_ratelimit.errors import StoreUnavailable
@@ -110,7 +111,7 @@ class Query(Pending):
     __slots__ = ("buckets", "cost", "key", "per")
     verb: ClassVar[Verb] = "decide"
 
-    def __init__(self, names: Sequence[str], text: str, buckets: Reader, key: str, cost: int, per: str) -> None:
+    def __init__(self, names: Sequence[str], text: str, buckets: Reader, key: CallKey, cost: int, per: str) -> None:
         self.keys = names
         self.shape = text
         self.buckets = buckets
@@ -141,7 +142,7 @@ class Query(Pending):
         if not decision.allowed:
             deny.remember(self.keys, decision, sent_us, received_us)
         elif deny.refusals:
-            deny.forget(self.keys[1:])  # a higher cost has to wait longer now
+            deny.forget(self.keys[len(distinct(self.key)) :])  # a higher cost has to wait longer now
 
     def fail(self, error: BaseException) -> None:
         if self.future.done():

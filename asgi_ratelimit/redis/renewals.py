@@ -21,6 +21,11 @@ _PER_LEASE = 3  # renewals, so that two of them may be lost
 class Renewer(Protocol):
     """Buckets with slots."""
 
+    @property
+    def server(self) -> object:
+        """The receipt of the slots that they have taken."""
+        ...
+
     def renew(self, place: SlotPlace, slots: list[int]) -> object:
         """Begin the leases of these slots anew, which are all in one record."""
         ...

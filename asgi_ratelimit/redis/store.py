@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
+from weakref import WeakSet
 
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
@@ -33,6 +34,14 @@ from asgi_ratelimit.store import Buckets
 __all__ = ["RedisStore"]
 
 _SCOPES = ("user", "shared", "global")  # the most specific first
+
+
+class Work(Protocol):
+    """It uses a store in the background."""
+
+    async def aclose(self) -> None:
+        """Come to an end on this event loop."""
+        ...
 
 
 class RedisStore:
@@ -94,6 +103,7 @@ class RedisStore:
         self._on_event = on_event
         self._patient: dict[float, Connections] = {}
         self.session: Callable[[], Node | Cluster] = self._connections.session
+        self._background: WeakSet[Work] = WeakSet()
 
     def __repr__(self) -> str:
         return f"RedisStore({self._location.name!r}, prefix={self._prefix!r})"
@@ -101,11 +111,19 @@ class RedisStore:
     def open(self, name: str, policies: Sequence[Policy]) -> Buckets:
         if not self.is_cluster:
             return self._buckets(name, policies, policies[0])
-        by_scope = [[policy for policy in policies if policy.limit.scope == scope] for scope in _SCOPES]
-        groups = [group for i, group in enumerate(by_scope) if group or i == 0]
+        own, *others = [[policy for policy in policies if policy.limit.scope == scope] for scope in _SCOPES]
         reported_policy = next((policy for policy in policies if policy.limit.scope != "global"), policies[0])
-        buckets = [self._buckets(name, group, reported_policy, blocks=i == 0) for i, group in enumerate(groups)]
-        return buckets[0] if len(buckets) == 1 else CrossSlotBuckets(buckets)
+        if len(own) == len(policies) == 1:
+            return self._buckets(name, own, reported_policy)
+        first = next((policy for policy in policies if policy.limit.holds), None)  # the slot that counts for a call
+
+        def make(group: Sequence[Policy], blocks: bool = True) -> RedisBuckets:
+            counts = any(policy is first for policy in group)
+            return self._buckets(name, group, reported_policy, blocks=blocks, counts=counts)
+
+        positions = [i for i, policy in enumerate(policies) if policy.limit.scope == "user"]
+        rest = [make(group, blocks=False) for group in others if group]
+        return CrossSlotBuckets(policies, own, rest, positions, make)
 
     def scripts(self, source: bytes, *, patience: float) -> RedisScripts:
         """A script on the same servers. Calls that may take longer than `timeout` have connections of their own."""
@@ -113,6 +131,10 @@ class RedisStore:
         if self.timeout < patience:
             connections = self._patient.setdefault(patience, Connections(self._factory, patience, self._on_event))
         return RedisScripts(connections, self.namer, source, self.server_clock, self.outage)
+
+    def close_first(self, work: Work) -> None:
+        """Let this come to its end before the connections of its event loop are closed."""
+        self._background.add(work)
 
     async def clear(self) -> None:
         """Delete every record that begins with `prefix`, on every server, and all that this process remembers of them.
@@ -153,6 +175,8 @@ class RedisStore:
 
     async def aclose(self) -> None:
         """Close the connections of this event loop. The store may be used again. It connects again then."""
+        for work in [*self._background]:
+            await work.aclose()
         self.renewals.stop()
         for connections in (self._connections, *self._patient.values()):
             await connections.aclose()
@@ -167,10 +191,17 @@ class RedisStore:
         await self.aclose()
 
     def _buckets(
-        self, name: str, policies: Sequence[Policy], reported_policy: Policy, *, blocks: bool = True
+        self,
+        name: str,
+        policies: Sequence[Policy],
+        reported_policy: Policy,
+        *,
+        blocks: bool = True,
+        counts: bool = True,
     ) -> RedisBuckets:
         fallback = Fallback(self._local, self.last_states, name, policies, reported_policy, self.outage, self.renewals)
-        return RedisBuckets(self, name, policies, fallback, reported_policy, blocks=blocks)
+        slots = self.observers.slots if counts else None
+        return RedisBuckets(self, name, policies, fallback, reported_policy, blocks=blocks, counts=slots)
 
 
 def _after_reply(clock: ServerClock, last_states: LastKnown) -> Callable[[int], None]:

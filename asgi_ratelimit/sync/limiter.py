@@ -7,9 +7,10 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
+from asgi_ratelimit.call_keys import CallKey
 from asgi_ratelimit.decision import Decision
 from asgi_ratelimit.foreign_options import explains_foreign_options
-from asgi_ratelimit.limiter import Limiter
+from asgi_ratelimit.limiter import Limiter, checked_timeout
 from asgi_ratelimit.limits import LimitSpec
 from asgi_ratelimit.memory import MemoryStore
 from asgi_ratelimit.store import Store
@@ -54,22 +55,23 @@ class SyncLimiter:
     def __repr__(self) -> str:
         return f"Sync{self._limiter!r}"
 
-    def try_acquire(self, key: str, cost: int = 1, *, per: str = "") -> Decision:
+    def try_acquire(self, key: CallKey, cost: int = 1, *, per: str = "") -> Decision:
         """As Limiter.try_acquire: decide now, and never wait or raise for a refusal."""
         return self._run(self._limiter.try_acquire, key, cost, per=per)
 
-    def acquire(self, key: str, cost: int = 1, *, timeout: float | None = None, per: str = "") -> Decision:
+    def acquire(self, key: CallKey, cost: int = 1, *, timeout: float | None = None, per: str = "") -> Decision:
         """As Limiter.acquire: wait until the call is allowed, first come, first served.
 
         Threads that wait for one key stand in one queue per process. An exception that ends the wait, such as
         KeyboardInterrupt, leaves the queue.
         """
+        timeout = checked_timeout(timeout)
         loop_thread, queue = current_loop_thread(), (id(self), key, per)
         result: ThreadResult[Decision] = ThreadResult(queue)
         try:
             # One step: no other thread may enter the queue between the look at it and the entry.
             with loop_thread.lock:
-                if self._may_pass and not loop_thread.queues.get(queue) and (timeout is None or timeout >= 0):
+                if self._may_pass and not loop_thread.queues.get(queue):
                     decision = _run_at_once(self._limiter.try_acquire(key, cost, per=per))
                     if decision.allowed:
                         return decision
@@ -83,7 +85,7 @@ class SyncLimiter:
         finally:
             del result  # or an error, its traceback and this frame would keep each other alive
 
-    def peek(self, key: str, cost: int = 1, *, per: str = "") -> Decision:
+    def peek(self, key: CallKey, cost: int = 1, *, per: str = "") -> Decision:
         """As Limiter.peek: the decision of `try_acquire`, without a charge."""
         return self._run(self._limiter.peek, key, cost, per=per)
 
@@ -96,7 +98,7 @@ class SyncLimiter:
         self._run(self._limiter.release, decision)
 
     @contextmanager
-    def hold(self, key: str, cost: int = 1, *, timeout: float | None = None, per: str = "") -> Iterator[Decision]:
+    def hold(self, key: CallKey, cost: int = 1, *, timeout: float | None = None, per: str = "") -> Iterator[Decision]:
         """As Limiter.hold: `acquire` for a `with` block, at the end of which the slots are released."""
         decision = self.acquire(key, cost, timeout=timeout, per=per)
         try:
@@ -108,11 +110,11 @@ class SyncLimiter:
         """As Limiter.settle: make the charge of a decision the real cost of the call, once."""
         self._run(self._limiter.settle, decision, cost)
 
-    def reset(self, key: str, *, per: str = "") -> None:
+    def reset(self, key: CallKey, *, per: str = "") -> None:
         """As Limiter.reset: make the buckets of a key full, and lift its block."""
         self._run(self._limiter.reset, key, per=per)
 
-    def block(self, key: str, seconds: float) -> None:
+    def block(self, key: CallKey, seconds: float) -> None:
         """As Limiter.block: refuse the key for so many seconds. 0 lifts the block."""
         self._run(self._limiter.block, key, seconds)
 

@@ -6,6 +6,7 @@ from asgi_ratelimit.clock import ManualClock
 from asgi_ratelimit.limiter import Limiter
 from asgi_ratelimit.limits import FixedWindow, LeakyBucket, Limit, Quota, SlidingWindow, TokenBucket
 from asgi_ratelimit.store import Store
+from asgi_ratelimit.testing.key_contract import KeyContract
 
 __all__ = ["StoreContract"]
 
@@ -18,7 +19,7 @@ KINDS: tuple[Limit, ...] = (
 )
 
 
-class StoreContract:
+class StoreContract(KeyContract):
     """The tests that every store has to pass. Subclass it and define `make_store`. Pytest collects the async tests:
 
     @pytest.mark.anyio
@@ -275,6 +276,17 @@ class StoreContract:
             await limiter.settle(charged, 0)
             await limiter.refund(charged)
             assert (await limiter.peek("a")).remaining == 2, limit
+
+    async def test_a_limiter_of_the_same_name_and_limit_settles_the_charge_of_another(self) -> None:
+        for limit in KINDS:
+            store = self.make_store(ManualClock())
+            limiter, other = (Limiter(limit, store=store) for _ in range(2))
+            for used in (0, 3, 5):
+                charged = await limiter.try_acquire("a", cost=2)
+                await other.settle(charged, used)
+                await limiter.settle(charged, 5)
+                assert (await limiter.peek("a")).remaining == 5 - used, limit
+                await limiter.reset("a")
 
     async def test_what_was_refused_or_refunded_or_has_refilled_is_not_settled(self) -> None:
         for limit in KINDS:

@@ -12,7 +12,7 @@ import pytest
 from asgi_ratelimit import Limiter, MemoryStore
 from asgi_ratelimit.admin.feed import EventStream, Feed
 from asgi_ratelimit.admin.limiters import LimitersInUse
-from asgi_ratelimit.observe import Snapshot, Stats
+from asgi_ratelimit.observe import Event, Snapshot, Stats
 from asgi_ratelimit.store import Store
 from asgi_ratelimit.testing import ManualClock
 
@@ -85,3 +85,11 @@ async def test_a_stream_ends_if_its_reader_takes_nothing() -> None:
 
     with anyio.fail_after(20):
         await EventStream(feed.stream(), patience=0.01)({"type": "http", "method": "GET"}, receive, send)
+
+
+async def test_the_state_has_the_blocks_that_have_begun(clock: ManualClock) -> None:
+    feed, limiter, stats = feed_of(clock)
+    await limiter.try_acquire("ada")
+    stats(Event("escalated", limiter.name, key="ada", seconds=60.0, time=clock.wall()))
+    (shown,) = (await feed.state())["limiters"]
+    assert (shown["allowed"], shown["escalated"]) == (1, 1)

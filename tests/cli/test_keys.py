@@ -15,7 +15,8 @@ import pytest
 from fastapi import Depends, FastAPI
 from starlette.testclient import TestClient
 
-from asgi_ratelimit import Decision, Limiter, RateLimitMiddleware, SlidingWindow, TokenBucket
+from asgi_ratelimit import Decision, Escalate, Limiter, RateLimitMiddleware, SlidingWindow, TokenBucket
+from asgi_ratelimit.escalation import Escalation, Strikes
 from asgi_ratelimit.fastapi import RateLimit
 from asgi_ratelimit.redis import RedisStore
 from tests.support.command import asgi_ratelimit
@@ -88,6 +89,19 @@ def test_reset_fills_the_buckets_and_lifts_the_block(any_redis: Server) -> None:
     assert decision.remaining == 3
     again = asgi_ratelimit("reset", "user:42", *SAID, "--json", "--redis", any_redis.url).json
     assert again["before"] == again["after"]
+
+
+def test_reset_forgets_how_often_the_key_was_blocked_for_hammering(any_redis: Server) -> None:
+    async def hammer(limiter: Limiter) -> float:
+        escalate = Escalate(after=2, within=60, block=(60, 600))
+        escalation = Escalation(escalate, store=limiter.store, name=limiter.name)
+        return await escalation.refused("user:42", limiter.block, 2)
+
+    assert use(any_redis, hammer) == 60
+    assert use(any_redis, hammer) == 0  # it is blocked
+    asgi_ratelimit("reset", "user:42", *SAID, "--redis", any_redis.url)
+    strikes = use(any_redis, lambda limiter: Strikes((60,), 3600, store=limiter.store, name="app").round_of("user:42"))
+    assert strikes.level == 0
 
 
 def test_block_refuses_the_key_and_zero_lifts_it(any_redis: Server) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -21,6 +22,15 @@ def redis() -> Iterator[Server]:
     """The Redis of the examples."""
     with Server() as server:
         yield server
+
+
+@pytest.fixture
+def networks(tmp_path: Path) -> dict[str, str]:
+    """The files of networks of the examples, by their names there."""
+    files = {"partners.txt": "192.0.2.0/24\n2001:db8::/32\n", "blocklist.txt": "198.51.100.0/24\n"}
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    return {name: str(tmp_path / name) for name in files}
 
 
 @pytest.fixture

@@ -24,10 +24,12 @@ APPS = ("app", "quart_app")
 @pytest.mark.filterwarnings("ignore:'audioop' is deprecated:DeprecationWarning")  # discord.py's
 @pytest.mark.usefixtures("django")
 @pytest.mark.parametrize("block", EXAMPLES, ids=lambda block: block.place)
-def test_the_example_runs(block: Block, redis: Server, discord: FakeDiscord, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_example_runs(
+    block: Block, redis: Server, discord: FakeDiscord, networks: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     route = import_module("discord.http").Route
     monkeypatch.setattr(route, "BASE", route.BASE)  # an example changes it
-    names = run(block, **{"localhost:6379": f"{redis.host}:{redis.port}"})
+    names = run(block, **networks, **{"localhost:6379": f"{redis.host}:{redis.port}"})
     run_tests(names)
     assert discord.count(401) == discord.count(429) == 0
     for app in [names[name] for name in APPS if name in names]:

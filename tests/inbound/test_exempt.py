@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
 
 import pytest
 from starlette.applications import Starlette
+from starlette.requests import HTTPConnection
 from starlette.routing import Mount, Route
 
-from asgi_ratelimit import MemoryStore
+from asgi_ratelimit import MemoryStore, NetworkFile, RateLimitMiddleware, by_ip
 from asgi_ratelimit.testing import ManualClock
 from tests.inbound.test_middleware import Trouble, door, page, site
-from tests.support.asgi import ask, statuses
+from tests.support.asgi import ask, hello, statuses
 
 pytestmark = pytest.mark.anyio
 
@@ -76,6 +78,47 @@ async def test_a_function_may_say_who_is_exempt(store: MemoryStore, wrap: bool) 
     app = door(store, "1/60s", exempt=later if wrap else inside)
     assert await statuses(app, 3, client=("127.0.0.1", 1)) == [200, 200, 200]
     assert await statuses(app, 2) == [200, 429]
+
+
+async def test_a_list_may_have_paths_and_functions(store: MemoryStore) -> None:
+    async def has_a_pass(conn: HTTPConnection) -> bool:
+        return conn.headers.get("x-pass") == "yes"
+
+    app = door(store, "1/60s", exempt=["/health", by_ip.within("192.0.2.0/24"), has_a_pass])
+    assert await statuses(app, 3, "/health") == [200] * 3
+    assert await statuses(app, 3, client=("192.0.2.7", 1)) == [200] * 3
+    assert await statuses(app, 3, headers=[("x-pass", "yes")]) == [200] * 3
+    assert await statuses(app, 2) == [200, 429]
+
+
+async def test_only_may_have_both_too(store: MemoryStore) -> None:
+    app = door(store, "1/60s", only=["/login", by_ip.within("192.0.2.0/24")], exempt=["/login/free"])
+    assert await statuses(app, 3, "/other") == [200] * 3
+    assert await statuses(app, 2, "/login") == [200, 429]
+    assert await statuses(app, 2, "/other", client=("192.0.2.7", 1)) == [200, 429]
+    assert await statuses(app, 2, "/login/free", client=("192.0.2.7", 1)) == [200, 200]
+
+
+@pytest.mark.parametrize("wrong", ["10.0.0.0/8", "192.0.2.7", "2001:db8::/32", "::1"])
+@pytest.mark.parametrize("option", ["exempt", "only"])
+def test_a_network_alone_is_named(option: str, wrong: str) -> None:
+    for value in (wrong, ["/health", wrong]):
+        options: Any = {option: value}
+        with pytest.raises(ValueError, match=rf"write {option}=by_ip.within\('{wrong}'\), or behind proxies ClientIP"):
+            RateLimitMiddleware(hello, limit="1/s", **options)
+
+
+def test_so_is_a_file_of_networks(tmp_path: Path) -> None:
+    (tmp_path / "networks.txt").write_text("10.0.0.0/8")
+    file = NetworkFile(tmp_path / "networks.txt")
+    for exempt in (file, [file]):
+        with pytest.raises(ValueError, match=r"write exempt=by_ip.within\(NetworkFile\('.*networks.txt'\)\)"):
+            RateLimitMiddleware(hello, limit="1/s", exempt=exempt)  # type: ignore[arg-type]
+
+
+def test_a_function_in_a_list_is_checked_like_one_alone() -> None:
+    with pytest.raises(ValueError, match="exempt is a function such as `def exempt"):
+        RateLimitMiddleware(hello, limit="1/s", exempt=["/health", lambda: True])  # type: ignore[list-item, misc]
 
 
 async def test_the_exempt_carry_no_headers_and_ask_no_key(store: MemoryStore) -> None:

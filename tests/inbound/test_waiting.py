@@ -375,3 +375,20 @@ async def test_a_decision_that_comes_at_the_moment_of_a_cancellation_is_given_ba
 async def test_a_leaky_bucket_whose_queue_is_full_refuses(store: MemoryStore) -> None:
     app = door(store, LeakyBucket("1/10s", queue=0))
     assert [(await ask(app)).status for _ in range(2)] == [200, 429]
+
+
+async def test_a_client_that_leaves_as_its_turn_comes_is_not_served() -> None:
+    lost: list[str] = []
+
+    async def turn() -> str:
+        return "charged"
+
+    async def gone() -> None:
+        """At the same moment."""
+
+    async def on_lost(result: str) -> None:
+        lost.append(result)
+
+    with pytest.raises(holding.ClientGone):
+        await holding.Holding().wait("key", turn(), gone, on_lost)
+    assert lost == ["charged"]

@@ -58,6 +58,12 @@ async def test_a_limit_of_zero_refuses_everybody_for_its_period(
 
 
 @BOTH
+async def test_a_cost_beyond_all_floats_is_refused_by_a_limit_of_zero(store: MemoryStore, door: Any) -> None:
+    refused = await ask(door(store, ["0/day", "5/s"], cost=lambda conn: 10**400))
+    assert refused.status == 429
+
+
+@BOTH
 @pytest.mark.parametrize("value", [0, False, 0.0], ids=repr)
 @pytest.mark.parametrize("is_async", [True, False])
 async def test_zero_and_false_from_a_function_mean_the_same(

@@ -233,3 +233,17 @@ def test_a_copy_and_a_pickle_count_by_the_same_calendar() -> None:
         assert twin == quota
         assert hash(twin) == hash(quota)
         assert twin.measure(state, now, 1) == quota.measure(state, now, 1)
+
+
+def test_the_period_of_any_moment_is_public() -> None:
+    plan = Quota("9/month", tz=BERLIN, starts=15)
+    begins, ends = plan.period_at(datetime(2024, 3, 20, 3, tzinfo=ZoneInfo("Asia/Tokyo")))
+    assert (begins.isoformat(), ends.isoformat()) == ("2024-03-15T00:00:00+01:00", "2024-04-15T00:00:00+02:00")
+    assert plan.period_at(ends)[0] == ends
+    assert plan.period_at(ends - timedelta(microseconds=1)) == (begins, ends)
+
+
+@pytest.mark.parametrize("bad", [datetime(2024, 3, 20), 1_700_000_000, None, "2024-03-20"])
+def test_a_moment_without_a_zone_is_in_no_period(bad: Any) -> None:
+    with pytest.raises(ValueError, match=r"a moment has a zone, e\.g\. datetime\.now\(UTC\), not "):
+        Quota("9/month").period_at(bad)

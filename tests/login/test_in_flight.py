@@ -290,6 +290,7 @@ async def test_observers_hear_of_each_attempt_once(clock: ManualClock) -> None:
         ("allowed", "login:account"),
         ("allowed", "login:address"),
         ("allowed", "login:account"),
+        ("escalated", "login:account"),
         ("blocked", "login:account"),
     ]
     assert not any("ada" in event.key or OFFICE in event.key for event in events)

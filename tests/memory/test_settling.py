@@ -9,7 +9,17 @@ from typing import Any
 
 import pytest
 
-from asgi_ratelimit import FixedWindow, LeakyBucket, Limit, Limiter, MemoryStore, Quota, SlidingWindow, TokenBucket
+from asgi_ratelimit import (
+    Concurrency,
+    FixedWindow,
+    LeakyBucket,
+    Limit,
+    Limiter,
+    MemoryStore,
+    Quota,
+    SlidingWindow,
+    TokenBucket,
+)
 from asgi_ratelimit.observe import Event
 from asgi_ratelimit.sync import SyncLimiter
 from asgi_ratelimit.testing import ManualClock
@@ -28,7 +38,7 @@ def observed(clock: ManualClock) -> tuple[MemoryStore, list[tuple[str, int]]]:
     events: list[tuple[str, int]] = []
 
     def note(event: Event) -> None:
-        if event.kind in ("owed", "unavailable"):
+        if event.kind in ("owed", "lost"):
             events.append((event.kind, event.cost))
 
     return MemoryStore(clock=clock, observers=[note]), events
@@ -163,3 +173,48 @@ async def test_a_waiter_waits_for_the_debt_as_well(store: MemoryStore, clock: Ma
     assert not waiter.done()
     clock.advance(0.000001)
     assert (await waiter).allowed
+
+
+# A record that is not there any more
+
+
+def clear(store: MemoryStore, clock: ManualClock) -> None:
+    store.clear()
+
+
+def outlive(store: MemoryStore, clock: ManualClock) -> None:
+    """All is full again, and new limits have had the empty shards dropped."""
+    clock.advance(400_000)
+    for count in (1, 2, 3):
+        Limiter(f"{count}/s", store=store)
+
+
+@pytest.mark.parametrize("drop", [clear, outlive])
+@pytest.mark.parametrize("limit", KINDS, ids=repr)
+@pytest.mark.parametrize(("used", "left"), [(0, 100), (4, 100), (10, 100), (110, 0), (150, 0)])
+def test_a_charge_is_settled_in_the_record_of_the_present(
+    clock: ManualClock, limit: Limit, drop: Any, used: int, left: int
+) -> None:
+    store = MemoryStore(clock=clock)
+    limiter = SyncLimiter(limit, store=store)
+    charged = limiter.try_acquire("a", 10)
+    drop(store, clock)
+    limiter.settle(charged, used)
+    assert limiter.peek("a").remaining == left
+    assert len(store) == (used > 10)
+    limiter.reset("a")
+    assert len(store) == 0
+
+
+@pytest.mark.parametrize("limit", [*KINDS, Concurrency(3)], ids=repr)
+@pytest.mark.parametrize("used", [0, 1, 90])
+def test_another_store_settles_nothing(clock: ManualClock, limit: Limit, used: int) -> None:
+    store, other = MemoryStore(clock=clock), MemoryStore(clock=clock)
+    limiter, stranger = SyncLimiter(limit, store=store), SyncLimiter(limit, store=other)
+    charged = limiter.try_acquire("a", 2)
+    left = limiter.peek("a").remaining
+    stranger.settle(charged, used)
+    stranger.release(charged)
+    assert (len(store), len(other), limiter.peek("a").remaining) == (1, 0, left)
+    SyncLimiter(limit, store=store).refund(charged)
+    assert (len(store), limiter.peek("a").remaining) == (0, limit.capacity)

@@ -63,6 +63,7 @@ def collected() -> Collected:
 def test_the_instruments_have_the_names_and_units_of_the_metrics(collected: Collected) -> None:
     for event in ALL_EVENTS:
         collected.observer(event)
+    collected.observer.on_in_flight("app", 1)
     metrics = collected.metrics()
     assert set(metrics) == {metric.name.removesuffix("_total") for metric in METRICS}
     for metric in METRICS:
@@ -74,6 +75,7 @@ def test_the_instruments_have_the_names_and_units_of_the_metrics(collected: Coll
 def test_each_metric_is_of_its_kind(collected: Collected) -> None:
     for event in ALL_EVENTS:
         collected.observer(event)
+    collected.observer.on_in_flight("app", 1)
     kinds = {name: type(metric.data).__name__ for name, metric in collected.metrics().items()}
     expected = {"counter": "Sum", "gauge": "Gauge", "histogram": "Histogram"}
     assert kinds == {metric.name.removesuffix("_total"): expected[metric.kind] for metric in METRICS}

@@ -30,6 +30,9 @@ CONTRACT = {
     "ratelimit_near_total": ("limiter",),
     "ratelimit_shed_total": ("limiter", "priority"),
     "ratelimit_wait_seconds": ("limiter",),
+    "ratelimit_unsettled_total": ("limiter", "cause"),
+    "ratelimit_escalations_total": ("limiter", "enforced"),
+    "ratelimit_in_flight": ("limiter",),
     "ratelimit_store_up": ("store",),
     "ratelimit_store_missed_total": ("store",),
     "discord_requests_total": ("route", "status"),
@@ -71,6 +74,16 @@ EFFECTS: list[tuple[Event, Samples]] = [
     (
         Event("waited", "discord", seconds=2.0, route=ROUTE, cause="bucket"),
         histogram("discord_wait_seconds", {"cause": "bucket"}, 2.0),
+    ),
+    (Event("owed", "app"), {"ratelimit_unsettled_total": [({"limiter": "app", "cause": "owed"}, 1.0)]}),
+    (Event("lost", "app"), {"ratelimit_unsettled_total": [({"limiter": "app", "cause": "lost"}, 1.0)]}),
+    (
+        Event("escalated", "app", seconds=60.0),
+        {"ratelimit_escalations_total": [({"limiter": "app", "enforced": "true"}, 1.0)]},
+    ),
+    (
+        Event("escalated", "app", seconds=60.0, cause="shadow"),
+        {"ratelimit_escalations_total": [({"limiter": "app", "enforced": "false"}, 1.0)]},
     ),
     (Event("down", node=NODE), {}),
     (Event("missed", node=NODE, checks=3), {"ratelimit_store_missed_total": [({"store": NODE}, 3.0)]}),

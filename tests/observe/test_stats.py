@@ -252,6 +252,13 @@ def test_without_a_store_the_last_event_is_now() -> None:
     assert counts_of(stats).minutes[-1] == Period(NOON + 60, 0, 1)
 
 
+def test_settlements_that_are_not_counted_are_no_decisions(stats: Stats, observers: Observers) -> None:
+    for kind in ("lost", "owed", "lost"):
+        emit(observers, kind)
+    snapshot = stats.snapshot()
+    assert (snapshot.limiters, snapshot.other) == ({}, {"lost": 2, "owed": 1})
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 @pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
 def test_a_child_counts_from_zero(stats: Stats, observers: Observers) -> None:

@@ -118,3 +118,26 @@ async def until_answered(waiting: Any) -> None:
     async with asyncio.timeout(PATIENCE):
         while (future := waiting._fut_waiter) is None or future is before or not future.done():
             await asyncio.sleep(0)
+
+
+async def test_a_call_to_several_slots_is_charged_in_all_of_them_or_in_none_whenever_it_is_cancelled(
+    cluster: Cluster,
+) -> None:
+    async with RedisStore(cluster.url, timeout=2, deny_cache=0) as store:
+        limiter = Limiter([TokenBucket("400/day", scope=scope) for scope in ("user", "shared", "global")], store=store)
+        await limiter.peek("a", per="x")
+        for _ in range(3):
+            await cancelled_at_random([limiter.try_acquire("a", per="x") for _ in range(40)], Random(7))
+        for turns in range(12):
+            call = asyncio.ensure_future(limiter.try_acquire("a", per="x"))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            call.cancel()
+            await asyncio.wait([call])
+
+        async def left() -> set[int]:
+            return {part.remaining for part in (await limiter.peek("a", per="x")).parts}
+
+        async with asyncio.timeout(PATIENCE):
+            while len(await left()) > 1:
+                await asyncio.sleep(0)

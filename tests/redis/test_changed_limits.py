@@ -9,7 +9,7 @@ from hashlib import blake2b
 
 import pytest
 
-from asgi_ratelimit import FixedWindow, LeakyBucket, Limiter, SlidingWindow, TokenBucket
+from asgi_ratelimit import Concurrency, FixedWindow, LeakyBucket, Limiter, SlidingWindow, TokenBucket
 from asgi_ratelimit.limits import Limit, Quota
 from asgi_ratelimit.redis import RedisStore
 from asgi_ratelimit.redis.fallback import ServerClock
@@ -139,3 +139,31 @@ async def test_a_process_with_a_wrong_clock_counts_in_the_period_of_the_server(a
         assert last.remaining == 75
         assert last.reset_after == pytest.approx(honest.reset_after, abs=60)
         assert first.reset_after >= last.reset_after
+
+
+LISTS: list[list[Limit]] = [
+    [TokenBucket("7/hour")],
+    [FixedWindow("7/hour"), Concurrency(2)],
+    [SlidingWindow("7/hour", scope="shared"), Quota("7/day")],
+    [TokenBucket("7/hour"), FixedWindow("7/hour", scope="global"), Concurrency(3, scope="global")],
+]
+
+
+@pytest.mark.parametrize("limits", LISTS, ids=str)
+async def test_a_limiter_that_was_made_anew_settles_a_charge_and_frees_its_slot(
+    every_url: str, limits: list[Limit]
+) -> None:
+    name = secrets.token_hex(4)
+    async with new_store(every_url) as store, new_store(every_url) as other_store:
+        one, other = (Limiter(limits, store=store, name=name) for _ in range(2))
+        full = [part.remaining for part in (await one.peek("a", per="x")).parts]
+        for used in (0, 1, 2, 5):
+            charged = await one.try_acquire("a", 2, per="x")
+            await Limiter(limits, store=other_store, name=name).settle(charged, 7)  # it does not know the charge
+            for cost in (used, 7):
+                await other.settle(charged, cost)
+            await other.release(charged)
+            left = [part.remaining for part in (await one.peek("a", per="x")).parts]
+            holds = [limit.holds for limit in limits]
+            assert left == [f if held else f - used for f, held in zip(full, holds, strict=True)]
+            await one.reset("a", per="x")

@@ -158,3 +158,14 @@ async def test_a_charge_before_a_failure_is_refunded(cluster: Cluster, clock: Ma
                 await limiter.try_acquire("a", per="x")
         own = Limiter([limit for limit in limits if type(limit) is TokenBucket], store=store)
         assert [part.remaining for part in (await own.peek("a", per="x")).parts] == [5, 5]
+
+
+@pytest.mark.anyio
+async def test_the_parts_are_in_the_order_of_the_limits(store: RedisStore) -> None:
+    limits = [TokenBucket("9/h", scope=scope) for scope in ("global", "shared", "user")]
+    limiter = Limiter(limits, store=store)
+    for _ in range(9):
+        decision, peeked = await limiter.try_acquire("a", per="x"), await limiter.peek("a", per="x")
+        assert [part.policy.limit for part in decision.parts] == limits
+        assert [part.policy.limit for part in peeked.parts] == limits
+        assert (decision.scope, peeked.scope) == ("global", "global")  # as with any other store

@@ -241,6 +241,21 @@ async def test_a_reset_a_refund_and_the_end_of_a_block_are_seen_at_once(store: R
 
 
 @pytest.mark.anyio
+async def test_a_block_that_is_remembered_is_still_one(store: RedisStore) -> None:
+    events: list[tuple[str, str]] = []
+    store.observers.add(lambda event: events.append((event.kind, event.answered_by)))
+    for limits in ("1/day", ["1/day", "9/hour"]):
+        limiter, key = Limiter(limits, store=store, name=f"of {limits}"), "x:block"  # as a user may be called
+        decisions = [await limiter.try_acquire(key) for _ in range(3)]
+        assert [decision.is_block for decision in decisions] == [False] * 3
+        await limiter.block(key, 60)
+        decisions = [await limiter.try_acquire(key) for _ in range(3)]
+        assert [decision.is_block for decision in decisions] == [True] * 3
+    one = [("limited", "store"), ("limited", "cache"), ("blocked", "store"), ("blocked", "cache"), ("blocked", "cache")]
+    assert [event for event in events if event[0] not in ("allowed", "near")] == one * 2
+
+
+@pytest.mark.anyio
 async def test_a_settlement_is_seen_at_once(any_redis: Server) -> None:
     async with new_store(any_redis.url, clock=ManualClock()) as store:
         limiter = Limiter("5/5s", store=store)
@@ -318,3 +333,13 @@ async def test_the_cache_holds_no_more_than_its_size(any_redis: Server) -> None:
             await limiter.try_acquire(f"key{n}")
             assert not (await limiter.try_acquire(f"key{n}")).allowed
         assert len(store.deny) == 10
+
+
+@pytest.mark.anyio
+async def test_a_cached_refusal_names_the_soft_limits_that_are_exceeded(any_redis: Server) -> None:
+    soft = TokenBucket("1/day", enforce=False)
+    async with new_store(any_redis.url) as store:
+        limiter = Limiter([soft, TokenBucket("1/hour")], store=store)
+        answers = [await limiter.try_acquire("a") for _ in range(3)]
+    assert [answer.reason for answer in answers] == ["ok", "limited", "cached"]
+    assert [(answer.over, answer.parts[0].over) for answer in answers] == [((), ()), *2 * [((soft,), (soft,))]]

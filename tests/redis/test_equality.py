@@ -19,6 +19,7 @@ from tests.support.traces import (
     ALL,
     FORWARD,
     SCOPES,
+    SEVERAL_KEYS,
     SOFT,
     STARTS,
     STEADY,
@@ -35,7 +36,7 @@ from tests.support.traces import (
     traces_of,
 )
 
-TRACES, STEADY_TRACES, FORWARD_TRACES = traces_of(STEPS), traces_of(STEADY), traces_of(FORWARD)
+TRACES, FORWARD_TRACES = traces_of(STEPS), traces_of(FORWARD)
 OTHERS = KINDS[1:]
 
 Play = Callable[[Sequence[Limit], int, Sequence[Step]], list[Pair]]
@@ -67,11 +68,16 @@ def assert_equal(pairs: Sequence[Pair]) -> None:
         assert public(redis) == public(memory)
 
 
-def compare(url: str, limits: st.SearchStrategy[list[Limit]], examples: int) -> None:
+def compare(
+    url: str,
+    limits: st.SearchStrategy[list[Limit]],
+    examples: int,
+    traces: st.SearchStrategy[list[Step]] = TRACES,
+) -> None:
     with playing(url) as play:
 
         @settings(max_examples=examples)
-        @given(limits, STARTS, TRACES)
+        @given(limits, STARTS, traces)
         def the_answers_are_equal(limits: list[Limit], start_us: int, trace: list[Step]) -> None:
             assert_equal(play(limits, start_us, trace))
 
@@ -89,6 +95,10 @@ def test_a_limit_decides_as_in_memory(any_redis: Server, algorithm: str) -> None
 
 def test_a_list_of_limits_decides_as_in_memory(any_redis: Server) -> None:
     compare(any_redis.url, lists_of(ALL), examples=1_000)
+
+
+def test_limits_with_keys_of_their_own_decide_as_in_memory(any_redis: Server) -> None:
+    compare(any_redis.url, lists_of([*ALL, *SOFT]), examples=600, traces=traces_of([*STEPS, *SEVERAL_KEYS * 2]))
 
 
 def test_a_soft_limit_reports_as_in_memory(any_redis: Server) -> None:
@@ -168,11 +178,12 @@ def test_a_cluster_decides_as_in_memory(cluster: Cluster, scope: Scope) -> None:
     compare(cluster.url, one_of(together) | lists_of(together), examples=100)
 
 
-def test_a_list_across_slots_allows_and_charges_as_memory_does(cluster: Cluster) -> None:
+@pytest.mark.parametrize("steps", [STEADY, [*STEADY, *SEVERAL_KEYS]], ids=["one key", "several keys"])
+def test_a_list_across_slots_allows_and_charges_as_memory_does(cluster: Cluster, steps: list[Step]) -> None:
     with playing(cluster.url) as play:
 
-        @settings(max_examples=200)
-        @given(lists_of(ALL), STARTS, STEADY_TRACES)  # to charge and give back may round a state of another limit up
+        @settings(max_examples=150)
+        @given(lists_of(ALL), STARTS, traces_of(steps))  # to charge and give back may round a state of another limit up
         def the_same_is_allowed(limits: list[Limit], start_us: int, trace: list[Step]) -> None:
             for memory, redis in play(limits, start_us, trace):
                 assert redis.allowed == memory.allowed

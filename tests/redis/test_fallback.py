@@ -255,12 +255,18 @@ async def test_a_settlement_that_the_server_does_not_answer_is_reported_and_fail
     events: list[Event] = []
     async with new_store(mortal.url, observers=[events.append]) as store:
         limiter = Limiter("5/day", store=store, name="search")
-        charged = await limiter.try_acquire("a")
+        charged, other = await limiter.try_acquire("a"), await limiter.try_acquire("b", 2)
         mortal.kill()
         await limiter.settle(charged, 4)
         await limiter.settle(charged, 4)
-    lost = [event for event in events if event.kind == "unavailable"]
-    assert [(event.limiter, event.cost, event.decision) for event in lost] == [("search", 3, charged)]
+        await limiter.refund(other)
+        await limiter.refund(other)
+    assert [(event.kind, event.limiter, event.cost, event.decision) for event in events if event.kind != "down"] == [
+        ("allowed", "search", 1, charged),
+        ("allowed", "search", 2, other),
+        ("lost", "search", 3, charged),
+        ("lost", "search", -2, other),
+    ]
 
 
 @pytest.mark.anyio

@@ -52,9 +52,9 @@ def places(fresh_server: Callable[[str], Server], running_cluster: Cluster) -> d
 @pytest.fixture(scope="module")
 def spent(places: dict[str, Place]) -> dict[str, tuple[Decision, Ledger, Decision]]:
     """Of each store: the first decision, the reports, and the last decision."""
-    firsts = {kind: asyncio.run(charged(*place, START)) for kind, place in places.items()}
     processes = [start(list(places.values())) for _ in range(PROCESSES)]
     try:
+        firsts = {kind: asyncio.run(charged(*place, START)) for kind, place in places.items()}
         for process in processes:
             say(process, "go")
         time.sleep(0.8)

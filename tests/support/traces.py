@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Iterable, Sequence
-from itertools import count, product
+from itertools import count, cycle, islice, product
 from typing import Any, NamedTuple
 
 from hypothesis import strategies as st
@@ -133,8 +133,11 @@ def lists_of(limits: Sequence[Limit]) -> st.SearchStrategy[list[Limit]]:
 # The steps of a trace.
 
 
+Caller = tuple[str | tuple[str, ...], str]  # the key, and the resource; several keys are those of the limits in turn
+
+
 class Check(NamedTuple):
-    caller: tuple[str, str]  # the key, and the resource
+    caller: Caller
     cost: int  # 1, 2, 3; or 0 for the capacity, -1 for one less, -2 for half of it
     peek: bool = False
 
@@ -153,11 +156,11 @@ class Change(NamedTuple):
 
 
 class Reset(NamedTuple):
-    caller: tuple[str, str]
+    caller: Caller
 
 
 class Block(NamedTuple):
-    key: str
+    key: str | tuple[str, ...]
     seconds: float
 
 
@@ -187,6 +190,17 @@ FORWARD: list[Step] = [
 STEADY = [*FORWARD, *(Move(us) for us in _BACK)]
 STEPS = [*STEADY, *(Change(to) for to in (0, 0, 1, 1, 2, 2))]
 STARTS = st.sampled_from([1_700_000_000_000_000, 1_700_000_000_123_457, 3_999_999_999_999_999])
+
+
+SEVERAL_KEYS: list[Step] = [
+    *(
+        Check(caller, cost)
+        for caller, cost in product(product([("a", "b")] * 3 + [("b", "a"), ("a", "c", "b")], ["", "x"]), _COSTS)
+    ),
+    *(Check((key, "x"), cost, peek=True) for key, cost in product([("a", "b"), ("b", "c")], (1, 3, 0))),
+    *(Reset((key, per)) for key, per in product([("a", "b"), ("c", "a")], ["", "x"])),
+    *(Block(("b", "c"), seconds) for seconds in (0, 0.0000015, 0.75, 90)),
+]
 
 
 def traces_of(steps: Sequence[Step]) -> st.SearchStrategy[list[Step]]:
@@ -257,9 +271,11 @@ class Duel:
             case Change(to):
                 self.memory, self.redis = self._limiters[to]
             case Reset((key, per)):
+                key = self._fitted(key)
                 await self.memory.reset(key, per=per)
                 self._sent.append(self.redis.reset(key, per=per))
             case Block(key, seconds):
+                key = self._fitted(key)
                 await self.memory.block(key, seconds)
                 self._sent.append(self.redis.block(key, seconds))
             case Move(us, mark):
@@ -267,7 +283,7 @@ class Duel:
                 self.clock.move(max(0, us + self._last_us(mark)) if mark else us)
 
     async def _check(self, check: Check) -> None:
-        (key, per), cost = check.caller, self._cost(check.cost)
+        key, per, cost = self._fitted(check.caller[0]), check.caller[1], self._cost(check.cost)
         self._deciders.append((self.memory, self.redis))
         if check.peek:
             self._memory.append(await self.memory.peek(key, cost, per=per))
@@ -284,6 +300,10 @@ class Duel:
             cost = used if used >= 0 else -used * in_memory.capacity
             await in_memory.settle(memory, cost)
             self._sent.append(in_redis.settle(redis, cost))
+
+    def _fitted(self, key: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        """One key for each limit, in turn."""
+        return key if isinstance(key, str) else tuple(islice(cycle(key), len(self.memory.limits)))
 
     def _cost(self, cost: int) -> int:
         capacity = self.memory.capacity

@@ -12,7 +12,8 @@ from starlette.requests import HTTPConnection
 from starlette.responses import Response
 
 from asgi_ratelimit import (
-    ClientIP, Decision, Limiter, MemoryStore, RateLimitMiddleware, TokenBucket, by_header, by_user_or, pace
+    ClientIP, Decision, Escalate, Limiter, MemoryStore, RateLimitMiddleware, TokenBucket, by, by_header, by_user_or,
+    pace,
 )
 from asgi_ratelimit.discord import DiscordClient, DiscordEvent, DiscordTransport
 from asgi_ratelimit.fastapi import RateLimit
@@ -122,10 +123,16 @@ MISTAKES = {
     "RateLimit: key of two": 'RateLimit("5/5s", key=of_two)',
     "by_user_or: key of a number": "by_user_or(number)",
     "by_user_or: key of two": "by_user_or(of_two)",
+    "by: key of a number": 'by(number, "5/5s")',
+    "by: limit 5": "by(text, 5)",
+    "Limiter: by": 'Limiter(["5/5s", by(text, "9/5s")])',
     "InteractionLimit: key of a connection": 'InteractionLimit(KEY, "5/5s", key=text)',
     "InteractionLimit: unknown key": 'InteractionLimit(KEY, "5/5s", key="users")',
     "pace: key of another item": 'pace(["a"], text_later, limit="5/5s", key=of_a_number)',
     # Other functions and options
+    "RateLimitMiddleware: escalate of a number": 'RateLimitMiddleware(app, limit="5/5s", escalate=20)',
+    "Escalate: block of a number": "Escalate(after=20, within=60, block=60)",
+    "within: a list": 'ClientIP().within(["10.0.0.0/8"])',
     "RateLimitMiddleware: settle of a status": 'RateLimitMiddleware(app, limit="5/5s", settle=of_a_text)',
     "RateLimitMiddleware: cost of a text": 'RateLimitMiddleware(app, limit="5/5s", cost=text)',
     "RateLimitMiddleware: async cost of a text": 'RateLimitMiddleware(app, limit="5/5s", cost=text_later)',
@@ -142,4 +149,5 @@ MISTAKES = {
     "DiscordClient: on_event of a connection": 'DiscordClient("token", on_event=text)',
     "Limiter: cost of a text": 'Limiter("5/5s").peek("user:1", "2")',
     "Limiter: key of a number": 'Limiter("5/5s").peek(1)',
+    "Limiter: keys of a list": 'Limiter(["5/5s", "9/s"]).peek(["a", "b"])',
 }

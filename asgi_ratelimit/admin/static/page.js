@@ -134,7 +134,7 @@ function newLimiter(one) {
   name.addEventListener("click", () => choose(byId("shown").value === one.name ? "" : one.name));
   head.append(name, made("span", "", "limits"));
   row.append(head);
-  for (let i = 0; i < 8; i += 1) row.append(made("td", "", i === 2 ? "share" : "number"));
+  for (let i = 0; i < 9; i += 1) row.append(made("td", "", i === 2 ? "share" : "number"));
   row.children[3].append(newBar());
   return row;
 }
@@ -146,7 +146,8 @@ function showLimiter(row, one) {
   const [name, limits] = row.firstElementChild.children;
   name.setAttribute("aria-pressed", String(byId("shown").value === one.name));
   const more = one.limits.length - MOST_LIMITS;
-  write(limits, [...one.limits.slice(0, MOST_LIMITS), ...(more > 0 ? [`${more} more`] : [])].join("  ·  "));
+  const blocks = one.escalated ? [`${plural(one.escalated, "block")} begun after many refusals`] : [];
+  write(limits, [...one.limits.slice(0, MOST_LIMITS), ...(more > 0 ? [`${more} more`] : []), ...blocks].join("  ·  "));
   const cells = [...row.children].slice(1);
   write(cells[0], count(one.allowed));
   write(cells[1], count(one.refused));
@@ -155,7 +156,8 @@ function showLimiter(row, one) {
   writeBar(cells[2].firstElementChild, share, `${percent(share)} refused`);
   [one.near, one.waited, one.cached, one.degraded].forEach((number, i) => write(cells[3 + i], number ? count(number) : "–"));
   cells[6].classList.toggle("warn", one.degraded > 0);
-  write(cells[7], one.busiest ? `${count(one.busiest.total)} at ${clock(one.busiest.start)}` : "–");
+  write(cells[7], one.most_in_flight ? `${count(one.in_flight)}, at most ${count(one.most_in_flight)}` : "–");
+  write(cells[8], one.busiest ? `${count(one.busiest.total)} at ${clock(one.busiest.start)}` : "–");
 }
 
 function showChoices() {

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Mount, Route
 
-from asgi_ratelimit import ClientIP, Decision, MemoryStore, TokenBucket, pace
+from asgi_ratelimit import ClientIP, Decision, Escalate, MemoryStore, TokenBucket, pace
 from asgi_ratelimit.discord import (
     BULK_DELETE,
     DELETE,
@@ -139,6 +139,7 @@ every_option = InteractionLimit(
     tolerance=300,
     max_body=1_048_576,
     failures="60/minute",
+    escalate=Escalate(after=5, within=60, block=(60, 600)),
     client=ClientIP(trusted_proxies=["10.0.0.0/8"]),
 )
 by_channel = InteractionLimit(PUBLIC_KEY, "5/10s", key=key_of, text=text_of, unavailable={"default": "Shortly."})

@@ -9,7 +9,7 @@ from fastapi import APIRouter, BackgroundTasks, Depends, FastAPI, Header, Reques
 from fastapi.responses import HTMLResponse
 from starlette.requests import HTTPConnection
 
-from asgi_ratelimit import Decision, Estimate, MemoryStore, RateLimited, TokenBucket, by_ip
+from asgi_ratelimit import Decision, Escalate, Estimate, MemoryStore, RateLimited, TokenBucket, by, by_ip
 from asgi_ratelimit.fastapi import RateLimit, document_limits, exempt, rate_limit
 
 app = FastAPI()
@@ -60,6 +60,7 @@ every_option = RateLimit(
     methods=("POST",),
     refund=is_server_error,
     enforce=True,
+    escalate=Escalate(after=20, within=60.0, block=[60, 600.0]),
     max_wait=1.0,
     headers="both",
     on_limited=wait_page,
@@ -71,6 +72,7 @@ by_request = RateLimit("5/5s", key=by_method)
 by_email = RateLimit("5/hour", per={"email": str.casefold})
 by_tokens = RateLimit(TokenBucket("9000/minute", unit="tokens"), cost=Estimate(quantile=0.9, start=4000))
 by_account = RateLimit(TokenBucket("5/5s"), key=Depends(current_account))
+by_both = RateLimit(["9/s", by(Depends(current_account), "5/5s")])
 
 
 @app.get("/health", dependencies=[Depends(exempt)])
@@ -98,7 +100,9 @@ def perhaps_unlimited(quota: Annotated[Decision | None, Depends(by_function)]) -
     return quota.remaining if quota else 0
 
 
-@router.post("/channels/{channel_id}/messages", dependencies=[Depends(every_option), Depends(by_account)])
+@router.post(
+    "/channels/{channel_id}/messages", dependencies=[Depends(every_option), Depends(by_account), Depends(by_both)]
+)
 def send(channel_id: int) -> dict[str, int]:
     return {"channel": channel_id}
 

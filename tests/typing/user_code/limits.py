@@ -57,6 +57,7 @@ def described(decision: Decision) -> tuple[bool, int, float, str]:
 
 async def verbs(limiter: Limiter) -> float:
     decision: Decision = await limiter.try_acquire("user:1", 2, per="channel:1")
+    await limiter.try_acquire(("203.0.113.7", "account:alice"))
     waited: Decision = await limiter.acquire("user:1", cost=1, timeout=10, per="channel:1")
     seen: Decision = await limiter.peek("user:1", 1, per="channel:1")
     over: list[str] = [str(limit) for limit in decision.over]
@@ -84,6 +85,7 @@ def calls_that_go_on_in_a_thread(limiter: SyncLimiter) -> bool:
 
 def verbs_in_a_thread(limiter: SyncLimiter) -> str:
     decision: Decision = limiter.try_acquire("all", 2, per="channel:1")
+    limiter.try_acquire(("203.0.113.7", "account:alice"))
     waited: Decision = limiter.acquire("all", cost=1, timeout=10.0, per="channel:1")
     seen: Decision = limiter.peek("all", 1, per="channel:1")
     limiter.settle(decision, 3)

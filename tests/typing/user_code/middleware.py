@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
@@ -14,21 +15,25 @@ from asgi_ratelimit import (
     ClientIP,
     CostSource,
     Decision,
+    Escalate,
     Estimate,
     ExemptSource,
     KeyFunction,
     LimitedHandler,
     LimitSource,
     MemoryStore,
+    NetworkFile,
     RateLimitMiddleware,
     Served,
     TokenBucket,
+    by,
     by_header,
     by_ip,
     by_user,
     by_user_or,
     by_user_or_ip,
 )
+from asgi_ratelimit.testing import ManualClock
 
 behind_a_proxy = ClientIP(trusted_proxies=["10.0.0.0/8", "unix"], ipv6_prefix=56)
 behind_two_proxies = ClientIP(hops=2)
@@ -144,6 +149,7 @@ app.add_middleware(
     default=True,
     refund=failed,
     enforce=False,
+    escalate=Escalate(after=20, within=60, block=(60, 600), memory=86_400),
     max_wait=2,
     headers="both",
     on_limited=refusal,
@@ -167,6 +173,16 @@ app.add_middleware(RateLimitMiddleware, limit="9000/s", cost=Estimate(quantile=0
 app.add_middleware(RateLimitMiddleware, limit="9000/s", cost=Estimate(start=4000), settle=used_later)
 app.add_middleware(RateLimitMiddleware, limit="5/s", key=by_user_or(by_client_of_a_request), only="/login")
 app.add_middleware(RateLimitMiddleware, limit="5/s", key=by_form, exempt=behind_two_proxies.within("192.0.2.0/24"))
+per_tenant = by(key=by_tenant_or_nobody, limit=["5/s", TokenBucket("9/minute")], name="tenant", optional=True)
+app.add_middleware(RateLimitMiddleware, limit=["100/minute", by(by_session, "5/15 minutes"), per_tenant], key=by_ip)
+app.add_middleware(RateLimitMiddleware, limit=by(by_user, "5/s"))
+
+
+def limits_with_keys(conn: HTTPConnection) -> list[str | by]:
+    return ["100/minute", per_tenant]
+
+
+app.add_middleware(RateLimitMiddleware, limit=limits_with_keys)
 wrapped = RateLimitMiddleware(app, limit="1000/hour", headers="discord", messages=TokenBucket("2/s"))
 
 a_limit: LimitSource = limit_by_tier
@@ -174,4 +190,17 @@ a_key: KeyFunction = by_session
 a_cost: CostSource = cost_later
 a_learned_cost: CostSource = Estimate(start=10)
 an_exemption: ExemptSource = ("/health", "/static/*")
+exemptions: ExemptSource = ["/health", by_ip.within("10.0.0.0/8"), is_exempt, is_exempt_later]
+
+
+def exempt_by_file(path: Path) -> ExemptSource:
+    partners = NetworkFile(path)
+    print(len(partners), "192.0.2.7" in partners)
+    return ["/health", behind_a_proxy.within(partners, NetworkFile("more.txt", clock=ManualClock()), "10.0.0.0/8")]
+
+
+def only_by_file() -> ExemptSource:
+    return by_ip.within(NetworkFile("guests.txt"))
+
+
 a_response: LimitedHandler = refusal_later

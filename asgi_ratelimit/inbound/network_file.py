@@ -1,0 +1,152 @@
+"""NetworkFile: networks in a text file, which may change while the app runs."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from stat import S_ISREG
+from typing import Final, NamedTuple
+
+from asgi_ratelimit.clock import Clock, SystemClock
+from asgi_ratelimit.inbound.network_set import NetworkSet, parse_network
+from asgi_ratelimit.shown import shown
+
+__all__ = ["NetworkFile"]
+
+logger = logging.getLogger("asgi_ratelimit")
+
+_LOOK_US: Final = 500_000  # from one look at the file to the next
+_SETTLED_US: Final = 500_000  # a file that was written to more recently may be half of one
+_SMALL: Final = 16_384  # bytes, which are read in 3 ms
+_EXAMPLE: Final = 'a text file with a network such as "10.0.0.0/8" on each line'
+
+
+class _Version(NamedTuple):
+    """The file that was there at some moment. A link is followed."""
+
+    device: int
+    inode: int
+    size: int
+    modified_ns: int
+    changed_ns: int
+
+    @classmethod
+    def of(cls, found: os.stat_result) -> _Version:
+        return cls(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
+class NetworkFile:
+    """Networks in a text file: `ClientIP(...).within(NetworkFile("partners.txt"))`.
+
+    path: of the file. Each line has a network or an address, IPv4 or IPv6. `#` begins a comment
+    clock: for tests, instead of the system's clock
+
+    The file is looked at twice a second at most, when it is used, and read anew once it has changed and half a second
+    has passed without another change. A file above 16 kB is read by a thread, and until then its last version counts.
+    So it does if the file is gone, is empty or has a line that is no network: a line in the log says so, once.
+    Raises ValueError if the file cannot be read at first.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, clock: Clock | None = None) -> None:
+        if not isinstance(path, (str, os.PathLike)) or not os.fspath(path):
+            raise ValueError(f"a NetworkFile is the path of {_EXAMPLE}, not {shown(path)}")
+        self._path = os.path.abspath(path)  # the folder may be left
+        self._clock: Clock = SystemClock() if clock is None else clock
+        self._next_look_us = self._clock.now_us() + _LOOK_US
+        self._reader: threading.Thread | None = None
+        self._complaint = ""
+        try:
+            version, self._networks = _read(self._path)
+        except OSError as error:
+            raise ValueError(f"{self._path} is not there as {_EXAMPLE}: {error.strerror}") from None
+        self._version: _Version | None = version  # of which the content is known
+        self._seen = version, 0
+
+    def __repr__(self) -> str:
+        return f"NetworkFile({self._path!r})"
+
+    def __len__(self) -> int:
+        """The number of networks, as they count now."""
+        return len(self._networks)
+
+    def __bool__(self) -> bool:
+        """True, also of an empty one."""
+        return True
+
+    def __contains__(self, host: object) -> bool:
+        """Whether a host is an address in one of the networks."""
+        if self._clock.now_us() >= self._next_look_us:
+            self._look()
+        return isinstance(host, str) and host in self._networks
+
+    def _look(self) -> None:
+        """Read the file if it has changed."""
+        now_us = self._clock.now_us()
+        self._next_look_us = now_us + _LOOK_US
+        if self._reader is not None and self._reader.is_alive():
+            return
+        try:
+            found = os.stat(self._path)
+        except OSError as error:
+            self._version = None  # it is read once it is back
+            self._keep(error.strerror)
+            return
+        if not S_ISREG(found.st_mode):
+            self._keep("it is no plain file")
+            return
+        version = _Version.of(found)
+        if version == self._version or not self._is_settled(version, now_us):
+            return
+        if version.size <= _SMALL:
+            self._renew()
+        else:
+            self._reader = threading.Thread(target=self._renew, name="NetworkFile", daemon=True)
+            self._reader.start()
+
+    def _is_settled(self, version: _Version, now_us: int) -> bool:
+        """Whether nothing has written to the file for a moment, by its own time or by ours."""
+        if version != self._seen[0]:
+            self._seen = version, now_us
+        age_us = round(self._clock.wall() * 1e6) - version.modified_ns // 1000
+        return age_us >= _SETTLED_US or now_us - self._seen[1] >= _SETTLED_US
+
+    def _renew(self) -> None:
+        try:
+            version, networks = _read(self._path)
+        except OSError as error:
+            self._keep(error.strerror)
+            return
+        except ValueError as error:
+            self._version = self._seen[0]  # it is not read again before it changes
+            self._keep(str(error))
+            return
+        if version != self._seen[0]:  # it has changed again: the next look goes on from that
+            return
+        self._version = version
+        if not version.size and len(self._networks):
+            self._keep("it is empty. If no network is meant, write a line with a # alone")
+            return
+        self._networks, self._complaint = networks, ""
+        logger.info("%s: %d networks from now on", self._path, len(networks))
+
+    def _keep(self, cause: str | None) -> None:
+        """Go on with the last version, and say so once."""
+        cause = cause or "it cannot be read"
+        if cause != self._complaint:
+            self._complaint = cause
+            logger.warning("%s: %s. Its last %d networks still count", self._path, cause, len(self._networks))
+
+
+def _read(path: str) -> tuple[_Version, NetworkSet]:
+    """The file as it is. Raises ValueError that names the first line which is no network."""
+    with open(path, "rb") as file:
+        raw = file.read()
+        version = _Version.of(os.fstat(file.fileno()))
+    try:
+        lines = raw.decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        number = raw.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"line {number} of {path} is no UTF-8; it is {_EXAMPLE}") from None
+    texts = ((number, line.partition("#")[0].strip()) for number, line in enumerate(lines, 1))
+    return version, NetworkSet(parse_network(text, f"line {number} of {path}") for number, text in texts if text)
