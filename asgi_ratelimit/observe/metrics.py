@@ -9,6 +9,7 @@ from typing import Final, Literal
 from weakref import WeakSet
 
 from asgi_ratelimit.events import AnsweredBy, Event, EventKind
+from asgi_ratelimit.shown import one_line
 
 __all__ = ["IN_FLIGHT", "KINDS", "METRICS", "STORE_UP", "Change", "Changes", "Labels", "Metric", "MetricsObserver"]
 
@@ -146,7 +147,7 @@ class Changes:
             if len(seen) >= _MOST.get(label, _MOST_OF_ANY_OTHER):
                 return _OTHERS
             seen.add(value)
-        return value.encode("utf-8", "replace").decode()  # a lone surrogate would fail every scrape
+        return one_line(value)  # a lone surrogate would fail every scrape, and ".*" in a query finds no line end
 
 
 def _of_decision(event: Event) -> list[Change]:
@@ -215,7 +216,7 @@ def _status(event: Event) -> str:
     return str(event.status) if event.status else "none"
 
 
-_OUTCOMES: Final = ("allowed", "limited", "blocked", "shadow", "exempt", "unavailable", "shed")
+_OUTCOMES: Final = ("allowed", "limited", "blocked", "shadow", "exempt", "unavailable", "shed", "gone")
 _BY_KIND: Final[dict[str, Callable[[Event], list[Change]]]] = {
     **dict.fromkeys(_OUTCOMES, _of_decision),
     "shed": _of_shed,
@@ -274,7 +275,7 @@ class MetricsObserver:
         limiter: str,
         decision: object,
         key: str,
-        time: float,
+        wall: object,
         answered_by: AnsweredBy,
         secret: bytes,
     ) -> None:

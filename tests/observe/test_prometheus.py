@@ -68,6 +68,7 @@ EFFECTS: list[tuple[Event, Samples]] = [
         Event("shed", "load", priority=2),
         {**decisions("shed", limiter="load"), "ratelimit_shed_total": [({"limiter": "load", "priority": "2"}, 1.0)]},
     ),
+    (Event("gone", "app"), decisions("gone")),
     (Event("near", "app"), {"ratelimit_near_total": [({"limiter": "app"}, 1.0)]}),
     (Event("waited", "app", seconds=0.5), histogram("ratelimit_wait_seconds", {"limiter": "app"}, 0.5)),
     (Event("waited", "discord", seconds=2.0), histogram("ratelimit_wait_seconds", {"limiter": "discord"}, 2.0)),
@@ -232,9 +233,10 @@ def test_the_number_of_label_values_is_bounded(scraped: Scraped) -> None:
     assert first == 3.0
 
 
-def test_a_name_that_is_no_unicode_does_not_fail_the_scrape(scraped: Scraped) -> None:
-    scraped.observer(Event("allowed", "caf\udce9"))
-    assert 'limiter="caf?"' in scraped.text
+@pytest.mark.parametrize("name", ["caf\udce9", "caf\n"])
+def test_a_name_that_is_no_unicode_or_has_lines_is_found_by_every_query(scraped: Scraped, name: str) -> None:
+    scraped.observer(Event("allowed", name))
+    assert 'limiter="caf\ufffd"' in scraped.text
 
 
 def test_threads_lose_no_count(scraped: Scraped) -> None:
