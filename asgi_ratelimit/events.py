@@ -56,6 +56,7 @@ class Event:
     node: the server of a store
     route: the template of a call to Discord, e.g. "POST /channels/{channel_id}/messages"
     status, cause, scope: of an answer, a wait or a 429 of Discord
+    priority: the class of a request that was shed, 0 to 3
     checks: decisions that were made without the server; invalid requests in ten minutes
     """
 
@@ -71,6 +72,7 @@ class Event:
     status: int = 0
     cause: str = ""
     scope: str = ""
+    priority: int = 1
     checks: int = 0
     secret: bytes = b""
 

@@ -25,19 +25,19 @@ _STRIKE, _MOST_STRIKES = 100, 1_000  # each good call takes one point away, so t
 class Listener:
     """An observer, and how often it has failed lately. A quick one is watched from its first failure on.
 
-    known: the kinds of events that there are
+    kinds: the kinds of events that there are
     leave_out, on_change: called with the observer after too many failures, and when `call` and `count` have changed
     """
 
     def __init__(
         self,
         observer: Call,
-        known: Collection[str],
+        kinds: Collection[str],
         leave_out: Callable[[Call], None],
         on_change: Callable[[], None],
     ) -> None:
         self.observer, self._leave_out, self._on_change = observer, leave_out, on_change
-        self.kinds = _kinds_of(observer, known)
+        self.kinds = _kinds_of(observer, kinds)
         self._on_decision: Call | None = getattr(observer, "on_decision", None)
         self._on_in_flight: Call | None = getattr(observer, "on_in_flight", None)
         self._is_watched = not getattr(observer, "is_quick", False)
@@ -106,7 +106,7 @@ class Listener:
         elif self._strikes:
             self._strikes -= 1
 
-    def strike(self, what: str, error: BaseException | None) -> None:
+    def strike(self, fault: str, error: BaseException | None) -> None:
         """Count a failure, and log the first one."""
         self._strikes += _STRIKE
         if not self._is_watched:
@@ -114,10 +114,10 @@ class Listener:
             self._on_change()
         if self._strikes >= _MOST_STRIKES:
             self._leave_out(self.observer)
-            logger.error("the observer %s is left out from now on: it %s", shown(self.observer), what)
+            logger.error("the observer %s is left out from now on: it %s", shown(self.observer), fault)
         elif not self._was_logged:
             self._was_logged = True
-            logger.warning("the observer %s %s", shown(self.observer), what, exc_info=error)
+            logger.warning("the observer %s %s", shown(self.observer), fault, exc_info=error)
 
 
 def is_coroutine_function(observer: Call) -> bool:
@@ -125,14 +125,14 @@ def is_coroutine_function(observer: Call) -> bool:
     return iscoroutinefunction(observer) or iscoroutinefunction(type(observer).__call__)
 
 
-def _kinds_of(observer: object, known: Collection[str]) -> frozenset[str] | None:
+def _kinds_of(observer: object, possible: Collection[str]) -> frozenset[str] | None:
     """The kinds that an observer wants; None: all. Raises ValueError if one of them does not exist."""
     kinds = getattr(observer, "kinds", None)
     if kinds is None:
         return None
     is_list = isinstance(kinds, Iterable) and not isinstance(kinds, (str, bytes))
     wanted = frozenset(kinds if is_list else [kinds])
-    unknown = sorted(map(repr, wanted.difference(known)))
+    unknown = sorted(map(repr, wanted.difference(possible)))
     if unknown or not is_list:
         wrong = ", ".join(unknown) or repr(kinds)
         raise ValueError(

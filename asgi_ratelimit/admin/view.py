@@ -79,8 +79,8 @@ def check_discord(discord: object) -> None:
 
 def waiting_for_discord(discord: DiscordSource) -> list[dict[str, Any]]:
     """The calls that wait in all of these clients, the longest wait first."""
-    found = discord() if callable(discord) else discord
-    clients = [found] if isinstance(found, WaitsForDiscord) else found
+    source = discord() if callable(discord) else discord
+    clients = [source] if isinstance(source, WaitsForDiscord) else source
     waiting = [asdict(one) for client in clients for one in client.waiting]
     return sorted(waiting, key=lambda one: -float(one["seconds"]))[:_MOST_QUEUES]
 

@@ -66,8 +66,7 @@ class InteractionLimit(NoPlainDefault):
 
     public_key: the application's, 64 hex characters
     limit: a string, a limit, or a list of them. Some may have a key of their own, `by` a function of the interaction
-    key: "user" (the default); "guild", in a direct message the user; "command", per user and command (or
-        component or modal); or a function of the interaction, sync or async, that returns a string
+    key: "user"; "guild", in a direct message the user; "command", per user and command, component or modal; a function
     component: for "command": what ends the name in a `custom_id` (`page:37` is "page"), or a function of it
     autocomplete: the limit of autocompletes, which have a bucket of their own; `limit` by default
     store: its own, else that of an outer RateLimitMiddleware, else memory; its clock gives the time
@@ -77,8 +76,8 @@ class InteractionLimit(NoPlainDefault):
     unavailable: the message during an outage that fails closed: a string, or a dict by locale
     tolerance: seconds by which Discord's timestamp may differ from the clock
     max_body: bytes
-    failures: the limit of requests that cannot be verified, for each client and process, or None; they get a 429
-        instead of the 401. A verified interaction never fails for them. A middleware that counts does it instead.
+    failures: the limit of requests that cannot be verified, for each client and process, or None; they get a 429, not
+        the 401. A verified interaction never fails for them. A middleware that counts does it instead.
     escalate: an Escalate: a user who goes on when refused is blocked, each time for longer; autocompletes never count
     client: the key function of such a client, by_ip; behind a proxy `ClientIP(trusted_proxies=[...])`
 

@@ -49,6 +49,9 @@ DECISIONS: Final = Metric(
 NEAR: Final = Metric(
     "ratelimit_near_total", "counter", "Calls allowed with at least 80 % of a limit used", ("limiter",)
 )
+SHED: Final = Metric(
+    "ratelimit_shed_total", "counter", "Requests shed under load, by their class", ("limiter", "priority")
+)
 WAIT: Final = Metric(
     "ratelimit_wait_seconds",
     "histogram",
@@ -115,7 +118,7 @@ DISCORD_REJECTED: Final = Metric(
 )
 
 METRICS: Final = (
-    DECISIONS, NEAR, WAIT, IN_FLIGHT, UNSETTLED, ESCALATIONS, STORE_UP, STORE_MISSED,
+    DECISIONS, NEAR, SHED, WAIT, IN_FLIGHT, UNSETTLED, ESCALATIONS, STORE_UP, STORE_MISSED,
     DISCORD_REQUESTS, DISCORD_WAIT, DISCORD_REFUSED, DISCORD_INVALID, DISCORD_RETRIES, DISCORD_STOPS, DISCORD_REJECTED,
 )  # fmt: skip
 
@@ -149,6 +152,10 @@ class Changes:
 
 def _of_decision(event: Event) -> list[Change]:
     return [(DECISIONS, (event.limiter, event.kind, event.answered_by), 1)]
+
+
+def _of_shed(event: Event) -> list[Change]:
+    return [*_of_decision(event), (SHED, (event.limiter, str(event.priority)), 1)]
 
 
 def _of_near(event: Event) -> list[Change]:
@@ -212,6 +219,7 @@ def _status(event: Event) -> str:
 _OUTCOMES: Final = ("allowed", "limited", "blocked", "shadow", "exempt", "unavailable", "shed", "gone")
 _BY_KIND: Final[dict[str, Callable[[Event], list[Change]]]] = {
     **dict.fromkeys(_OUTCOMES, _of_decision),
+    "shed": _of_shed,
     "near": _of_near,
     "waited": _of_waited,
     "owed": _of_unsettled,
@@ -280,7 +288,7 @@ class MetricsObserver:
 
     def __call__(self, event: Event) -> None:
         count = self.counts.get((event.limiter, event.kind, event.answered_by))
-        if count is not None:
+        if count is not None and event.kind != "shed":  # which changes two
             count()
         else:
             self.apply_all(event)

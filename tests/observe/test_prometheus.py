@@ -28,6 +28,7 @@ from tests.observe.scrapes import Scraped
 CONTRACT = {
     "ratelimit_decisions_total": ("limiter", "outcome", "answered_by"),
     "ratelimit_near_total": ("limiter",),
+    "ratelimit_shed_total": ("limiter", "priority"),
     "ratelimit_wait_seconds": ("limiter",),
     "ratelimit_unsettled_total": ("limiter", "cause"),
     "ratelimit_escalations_total": ("limiter", "enforced"),
@@ -63,7 +64,10 @@ EFFECTS: list[tuple[Event, Samples]] = [
     (Event("shadow", "/items/{id}"), decisions("shadow", limiter="/items/{id}")),
     (Event("exempt", "app"), decisions("exempt")),
     (Event("unavailable", "app"), decisions("unavailable")),
-    (Event("shed", "load"), decisions("shed", limiter="load")),
+    (
+        Event("shed", "load", priority=2),
+        {**decisions("shed", limiter="load"), "ratelimit_shed_total": [({"limiter": "load", "priority": "2"}, 1.0)]},
+    ),
     (Event("gone", "app"), decisions("gone")),
     (Event("near", "app"), {"ratelimit_near_total": [({"limiter": "app"}, 1.0)]}),
     (Event("waited", "app", seconds=0.5), histogram("ratelimit_wait_seconds", {"limiter": "app"}, 0.5)),

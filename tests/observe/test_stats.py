@@ -51,7 +51,7 @@ def test_every_kind_of_decision_is_counted(stats: Stats, observers: Observers) -
     emit(observers, "allowed", 20, key="ada", answered_by="fallback")
     emit(observers, "waited", 2, seconds=0.75, key="ada")
     counts = counts_of(stats)
-    assert [getattr(counts, kind) for kind in kinds] == [21, 12, 3, 4, 5, 6, 7, 8, 9]
+    assert [getattr(counts, kind) for kind in kinds] == [21, 12, 3, 4, 5, 6, 7, 8, 9, 10]
     assert (counts.cached, counts.degraded, counts.waited, counts.waited_seconds) == (10, 20, 2, 1.5)
     assert (counts.refused, counts.total) == (29, 68)
     assert counts.busiest == Period(NOON, 25, 29)
