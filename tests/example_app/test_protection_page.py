@@ -64,7 +64,7 @@ def test_hammering_closes_a_door(page: Page) -> None:
     expect(button).to_be_enabled(timeout=PATIENCE_MS)
     expect(ban).to_contain_text(re.compile(r"closed to you for \d\.\d s"))
     expect(page.get_by_test_id("bans-said")).to_contain_text(
-        re.compile(r"14 knocks: \d+ let in, \d+ refused, and you are banned for")
+        re.compile(r"20 knocks: \d+ let in, \d+ refused, and you are banned for")
     )
     expect(page.get_by_test_id("ban-ladder").locator("[aria-current=step]")).to_have_text("8 s")
     expect(page.get_by_test_id("knocks").locator("[data-status='429']").first).to_contain_text("retry after")
