@@ -71,6 +71,9 @@ ESCALATIONS: Final = Metric(
     "Blocks that began after too many refusals of a key; not enforced in shadow mode",
     ("limiter", "enforced"),
 )
+FAILED: Final = Metric(
+    "ratelimit_failed_logins_total", "counter", "Log-ins that failed, by the count of a LoginGuard", ("limiter",)
+)
 IN_FLIGHT: Final = Metric(
     "ratelimit_in_flight", "gauge", "Calls that hold a slot of a Concurrency now", ("limiter",), across="sum"
 )
@@ -118,7 +121,7 @@ DISCORD_REJECTED: Final = Metric(
 )
 
 METRICS: Final = (
-    DECISIONS, NEAR, SHED, WAIT, IN_FLIGHT, UNSETTLED, ESCALATIONS, STORE_UP, STORE_MISSED,
+    DECISIONS, NEAR, SHED, WAIT, IN_FLIGHT, UNSETTLED, ESCALATIONS, FAILED, STORE_UP, STORE_MISSED,
     DISCORD_REQUESTS, DISCORD_WAIT, DISCORD_REFUSED, DISCORD_INVALID, DISCORD_RETRIES, DISCORD_STOPS, DISCORD_REJECTED,
 )  # fmt: skip
 
@@ -164,6 +167,10 @@ def _of_near(event: Event) -> list[Change]:
 
 def _of_escalated(event: Event) -> list[Change]:
     return [(ESCALATIONS, (event.limiter, "false" if event.cause == "shadow" else "true"), 1)]
+
+
+def _of_failed(event: Event) -> list[Change]:
+    return [(FAILED, (event.limiter,), 1)]
 
 
 def _of_waited(event: Event) -> list[Change]:
@@ -225,6 +232,7 @@ _BY_KIND: Final[dict[str, Callable[[Event], list[Change]]]] = {
     "owed": _of_unsettled,
     "lost": _of_unsettled,
     "escalated": _of_escalated,
+    "failed": _of_failed,
     "down": _of_down,
     "recovered": _of_recovered,
     "missed": _of_missed,

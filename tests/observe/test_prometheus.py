@@ -32,6 +32,7 @@ CONTRACT = {
     "ratelimit_wait_seconds": ("limiter",),
     "ratelimit_unsettled_total": ("limiter", "cause"),
     "ratelimit_escalations_total": ("limiter", "enforced"),
+    "ratelimit_failed_logins_total": ("limiter",),
     "ratelimit_in_flight": ("limiter",),
     "ratelimit_store_up": ("store",),
     "ratelimit_store_missed_total": ("store",),
@@ -78,6 +79,10 @@ EFFECTS: list[tuple[Event, Samples]] = [
     ),
     (Event("owed", "app"), {"ratelimit_unsettled_total": [({"limiter": "app", "cause": "owed"}, 1.0)]}),
     (Event("lost", "app"), {"ratelimit_unsettled_total": [({"limiter": "app", "cause": "lost"}, 1.0)]}),
+    (
+        Event("failed", "login:account"),
+        {"ratelimit_failed_logins_total": [({"limiter": "login:account"}, 1.0)]},
+    ),
     (
         Event("escalated", "app", seconds=60.0),
         {"ratelimit_escalations_total": [({"limiter": "app", "enforced": "true"}, 1.0)]},
