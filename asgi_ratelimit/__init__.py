@@ -15,6 +15,7 @@ The floor plan, from the street down:
     pace           bulk work at a steady pace                                 (extra: progress, for its bar)
     sync/          the same limiter without an event loop
     limiter        Limiter: limits + store + name; waiting: first come, first served; bells: a slot is free
+    operated       limiters as an operator sees them
     redis/         RedisStore: one limit for every process                    (extra: redis)
     memory/        MemoryStore: buckets in this process
     store          the interface of a store; scripts: of one that runs scripts, too

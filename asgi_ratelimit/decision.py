@@ -52,13 +52,14 @@ class Decision:
     parts: one decision per limit, if the limiter has several
     over: the soft limits (`enforce=False`) that this call has exceeded; it is not charged to them
 
-    `special` is the reason where something else than the buckets has decided, else None. `origin` is a note of the door
+    `special` is the reason where something else than the buckets has decided, else None. `several` are the parts where
+    there are several limits, else None. `origin` is a note of the door
     that returns the decision to its user, by which it finds the charge again.
     """
 
     __slots__ = (
-        "_charge", "_measure", "_parts", "allowed", "bucket_key", "cost", "delay_us", "now_us", "origin", "over",
-        "policy", "special", "state",
+        "_charge", "_measure", "allowed", "bucket_key", "cost", "delay_us", "now_us", "origin", "over",
+        "policy", "several", "special", "state",
     )  # fmt: skip
 
     def __init__(
@@ -87,7 +88,7 @@ class Decision:
         self._charge = charge
         self.special = reason
         self._measure = measure
-        self._parts = parts
+        self.several = parts
         self.over = over
         self.origin: object = None
 
@@ -139,13 +140,13 @@ class Decision:
     @property
     def parts(self) -> tuple[Decision, ...]:
         """The decision of every limit in the limiter's list; of a single limit, the decision itself."""
-        return (self,) if self._parts is None else self._parts
+        return (self,) if self.several is None else self.several
 
     def is_near(self) -> bool:
         """Whether at least 80 % of a limit are used."""
-        if self._parts is None:
+        if self.several is None:
             return self.policy.limit.is_near(self.state, self.now_us)
-        return any(part.is_near() for part in self._parts)
+        return any(part.is_near() for part in self.several)
 
     @property
     def reset_us(self) -> int:
@@ -227,8 +228,8 @@ class Decision:
 
     def as_settled(self, cost: int) -> Decision:
         """The same decision, with its buckets as they are if the call has cost so much, for the headers."""
-        if self._parts:
-            return Decision.combine([part.as_settled(cost) for part in self._parts])
+        if self.several:
+            return Decision.combine([part.as_settled(cost) for part in self.several])
         return Decision(
             self.policy, self.cost, self._settled_state(cost), self.now_us, self.allowed, None, self.bucket_key,
             reason=self.special, over=self.over,
@@ -249,7 +250,7 @@ class Decision:
             return self
         return Decision(
             self.policy, self.cost, self.state, self.now_us, False, None, self.bucket_key,
-            reason=self.special, measure=(remaining, reset_us, wait_us), parts=self._parts, over=self.over,
+            reason=self.special, measure=(remaining, reset_us, wait_us), parts=self.several, over=self.over,
         )  # fmt: skip
 
     def as_refusal(self, cost: int, wait_us: int = 0, *, passed_us: int = 0) -> Decision:
@@ -261,7 +262,7 @@ class Decision:
         return Decision(
             self.policy, cost, self.state, self.now_us,
             allowed=False, reason=None if self.reason == "ok" else self.reason, measure=measure,
-            bucket_key=self.bucket_key, parts=self._parts and tuple(part.without_charge() for part in self._parts),
+            bucket_key=self.bucket_key, parts=self.several and tuple(part.without_charge() for part in self.several),
             over=self.over,
         )  # fmt: skip
 
@@ -326,7 +327,7 @@ def make_decision(
     decision.delay_us = delay_us
     decision.bucket_key = bucket_key
     decision._charge = charge
-    decision.special = decision._measure = decision._parts = decision.origin = None
+    decision.special = decision._measure = decision.several = decision.origin = None
     decision.over = ()
     return decision
 

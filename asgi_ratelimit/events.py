@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import time
-from collections.abc import Callable, Container, Iterable
+import threading
+from asyncio import CancelledError
+from collections.abc import Iterable
 from hashlib import blake2b
-from inspect import iscoroutinefunction
 from typing import Any, Final, Literal, Protocol, final, get_args
 
 from asgi_ratelimit.clock import Clock, SystemClock
 from asgi_ratelimit.decision import Decision
+from asgi_ratelimit.listener import Call, Listener, is_coroutine_function
 from asgi_ratelimit.slot import SlotCounts
 from asgi_ratelimit.store_events import EventHook, StoreEvent
 from asgi_ratelimit.store_events import emit as call_hook
 
 __all__ = ["AnsweredBy", "Event", "EventKind", "Observer", "Observers", "observers_of"]
 
-logger = logging.getLogger("asgi_ratelimit")
-
 AnsweredBy = Literal["store", "cache", "fallback"]
 EventKind = Literal[
-    "allowed", "limited", "blocked", "shadow", "exempt", "unavailable", "near", "waited", "shed", "owed", "lost",
-    "escalated",
-    "down", "recovered", "missed", "full", "spoilt",
+    "allowed", "limited", "blocked", "shadow", "exempt", "unavailable", "near", "waited", "shed", "gone", "owed",
+    "lost", "escalated", "failed", "down", "recovered", "missed", "full", "spoilt",
     "wait", "response", "refused", "retry", "stopped", "banned", "invalid", "token", "webhook",
 ]  # fmt: skip
 
-_SLOW_S: Final = 0.01  # an observer that takes longer holds up every request
-_STRIKE, _MOST_STRIKES = 100, 1_000  # each good call takes one point away, so ten failures in a row are too many
+_KINDS: Final = get_args(EventKind)
 _STORE_KINDS: Final[dict[str, EventKind]] = {"down": "down", "up": "recovered"}
 _ANSWERED_BY: Final[dict[str, AnsweredBy]] = {"cached": "cache", "degraded": "fallback"}
 _PROCESS_SECRET: Final = os.urandom(16)  # digests of a store in memory mean nothing elsewhere
@@ -41,14 +37,15 @@ class Event:
 
     kind: of a decision "allowed", "limited", "blocked", "shadow" (it would have been refused; of soft limits see
         `decision.over`), "exempt" (nothing was counted) or "unavailable" (answered with 503, since the limit fails
-        closed). "shed": LoadShedMiddleware has refused it. "near": at least 80 % of a limit are used. "waited": a call
-        was let in, or sent, after `seconds`. "owed": a call has cost `cost` more than it was charged, and a bucket
-        cannot owe all of that. "lost": the server has not answered a settlement or refund, so `cost` more (less, if
-        negative) is not counted. "escalated": a block of `seconds` begins, after too many refusals of a key or failures
-        of a log-in; with the cause "shadow" it would have. "down", "recovered", "missed", "full", "spoilt": as the
-        kinds of StoreEvent. Of the way out: "wait" (a call is held back), "response" (an answer came), "refused" (it
-        was a 429), "invalid" (401, 403 or 429: `checks` of the 10 000 in ten minutes that Discord bears), "retry",
-        "stopped", "banned", "token", "webhook": as DiscordEvent
+        closed). "shed": LoadShedMiddleware has refused it. "gone": its caller left before there was a decision, or
+        while it was held, and it is not charged. "near": at least 80 % of a limit are used. "waited": a call was let
+        in, or sent, after `seconds`. "owed": a call has cost `cost` more than it was charged, and a bucket cannot owe
+        all of that. "lost": the server has not answered a settlement or refund, so `cost` more (less, if negative) is
+        not counted. "escalated": a block of `seconds` begins, after too many refusals of a key or failures of a log-in;
+        with the cause "shadow" it would have. "failed": a log-in has failed. "down", "recovered", "missed", "full",
+        "spoilt": as the kinds of StoreEvent. Of the way out: "wait" (a call is held back), "response" (an answer
+        came), "refused" (it was a 429), "invalid" (401, 403 or 429: `checks` of the 10 000 in ten minutes that Discord
+        bears), "retry", "stopped", "banned", "token", "webhook": as DiscordEvent
     limiter: the name of the limiter, or "discord"
     answered_by: "store", "cache" (a remembered refusal) or "fallback" (an outage)
     cost: of the call
@@ -59,6 +56,7 @@ class Event:
     node: the server of a store
     route: the template of a call to Discord, e.g. "POST /channels/{channel_id}/messages"
     status, cause, scope: of an answer, a wait or a 429 of Discord
+    priority: the class of a request that was shed, 0 to 3
     checks: decisions that were made without the server; invalid requests in ten minutes
     """
 
@@ -74,6 +72,7 @@ class Event:
     status: int = 0
     cause: str = ""
     scope: str = ""
+    priority: int = 1
     checks: int = 0
     secret: bytes = b""
 
@@ -96,6 +95,7 @@ class Event:
 
 _FIELDS: Final = {name for name in Event.__annotations__ if name not in ("kind", "limiter")}
 _new = object.__new__
+_Listeners = tuple[Call, ...]
 
 
 class Observer(Protocol):
@@ -103,9 +103,10 @@ class Observer(Protocol):
 
     It may have more attributes. `kinds`: the only kinds of events that it wants. `attach(clock)`: called with the
     clock of each of its stores. `introduce(node)`: called with the name of that store's server.
-    `on_decision(kind, limiter, decision, key, time, answered_by, secret)`: called in place of the observer itself for
-    decisions; it saves the making of an event. `on_in_flight(limiter, change)`: called with 1 when a call has taken a
-    slot (see Concurrency), and with -1 when it has freed it. `is_quick`: true if its calls need not be timed.
+    `on_decision(kind, limiter, decision, key, wall, answered_by, secret)`: called in place of the observer itself for
+    decisions; it saves the making of an event. `wall()` is the time of one. `on_in_flight(limiter, change)`: called
+    with 1 when a call has taken a slot (see Concurrency), and with -1 when it has freed it. `is_quick`: true if its
+    calls need not be timed.
     """
 
     def __call__(self, event: Event, /) -> object: ...
@@ -114,18 +115,20 @@ class Observer(Protocol):
 class Observers:
     """The observers of one store. No exception of theirs reaches a request.
 
-    An observer that raises, or takes more than 10 ms, is logged once. One that goes on like that is left out.
+    An observer that raises, takes more than 10 ms, or returns a coroutine is logged once. One that goes on like that is
+    left out. While it is called it hears of no event that it causes itself.
     """
 
     def __init__(self, observers: Iterable[Observer], clock: Clock, secret: bytes | None = None) -> None:
         self._clock, self._wall = clock, clock.wall
         self.slots = SlotCounts()  # the calls that hold one
         self._secret = _PROCESS_SECRET if secret is None else secret[:64]
-        self._listeners: list[_Listener] = []
+        self._listeners: list[Listener] = []
+        self._lock = threading.RLock()  # held while they change
         self._node = ""
         self.counts_allowed = False  # whether any of them counts allowed calls
         self._reports_near = False
-        self._listeners_by: dict[str, tuple[Callable[[Event], None], ...]] = {}
+        self._listeners_by: dict[str, _Listeners] = {}
         self._sort()
         for observer in observers:
             self.add(observer)
@@ -138,38 +141,35 @@ class Observers:
 
     def add(self, observer: Observer) -> None:
         """Let it listen from now on. Raises ValueError if it is no plain function of an event."""
-        if not callable(observer) or iscoroutinefunction(observer) or isinstance(observer, type):
+        if not callable(observer) or isinstance(observer, type) or is_coroutine_function(observer):
             raise ValueError(
                 f"an observer is a plain function of an Event, e.g. Stats() or print, not {observer!r:.80}"
             )
         attach = getattr(observer, "attach", None)
         if attach is not None:
             attach(self._clock)
-        listener = _Listener(observer, self.remove)
-        self._listeners.append(listener)
-        if listener.on_in_flight is not None:
-            self.slots.listen(listener.change_in_flight)
-        self._introduce_to(observer)
-        self._sort()
+        with self._lock:
+            listener = Listener(observer, _KINDS, self.remove, self._sort)
+            self._listeners.append(listener)
+            if listener.counts_slots:
+                self.slots.listen(listener.change_in_flight)
+            self._sort()
+        listener.introduce(self._node)
 
     def remove(self, observer: Observer) -> None:
         """Let it listen no more."""
-        for listener in self._listeners:
-            if listener.observer is observer:
-                self.slots.forget(listener.change_in_flight)
-        self._listeners = [listener for listener in self._listeners if listener.observer is not observer]
-        self._sort()
+        with self._lock:
+            for listener in self._listeners:
+                if listener.observer is observer:
+                    self.slots.forget(listener.change_in_flight)
+            self._listeners = [listener for listener in self._listeners if listener.observer is not observer]
+            self._sort()
 
     def introduce(self, node: str) -> None:
         """Name the server of the store to the observers that want it, also to later ones."""
         self._node = node
-        for listener in self._listeners:
-            self._introduce_to(listener.observer)
-
-    def _introduce_to(self, observer: Observer) -> None:
-        introduce = getattr(observer, "introduce", None)
-        if introduce is not None and self._node:
-            introduce(self._node)
+        for listener in list(self._listeners):
+            listener.introduce(node)
 
     def digest(self, key: str) -> str:
         """The `key_digest` of this key in events of this store."""
@@ -186,24 +186,28 @@ class Observers:
             kind = _refusal(decision, enforced)
         elif decision.over:
             kind = "shadow"
-        counters, listeners = self._deciding_by[kind]
-        if counters or listeners:
-            time, special = self._wall(), decision.special
+        count, listeners = self._deciding_by[kind]
+        if count is not None:
+            special = decision.special
             answered_by: AnsweredBy = "store" if special is None else _ANSWERED_BY.get(special, "store")
-            for count in counters:
-                try:
-                    count(kind, limiter, decision, key, time, answered_by, self._secret)
-                except Exception as error:
-                    self._strike(count, error)
-            if listeners:
-                event = _new(Event)
-                event.kind, event.limiter, event.decision, event.key = kind, limiter, decision, key
-                event.cost, event.time, event.secret = decision.cost, time, self._secret
-                event.answered_by = answered_by
-                for listener in listeners:
-                    listener(event)
-        if self._reports_near and kind == "allowed" and decision.is_near():
-            self.emit(Event("near", limiter, decision=decision, key=key, cost=decision.cost))
+            try:
+                count(kind, limiter, decision, key, self._wall, answered_by, self._secret)
+            except (Exception, CancelledError) as error:
+                self._strike(count, error)
+        if listeners:
+            self._tell(listeners, kind, limiter, decision, key)
+        if self._reports_near and kind == "allowed":
+            parts = decision.several
+            if decision.is_near() if parts else decision.policy.limit.is_near(decision.state, decision.now_us):
+                self.emit(Event("near", limiter, decision=decision, key=key, cost=decision.cost))
+
+    def _tell(self, listeners: _Listeners, kind: EventKind, limiter: str, decision: Decision, key: str) -> None:
+        event, special = _new(Event), decision.special
+        event.kind, event.limiter, event.decision, event.key = kind, limiter, decision, key
+        event.cost, event.time, event.secret = decision.cost, self._wall(), self._secret
+        event.answered_by = "store" if special is None else _ANSWERED_BY.get(special, "store")
+        for listener in listeners:
+            listener(event)
 
     def emit(self, event: Event) -> None:
         """Tell of any other event."""
@@ -224,75 +228,36 @@ class Observers:
 
         return tell
 
-    def _strike(self, count: Callable[..., object], error: Exception) -> None:
+    def _strike(self, count: Call, error: BaseException) -> None:
         for listener in self._listeners:
             if listener.count == count:
                 listener.strike(f"failed: {error!r}", error)
 
     def _sort(self) -> None:
-        self._listeners_by = {
-            kind: tuple(one.call for one in self._listeners if one.kinds is None or kind in one.kinds)
-            for kind in get_args(EventKind)
-        }
+        self._listeners_by = {kind: tuple([one.call for one in self._wanting(kind)]) for kind in get_args(EventKind)}
         # To make an event takes longer than to count the fields of a decision, so some observers get these instead.
         self._deciding_by = {kind: self._deciding(kind) for kind in self._listeners_by}
         self._reports_near = self.listens_to("near")
         self.counts_allowed = self.listens_to("allowed") or self._reports_near
 
-    def _deciding(self, kind: str) -> tuple[tuple[Callable[..., object], ...], tuple[Callable[[Event], None], ...]]:
-        """Those that count the decisions of a kind, and those that get an event of each."""
-        listeners = [one for one in self._listeners if one.kinds is None or kind in one.kinds]
-        counters = tuple(one.count for one in listeners if one.count is not None)
-        return counters, tuple(one.call for one in listeners if one.count is None)
+    def _wanting(self, kind: str) -> list[Listener]:
+        return [one for one in self._listeners if one.kinds is None or kind in one.kinds]
 
+    def _deciding(self, kind: str) -> tuple[Call | None, _Listeners]:
+        """What counts the decisions of a kind, and those that get an event of each."""
+        counters = tuple([one.count for one in self._wanting(kind) if one.count is not None])
+        listeners = tuple([one.call for one in self._wanting(kind) if one.count is None])
+        if len(counters) < 2:
+            return (counters[0] if counters else None), listeners
 
-class _Listener:
-    """An observer, and how often it has failed lately."""
+        def count_all(*fields: Any) -> None:
+            for count in counters:
+                try:
+                    count(*fields)
+                except (Exception, CancelledError) as error:
+                    self._strike(count, error)
 
-    def __init__(self, observer: Observer, leave_out: Callable[[Observer], None]) -> None:
-        self.observer, self._leave_out = observer, leave_out
-        self.kinds: Container[str] | None = getattr(observer, "kinds", None)
-        self.count: Callable[..., object] | None = getattr(observer, "on_decision", None)
-        self.on_in_flight: Callable[[str, int], object] | None = getattr(observer, "on_in_flight", None)
-        self._strikes = 0
-        self._was_logged = False
-        self.call: Callable[[Event], None] = self._call_quick if getattr(observer, "is_quick", False) else self._call
-
-    def change_in_flight(self, limiter: str, change: int) -> None:
-        """Report calls that have taken a slot, or freed it."""
-        try:
-            if self.on_in_flight is not None:
-                self.on_in_flight(limiter, change)
-        except Exception as error:
-            self.strike(f"failed: {error!r}", error)
-
-    def _call_quick(self, event: Event) -> None:
-        try:
-            self.observer(event)
-        except Exception as error:
-            self.strike(f"failed: {error!r}", error)
-
-    def _call(self, event: Event) -> None:
-        started = time.perf_counter()
-        try:
-            self.observer(event)
-        except Exception as error:
-            self.strike(f"failed: {error!r}", error)
-            return
-        seconds = time.perf_counter() - started
-        if seconds > _SLOW_S:
-            self.strike(f"took {seconds:.3f} s, which holds up every request", None)
-        elif self._strikes:
-            self._strikes -= 1
-
-    def strike(self, what: str, error: Exception | None) -> None:
-        self._strikes += _STRIKE
-        if self._strikes >= _MOST_STRIKES:
-            self._leave_out(self.observer)
-            logger.error("the observer %r is left out from now on: it %s", self.observer, what)
-        elif not self._was_logged:
-            self._was_logged = True
-            logger.warning("the observer %r %s", self.observer, what, exc_info=error)
+        return count_all, listeners
 
 
 def observers_of(store: object) -> Observers:

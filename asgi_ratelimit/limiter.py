@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from asyncio import CancelledError
 from collections.abc import Awaitable, Callable, Sequence
 from inspect import isawaitable
 from types import TracebackType
@@ -99,8 +100,8 @@ class Limiter:
             decision = decide(key, cost, per)
             if type(decision) is not Decision and not isinstance(decision, Decision):  # the first takes half the time
                 decision = await decision
-        except StoreUnavailable:
-            observers.emit(Event("unavailable", self.name, key=distinct(key)[0], cost=cost))
+        except (StoreUnavailable, CancelledError) as error:
+            self.report_undecided(error, key, cost)
             raise
         if observers.counts_allowed or not decision.allowed:
             observers.decided(self.name, decision, key if type(key) is str else self.reported_key(key, decision))
@@ -122,14 +123,19 @@ class Limiter:
         except RateLimited as refused:
             self.observers.decided(self.name, refused.decision, self.reported_key(key, refused.decision))
             raise
-        except StoreUnavailable:
-            self.observers.emit(Event("unavailable", self.name, key=distinct(key)[0], cost=cost))
+        except (StoreUnavailable, CancelledError) as error:
+            self.report_undecided(error, key, cost)
             raise
         one = self.reported_key(key, decision)
         self.observers.decided(self.name, decision, one)
         if seconds:
             self.observers.emit(Event("waited", self.name, decision=decision, key=one, cost=cost, seconds=seconds))
         return decision
+
+    def report_undecided(self, error: BaseException, key: CallKey, cost: int = 1) -> None:
+        """Tell the observers of a call without a decision: the store cannot answer, or its caller has left."""
+        kind: EventKind = "unavailable" if isinstance(error, StoreUnavailable) else "gone"
+        self.observers.emit(Event(kind, self.name, key=distinct(key)[0], cost=cost))
 
     def has_line(self, key: CallKey, *, per: str = "") -> bool:
         """Whether a caller on this event loop waits for this key in `acquire`."""

@@ -12,15 +12,17 @@ from weakref import WeakSet
 
 from asgi_ratelimit.clock import Clock
 from asgi_ratelimit.events import Event, Observer
+from asgi_ratelimit.shown import one_line
 
 __all__ = ["LogObserver", "with_log"]
 
 _REFUSALS: Final = ("limited", "blocked", "unavailable", "shed")
-_WITHOUT_KEY: Final = ("escalated", "owed", "lost")
+_WITHOUT_KEY: Final = ("gone", "escalated", "owed", "lost")
 _LONG_WAIT_S: Final = 30.0
 _MOST_KEYS: Final = 1_000  # that one line distinguishes
 _MOST_LIMITERS: Final = 1_000  # with lines of their own; the others share one
 _OTHERS: Final = "(others)"
+_LONG_NAME: Final = 200  # characters of a limiter in a line
 _LONG_KEY: Final = 200  # characters; a longer one is counted under its digest
 
 
@@ -32,11 +34,11 @@ class LogObserver:
     logger: where they go; "asgi_ratelimit" by default
 
     A line names counts, and the digest of the key with the most refusals, never a key. The same values are fields of
-    its record (`extra=`): limiter, limited, blocked, unavailable, shed, long_waits (requests that were held for 30 s
-    or more), owed (calls that have cost more than a bucket can owe), lost (settlements and refunds that the server has
-    not answered), escalated (blocks that began after too many refusals), keys, heaviest_key, heaviest_count, seconds.
-    Each store has a LogObserver unless one is among its `observers`. Outages, and the refusals of Discord, have log
-    lines of their own.
+    its record (`extra=`): limiter, limited, blocked, unavailable, shed, gone (callers that left before they were let
+    in), long_waits (requests that were held for 30 s or more), owed (calls that have cost more than a bucket can owe),
+    lost (settlements and refunds that the server has not answered), escalated (blocks that began after too many
+    refusals), keys, heaviest_key, heaviest_count, seconds. Each store has a LogObserver unless one is among its
+    `observers`. Outages, and the refusals of Discord, have log lines of their own.
     Raises ValueError if `every` is not above 0.
     """
 
@@ -49,7 +51,7 @@ class LogObserver:
         self._every, self._level = every, level
         self._logger = logging.getLogger("asgi_ratelimit") if logger is None else logger
         self._clock: Clock | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a destructor may report an event while it is held
         self._tallies: dict[str, _Refusals] = {}
         _all.add(self)
 
@@ -75,7 +77,7 @@ class LogObserver:
 
     def begin_anew(self) -> None:
         """Count from zero, as another process: after a fork, for example."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._tallies = {}
 
     def _write_later(self, name: str, tally: _Refusals) -> None:
@@ -127,11 +129,11 @@ class _Refusals:
 
 
 def _line(fields: dict[str, object]) -> str:
-    counts = [f"{fields[kind]} {_WORDS[kind]}" for kind in (*_REFUSALS, "long_waits", *_WITHOUT_KEY) if fields[kind]]
+    counts = [f"{fields[kind]} {_WORDS[kind]}" for kind in _WORDS if fields[kind]]
     keys = f"keys: {fields['keys']}" + ("+" if fields["keys"] == _MOST_KEYS else "")
     heaviest = f", the most of one: {fields['heaviest_count']} ({fields['heaviest_key'] or 'no key'})"
     about = f" ({keys}{heaviest})" if fields["keys"] else ""
-    return f"{fields['limiter']}: {', '.join(counts)} in {fields['seconds']:g} s{about}"
+    return f"{one_line(fields['limiter']):.{_LONG_NAME}}: {', '.join(counts)} in {fields['seconds']:g} s{about}"
 
 
 _WORDS: Final = {
@@ -139,6 +141,7 @@ _WORDS: Final = {
     "blocked": "refused as blocked",
     "unavailable": "answered with 503",
     "shed": "shed under load",
+    "gone": "left without an answer",
     "escalated": "blocks begun after many refusals",
     "long_waits": "held for 30 s or more",
     "owed": "cost more than a bucket can owe",

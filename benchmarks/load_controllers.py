@@ -26,7 +26,7 @@ class Integral(Controller):
 
     def _set_limits(self) -> None:
         super()._set_limits()
-        self.per_turn = 0
+        self.per_turn = 1_000_000
 
 
 class Gradient(Integral):

@@ -31,11 +31,15 @@ ROOT = Path(__file__).parents[1]
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """All requests of one app: unloaded, as usual, at three times what it can serve, and as usual again."""
+    """All requests of one app: unloaded, as usual, at three times what it can serve, and as usual again.
+
+    delayed: seconds for which its server was ready to work, and other processes had the processor
+    """
 
     name: str
     phases: Sequence[Phase]
     sent: Sequence[Sent]
+    delayed: float
 
     def start(self, phase: int) -> float:
         return sum(each.seconds for each in self.phases[:phase])
@@ -79,15 +83,15 @@ def _is_of(one: Sent, priority: int) -> bool:
 def measure(name: str, rate: float, seconds: float) -> Run:
     """One run of an app, with an overload of this rate and length."""
     phases = (Phase(20, 10), Phase(rate / 6, 5), Phase(rate, seconds), Phase(rate / 6, 10))
-    with _server(name) as port:
-        return Run(name, phases, asyncio.run(send(port, phases)))
+    with _server(name) as (process, port):
+        return Run(name, phases, asyncio.run(send(port, phases)), _delayed(process))
 
 
 def best(seconds: float) -> float:
     """The most that the bare app serves in a second, whatever the latency."""
     phases = [Phase(rate, seconds) for rate in LADDER]
-    with _server(BARE) as port:
-        run = Run(BARE, phases, asyncio.run(send(port, phases)))
+    with _server(BARE) as (process, port):
+        run = Run(BARE, phases, asyncio.run(send(port, phases)), _delayed(process))
     return max(run.goodput(number) for number in range(len(phases)))
 
 
@@ -125,10 +129,16 @@ async def _call(app: Callable[..., Awaitable[None]], calls: int) -> None:
 
 
 @contextmanager
-def _server(name: str) -> Iterator[int]:
+def _server(name: str) -> Iterator[tuple[int, int]]:
+    """The process and the port of an app."""
     command = [sys.executable, "-m", "benchmarks.overload_app", name]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
         try:
-            yield int(process.stdout.readline() if process.stdout else "")
+            yield process.pid, int(process.stdout.readline() if process.stdout else "")
         finally:
             process.kill()
+
+
+def _delayed(process: int) -> float:
+    """The seconds for which a process has waited for a processor, since it was started, by the system's accounts."""
+    return int(Path(f"/proc/{process}/schedstat").read_text().split()[1]) / 1e9

@@ -45,6 +45,8 @@ def _app(name: str) -> ASGIApp:
 
 def main() -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=4096) as listening:
+        # As asyncio does for the sockets that it opens itself. Else each body waits for the answer to its head.
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         print(listening.getsockname()[1], flush=True)
         config = uvicorn.Config(_app(sys.argv[1]), log_level="critical", access_log=False, lifespan="off")
         uvicorn.Server(config).run([listening])

@@ -30,7 +30,8 @@ def sections(quick: bool) -> Iterator[tuple[str, str, str]]:
         f"best the bare app serves {most:.0f} requests a second. Then it gets three times as many for {seconds:.0f} s, "
         "at random moments, from another process whose clients leave after 3 s. 5 % of the requests are of class 0, "
         "15 % of class 1, 80 % of class 2; 2 % are health checks, which count for themselves. Unloaded: 20 a second. "
-        "Latencies are those that clients see. Normal: everything is served, in at most twice the p99 of before."
+        "Latencies are those that clients see. Normal: everything is served, in at most twice the p99 of before. "
+        "Delayed: the seconds of the whole run in which other processes of the machine kept the server from working."
     )
     yield "Overload", text, f"{_table(runs, most)}\n\n{_summary(scores)}"
 
@@ -38,7 +39,7 @@ def sections(quick: bool) -> Iterator[tuple[str, str, str]]:
 def _table(runs: Sequence[Run], most: float) -> str:
     names = (
         "", "goodput, of its best", "p99, ms", "p99 from second 1 on", "p50, ms", "unloaded p50, p99",
-        "health checks", "class 0", "class 1", "class 2", "normal after",
+        "health checks", "class 0", "class 1", "class 2", "normal after", "delayed",
     )  # fmt: skip
     return table(names, [_cells(run, most) for run in runs])
 
@@ -55,6 +56,7 @@ def _cells(run: Run, most: float) -> list[str]:
         f"{run.percentile(UNLOADED, 0.5):.1f}, {run.percentile(UNLOADED, 0.99):.1f}",
         *shares,
         f"{run.seconds_to_normal():.1f} s",
+        f"{run.delayed:.2f} s",
     ]
 
 

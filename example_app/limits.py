@@ -6,20 +6,25 @@ import re
 
 from starlette.requests import HTTPConnection
 
-from asgi_ratelimit import FixedWindow, LeakyBucket, SlidingWindow, TokenBucket
+from asgi_ratelimit import Concurrency, Escalate, FixedWindow, LeakyBucket, SlidingWindow, TokenBucket
 from asgi_ratelimit.limits import Limit
 from example_app.users import Tier, tier_of
 
 __all__ = [
+    "BANS",
     "BURSTS",
     "BY_TIER",
     "EVERYBODY",
+    "EXPORTS",
+    "EXPORTS_OF_AN_ADDRESS",
     "FRAMES",
     "INTERACTIONS",
+    "KNOCKS",
     "MESSAGES",
     "PICTURES",
     "REPORTS_BY_TIER",
     "SEARCH",
+    "STORMS",
     "app_limit",
     "in_words",
     "report_limit",
@@ -43,6 +48,12 @@ REPORTS_BY_TIER: dict[Tier, Limit] = {
 FRAMES = "12/10s"  # the limit of one WebSocket's messages
 BURSTS = TokenBucket("3/10s")  # of messages to Discord
 INTERACTIONS = TokenBucket("5/10s")  # of one user of Discord
+
+EXPORTS = Concurrency(2, lease=10)  # of one visitor, at a time
+EXPORTS_OF_AN_ADDRESS = Concurrency(3, lease=10, name="address")  # of all its users
+KNOCKS = TokenBucket("3/5s")
+BANS = Escalate(after=8, within=20, block=(8, 20, 60), memory=900)  # of a visitor that does not wait
+STORMS = [Concurrency(1, lease=10, scope="global"), TokenBucket("6/minute", scope="global")]
 
 
 def app_limit(conn: HTTPConnection) -> list[Limit]:

@@ -1,4 +1,4 @@
-"""The users that may log in, their tiers, and how a session is read."""
+"""The users that may log in, their tiers and passwords, and how a session is read."""
 
 from __future__ import annotations
 
@@ -15,18 +15,22 @@ SESSION_KEY = "member"
 
 
 class Member(SimpleUser):
-    """A user with an account. `identity` is their key in the limiter."""
+    """A user with an account. `identity` is their key in the limiter. The password is no secret: this is a demo."""
 
-    def __init__(self, name: str, tier: Tier, *, is_operator: bool = False) -> None:
+    def __init__(self, name: str, tier: Tier, password: str, *, is_operator: bool = False) -> None:
         super().__init__(name)
-        self.tier, self.is_operator = tier, is_operator
+        self.tier, self.password, self.is_operator = tier, password, is_operator
 
     @property
     def identity(self) -> str:
         return self.username.lower()
 
 
-_PEOPLE = (Member("Ada", "free"), Member("Grace", "pro"), Member("Margaret", "pro", is_operator=True))
+_PEOPLE = (
+    Member("Ada", "free", "analytical engine"),
+    Member("Grace", "pro", "a moth in the relay"),
+    Member("Margaret", "pro", "to the moon and back", is_operator=True),
+)
 MEMBERS = {member.identity: member for member in _PEOPLE}
 
 

@@ -51,6 +51,7 @@ SLOW = (
     "tests/frameworks/test_workers.py",
     "tests/inbound/test_escalate_workers.py",
     "tests/interactions/test_shared.py",
+    "tests/load/test_connections.py",
     "tests/load/test_overload.py",
     "tests/load/test_served.py",
     "tests/login/test_workers.py",

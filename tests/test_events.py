@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,6 +14,7 @@ import pytest
 from asgi_ratelimit import FixedWindow, LeakyBucket, Limiter, MemoryStore, RateLimited, SlidingWindow, StoreUnavailable
 from asgi_ratelimit.events import Event, Observers, observers_of
 from asgi_ratelimit.limits import Limit, TokenBucket
+from asgi_ratelimit.log_observer import LogObserver
 from asgi_ratelimit.sync import SyncLimiter
 from asgi_ratelimit.testing import ManualClock
 from tests.support.stores import UnavailableStore
@@ -196,7 +200,7 @@ async def test_an_observer_that_is_slow_is_left_out_and_one_that_fails_now_and_t
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [0.0]
-    monkeypatch.setattr("asgi_ratelimit.events.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("asgi_ratelimit.listener.time.perf_counter", lambda: now[0])
 
     def slow(event: Event) -> None:
         now[0] += 0.5
@@ -224,11 +228,148 @@ def test_what_is_no_observer_is_refused_with_a_right_one(observer: Any) -> None:
         MemoryStore(observers=[observer])
 
 
-def test_a_coroutine_function_is_no_observer() -> None:
-    async def observe(event: Event) -> None: ...
+async def observe(event: Event) -> None: ...
 
+
+class Awaited:
+    async def __call__(self, event: Event) -> None: ...
+
+
+@pytest.mark.parametrize("observer", [observe, partial(observe), Awaited()])
+def test_a_coroutine_function_is_no_observer(observer: Any) -> None:
     with pytest.raises(ValueError, match="plain function"):
-        MemoryStore(observers=[observe])
+        MemoryStore(observers=[observer])
+
+
+async def test_one_that_turns_out_to_be_a_coroutine_function_is_named_and_left_out(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    store = MemoryStore(observers=[lambda event: observe(event)])
+    await use(store, 20)
+    assert len(store.observers) == 1  # a LogObserver
+    assert "plain function" in caplog.text
+
+
+async def use(store: MemoryStore, calls: int) -> None:
+    limiter = Limiter("1000000/s", store=store, name="app")
+    for _ in range(calls):
+        assert (await limiter.try_acquire("a")).allowed
+
+
+def observer_of(kinds: Any) -> Any:
+    class Picky:
+        def __init__(self) -> None:
+            self.kinds = kinds
+
+        def __call__(self, event: Event) -> None:
+            raise NotImplementedError
+
+    return Picky()
+
+
+@pytest.mark.parametrize("kinds", ["limited", b"limited", 5, ["limted"], {"limited", None}])
+def test_kinds_that_do_not_exist_are_refused(kinds: Any) -> None:
+    with pytest.raises(ValueError, match=r"kinds of an observer are .*\"limited\".*not "):
+        MemoryStore(observers=[observer_of(kinds)])
+
+
+@pytest.mark.parametrize("kinds", [(), iter(["limited"]), ["down", "recovered"]])
+async def test_kinds_are_any_collection(kinds: Any) -> None:
+    store = MemoryStore(observers=[observer_of(kinds)])
+    await use(store, 2)
+    assert len(store.observers) == 2
+
+
+class Counting:
+    """Counts the fields of decisions, and does more at each of them."""
+
+    def __init__(self, deed: Any, *, is_quick: bool) -> None:
+        self.deed, self.is_quick, self.calls = deed, is_quick, 0
+
+    def on_decision(self, *fields: Any) -> None:
+        self.calls += 1
+        self.deed(self.calls)
+
+    def __call__(self, event: Event) -> None:
+        self.on_decision(event)
+
+
+async def test_one_that_counts_fields_is_left_out_if_it_is_slow_or_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("asgi_ratelimit.listener.time.perf_counter", lambda: now[0])
+
+    def idle(call: int) -> None:
+        now[0] += 0.5
+
+    def fail(call: int) -> None:
+        raise ValueError("broken")
+
+    broken = [Counting(idle, is_quick=False), Counting(fail, is_quick=False), Counting(fail, is_quick=True)]
+    counted = Counting(lambda call: None, is_quick=True)
+    store = MemoryStore(observers=[*broken, counted])
+    await use(store, 30)
+    assert [one.calls for one in broken] == [10, 10, 10]
+    assert counted.calls == 30
+
+
+async def test_a_quick_one_that_fails_now_and_then_stays() -> None:
+    def fail(call: int) -> None:
+        if call % 200 == 0:
+            raise ValueError("now and then")
+
+    moody = Counting(fail, is_quick=True)
+    await use(MemoryStore(observers=[moody]), 5_000)
+    assert moody.calls == 5_000
+
+
+async def test_one_that_uses_a_limiter_hears_of_others_only() -> None:
+    async def nothing() -> None:
+        await limiter.try_acquire("b")
+
+    def observer(event: Event) -> None:
+        events.append(event.key)
+        with suppress(StopIteration):
+            nothing().send(None)
+
+    events: list[str] = []
+    store = MemoryStore(observers=[observer])
+    limiter = Limiter("1000/s", store=store)
+    await use(store, 3)
+    assert events == ["a"] * 3
+
+
+async def test_a_cancelled_future_that_an_observer_reads_cancels_no_request() -> None:
+    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    future.cancel()
+    await use(MemoryStore(observers=[lambda event: future.result()]), 3)
+
+
+async def test_one_that_fails_to_note_a_server_keeps_no_store_from_its_start() -> None:
+    class Broken:
+        def introduce(self, node: str) -> None:
+            raise ValueError("broken")
+
+        def __call__(self, event: Event) -> None: ...
+
+    store = MemoryStore(observers=[Broken()])
+    store.observers.introduce("localhost:6379")
+    await use(store, 1)
+
+
+def test_a_destructor_may_report_an_event_at_any_moment() -> None:
+    """A lock that its own thread cannot take again would hang here."""
+    log = LogObserver()
+    store = MemoryStore(observers=[log])
+
+    class Reporting(str):
+        def __hash__(self) -> int:
+            store.observers.emit(Event("limited", "app", key="other"))
+            return super().__hash__()
+
+        __eq__ = str.__eq__
+
+    store.observers.emit(Event("limited", "app", key=Reporting("ada")))
+    assert log in store.observers
 
 
 @pytest.mark.parametrize("observers", [print, 5, "print"])

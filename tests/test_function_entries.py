@@ -43,13 +43,19 @@ def entries() -> Iterator[list[str]]:
 
 
 async def steady(operation: Callable[[], Awaitable[object]]) -> list[str]:
-    """The entries of one operation, once everything has been made that is made only once."""
+    """The entries of one operation, once everything has been made that is made only once.
+
+    The fewest of three: on a busy machine a timer may come due within one of them.
+    """
     for _ in range(300):
         await operation()
     gc.collect()  # the stores of earlier tests are not collected within the operation
-    with entries() as names:
-        await operation()
-    return names
+    runs: list[list[str]] = []
+    for _ in range(3):
+        with entries() as names:
+            await operation()
+        runs.append(names)
+    return min(runs, key=len)
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:

@@ -102,6 +102,29 @@ def test_a_thread_without_an_event_loop_gets_its_line_with_the_next_refusal(line
     assert [record.getMessage().partition(" (")[0] for record in lines.records] == ["threads: 4 refused in 61 s"]
 
 
+async def test_no_name_begins_another_line_or_colours_a_terminal(lines: pytest.LogCaptureFixture) -> None:
+    clock = ManualClock()
+    observer = LogObserver()
+    observer.attach(clock)
+    for name in ("a\r\nERROR b\x1b[31m", "x" * 10_000):
+        observer(Event("limited", name, key="\nada", time=clock.wall()))
+    await pass_a_minute(clock)
+    messages = [record.getMessage().partition(" 1 refused")[0] for record in lines.records]
+    assert messages == ["a\ufffd\ufffdERROR b\ufffd[31m:", f"{'x' * 200}:"]
+
+
+async def test_the_line_has_each_kind_that_is_no_refusal(lines: pytest.LogCaptureFixture) -> None:
+    clock = ManualClock()
+    observer = LogObserver()
+    observer.attach(clock)
+    for kind in ("gone", "owed", "lost"):
+        observer(Event(kind, "app", key="ada", time=clock.wall()))
+    await pass_a_minute(clock)
+    (record,) = lines.records
+    others = "1 left without an answer, 1 cost more than a bucket can owe, 1 not settled, as the server did not answer"
+    assert record.getMessage() == f"app: {others} in 60 s"
+
+
 async def test_a_long_wait_is_counted_and_waits_of_calls_to_discord_are_not() -> None:
     records: list[logging.LogRecord] = []
     logger = logging.Logger("mine")

@@ -55,6 +55,7 @@ class Feed:
         self._store, self._stats, self._limiters, self._discord = store, stats, limiters, discord
         self._every = every
         self._state: dict[str, Any] = {}
+        self._text, self._version = "", 0  # the state as JSON, written once for all pages, and how often it has changed
         self._looked_us: int | None = None
 
     async def state(self) -> dict[str, Any]:
@@ -63,9 +64,14 @@ class Feed:
         if self._looked_us is None or not 0 <= now_us - self._looked_us < self._every * 5e5:
             snapshot = await self._counted()
             waiting = None if self._discord is None else waiting_for_discord(self._discord)
-            self._state = state_of_page(snapshot, self._limiters.limits(), waiting)
+            self._note(state_of_page(snapshot, self._limiters.limits(), self._limiters.about(), waiting))
             self._looked_us = now_us
         return self._state
+
+    def _note(self, state: dict[str, Any]) -> None:
+        if {**self._state, "time": 0} != {**state, "time": 0}:
+            self._version += 1
+        self._state, self._text = state, json.dumps(state)
 
     async def _counted(self) -> Snapshot:
         """The counts of all processes; those of this one while the store is out of reach."""
@@ -77,12 +83,11 @@ class Feed:
 
     async def stream(self) -> AsyncIterator[dict[str, Any]]:
         """Each state that differs from the last, as events for sse-starlette. It ends after a while."""
-        last = None
+        last = 0
         for _ in range(max(1, round(_STREAM_S / self._every))):
-            state = await self.state()
-            seen = {name: value for name, value in state.items() if name != "time"}
-            if seen != last:
-                last = seen
-                yield {"event": "state", "data": json.dumps(state), "retry": 1000}
+            await self.state()
+            if self._version != last:
+                last = self._version
+                yield {"event": "state", "data": self._text, "retry": 1000}
             await self._store.clock.sleep(self._every)
         yield {"event": "over", "data": "", "retry": 1}

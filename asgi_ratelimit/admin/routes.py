@@ -133,7 +133,7 @@ def _add_verbs(routes: APIRouter, limiters: LimitersInUse) -> None:
             raise HTTPException(503, "The store does not answer. Try again once it is back.") from error
         except ValueError as error:
             raise HTTPException(404, str(error)) from None
-        return _json({"digest": limiters.digest(wanted.key), "parts": parts})
+        return _json({"digest": limiters.digest(wanted.limiter, wanted.key), "parts": parts})
 
     verbs = APIRouter(dependencies=[Depends(check_origin)])
 

@@ -43,17 +43,21 @@ DiscordSource = WaitsForDiscord | Iterable[WaitsForDiscord] | Callable[[], Itera
 
 
 def state_of_page(
-    snapshot: Snapshot, limits: Mapping[str, Sequence[str]], waiting: Sequence[Mapping[str, Any]] | None
+    snapshot: Snapshot,
+    limits: Mapping[str, Sequence[str]],
+    about: Mapping[str, str],
+    waiting: Sequence[Mapping[str, Any]] | None,
 ) -> dict[str, Any]:
     """Everything that the page shows. `waiting` is None for a page that is not about Discord."""
     counts = dict(snapshot.limiters)
     for name in limits:
         counts.setdefault(name, LimiterCounts(name))
     busiest_first = sorted(counts.values(), key=lambda one: (-(one.allowed + one.refused), one.name))
+    shown = busiest_first[:_MOST_LIMITERS]
     return {
         "time": snapshot.time,
         "processes": snapshot.processes,
-        "limiters": [_limiter(one, limits.get(one.name, ())) for one in busiest_first[:_MOST_LIMITERS]],
+        "limiters": [_limiter(one, limits.get(one.name, ()), about.get(one.name)) for one in shown],
         "left_out": max(0, len(counts) - _MOST_LIMITERS),
         "outages": [asdict(outage) for outage in reversed(snapshot.outages[-_MOST_OUTAGES:])],
         "discord": dict(snapshot.discord),
@@ -75,21 +79,23 @@ def check_discord(discord: object) -> None:
 
 def waiting_for_discord(discord: DiscordSource) -> list[dict[str, Any]]:
     """The calls that wait in all of these clients, the longest wait first."""
-    found = discord() if callable(discord) else discord
-    clients = [found] if isinstance(found, WaitsForDiscord) else found
+    source = discord() if callable(discord) else discord
+    clients = [source] if isinstance(source, WaitsForDiscord) else source
     waiting = [asdict(one) for client in clients for one in client.waiting]
     return sorted(waiting, key=lambda one: -float(one["seconds"]))[:_MOST_QUEUES]
 
 
 _PLAIN = (
-    "name", "allowed", "limited", "blocked", "unavailable", "shed", "refused", "shadow", "shadow_keys", "exempt",
-    "near", "cached", "degraded", "waited", "waited_seconds", "escalated", "in_flight",
+    "name", "allowed", "limited", "blocked", "unavailable", "shed", "refused", "gone", "shadow", "shadow_keys",
+    "exempt", "near", "cached", "degraded", "waited", "waited_seconds", "escalated", "failed", "in_flight",
     "most_in_flight",
 )  # fmt: skip
 
 
-def _limiter(counts: LimiterCounts, limits: Sequence[str]) -> dict[str, Any]:
+def _limiter(counts: LimiterCounts, limits: Sequence[str], about: str | None) -> dict[str, Any]:
     return {
+        "about": about or ("requests that were shed in an overload" if counts.shed and not limits else ""),
+        "log_ins": about is not None,
         **{name: getattr(counts, name) for name in _PLAIN},
         "limits": list(limits),
         "busiest": counts.busiest and {"start": counts.busiest.start, "total": counts.busiest.total},

@@ -6,8 +6,9 @@ from typing import Any
 
 import typer
 
-from asgi_ratelimit.cli.screen import draw, duration, plain, rows_of
+from asgi_ratelimit.cli.screen import draw, duration, rows_of
 from asgi_ratelimit.decision import Decision
+from asgi_ratelimit.shown import one_line
 
 __all__ = ["as_json_value", "is_untouched", "left_in", "write_decision"]
 
@@ -30,7 +31,7 @@ def left_in(decision: Decision) -> str:
 def write_decision(decision: Decision, key: str, limiter: str) -> None:
     """A table of the limits, with a line about each."""
     for name, value in (("key", key), ("limiter", limiter), ("allowed", _answer(decision))):
-        typer.echo(f"{name:<8} {plain(value)}")
+        typer.echo(f"{name:<8} {one_line(value)}")
     if decision.reason != "blocked":
         typer.echo()
         draw(rows_of(_HEAD, [_row(part) for part in decision.parts]))

@@ -45,6 +45,10 @@ def discord_proxy(
         str,
         typer.Option(envvar=f"{_PREFIX}EGRESS", help="The name of the address; proxies with one share its bans."),
     ] = "default",
+    max_memory: Annotated[
+        int,
+        typer.Option(envvar=f"{_PREFIX}MAX_MEMORY", min=1, help="MiB of request bodies that are kept at a time."),
+    ] = 256,
 ) -> None:
     """Forward requests to Discord when their limits allow.
 
@@ -53,7 +57,7 @@ def discord_proxy(
     """
     console = Console(stderr=True)
     try:
-        app = _proxy(upstream, redis, global_limit, min_remaining, egress)
+        app = _proxy(upstream, redis, global_limit, min_remaining, egress, max_memory)
         uvicorn = importlib.import_module("uvicorn")
     except (ImportError, ValueError) as error:
         console.print(str(error) if isinstance(error, ValueError) else _missing(error), style="red", **_PLAIN)
@@ -66,8 +70,10 @@ def discord_proxy(
     uvicorn.run(app, host=host, port=port, access_log=False, log_level="warning", timeout_graceful_shutdown=1)
 
 
-def _proxy(upstream: str, redis: str | None, global_limit: int, min_remaining: int, egress: str) -> DiscordProxy:
-    from asgi_ratelimit.discord.proxy import DiscordProxy
+def _proxy(
+    upstream: str, redis: str | None, global_limit: int, min_remaining: int, egress: str, max_memory: int
+) -> DiscordProxy:
+    from asgi_ratelimit.discord.proxy import LARGEST, DiscordProxy
 
     return DiscordProxy(
         upstream=upstream,
@@ -75,6 +81,8 @@ def _proxy(upstream: str, redis: str | None, global_limit: int, min_remaining: i
         global_limit=global_limit,
         min_remaining=min_remaining,
         egress=egress,
+        max_memory=max_memory * 2**20,
+        max_body=min(LARGEST, max_memory * 2**19),
     )
 
 

@@ -11,7 +11,9 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["console", "draw", "duration", "plain", "rows_of", "write", "write_json"]
+from asgi_ratelimit.shown import one_line
+
+__all__ = ["console", "draw", "duration", "rows_of", "write", "write_json"]
 
 _UNITS: Final = ((86_400, "d"), (3_600, "h"), (60, "min"))
 
@@ -21,15 +23,10 @@ def console(*, is_error: bool = False) -> Console:
     return Console(stderr=is_error, markup=False, highlight=False, emoji=False)
 
 
-def plain(text: object) -> str:
-    """A foreign text, on one line and without the characters that a terminal obeys."""
-    return "".join(char if char.isprintable() else "\ufffd" for char in str(text))
-
-
 def write(text: str, *, style: str = "", is_error: bool = False) -> None:
     """A paragraph, wrapped at words on a terminal, and one line in a pipe."""
     out = console(is_error=is_error)
-    out.print(Text(plain(text), style), soft_wrap=not out.is_terminal)
+    out.print(Text(one_line(text), style), soft_wrap=not out.is_terminal)
 
 
 def draw(table: RenderableType) -> None:
@@ -54,7 +51,7 @@ def rows_of(head: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Sequ
     for name in head:
         table.add_column(name, justify="right" if name in numbers else "left", overflow="fold")
     for row in rows:
-        table.add_row(*map(plain, row))
+        table.add_row(*map(one_line, row))
     return table
 
 

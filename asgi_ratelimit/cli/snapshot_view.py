@@ -10,8 +10,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from asgi_ratelimit.cli.screen import duration, plain, rows_of
+from asgi_ratelimit.cli.screen import duration, rows_of
 from asgi_ratelimit.observe import LimiterCounts, Outage, Snapshot
+from asgi_ratelimit.shown import one_line
 
 __all__ = ["snapshot_view"]
 
@@ -39,7 +40,7 @@ def snapshot_view(
     parts += [Text(), keys] if keys else []
     lines = [*notes, *map(_outage, snapshot.outages[-_MOST_OUTAGES:]), *_discord(snapshot)]
     if lines:
-        parts += [Text(), *(Text(plain(line)) for line in lines)]
+        parts += [Text(), *(Text(one_line(line)) for line in lines)]
     return Group(*parts)
 
 
@@ -108,12 +109,14 @@ def _note(counts: LimiterCounts) -> str:
         for count, what in (
             (counts.blocked, "blocked"),
             (counts.escalated, "blocks begun after many refusals"),
+            (counts.failed, "failed log-ins"),
             (counts.unavailable, "answered with 503"),
             (counts.shed, "shed under load"),
             (counts.degraded, "decided without the store"),
             (counts.near, "near the limit"),
             (counts.exempt, "exempt"),
             (counts.waited, "held back and let in"),
+            (counts.gone, "left without an answer"),
             (counts.in_flight, "in flight"),
         )
         if count

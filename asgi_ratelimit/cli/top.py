@@ -15,8 +15,9 @@ from rich.text import Text
 from asgi_ratelimit.cli.http_headers import HeaderLines, headers_of_lines
 from asgi_ratelimit.cli.options import AsJson, Patience, Prefix, RedisURL, SecretFile, redis_url, secret_of
 from asgi_ratelimit.cli.running import NoAnswer, run, sentences
-from asgi_ratelimit.cli.screen import console, draw, plain, write_json
+from asgi_ratelimit.cli.screen import console, draw, write_json
 from asgi_ratelimit.errors import StoreUnavailable
+from asgi_ratelimit.shown import one_line
 
 if TYPE_CHECKING:
     from asgi_ratelimit.cli.snapshot_sources import Source
@@ -98,7 +99,7 @@ async def _live(read: Source, first: Snapshot, every: float, most: int) -> None:
                 except (StoreUnavailable, NoAnswer) as error:
                     trouble = str(error)
                 view = _view(snapshot, former, most)
-                live.update(Group(view, Text(plain(trouble), "red")) if trouble else view, refresh=True)
+                live.update(Group(view, Text(one_line(trouble), "red")) if trouble else view, refresh=True)
     except asyncio.CancelledError:  # Ctrl-C is how it ends
         draw(view)
 

@@ -12,13 +12,13 @@ import httpx
 
 from asgi_ratelimit.clock import Clock
 from asgi_ratelimit.discord.deadlines import within
-from asgi_ratelimit.discord.nonces import with_nonce
+from asgi_ratelimit.discord.nonces import Pieces, with_nonce
 from asgi_ratelimit.discord.redaction import redacted
 from asgi_ratelimit.discord.response_headers import ALREADY_ANSWERED, NOT_CARRIED_OUT, RETRIED, error_code, object_of
 from asgi_ratelimit.discord.routes import CALLBACK, route_of
 from asgi_ratelimit.discord.sender import SendFailed
 
-__all__ = ["USER_AGENT", "DiscordResponse", "OutgoingRequest", "RedactedRequest"]
+__all__ = ["BROKEN", "USER_AGENT", "DiscordResponse", "OutgoingRequest", "RedactedRequest"]
 
 USER_AGENT: Final = "DiscordBot (https://asgi-ratelimit-discord.invalid, 1)"
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
@@ -26,10 +26,12 @@ _NEVER_SENT: Final = (
     httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError, ConnectionRefusedError,
 )  # fmt: skip
 # httpcore lets some of anyio's pass, e.g. over HTTP/2.
-_BROKEN: Final = (ConnectionError, anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError)
+BROKEN: Final = (ConnectionError, anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError)
 # httpx-aiohttp calls each lost connection a ConnectTimeout. These alone of aiohttp's errors come before the request.
 _NEVER_SENT_BY_AIOHTTP: Final = frozenset({"ClientConnectorError", "ConnectionTimeoutError", "ClientHttpProxyError"})
 _USELESS: Final = (httpx.UnsupportedProtocol, httpx.LocalProtocolError)  # the same would happen again
+_LONGEST_EDIT: Final = 2**18  # bytes; an image may be larger, and it is no edit of a channel
+_PIECE: Final = 2**16  # bytes that are sent at a time, so that a large body is not copied into buffers as a whole
 _LONGEST_REASON: Final = 512  # characters, a limit of Discord's
 
 
@@ -41,21 +43,28 @@ class OutgoingRequest:
     """
 
     def __init__(self, request: httpx.Request, body: bytes, application_id: str | None, wall: float) -> None:
-        self._request, self._body = request, body
+        self._request, self._length = request, len(body)
+        self._pieces: Pieces = (body,)
         self.headers = request.headers.copy()
         if self.headers.get("User-Agent", "python-httpx").startswith("python-httpx"):
             self.headers["User-Agent"] = USER_AGENT
         path, kind = request.url.raw_path.decode("ascii"), self.headers.get("Content-Type", "")
-        content = object_of(body) if request.method == "PATCH" and kind.startswith("application/json") else None
+        is_short_json = len(body) <= _LONGEST_EDIT and kind.startswith("application/json")
+        content = object_of(body) if request.method == "PATCH" and is_short_json else None
         self.route = route_of(request.method, path, application_id=application_id, body=content, wall=wall)
         self._has_nonce = False
         if self.route.creates_message:
-            self._body, self._has_nonce = with_nonce(kind, body)
+            self._add_nonce(kind, body)
         self._is_callback = self.route.lifetime == CALLBACK
         self.is_safe = self._has_nonce or self._is_callback or request.method in _SAFE
         self._has_arrived = False  # perhaps, with an attempt that was lost
         self._set_length()
         self._read_options(request.extensions)
+
+    def _add_nonce(self, kind: str, body: bytes) -> None:
+        pieces, self._has_nonce = with_nonce(kind, body)
+        self._length = sum(len(piece) for piece in pieces)
+        self._pieces = pieces if self._length > _PIECE else (b"".join(pieces),)
 
     def _read_options(self, extensions: Mapping[str, Any]) -> None:
         retries, ordered, deadline = extensions.get("retries"), extensions.get("ordered"), extensions.get("deadline")
@@ -77,7 +86,7 @@ class OutgoingRequest:
             self._request.method,
             self._request.url,
             headers=self.headers,
-            stream=httpx.ByteStream(self._body),
+            stream=_SentBody(self._pieces) if self._length > _PIECE else httpx.ByteStream(bytes(self._pieces[0])),
             extensions=extensions,
         )
         try:
@@ -96,7 +105,7 @@ class OutgoingRequest:
         except SendFailed:
             self._has_arrived = True
             raise
-        except (httpx.TransportError, *_BROKEN) as error:
+        except (httpx.TransportError, *BROKEN) as error:
             is_sent = _may_have_arrived(error)
             self._has_arrived |= is_sent
             raise SendFailed(as_httpx(error), sent=is_sent) from error
@@ -128,7 +137,24 @@ class OutgoingRequest:
             del self.headers["Transfer-Encoding"]
         elif "Content-Length" not in self.headers:
             return
-        self.headers["Content-Length"] = str(len(self._body))
+        self.headers["Content-Length"] = str(self._length)
+
+
+class _SentBody(httpx.ByteStream):
+    """A large body that is sent piece by piece, as often as it has to be."""
+
+    def __init__(self, pieces: Pieces) -> None:
+        super().__init__(b"")
+        self._pieces = pieces
+
+    def __iter__(self) -> Iterator[bytes]:
+        for piece in self._pieces:
+            for start in range(0, len(piece), _PIECE):
+                yield bytes(piece[start : start + _PIECE])
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for piece in self:
+            yield piece
 
 
 class RedactedRequest(httpx.Request):
@@ -173,13 +199,13 @@ class DiscordResponse(httpx.Response):
         try:
             async for chunk in super().aiter_raw(chunk_size):
                 yield chunk
-        except (httpx.TransportError, *_BROKEN) as error:
+        except (httpx.TransportError, *BROKEN) as error:
             raise self._cut(error) from error
 
     def iter_raw(self, chunk_size: int | None = None) -> Iterator[bytes]:
         try:
             yield from super().iter_raw(chunk_size)
-        except (httpx.TransportError, *_BROKEN) as error:
+        except (httpx.TransportError, *BROKEN) as error:
             raise self._cut(error) from error
 
     def _cut(self, error: Exception) -> Exception:
@@ -190,7 +216,7 @@ class DiscordResponse(httpx.Response):
         """The body, decoded. The response can still be read by others."""
         try:
             raw = b"".join([chunk async for chunk in self.stream])  # type: ignore[union-attr]
-        except (httpx.TransportError, *_BROKEN) as error:
+        except (httpx.TransportError, *BROKEN) as error:
             raise SendFailed(as_httpx(error), sent=True) from error
         finally:
             await self.stream.aclose()  # type: ignore[union-attr]

@@ -82,6 +82,7 @@ class Route:
     token of the call; elsewhere it is about a secret or a scope. Its 429s count `in_milliseconds` in versions of the
     API below 8, and so they do in a path without one, which means version 6.
     https://discord.com/developers/docs/reference#api-versioning
+    The limit of a `hidden` one shows in its 429s only: its other responses report the bucket around it.
     """
 
     name: str
@@ -93,6 +94,7 @@ class Route:
     bears_token: bool
     judges_token: bool
     in_milliseconds: bool = field(compare=False)
+    hidden: bool = False
 
     def __str__(self) -> str:
         """The route for people: its name and its top-level resource, without any token."""
@@ -118,7 +120,7 @@ def route_of(
     parsed = _parsed if len(path) <= LONGEST else _parsed.__wrapped__
     route = parsed(method.upper(), path, application_id)
     kind = _kind(route.name, path, body, wall)
-    return replace(route, name=f"{route.name} ({kind})") if kind else route
+    return replace(route, name=f"{route.name} ({kind})", hidden=route.name == EDIT_CHANNEL) if kind else route
 
 
 @lru_cache(maxsize=1024)

@@ -27,6 +27,7 @@ _LAST_CHECK_S = 0.32
 _SWEEP_S = 30.0
 _NO_ROOM = Wait("", 0, 0, 0, 0, 0, 0, "answer", AWAIT_RESPONSE)  # too many calls are in flight
 _UNDECIDED = Wait("", 0, 0, 0, 0, 0, 0, "answer", AWAIT_RESPONSE)  # the first responses show how far a bucket reaches
+_HIDDEN = Wait("", 0, 0, 0, 0, 0, 0, "answer", AWAIT_RESPONSE)  # another one may be about to show the limit
 _CROWDED = Wait("", 0, 0, 0, 0, 0, 0, "global", AWAIT_RESPONSE)  # others wait for the global limit already
 
 
@@ -56,6 +57,7 @@ class Scheduler:
         # The heads of those queues, while the global limit is used up.
         self._global_queue: WaitQueue[Wait] = WaitQueue(clock, self._estimate)
         self._out = 0  # permits that are not settled
+        self._hidden: dict[tuple[str, str], str] = {}  # those of hidden limits, by route and resource
         self._pauses: dict[str, set[_Pause]] = {}  # by the cause of the wait
         self._settling: set[asyncio.Future[None]] = set()
         self._numbers = itertools.count()
@@ -108,6 +110,8 @@ class Scheduler:
     def settle(self, permit: Permit, report: CallReport) -> None:
         """Give a permit back with the outcome of its call, and wake the calls that wait for that."""
         self._out -= 1
+        if self._hidden and self._hidden.get((permit.route, permit.major)) == permit.name:
+            del self._hidden[permit.route, permit.major]
         scope = self._scopes.by_route.get(permit.route)
         if scope is not None and (not scope.is_plain or report.verdict == "limited"):
             report = self._learn_scope(scope, permit, report)
@@ -229,6 +233,8 @@ class Scheduler:
         self._check(route)
         if self._out >= self._limits.in_flight and not route.exempt:
             return _NO_ROOM
+        if route.hidden and (route.name, route.major) in self._hidden:
+            return _HIDDEN
         per_second, spare = (0, 0) if route.exempt else (self._limits.per_second, self._limits.spare)
         name = f"{self._name}{next(self._numbers):x}"
         scope = None if route.exempt else self._scopes.by_route.get(route.name)
@@ -240,6 +246,11 @@ class Scheduler:
         if not isinstance(reply, (Granted, Wait)):
             reply = await reply
         self._out += isinstance(reply, Granted)
+        return self._note_hidden(route, reply) if route.hidden else reply
+
+    def _note_hidden(self, route: Route, reply: Granted | Wait) -> Granted | Wait:
+        if isinstance(reply, Granted):
+            self._hidden[route.name, route.major] = reply.permit.name
         return reply
 
     async def _take_in_scope(
@@ -261,7 +272,7 @@ class Scheduler:
             if not is_granted:
                 self._scopes.forget(route.name, name)
         self._out += is_granted
-        return reply
+        return self._note_hidden(route, reply) if route.hidden else reply
 
     def _place_of(self, route: Route, reply: Wait) -> str:
         """Whose responses end the wait: those for the resource, for the route, or for all that share a bucket."""

@@ -74,11 +74,11 @@ def is_within(host: str, networks: Iterable[Network]) -> bool:
 def network(text: object, kind: str) -> Network:
     """A network. Raises ValueError if it cannot be parsed, or if it is everything; `kind` is its name there."""
     try:
-        found = ip_network(text if isinstance(text, str) else repr([text]))
+        parsed = ip_network(text if isinstance(text, str) else repr([text]))
     except ValueError as error:
         raise ValueError(f'{kind} is a network such as "10.0.0.0/8", not {text!r}: {error}') from None
-    if isinstance(found, IPv6Network) and found.prefixlen >= 96 and found.network_address.ipv4_mapped:
-        found = IPv4Network((found.network_address.ipv4_mapped, found.prefixlen - 96))
-    if not found.prefixlen:
+    if isinstance(parsed, IPv6Network) and parsed.prefixlen >= 96 and parsed.network_address.ipv4_mapped:
+        parsed = IPv4Network((parsed.network_address.ipv4_mapped, parsed.prefixlen - 96))
+    if not parsed.prefixlen:
         raise ValueError(f'{kind} is a network such as "10.0.0.0/8", not {text!r}: every address is in it')
-    return found
+    return parsed

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import math
+from asyncio import CancelledError
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import lru_cache
@@ -20,7 +20,7 @@ from asgi_ratelimit.escalation import Escalate, check_escalate
 from asgi_ratelimit.events import Event
 from asgi_ratelimit.inbound.diagnostics import Diagnostics
 from asgi_ratelimit.inbound.estimate import Estimate
-from asgi_ratelimit.inbound.holding import Gone, Holding
+from asgi_ratelimit.inbound.holding import ClientGone, Gone, Holding
 from asgi_ratelimit.inbound.keyed_limits import KeyedLimits, LimitSource, by, keyed_limits
 from asgi_ratelimit.inbound.keys import address_reader, by_user_or, check_key
 from asgi_ratelimit.inbound.limiter_cache import LimiterCache
@@ -31,12 +31,11 @@ from asgi_ratelimit.inbound.stagger import Stagger, is_discord_client
 from asgi_ratelimit.inbound.users import is_anonymous, user_key, user_of
 from asgi_ratelimit.limiter import Limiter
 from asgi_ratelimit.limits import MOST_COST, Limit, TokenBucket, as_limits
+from asgi_ratelimit.minute_line import MinuteLine
 from asgi_ratelimit.shown import shown
 from asgi_ratelimit.warnings import WarnOnce
 
 __all__ = ["KEY_FUNCTION", "NONE_RESOLVED", "RequestGuard"]
-
-logger = logging.getLogger("asgi_ratelimit")
 
 NOTHING: Final = (TokenBucket("0/day"),)  # for a limit function that returned 0 or False
 REFUSAL: Final = (TokenBucket("0/minute"),)  # for one that returned no limit: no grant, and soon over once it is mended
@@ -107,7 +106,7 @@ class RequestGuard:
         self._max_wait, self._longest_delay = max_wait, longest_delay
         self._holding = Holding()
         self._stagger = Stagger()
-        self._would_refuse = self._next_tally_us = 0
+        self._would_refuse = MinuteLine()
 
     async def check(
         self,
@@ -167,9 +166,9 @@ class RequestGuard:
                 decision = pending if type(pending) is Decision else await pending
                 if decision.delay_us:
                     decision = await self._delayed(decision, limiter, key, gone)
-        except StoreUnavailable:
-            observers.emit(Event("unavailable", limiter.name, key=key, cost=cost))
-            if self.enforce:
+        except (StoreUnavailable, ClientGone, CancelledError) as error:
+            limiter.report_undecided(error, key, cost)
+            if self.enforce or not isinstance(error, StoreUnavailable):
                 raise
             return None
         if keys is not key:
@@ -233,10 +232,7 @@ class RequestGuard:
 
     def tally(self, limiter: str, clock: Clock) -> None:
         """Count a refusal of shadow mode, and log the number once a minute at most."""
-        self._would_refuse += 1
-        if clock.now_us() >= self._next_tally_us:
-            logger.warning("%s would have refused %d requests (enforce=False)", limiter, self._would_refuse)
-            self._would_refuse, self._next_tally_us = 0, clock.now_us() + 60_000_000
+        self._would_refuse.warn(clock, "%d requests would have been refused (enforce=False) by %s", limiter)
 
     # Waiting
 

@@ -66,8 +66,8 @@ class by:  # noqa: N801 - with a key function it reads as the key functions do
         return not callable(self.key) and hasattr(self.key, "dependency")
 
     def text(self, key: str) -> str:
-        """The key of a bucket. It is no key of another function."""
-        return f"{self.name}:{key}"
+        """The key of a bucket. It is no key of another function; "" stays that of requests without any identity."""
+        return key and f"{self.name}:{key}"
 
 
 KeyedSpec = str | Limit | by | Iterable[str | Limit | by]  # one limit or several, some with a key of their own

@@ -17,7 +17,7 @@ from asgi_ratelimit.inbound.headers import HeaderStyle, check_style
 from asgi_ratelimit.inbound.holding import ClientGone, ReadAhead
 from asgi_ratelimit.inbound.limiter_cache import LimiterCache
 from asgi_ratelimit.inbound.options import ASGIApplication, LimitedHandler, check_responders, connection
-from asgi_ratelimit.inbound.preflight import check_preflight, is_preflight, refunding
+from asgi_ratelimit.inbound.preflight import check_preflight, is_preflight
 from asgi_ratelimit.inbound.reporting import reporting, reporting_of_socket
 from asgi_ratelimit.inbound.request_filter import NOTHING, RequestFilter
 from asgi_ratelimit.inbound.request_state import STATE, RefundRule, RequestState, state_of
@@ -169,16 +169,23 @@ class LimitedApp:
         self, limiters: LimiterCache, state: RequestState, scope: Scope, receive: Receive, send: Send
     ) -> None:
         """Pass a browser's question on. It is charged unless its response is the answer to one."""
-        limiter, key, decision = await check_preflight(self._guard, limiters, state, scope)
+        preflight = await check_preflight(self._guard, limiters, state, scope)
+        if preflight is None:
+            await self.app(scope, receive, send)
+            return
+        limiter, decision = preflight.limiter, preflight.decision
         if not decision.allowed:
-            limiter.observers.decided(limiter.name, decision, key, enforced=self._guard.enforce)
+            limiter.observers.decided(limiter.name, decision, preflight.key, enforced=self._guard.enforce)
             state.charges += ((limiter, decision),)
             if self._guard.enforce:
                 state.refused_by = decision
                 await self._refuse(decision, scope, receive, send)
                 return
             self._guard.tally(repr(limiter), limiter.store.clock)
-        await self.app(scope, receive, refunding(send, limiter, key, decision))
+        try:
+            await self.app(scope, receive, preflight.refunding(send))
+        finally:
+            preflight.report()
 
     async def _answer(
         self, error: BaseException, state: RequestState, scope: Scope, receive: Receive, send: Send

@@ -37,8 +37,8 @@ class _Version(NamedTuple):
     changed_ns: int
 
     @classmethod
-    def of(cls, found: os.stat_result) -> _Version:
-        return cls(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    def of(cls, status: os.stat_result) -> _Version:
+        return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 class NetworkFile:
@@ -93,15 +93,15 @@ class NetworkFile:
         if self._reader is not None and self._reader.is_alive():
             return
         try:
-            found = os.stat(self._path)
+            status = os.stat(self._path)
         except OSError as error:
             self._version = None  # it is read once it is back
             self._keep(error.strerror)
             return
-        if not S_ISREG(found.st_mode):
+        if not S_ISREG(status.st_mode):
             self._keep(_NO_FILE)
             return
-        version = _Version.of(found)
+        version = _Version.of(status)
         if version == self._version or not self._is_settled(version, now_us):
             return
         if version.size <= _SMALL:

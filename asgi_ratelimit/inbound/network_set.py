@@ -59,6 +59,6 @@ def parse_network(text: str, kind: str) -> Parsed:
         address, free = int.from_bytes(packed, "big"), bits - fixed
         if not address & ((1 << free) - 1):
             return len(packed), free, address >> free
-    found = network(text, kind)  # another spelling, or none
-    free = found.max_prefixlen - found.prefixlen
-    return found.max_prefixlen // 8, free, int(found.network_address) >> free
+    parsed = network(text, kind)  # another spelling, or none
+    free = parsed.max_prefixlen - parsed.prefixlen
+    return parsed.max_prefixlen // 8, free, int(parsed.network_address) >> free

@@ -12,6 +12,7 @@ from asgi_ratelimit.errors import StoreUnavailable
 from asgi_ratelimit.escalation import Escalate, Escalation, block_of
 from asgi_ratelimit.events import Event, observers_of
 from asgi_ratelimit.limiter import Limiter, forget_on_reset
+from asgi_ratelimit.minute_line import MinuteLine
 from asgi_ratelimit.store import Store
 
 __all__ = ["RefusalCount"]
@@ -21,7 +22,6 @@ logger = logging.getLogger("asgi_ratelimit")
 _PAUSE_S: Final = 0.1  # from one call to a shared store to the next
 _MOST_KEYS: Final = 10_000  # that are counted in one pause; in the next one it may be others
 _AT_ONCE: Final = 128  # keys: a call of so many checks keeps Redis busy for less than a millisecond
-_REPORT_PAUSE_US: Final = 60_000_000
 
 
 class _Pending(NamedTuple):
@@ -46,7 +46,7 @@ class RefusalCount:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._next_call: asyncio.TimerHandle | asyncio.Task[None] | None = None
         self._next_at = 0.0  # by the loop's clock
-        self._would_block = self._next_report_us = 0
+        self._would_block = MinuteLine()
         forget_on_reset(store, name, self)
         close_first = getattr(store, "close_first", None)  # a store of a user's own need not have it
         if close_first is not None:
@@ -114,15 +114,9 @@ class RefusalCount:
             cause = "" if pending.enforced else "shadow"
             self._observers.emit(Event("escalated", self._name, key=key, seconds=seconds, cause=cause))
             if not pending.enforced:
-                self._report_shadow()
-
-    def _report_shadow(self) -> None:
-        """Count a block of shadow mode, and log the number once a minute at most."""
-        self._would_block += 1
-        now_us = self._store.clock.now_us()
-        if now_us >= self._next_report_us:
-            logger.warning("%s would have begun %d blocks (enforce=False)", self._name, self._would_block)
-            self._would_block, self._next_report_us = 0, now_us + _REPORT_PAUSE_US
+                self._would_block.warn(
+                    self._store.clock, "%d blocks would have begun (enforce=False) at %s", self._name
+                )
 
 
 def _escalated_key(refusal: Decision, limiter: Limiter, key: str | tuple[str, ...]) -> str:

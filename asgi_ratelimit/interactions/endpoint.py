@@ -28,7 +28,7 @@ from asgi_ratelimit.inbound.request_end import release_at_end
 from asgi_ratelimit.inbound.request_headers import headers_of
 from asgi_ratelimit.inbound.request_state import STATE, RequestState, state_of
 from asgi_ratelimit.interactions.body import BodyReader, parse
-from asgi_ratelimit.interactions.failures import FailureLimit, Tally
+from asgi_ratelimit.interactions.failures import FailureLimit
 from asgi_ratelimit.interactions.keys import Component, Interaction, InteractionKey, KeyName, key_function, own_keys
 from asgi_ratelimit.interactions.messages import Messages, Text, Unavailable, check_text
 from asgi_ratelimit.interactions.replays import ReplayCache
@@ -47,6 +47,7 @@ from asgi_ratelimit.interactions.signature import SignatureHeaders, SignatureVer
 from asgi_ratelimit.limiter import Limiter
 from asgi_ratelimit.limits import FixedWindow, LimitSpec, as_limits
 from asgi_ratelimit.memory import MemoryStore
+from asgi_ratelimit.minute_line import MinuteLine
 from asgi_ratelimit.store import Store, check_store
 from asgi_ratelimit.warnings import WarnOnce
 
@@ -65,8 +66,7 @@ class InteractionLimit(NoPlainDefault):
 
     public_key: the application's, 64 hex characters
     limit: a string, a limit, or a list of them. Some may have a key of their own, `by` a function of the interaction
-    key: "user" (the default); "guild", in a direct message the user; "command", per user and command (or
-        component or modal); or a function of the interaction, sync or async, that returns a string
+    key: "user"; "guild", in a direct message the user; "command", per user and command, component or modal; a function
     component: for "command": what ends the name in a `custom_id` (`page:37` is "page"), or a function of it
     autocomplete: the limit of autocompletes, which have a bucket of their own; `limit` by default
     store: its own, else that of an outer RateLimitMiddleware, else memory; its clock gives the time
@@ -76,8 +76,8 @@ class InteractionLimit(NoPlainDefault):
     unavailable: the message during an outage that fails closed: a string, or a dict by locale
     tolerance: seconds by which Discord's timestamp may differ from the clock
     max_body: bytes
-    failures: the limit of requests that cannot be verified, for each client and process, or None; they get a 429
-        instead of the 401. A verified interaction never fails for them. A middleware that counts does it instead.
+    failures: the limit of requests that cannot be verified, for each client and process, or None; they get a 429, not
+        the 401. A verified interaction never fails for them. A middleware that counts does it instead.
     escalate: an Escalate: a user who goes on when refused is blocked, each time for longer; autocompletes never count
     client: the key function of such a client, by_ip; behind a proxy `ClientIP(trusted_proxies=[...])`
 
@@ -132,7 +132,7 @@ class InteractionLimit(NoPlainDefault):
         self._commands = _guard(limits, warn_once, escalate)
         self._autocompletes = _guard(limits if autocomplete is None else keyed_limits(autocomplete), warn_once)
         self._failures = FailureLimit(None if failures is None else as_limits(failures), client, name, warn_once)
-        self._stale = Tally()
+        self._stale = MinuteLine()
         self._diagnostics = self._commands.diagnostics
         self._name, self._own_store, self._spare_store = name, store, MemoryStore()
         self._limiters, self._is_in_use = self._open(self._spare_store if store is None else store), False

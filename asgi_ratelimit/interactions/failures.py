@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import logging
-from typing import Any
-
 from starlette.requests import Request
 
-from asgi_ratelimit.clock import Clock
 from asgi_ratelimit.events import observers_of
 from asgi_ratelimit.inbound.guard import RequestGuard
 from asgi_ratelimit.inbound.headers import retry_after_header
@@ -17,15 +13,13 @@ from asgi_ratelimit.inbound.request_state import STATE, RequestState
 from asgi_ratelimit.interactions.responses import EarlyResponse, error
 from asgi_ratelimit.limits import Limit
 from asgi_ratelimit.memory import MemoryStore
+from asgi_ratelimit.minute_line import MinuteLine
 from asgi_ratelimit.store import PerStore, Store
 from asgi_ratelimit.warnings import WarnOnce
 
-__all__ = ["FailureLimit", "Tally"]
-
-logger = logging.getLogger("asgi_ratelimit")
+__all__ = ["FailureLimit"]
 
 _MOST_CLIENTS = 10_000  # with a bucket of their own; all others share some
-_MINUTE_US = 60_000_000
 
 
 class FailureLimit:
@@ -37,7 +31,7 @@ class FailureLimit:
 
     def __init__(self, limit: tuple[Limit, ...] | None, client: KeyFunction, name: str, warn_once: WarnOnce) -> None:
         self._guard = RequestGuard(limit, client, 1, warn_once)
-        self._name, self._tally = f"{name}:failures", Tally()
+        self._name, self._line = f"{name}:failures", MinuteLine()
         self._limiters = PerStore(self._open)
 
     @property
@@ -66,21 +60,6 @@ class FailureLimit:
         decision = await self._guard.check(request.scope, limiters, RequestState(), conn=request)
         if decision is None or decision.allowed:
             return failure
-        self._tally.warn(store.clock, "%d requests without a valid signature of Discord were refused (429)")
+        self._line.warn(store.clock, "%d requests without a valid signature of Discord were refused (429)")
         kept = [header for header in failure.response.raw_headers if header[0] == b"connection"]
         return error(429, "too many requests without a valid signature", [retry_after_header(decision), *kept])
-
-
-class Tally:
-    """A line in the log, once a minute at most, with the number of events since the last one."""
-
-    def __init__(self) -> None:
-        self._count = self._next_us = 0
-
-    def warn(self, clock: Clock, text: str, *values: Any) -> None:
-        """Count one. `text` has a place for the number, and then one for each of `values`."""
-        self._count += 1
-        now_us = clock.now_us()
-        if now_us >= self._next_us:
-            logger.warning(text, self._count, *values)
-            self._count, self._next_us = 0, now_us + _MINUTE_US

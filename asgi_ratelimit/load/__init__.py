@@ -2,6 +2,7 @@
 
 middleware   LoadShedMiddleware: lets requests in, or sheds them
 flight       one request, from the call of the app to the start of its response
+turns        how many begin in each turn of the event loop
 controller   how many may be in flight; classes: how many for each class of importance
 baselines    the times of requests when nothing waits; dips: moments in which that is measured
 loop_lag     how late an event loop is; server_load: how busy it is

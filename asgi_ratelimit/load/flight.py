@@ -19,6 +19,10 @@ class Steering(Protocol):
         """The flight has ended. `is_sample`: the time that it took counts."""
         ...
 
+    def withdraw(self, flight: Flight) -> None:
+        """The flight has not begun, and is shed."""
+        ...
+
     def pause(self) -> None:
         """A flight waits for its client."""
         ...
@@ -75,6 +79,12 @@ class Flight:
         if self._is_paused:
             steering.resume()
         steering.land(self, steering.now_ns(), is_sample)
+
+    def withdraw(self) -> None:
+        """It is shed before it has begun."""
+        if not self.has_ended:  # it may have been left out, if it has waited for very long
+            self.has_ended = True
+            self._steering.withdraw(self)
 
     def _pause(self) -> None:
         self._is_paused = True

@@ -21,6 +21,7 @@ from asgi_ratelimit.load.flight import Flight
 from asgi_ratelimit.load.loop_lag import LoopLag
 from asgi_ratelimit.load.responses import MOST_SECONDS, send_overloaded
 from asgi_ratelimit.load.server_load import LOOPS
+from asgi_ratelimit.load.turns import Turn, TurnLine
 from asgi_ratelimit.log_observer import with_log
 from asgi_ratelimit.off_switch import OFF_SWITCH
 from asgi_ratelimit.store import Store, check_store
@@ -79,7 +80,7 @@ class LoadShedMiddleware:
         self._flights: dict[Flight, None] = {}  # oldest first
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lag = LoopLag()
-        self._in_turn = 0  # requests that came in during this turn of the loop, or were ahead of theirs
+        self._turns = TurnLine(self._controller)
         self._seconds = cycle(range(MOST_SECONDS))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -88,16 +89,23 @@ class LoadShedMiddleware:
             return
         loop = asyncio.get_running_loop()
         if loop is not self._loop or not self._lag.is_running:
-            self._loop, self._lag, self._in_turn = loop, LOOPS.of(loop), 0
+            self._loop, self._lag, self._turns = loop, LOOPS.of(loop), TurnLine(self._controller)
         controller = self._controller
-        if controller.per_turn or controller.in_flight >= controller.limit:
-            if not await self._may_pass(scope):
-                await self._shed(send)
+        one, turn = None, None
+        if controller.in_flight >= controller.free_below and not self._begins(loop):
+            one = await self._class_of(scope)
+            if not controller.has_room(one):
+                controller.refuse(self.now_ns())
+                await self._shed(one, scope, receive, send)
                 return
-            self._take_turn(loop)
+            turn = self._turn_of(one, loop)
         flight = Flight(self, scope, receive, send, self.now_ns(), controller.enter())
         self._flights[flight] = None
         try:
+            if turn is not None and not await turn:
+                flight.withdraw()
+                await self._shed(one, scope, receive, send)
+                return
             await self.app(scope, flight.receive, flight.send)
         finally:
             if not flight.has_ended:
@@ -119,6 +127,11 @@ class LoadShedMiddleware:
         if now_ns >= controller.tick_at:
             self._tick(now_ns)
 
+    def withdraw(self, flight: Flight) -> None:
+        """A flight has not begun, and is shed."""
+        del self._flights[flight]
+        self._controller.withdraw()
+
     def pause(self) -> None:
         """A flight waits for its client."""
         self._controller.in_flight -= 1
@@ -127,38 +140,38 @@ class LoadShedMiddleware:
         """It goes on."""
         self._controller.in_flight += 1
 
-    async def _may_pass(self, scope: Scope) -> bool:
+    def _begins(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Whether the next request begins now, whatever it is: nothing waits, and there is room for all."""
+        controller, now_ns = self._controller, self.now_ns()
+        if now_ns >= controller.tick_at:  # there was no request meanwhile, and so no overload
+            self._tick(now_ns)
+        return controller.has_room_for_all and self._turns.begins(loop)
+
+    def _turn_of(self, one: int | None, loop: asyncio.AbstractEventLoop) -> Turn | None:
+        """The turn for which a request of this class has to wait; None: it begins now."""
+        if one is None or self._turns.begins(loop, at_once=one == 0):
+            return None
+        return self._turns.wait(loop, one)
+
+    async def _class_of(self, scope: Scope) -> int | None:
+        """None: it is never shed."""
         is_exempt = (
             OFF_SWITCH.is_off
             or self._is_health_check(app_path(scope))
             or (self._filter is not None and not await self._filter.counts(scope))
         )
         if is_exempt:
-            self._controller.demand.count(0)
-            return True
-        return self._controller.has_room(await self._priority.of(scope), self._in_turn)
+            return None
+        return await self._priority.of(scope)
 
-    def _take_turn(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Count one more of this turn of the loop. What comes in at once would work at once, and hold up all others."""
-        if not self._in_turn:
-            loop.call_soon(self._end_turn, loop)
-        self._in_turn += 1
-
-    def _end_turn(self, loop: asyncio.AbstractEventLoop) -> None:
-        quota = self._controller.per_turn
-        self._in_turn = max(0, self._in_turn - quota) if quota else 0
-        if self._in_turn:
-            loop.call_soon(self._end_turn, loop)
-
-    async def _shed(self, send: Send) -> None:
+    async def _shed(self, one: int | None, scope: Scope, receive: Receive, send: Send) -> None:
         controller, now_ns = self._controller, self.now_ns()
-        controller.refuse()
         if now_ns >= controller.tick_at:
             self._tick(now_ns)
-        self._observers.emit(Event("shed", self._name))
+        self._observers.emit(Event("shed", self._name, priority=one or 0))
         # The farther beyond what the app can bear, the longer the time over which its clients come back.
         spread = 1 + int((MOST_SECONDS - 1) * max(0.0, controller.excess))
-        await send_overloaded(send, 1 + next(self._seconds) % spread)
+        await send_overloaded(scope, receive, send, 1 + next(self._seconds) % spread)
 
     def _tick(self, now_ns: int) -> None:
         controller, lag = self._controller, self._lag
@@ -167,6 +180,7 @@ class LoadShedMiddleware:
         if controller.is_refusing:
             lag.shed()
         controller.tick(now_ns, self.worked_s(), lag.seconds)
+        self._turns.shed(controller.surplus)
         for flight in [one for one in self._flights if now_ns - one.started_ns > controller.long_ns]:
             flight.end()
 

@@ -4,6 +4,7 @@ guard          LoginGuard: its options, and the verbs for the app
 attempt        one attempt, as a context manager; admission: how it is admitted and counted
 failures       the failures of accounts, or of addresses; held: attempts that wait for the results of others
 familiar       the addresses and devices that an account knows
+operated       the failures as an operator sees them
 account_names  the name of an account in the store
 fastapi        GuardedLogin: the same as a dependency                                             (extra: fastapi)
 """

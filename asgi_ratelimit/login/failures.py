@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import CancelledError
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -64,10 +65,10 @@ class FailureCount:
     """
 
     def __init__(self, option: str, limit: LimitSpec, strikes: Strikes | None, *, store: Store, name: str) -> None:
-        limits = [*_checked(option, limit)]
-        most = min(_MOST_OPEN, max(each.capacity for each in limits))
+        self.limits = tuple(_checked(option, limit))
+        most = min(_MOST_OPEN, max(each.capacity for each in self.limits))
         in_flight = SlidingWindow(Rate(most, _LEASE_US), name=_OPEN)
-        self._limiter = Limiter([*limits, in_flight], store=store, name=name)
+        self._limiter = Limiter([*self.limits, in_flight], store=store, name=name)
         self._strikes, self._clock = strikes, store.clock
         self._held = HeldAttempts(store.clock)
 
@@ -77,8 +78,8 @@ class FailureCount:
         try:
             answer, seconds = await self._held.ask(key, lambda: self._reserve(key), deadline_us)
             shown = await self._without_a_place(key) if answer is None else answer.shown
-        except StoreUnavailable:
-            observers.emit(Event("unavailable", self._limiter.name, key=key))
+        except (StoreUnavailable, CancelledError) as error:
+            self._limiter.report_undecided(error, key)
             raise
         if answer is None or not answer.decision.allowed:
             observers.decided(self._limiter.name, shown, key)
@@ -108,6 +109,7 @@ class FailureCount:
 
     async def count_failure(self, reservation: Reservation) -> None:
         """The attempt has failed. Its charge stays. Block the key if no attempt in flight can make room."""
+        self._limiter.observers.emit(Event("failed", self._limiter.name, key=reservation.key))
         try:
             for part in reservation.decision.parts:
                 if _is_open(part):
@@ -134,6 +136,10 @@ class FailureCount:
             await self._strikes.forget(key)
         await self._limiter.reset(key)  # of the first round, which it is again
         self._held.wake(key)
+
+    async def block(self, key: str, seconds: float) -> None:
+        """Refuse the attempts of a key for so many seconds. It does not count as a block after failures."""
+        await self._limiter.block(key, seconds)
 
     async def _reserve(self, key: str) -> Reservation:
         present = await self._round_of(key)

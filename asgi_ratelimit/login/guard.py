@@ -16,7 +16,9 @@ from asgi_ratelimit.login.admission import Admission, Counts, Visitors
 from asgi_ratelimit.login.attempt import Attempt
 from asgi_ratelimit.login.failures import FailureCount
 from asgi_ratelimit.login.familiar import Familiar
+from asgi_ratelimit.login.operated import OperatedFailures
 from asgi_ratelimit.memory import MemoryStore
+from asgi_ratelimit.operated import let_operate
 from asgi_ratelimit.store import Store, check_store
 from asgi_ratelimit.warnings import WarnOnce
 
@@ -76,6 +78,7 @@ class LoginGuard:
         )
         written = secret.encode() if isinstance(secret, str) else secret
         self._visitors = Visitors(Digests(written or secret_of(self.store)), fold)
+        self._operated = self._let_operate()
 
     def __repr__(self) -> str:
         return f"LoginGuard(name={self.name!r})"
@@ -107,6 +110,23 @@ class LoginGuard:
     async def clear_address(self, address: str) -> None:
         """Forget the failures and blocks of an address."""
         await self._counts.addresses.reset(self._visitors.visit(None, address, None).address)
+
+    def _let_operate(self) -> tuple[OperatedFailures, OperatedFailures]:
+        """Let an operator see the failures, and look up an account or an address by its name."""
+        visit, counts = self._visitors.visit, self._counts
+        both = (
+            OperatedFailures(
+                f"{self.name}:account", "failed log-ins, by account",
+                counts.accounts, lambda account: visit(account, None, None).stranger,
+            ),
+            OperatedFailures(
+                f"{self.name}:address", "failed log-ins, by address",
+                counts.addresses, lambda address: visit(None, address, None).address,
+            ),
+        )  # fmt: skip
+        for one in both:
+            let_operate(self.store, one)
+        return both
 
     def _admission(self, account: str | None, address: str | None, device: str | None) -> Admission:
         return Admission(self._counts, partial(self._visitors.visit, account, address), device)

@@ -58,10 +58,11 @@ class KeyCounts:
 class LimiterCounts:
     """The decisions of one limiter.
 
-    allowed, limited, blocked, shadow, exempt, unavailable, shed: one of these for each decision
+    allowed, limited, blocked, shadow, exempt, unavailable, shed, gone: one of these for each decision
     cached, degraded: how many of them came from the deny cache, and from this process's memory in an outage
     near: allowed, with at least 80 % used
     waited, waited_seconds: calls that were held and then let in
+    failed: log-ins that have failed
     in_flight, most_in_flight: calls that hold a slot of a `Concurrency`: now, and the highest number so far. Merged,
         the latter is that of one process, unless more are in flight now
     shadow_keys: how many different keys shadow mode would have refused; a lower bound once it is large
@@ -82,6 +83,7 @@ class LimiterCounts:
     exempt: int = 0
     unavailable: int = 0
     shed: int = 0
+    gone: int = 0
     cached: int = 0
     degraded: int = 0
     near: int = 0
@@ -97,6 +99,7 @@ class LimiterCounts:
     key_floor: int = 0
     shadow_sample: tuple[str, ...] = ()
     escalated: int = 0
+    failed: int = 0
 
     @property
     def refused(self) -> int:
@@ -105,8 +108,8 @@ class LimiterCounts:
 
     @property
     def total(self) -> int:
-        """All decisions, and all requests that were exempt from them."""
-        return self.allowed + self.shadow + self.exempt + self.refused
+        """All decisions, all requests that were exempt from them, and all callers that left before theirs."""
+        return self.allowed + self.shadow + self.exempt + self.refused + self.gone
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON can hold it."""
@@ -123,8 +126,8 @@ class LimiterCounts:
 
 
 NUMBERS: Final = (
-    "allowed", "limited", "blocked", "shadow", "exempt", "unavailable", "shed", "cached", "degraded", "near",
-    "waited", "shadow_keys", "key_floor", "escalated", "in_flight", "most_in_flight",
+    "allowed", "limited", "blocked", "shadow", "exempt", "unavailable", "shed", "gone", "cached", "degraded",
+    "near", "waited", "shadow_keys", "key_floor", "escalated", "failed", "in_flight", "most_in_flight",
 )  # fmt: skip
 
 

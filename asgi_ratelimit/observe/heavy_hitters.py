@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from hashlib import blake2b
 from typing import Final
 
@@ -14,8 +13,8 @@ Row = list[int]  # of one key: calls at most, refused, and how many of the calls
 _LONGEST: Final = 200  # characters of a key; a longer one is stored as its beginning and a digest
 
 
-class HeavyHitters:
-    """A sketch of how often each key was allowed and refused.
+class HeavyHitters(dict[str, Row]):
+    """A sketch of how often each key was allowed and refused: `sketch[key]` is the row of a key, made if it is new.
 
     It has at most `2 * size` rows. When they are used up, the `size` heaviest stay at most, and `floor` rises to
     the count of the heaviest that is dropped. A key that is noticed later starts with the floor as its count and as its
@@ -31,42 +30,39 @@ class HeavyHitters:
     counted by one look-up, and rows are dropped once in `size` new keys, not with each of them. A key that was there
     from the start has no error at all.
 
-    Several threads may use it. A call that is counted while its row is dropped may be lost.
+    It is a dict, so that the row of a key is found without a call. Several threads may use it. A call that is counted
+    while its row is dropped may be lost.
     """
 
-    __slots__ = ("_lock", "_most", "find", "floor", "rows", "size")
+    __slots__ = ("_lock", "_most", "floor", "size")
 
     def __init__(self, size: int) -> None:
         self.size, self._most = size, 2 * size
         self.floor = 0
-        self.rows: dict[str, Row] = {}
-        self.find: Callable[[str], Row | None] = self.rows.get  # the row of a key that has one
         self._lock = threading.RLock()  # a destructor may report an event while it is held
 
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def meet(self, key: str) -> Row:
-        """The row of a key that may be new. The caller adds its call at once."""
+    def __missing__(self, key: str) -> Row:
+        """The row of a key that has none, or a long one. The caller adds its call at once."""
         if len(key) > _LONGEST:
             key = _shortened(key)
-        if len(self.rows) >= self._most:
+        if len(self) >= self._most:
             self._drop()
-        return self.rows.setdefault(key, [self.floor, 0, self.floor])
+        floor = self.floor
+        return self.setdefault(key, [floor, 0, floor])
 
     def _drop(self) -> None:
         """Drop all rows but the heaviest. They lose as much each as the floor rises, so it rises slowly."""
         with self._lock:
-            rows = list(self.rows.items())
+            rows = list(self.items())
             if len(rows) >= self._most:
                 self.floor = floor = sorted([row[0] for _, row in rows])[-self.size - 1]
                 for key, row in rows:
                     if row[0] <= floor:
-                        del self.rows[key]
+                        del self[key]
 
     def heaviest_first(self) -> list[tuple[str, Row]]:
         """Each key with a copy of its row."""
-        rows = [(key, list(row)) for key, row in list(self.rows.items())]
+        rows = [(key, list(row)) for key, row in list(self.items())]
         return sorted(rows, key=lambda item: (-item[1][0], item[0]))
 
 

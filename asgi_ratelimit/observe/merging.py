@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
 from asgi_ratelimit.observe.counts import KeyCounts, LimiterCounts, Outage, Period
 
 __all__ = [
-    "HOURS", "HOUR_S", "MINUTES", "MINUTE_S", "MOST_OUTAGES", "MOST_SAMPLED", "OTHERS", "latest", "merge_limiters",
-    "merge_outages", "periods", "without_lightest",
+    "HOURS", "HOUR_S", "MINUTES", "MINUTE_S", "MOST_LIMITERS", "MOST_OUTAGES", "MOST_SAMPLED", "OTHERS", "latest",
+    "merge_all", "merge_limiters", "merge_outages", "periods", "without_lightest",
 ]  # fmt: skip
 
 OTHERS: Final = "(others)"  # the name of all limiters for which there is no room
 MINUTE_S, MINUTES = 60, 60
 HOUR_S, HOURS = 3_600, 24
 MOST_SAMPLED: Final = 128  # digests of keys that shadow mode would have refused
+MOST_LIMITERS: Final = 1_000
 MOST_OUTAGES: Final = 20
 _LEAST_KEYS: Final = 100
 _SUMS: Final = (
-    "allowed", "limited", "blocked", "shadow", "exempt", "unavailable", "shed", "cached", "degraded", "near",
-    "waited", "waited_seconds", "escalated", "in_flight",
+    "allowed", "limited", "blocked", "shadow", "exempt", "unavailable", "shed", "gone", "cached", "degraded",
+    "near", "waited", "waited_seconds", "escalated", "failed", "in_flight",
 )  # fmt: skip
 
 Counted = dict[float, tuple[int, int]]  # allowed and refused by the start of the period
@@ -53,6 +54,15 @@ def merge_limiters(name: str, parts: Sequence[LimiterCounts], now: float) -> Lim
         key_floor=floor,
         shadow_sample=tuple(sample[:MOST_SAMPLED]),
     )
+
+
+def merge_all(parts: Mapping[str, Sequence[LimiterCounts]], most: int, now: float) -> dict[str, LimiterCounts]:
+    """The parts of each limiter as one. There are at most so many: the lightest limiters become one."""
+    names = sorted(parts, key=lambda name: (name == OTHERS, -sum([part.total for part in parts[name]])))
+    kept = names if len(names) <= most else names[: most - 1]
+    merged = {name: merge_limiters(name, parts[name], now) for name in kept}
+    others = [part for name in names[len(kept) :] for part in parts[name]]
+    return merged | {OTHERS: merge_limiters(OTHERS, others, now)} if others else merged
 
 
 def without_lightest(limiters: Iterable[LimiterCounts], most: int, now: float) -> dict[str, LimiterCounts]:

@@ -9,6 +9,7 @@ from typing import Final, Literal
 from weakref import WeakSet
 
 from asgi_ratelimit.events import AnsweredBy, Event, EventKind
+from asgi_ratelimit.shown import one_line
 
 __all__ = ["IN_FLIGHT", "KINDS", "METRICS", "STORE_UP", "Change", "Changes", "Labels", "Metric", "MetricsObserver"]
 
@@ -48,6 +49,9 @@ DECISIONS: Final = Metric(
 NEAR: Final = Metric(
     "ratelimit_near_total", "counter", "Calls allowed with at least 80 % of a limit used", ("limiter",)
 )
+SHED: Final = Metric(
+    "ratelimit_shed_total", "counter", "Requests shed under load, by their class", ("limiter", "priority")
+)
 WAIT: Final = Metric(
     "ratelimit_wait_seconds",
     "histogram",
@@ -66,6 +70,9 @@ ESCALATIONS: Final = Metric(
     "counter",
     "Blocks that began after too many refusals of a key; not enforced in shadow mode",
     ("limiter", "enforced"),
+)
+FAILED: Final = Metric(
+    "ratelimit_failed_logins_total", "counter", "Log-ins that failed, by the count of a LoginGuard", ("limiter",)
 )
 IN_FLIGHT: Final = Metric(
     "ratelimit_in_flight", "gauge", "Calls that hold a slot of a Concurrency now", ("limiter",), across="sum"
@@ -114,7 +121,7 @@ DISCORD_REJECTED: Final = Metric(
 )
 
 METRICS: Final = (
-    DECISIONS, NEAR, WAIT, IN_FLIGHT, UNSETTLED, ESCALATIONS, STORE_UP, STORE_MISSED,
+    DECISIONS, NEAR, SHED, WAIT, IN_FLIGHT, UNSETTLED, ESCALATIONS, FAILED, STORE_UP, STORE_MISSED,
     DISCORD_REQUESTS, DISCORD_WAIT, DISCORD_REFUSED, DISCORD_INVALID, DISCORD_RETRIES, DISCORD_STOPS, DISCORD_REJECTED,
 )  # fmt: skip
 
@@ -143,11 +150,15 @@ class Changes:
             if len(seen) >= _MOST.get(label, _MOST_OF_ANY_OTHER):
                 return _OTHERS
             seen.add(value)
-        return value.encode("utf-8", "replace").decode()  # a lone surrogate would fail every scrape
+        return one_line(value)  # a lone surrogate would fail every scrape, and ".*" in a query finds no line end
 
 
 def _of_decision(event: Event) -> list[Change]:
     return [(DECISIONS, (event.limiter, event.kind, event.answered_by), 1)]
+
+
+def _of_shed(event: Event) -> list[Change]:
+    return [*_of_decision(event), (SHED, (event.limiter, str(event.priority)), 1)]
 
 
 def _of_near(event: Event) -> list[Change]:
@@ -156,6 +167,10 @@ def _of_near(event: Event) -> list[Change]:
 
 def _of_escalated(event: Event) -> list[Change]:
     return [(ESCALATIONS, (event.limiter, "false" if event.cause == "shadow" else "true"), 1)]
+
+
+def _of_failed(event: Event) -> list[Change]:
+    return [(FAILED, (event.limiter,), 1)]
 
 
 def _of_waited(event: Event) -> list[Change]:
@@ -208,14 +223,16 @@ def _status(event: Event) -> str:
     return str(event.status) if event.status else "none"
 
 
-_OUTCOMES: Final = ("allowed", "limited", "blocked", "shadow", "exempt", "unavailable", "shed")
+_OUTCOMES: Final = ("allowed", "limited", "blocked", "shadow", "exempt", "unavailable", "shed", "gone")
 _BY_KIND: Final[dict[str, Callable[[Event], list[Change]]]] = {
     **dict.fromkeys(_OUTCOMES, _of_decision),
+    "shed": _of_shed,
     "near": _of_near,
     "waited": _of_waited,
     "owed": _of_unsettled,
     "lost": _of_unsettled,
     "escalated": _of_escalated,
+    "failed": _of_failed,
     "down": _of_down,
     "recovered": _of_recovered,
     "missed": _of_missed,
@@ -266,7 +283,7 @@ class MetricsObserver:
         limiter: str,
         decision: object,
         key: str,
-        time: float,
+        wall: object,
         answered_by: AnsweredBy,
         secret: bytes,
     ) -> None:
@@ -279,7 +296,7 @@ class MetricsObserver:
 
     def __call__(self, event: Event) -> None:
         count = self.counts.get((event.limiter, event.kind, event.answered_by))
-        if count is not None:
+        if count is not None and event.kind != "shed":  # which changes two
             count()
         else:
             self.apply_all(event)

@@ -82,7 +82,7 @@ class _Number:
     def __init__(self, attributes: dict[str, str]) -> None:
         self.attributes = attributes
         self.value = 0.0
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a destructor may report an event while it is held
 
     def add(self, amount: float = 1) -> None:
         with self._lock:

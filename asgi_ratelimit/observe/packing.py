@@ -15,7 +15,7 @@ from asgi_ratelimit.observe.snapshot import Snapshot
 __all__ = ["MOST_CHARACTERS", "pack", "unpack"]
 
 MOST_CHARACTERS: Final = 65_536
-_MOST_BYTES: Final = 4_000_000  # that a text may become
+_MOST_BYTES: Final = 1_500_000  # that a text may become
 _STEPS: Final = ((100, 50), (50, 20), (20, 10), (5, 5), (1, 0))  # so many limiters, and so many keys of each
 
 
@@ -30,6 +30,8 @@ def pack(snapshot: Snapshot) -> str:
 
 def unpack(text: str | bytes) -> Snapshot:
     """The snapshot in a text. Raises ValueError if there is none: other software wrote it."""
+    if len(text) > MOST_CHARACTERS:
+        raise ValueError(f"a snapshot has {MOST_CHARACTERS} characters at most, not {len(text)}")
     try:
         unpacking = zlib.decompressobj()
         written = unpacking.decompress(b64decode(text, validate=True), _MOST_BYTES)

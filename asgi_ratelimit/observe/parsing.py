@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from asgi_ratelimit.observe.counts import NUMBERS, KeyCounts, LimiterCounts, Outage, Period
 
 __all__ = ["each", "limiter", "moment", "outage", "table", "whole"]
 
 Value = TypeVar("Value")
+_LARGEST: Final = 2**53  # of numbers: a greater one is no float any more, and a sum of those is none
+_MOST_PERIODS: Final = 1_000  # of a limiter; a version to come may keep more than this one
 
 
 def table(value: object, name: str) -> Mapping[str, Any]:
@@ -20,24 +21,26 @@ def table(value: object, name: str) -> Mapping[str, Any]:
     return value
 
 
-def each(read: Callable[[object], Value], value: object, name: str) -> tuple[Value, ...]:
-    """All values of a JSON array."""
+def each(read: Callable[[object], Value], value: object, name: str, most: int = 10_000) -> tuple[Value, ...]:
+    """All values of a JSON array, which has at most so many."""
     if not isinstance(value, list | tuple):
         raise ValueError(f"{name} of a snapshot must be a list, not {value!r:.80}")
+    if len(value) > most:
+        raise ValueError(f"{name} of a snapshot are {most} at most, not {len(value)}")
     return tuple([read(one) for one in value])
 
 
 def whole(value: object, name: str) -> int:
     """A count."""
-    if type(value) is not int or value < 0:
-        raise ValueError(f"{name} of a snapshot must be a whole number from 0, not {value!r:.80}")
+    if type(value) is not int or not 0 <= value <= _LARGEST:
+        raise ValueError(f"{name} of a snapshot must be a whole number from 0, not {_shown(value)}")
     return value
 
 
 def moment(value: object, name: str) -> float:
     """A number of seconds. An int stays one."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{name} of a snapshot must be a number of seconds, not {value!r:.80}")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -_LARGEST <= value <= _LARGEST:
+        raise ValueError(f"{name} of a snapshot must be a number of seconds, not {_shown(value)}")
     return value
 
 
@@ -50,8 +53,8 @@ def limiter(value: object) -> LimiterCounts:
         **{name: whole(record.get(name, 0), name) for name in NUMBERS},
         waited_seconds=moment(record.get("waited_seconds", 0.0), "waited_seconds"),
         busiest=None if busiest is None else _period(busiest),
-        minutes=each(_period, record.get("minutes", ()), "minutes"),
-        hours=each(_period, record.get("hours", ()), "hours"),
+        minutes=each(_period, record.get("minutes", ()), "minutes", _MOST_PERIODS),
+        hours=each(_period, record.get("hours", ()), "hours", _MOST_PERIODS),
         keys=each(_key, record.get("keys", ()), "keys"),
         shadow_sample=each(_digest, record.get("shadow_sample", ()), "shadow_sample"),
     )
@@ -84,6 +87,11 @@ def _key(value: object) -> KeyCounts:
 
 def _digest(value: object) -> str:
     return _text(value, "a digest")
+
+
+def _shown(value: object) -> str:
+    """A value for an error. The repr of an int with too many digits would be one itself."""
+    return "a number that is too large" if isinstance(value, int) and abs(value) > _LARGEST else f"{value!r:.80}"
 
 
 def _text(value: object, name: str) -> str:

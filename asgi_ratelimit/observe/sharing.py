@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.resources import files
 from typing import Any, Final
 
@@ -22,6 +23,7 @@ KEPT_S: Final = 3_600
 MOST_PROCESSES: Final = 64
 _GONE_US: Final = 60_000_000  # a process that has written nothing for so long has ended
 _PATIENCE_S: Final = 1.0
+_AHEAD_S: Final = 60.0
 _Found = list[Snapshot] | None
 _SOURCE: Final = files("asgi_ratelimit.observe").joinpath("snapshots.lua").read_bytes()
 
@@ -38,7 +40,7 @@ async def shared_snapshot(store: Store) -> Snapshot:
     replies = await scripts.call(_Exchange(keys, "read", MOST_PROCESSES, is_needed=True))
     if not replies:
         return Snapshot(store.clock.wall(), processes=0)
-    return Snapshot.merge(replies)
+    return Snapshot.merge([_no_later(one, store.clock.wall()) for one in replies])
 
 
 class Sharing:
@@ -56,7 +58,7 @@ class Sharing:
             scripts, keys = self._server
             call = _Exchange(keys, "share", MOST_PROCESSES, owner, pack(snapshot), KEPT_S * 1_000_000)
             replies = await scripts.call(call)
-            self._others = replies or ()
+            self._others = [_no_later(one, snapshot.time) for one in replies or ()]
         return self._others
 
     def _is_due(self) -> bool:
@@ -93,6 +95,11 @@ class _Exchange:
 
     def on_undelivered(self, result: _Found, instead: _Found | None) -> None:
         """There is no charge to undo."""
+
+
+def _no_later(snapshot: Snapshot, now: float) -> Snapshot:
+    """The same. One whose clock is far ahead must not make the last hour of all others an earlier one."""
+    return snapshot if snapshot.time <= now + _AHEAD_S else replace(snapshot, time=now)
 
 
 def _unpacked(age_us: int, text: bytes) -> Snapshot | None:

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, Self
+from typing import Any, Self
 
 from asgi_ratelimit.observe import parsing
 from asgi_ratelimit.observe.counts import KeyCounts, LimiterCounts, Outage, Period
-from asgi_ratelimit.observe.merging import merge_limiters, merge_outages, without_lightest
+from asgi_ratelimit.observe.merging import MOST_LIMITERS, merge_all, merge_outages
 
 __all__ = ["MOST_LIMITERS", "KeyCounts", "LimiterCounts", "Outage", "Period", "Snapshot"]
-
-MOST_LIMITERS: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +48,9 @@ class Snapshot:
         for part in parts:
             for counts in part.limiters.values():
                 by_name.setdefault(counts.name, []).append(counts)
-        merged = [merge_limiters(name, counts, now) for name, counts in by_name.items()]
         return cls(
             now,
-            without_lightest(merged, MOST_LIMITERS, now),
+            merge_all(by_name, MOST_LIMITERS, now),
             merge_outages(outage for part in parts for outage in part.outages),
             _sum(part.discord for part in parts),
             sum(part.processes for part in parts),
@@ -80,11 +77,11 @@ class Snapshot:
     def from_dict(cls, value: Mapping[str, Any]) -> Self:
         """The snapshot of which `to_dict` has returned this. Raises ValueError if it is something else."""
         record = parsing.table(value, "all")
-        limiters = parsing.each(parsing.limiter, record.get("limiters", ()), "limiters")
+        limiters = parsing.each(parsing.limiter, record.get("limiters", ()), "limiters", MOST_LIMITERS)
         return cls(
             parsing.moment(record.get("time"), "time"),
             {counts.name: counts for counts in limiters},
-            parsing.each(parsing.outage, record.get("outages", ()), "outages"),
+            parsing.each(parsing.outage, record.get("outages", ()), "outages", MOST_LIMITERS),
             _counts(record.get("discord", {}), "discord"),
             parsing.whole(record.get("processes", 1), "processes"),
             _counts(record.get("other", {}), "other"),

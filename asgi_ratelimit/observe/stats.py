@@ -7,7 +7,7 @@ import os
 import secrets
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Final, Literal
@@ -31,7 +31,7 @@ __all__ = ["Stats"]
 _DISCORD: Final = ("wait", "response", "refused", "retry", "stopped", "banned", "invalid", "token", "webhook")
 _ROWS: Final = 2  # of the sketch of a limiter that stay when rows are dropped, for each key of `top`
 _CACHED, _DEGRADED, _SHADOW = (PLACES[name] for name in ("cached", "degraded", "shadow"))
-_ABOUT_NO_KEY: Final = (PLACES["near"], PLACES["exempt"], PLACES["escalated"])
+_ABOUT_NO_KEY: Final = tuple([PLACES[kind] for kind in ("near", "exempt", "gone", "escalated", "failed")])
 
 
 class Stats:
@@ -68,9 +68,8 @@ class Stats:
         if kind == "waited" and not event.route:  # with a route it is a call to Discord
             self._wait(event)
         elif kind in PLACES and kind != "waited":
-            self.on_decision(
-                kind, event.limiter, event.decision, event.key, event.time, event.answered_by, event.secret
-            )
+            tally = self._tallies.get(event.limiter) or self._open(event.limiter, event.secret)
+            _count(tally, tally.counts_of(event.time), kind, event.key, event.answered_by)
         else:
             self._note(event)
 
@@ -78,31 +77,21 @@ class Stats:
         self,
         kind: EventKind,
         limiter: str,
-        decision: Decision | None,
+        decision: Decision,
         key: str,
-        time: float,
+        wall: Callable[[], float],
         answered_by: AnsweredBy,
         secret: bytes,
     ) -> None:
         """Count the fields of a decision. To make an event of them takes longer than this."""
         tally = self._tallies.get(limiter) or self._open(limiter, secret)
-        counts = tally.counts if tally.start <= time < tally.end else tally.turn(time)
-        if kind == "allowed":
+        now_us = decision.now_us
+        counts = tally.counts if tally.start_us <= now_us < tally.end_us else tally.turn(wall(), now_us)
+        if kind == "allowed" and answered_by == "store":
             counts[ALLOWED] += 1
-            (tally.find(key) or tally.meet(key))[0] += 1
+            tally.rows[key][0] += 1
         else:
-            place = PLACES[kind]
-            counts[place] += 1
-            if place in _ABOUT_NO_KEY:
-                return
-            row = tally.find(key) or tally.meet(key)
-            row[0] += 1
-            if place == _SHADOW:
-                tally.shadow(key)
-            else:
-                row[1] += 1
-        if answered_by != "store":
-            counts[_CACHED if answered_by == "cache" else _DEGRADED] += 1
+            _count(tally, counts, kind, key, answered_by)
 
     def on_in_flight(self, limiter: str, change: int) -> None:
         """Count calls that have taken a slot, or freed it."""
@@ -114,7 +103,7 @@ class Stats:
         with self._lock:
             tallies, latest = list(self._tallies.values()), self._latest
             outages, discord, other = self._outages.latest(), dict(self._discord), dict(self._other)
-        now = self._clock.wall() if self._clock else max([latest, *(tally.start for tally in tallies)])
+        now = self._clock.wall() if self._clock else max([latest, *(tally.latest() for tally in tallies)])
         limiters = {tally.name: tally.snapshot(now, self._top, self._clear) for tally in tallies}
         for name, (in_flight, most) in self._in_flight.numbers().items():
             counts = limiters.get(name) or LimiterCounts(name)
@@ -176,8 +165,7 @@ class Stats:
 
     def _wait(self, event: Event) -> None:
         tally = self._tallies.get(event.limiter) or self._open(event.limiter, event.secret)
-        counts = tally.counts if tally.start <= event.time < tally.end else tally.turn(event.time)
-        counts[PLACES["waited"]] += 1
+        tally.counts_of(event.time)[PLACES["waited"]] += 1
         tally.wait(event.seconds)
 
     def _note(self, event: Event) -> None:
@@ -190,6 +178,21 @@ class Stats:
                 self._discord[kind] += 1
             elif kind in self._other or len(self._other) < _MOST_KINDS:
                 self._other[kind] += 1
+
+
+def _count(tally: LimiterTally, counts: list[int], kind: str, key: str, answered_by: AnsweredBy) -> None:
+    place = PLACES[kind]
+    counts[place] += 1
+    if place in _ABOUT_NO_KEY:
+        return
+    row = tally.rows[key]
+    row[0] += 1
+    if place == _SHADOW:
+        tally.shadow(key)
+    elif place != ALLOWED:
+        row[1] += 1
+    if answered_by != "store":
+        counts[_CACHED if answered_by == "cache" else _DEGRADED] += 1
 
 
 _MOST_KINDS: Final = 100  # of events; this package has fewer, but a caller may invent one

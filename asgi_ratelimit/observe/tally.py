@@ -21,8 +21,8 @@ from asgi_ratelimit.observe.merging import (
 __all__ = ["ALLOWED", "PLACES", "LimiterTally"]
 
 _NAMES: Final = (
-    "allowed", "limited", "blocked", "shadow", "exempt", "unavailable", "shed", "cached", "degraded", "near",
-    "waited", "escalated",
+    "allowed", "limited", "blocked", "shadow", "exempt", "unavailable", "shed", "gone", "cached", "degraded",
+    "near", "waited", "escalated", "failed",
 )  # fmt: skip
 PLACES: Final = {name: place for place, name in enumerate(_NAMES)}  # of each count in the list of a minute
 ALLOWED: Final = PLACES["allowed"]
@@ -39,15 +39,14 @@ class LimiterTally:
     """
 
     __slots__ = (
-        "_busiest", "_digests", "_hours", "_keys", "_lock", "_minutes", "_shadowed", "_totals", "counts", "end",
-        "find", "meet", "name", "secret", "start", "waited_seconds",
+        "_busiest", "_digests", "_hours", "_lock", "_minutes", "_shadowed", "_totals", "counts", "end_us", "name",
+        "rows", "secret", "start_us", "waited_seconds",
     )  # fmt: skip
 
     def __init__(self, name: str, size: int, secret: bytes) -> None:
         self.name, self.secret = name, secret
-        self._keys = HeavyHitters(size)
-        self.find, self.meet = self._keys.find, self._keys.meet  # the row of a key
-        self.start = self.end = 0.0  # of the present minute
+        self.rows = HeavyHitters(size)  # of the keys
+        self.start_us = self.end_us = 0  # of the present minute, on the clock of the decisions
         self.counts: list[int] = []
         self.waited_seconds = 0.0
         self._minutes: dict[int, list[int]] = {}  # the lists of the last minutes, by number
@@ -58,15 +57,33 @@ class LimiterTally:
         self._digests: dict[str, str] = {}  # of the keys in the last snapshot
         self._lock = threading.RLock()  # a destructor may report an event while it is held
 
-    def turn(self, time: float) -> list[int]:
-        """The counts of the minute of that time, which may be an earlier one: a clock may go back."""
+    def turn(self, time: float, now_us: int) -> list[int]:
+        """The counts of the minute of that time, which may be an earlier one: a clock may go back.
+
+        Decisions up to its end go by their own `now_us`: to read the clock for each of them would take longer. Until
+        then a wall clock that is set does not matter.
+        """
+        since = time % MINUTE_S
+        with self._lock:
+            self.counts = self.counts_of(time)
+            self.start_us = now_us - int(since * 1e6)
+            self.end_us = self.start_us + MINUTE_S * 1_000_000
+            return self.counts
+
+    def counts_of(self, time: float) -> list[int]:
+        """The counts of the minute of that time."""
         minute = int(time // MINUTE_S)
         with self._lock:
-            self.counts = self._minutes.setdefault(minute, [0] * len(_NAMES))
-            self.start, self.end = float(minute * MINUTE_S), float((minute + 1) * MINUTE_S)
+            counts = self._minutes.setdefault(minute, [0] * len(_NAMES))
             if len(self._minutes) > MINUTES + 1:
                 self._fold(minute)
-            return self.counts
+                self.start_us = self.end_us = 0  # the present list may be among those that are gone
+            return counts
+
+    def latest(self) -> float:
+        """The beginning of the last minute with a decision."""
+        with self._lock:
+            return float(max(self._minutes, default=0) * MINUTE_S)
 
     def shadow(self, key: str) -> None:
         """Note a key that shadow mode would have refused."""
@@ -95,8 +112,8 @@ class LimiterTally:
     def snapshot(self, now: float, top: int, clear: bool) -> LimiterCounts:
         """All of it, as it is now."""
         with self._lock:
-            rows = [(key, row) for key, row in self._keys.heaviest_first() if key]  # some decisions have none
-            shadowed, floor, waited_seconds = sorted(self._shadowed), self._keys.floor, self.waited_seconds
+            rows = [(key, row) for key, row in self.rows.heaviest_first() if key]  # some decisions have none
+            shadowed, floor, waited_seconds = sorted(self._shadowed), self.rows.floor, self.waited_seconds
             minutes = {minute: list(counts) for minute, counts in self._minutes.items()}
             hours, totals, busiest = dict(self._hours), self._totals, self._busiest
         by_minute: Counted = {}

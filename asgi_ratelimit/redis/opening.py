@@ -31,17 +31,24 @@ async def probe(opened: RedisPyConnection, key: str, now: str, timeout: float) -
     now: the time for the script; "" is the server's own
     timeout: that of each round trip
     """
+    await _ask_to_be_let_in(opened, timeout)
     question = command([_Probe(key)], now, number=1, by_name=False)
     await _check(opened, key, timeout, [_result(reply) for reply in await _replies(opened, timeout, [question])])
 
 
 async def inspect(opened: RedisPyConnection, key: str, now: str, timeout: float, *, in_cluster: bool) -> str:
     """As `probe`, with each command that checks need. Returns the memory settings: "" if the user may not read them."""
+    await _ask_to_be_let_in(opened, timeout)
     questions = [command([_Probe(key)], now, number=1, by_name=by_name) for by_name in (False, True)]
     commands = [*questions, ("INFO", "memory"), ("DEL", key), *([("ASKING",)] if in_cluster else [])]
     first, second, memory, *others = await _replies(opened, timeout, commands)
     await _check(opened, key, timeout, [_result(first), _result(second), *others])
     return memory.decode(errors="replace") if isinstance(memory, bytes) else ""
+
+
+async def _ask_to_be_let_in(opened: RedisPyConnection, timeout: float) -> None:
+    """Raise AuthenticationError if the server wants a password. It hangs up on a stranger with a long script."""
+    await _replies(opened, timeout, [("PING",)])
 
 
 async def _check(opened: RedisPyConnection, key: str, timeout: float, replies: Sequence[Any]) -> None:

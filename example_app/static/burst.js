@@ -1,6 +1,6 @@
 // A burst that goes out: it is sent, and drawn from what the answer tells of it, line by line.
 
-import { byId, chosen, fromTemplate, made, part, post, secondsSince, set, shown, write } from "./pieces.js";
+import { byId, chosen, fromTemplate, linesOf, made, part, post, secondsSince, set, shown, write } from "./pieces.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 const LANES = 5; // of a channel: messages on their way at the same time
@@ -182,17 +182,6 @@ class Burst {
     const bad = [failed && `${failed} failed and went again`, lost && `${lost} were lost`].filter(Boolean).join(", ");
     const were = refused === 0 ? "no 429" : refused === 1 ? "one 429" : `${refused} 429s`;
     write(byId("burst-said"), `${delivered} of ${this.messages} delivered with ${were} in ${at.toFixed(2)} s${best}.${bad ? ` ${bad}.` : ""}`);
-  }
-}
-
-async function* linesOf(response) {
-  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-  for (let rest = ""; ; ) {
-    const { done, value } = await reader.read();
-    if (done) return;
-    const lines = (rest + value).split("\n");
-    rest = lines.pop();
-    for (const line of lines) yield JSON.parse(line);
   }
 }
 

@@ -2,7 +2,7 @@
 
 import { drawBurst, send } from "./burst.js";
 import { drawAllowance, drawCountdowns, interact } from "./interactions.js";
-import { byId, write } from "./pieces.js";
+import { byId, keepDrawing, write } from "./pieces.js";
 
 function onSubmit(form, said, act) {
   const button = form.querySelector("button");
@@ -25,14 +25,8 @@ function onSubmit(form, said, act) {
 onSubmit(byId("plan"), byId("burst-said"), send);
 onSubmit(byId("interaction"), byId("interact-said"), interact);
 
-const calm = matchMedia("(prefers-reduced-motion: reduce)");
-
-function draw() {
+keepDrawing(() => {
   drawBurst();
   drawAllowance();
   drawCountdowns();
-  if (calm.matches) setTimeout(draw, 250);
-  else requestAnimationFrame(draw);
-}
-
-draw();
+});

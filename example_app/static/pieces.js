@@ -1,4 +1,4 @@
-// The small things that both halves of the bot's page are made of.
+// The small things that the pages of the bot and of protection are made of.
 
 export const byId = (id) => document.getElementById(id);
 export const part = (root, name) => root.querySelector(`[data-part="${name}"]`);
@@ -24,4 +24,24 @@ export function set(node, attributes) {
 export function post(path, body) {
   const headers = { "Content-Type": "application/json" };
   return fetch(path, { method: "POST", headers, body: JSON.stringify(body), cache: "no-store" });
+}
+
+// The objects of an answer that has one on each line, as they come.
+export async function* linesOf(response) {
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  for (let rest = ""; ; ) {
+    const { done, value } = await reader.read();
+    if (done) return;
+    const lines = (rest + value).split("\n");
+    rest = lines.pop();
+    for (const line of lines) yield JSON.parse(line);
+  }
+}
+
+const calm = matchMedia("(prefers-reduced-motion: reduce)");
+
+export function keepDrawing(draw) {
+  draw();
+  if (calm.matches) setTimeout(keepDrawing, 250, draw);
+  else requestAnimationFrame(() => keepDrawing(draw));
 }

@@ -54,6 +54,17 @@ async def test_a_stream_starts_with_the_state_and_goes_on_with_changes() -> None
     assert events[-1]["event"] == "over"
 
 
+async def test_a_state_is_written_once_for_all_pages(clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    feed, limiter, _ = feed_of(clock)
+    await limiter.try_acquire("ada")
+    written: list[object] = []
+    dumps = json.dumps
+    monkeypatch.setattr("asgi_ratelimit.admin.feed.json.dumps", lambda state: written.append(state) or dumps(state))  # type: ignore[func-returns-value]
+    states = [await anext(feed.stream()) for _ in range(20)]
+    assert len(written) == 1
+    assert states == [states[0]] * 20
+
+
 async def test_a_stream_ends_after_two_minutes() -> None:
     clock = _Passing()
     feed, _, _ = feed_of(clock)

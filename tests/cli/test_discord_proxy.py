@@ -25,6 +25,7 @@ SECONDS = 30.0
         (["--global-limit", "0"], "--global-limit"),
         (["--min-remaining", "-1"], "--min-remaining"),
         (["--port", "70000"], "--port"),
+        (["--max-memory", "0"], "--max-memory"),
     ],
 )
 def test_a_bad_option_is_a_sentence_and_the_exit_code_2(options: list[str], said: str) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from asgi_ratelimit.cli.screen import duration, plain
+from asgi_ratelimit.cli.screen import duration
+from asgi_ratelimit.shown import one_line
 
 
 @pytest.mark.parametrize(
@@ -28,5 +29,5 @@ def test_a_duration_is_rounded_up(seconds: float, text: str) -> None:
 
 
 def test_no_text_can_command_a_terminal() -> None:
-    assert plain("a\x1b[2J\nb\x07\u202ec\ud800") == "a\ufffd[2J\ufffdb\ufffd\ufffdc\ufffd"
-    assert plain("Ünï 42 [red]") == "Ünï 42 [red]"
+    assert one_line("a\x1b[2J\nb\x07\u202ec\ud800") == "a\ufffd[2J\ufffdb\ufffd\ufffdc\ufffd"
+    assert one_line("Ünï 42 [red]") == "Ünï 42 [red]"

@@ -128,7 +128,7 @@ async def test_a_message_is_created_once_though_its_answer_was_lost(
     ],
 )  # fmt: skip
 def test_a_body_that_is_no_message_is_left_as_it_is(kind: str, body: bytes) -> None:
-    assert with_nonce(kind, body) == (body, False)
+    assert with_nonce(kind, body) == ((body,), False)
 
 
 async def test_only_messages_get_a_nonce_and_the_callers_request_stays_as_it_was(
@@ -140,3 +140,49 @@ async def test_only_messages_get_a_nonce_and_the_callers_request_stays_as_it_was
             await discord.post(path, json={"content": "x"})
     assert json.loads(answer.request.content) == {"content": "x"}
     assert ["nonce" in seen.json for seen in fake.requests] == [True, False, False, False]
+
+
+@pytest.mark.parametrize(
+    "rest",
+    ['"n":1e400', '"n": 1.10,  "id":12345678901234567890123', '"a":1,"a":2', '"content":"\\ud800"', '"nonce_of":{}'],
+)
+def test_the_rest_of_a_message_stays_as_it_was_written(rest: str) -> None:
+    (body,), has_nonce = with_nonce("application/json", f" {{ {rest}}}".encode())
+    assert has_nonce
+    text = bytes(body).decode()
+    assert text.endswith(f", {rest}}}")
+    assert set(json.loads(text)) - set(json.loads(f"{{{rest}}}")) == {"nonce", "enforce_nonce"}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{}",
+        b"  {\n}",
+        b'{"nonce":null}',
+        b'{"enforce_nonce":null,"a":1}',
+        '{"content":"x"}'.encode("utf-16"),
+        b"\xef\xbb\xbf{}",
+    ],
+)
+def test_any_object_gets_a_nonce(body: bytes) -> None:
+    (sent,), has_nonce = with_nonce("application/json", body)
+    message = json.loads(bytes(sent))
+    assert has_nonce
+    assert len(message["nonce"]) == 24
+    assert message["enforce_nonce"] is True
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("application/json", b'{"content":"' + b"x" * 2**18 + b'"}'),
+        ("application/x-www-form-urlencoded", b"a&" * 2_000),
+        ("application/x-www-form-urlencoded", b"content=" + b"x" * 2**18),
+        ("multipart/form-data; boundary=x", b'--x\r\na; name="b"\r\n\r\n\r\n' * 2_000 + b"--x--"),
+    ],
+    ids=["json", "fields", "form", "parts"],
+)
+def test_a_body_that_takes_long_to_read_is_left_as_it_is(kind: str, body: bytes) -> None:
+    """The event loop would stand still meanwhile."""
+    assert with_nonce(kind, body) == ((body,), False)

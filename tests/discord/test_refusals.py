@@ -93,3 +93,69 @@ async def test_a_call_stays_away_longer_with_each_of_its_refusals(clock: ManualC
         assert isinstance(outcome, httpx.Response)
         assert outcome.status_code == 429
         assert len(times) == 10
+
+
+class Renames:
+    """Two renames of a channel in ten minutes, of which the headers say nothing: they are the channel's own."""
+
+    def __init__(self, clock: ManualClock) -> None:
+        self._clock, self._renamed_us = clock, list[int]()
+
+    async def __call__(self, request: httpx.Request) -> httpx.Response:
+        await asyncio.sleep(0)  # all that are sent at once are on their way at once
+        headers = VIA | {
+            "X-RateLimit-Bucket": "edits", "X-RateLimit-Limit": "20", "X-RateLimit-Remaining": "15",
+            "X-RateLimit-Reset-After": "1.0",
+        }  # fmt: skip
+        now_us = self._clock.now_us()
+        if b'"name"' in request.content:
+            self._renamed_us = [each for each in self._renamed_us if now_us - each < 600_000_000]
+            if len(self._renamed_us) == 2:
+                left = (self._renamed_us[0] + 600_000_000 - now_us) / 1e6
+                content = {"retry_after": left, "global": False}
+                return httpx.Response(429, json=content, headers=headers | {"X-RateLimit-Scope": "user"})
+            self._renamed_us.append(now_us)
+        return httpx.Response(200, json={"id": "1"}, headers=headers)
+
+
+async def test_a_limit_that_no_header_shows_is_learned_from_one_429_and_holds_up_nothing_else(
+    clock: ManualClock,
+) -> None:
+    renames = Renames(clock)
+    statuses: list[tuple[bool, int]] = []
+
+    async def answer(request: httpx.Request) -> httpx.Response:
+        response = await renames(request)
+        statuses.append((b'"name"' in request.content, response.status_code))
+        return response
+
+    async with bot_of(answer, clock) as discord:
+        named = [discord.patch("/channels/1", json={"name": f"n{number}"}) for number in range(4)]
+        others = [discord.patch("/channels/1", json={"nsfw": True}) for _ in range(10)]
+        calls = asyncio.ensure_future(all_of([*named, *others]))
+        await passing(clock, asyncio.sleep(0))
+        assert statuses.count((False, 200)) == 10
+        assert [status for is_name, status in statuses if is_name] == [200, 200, 429]
+        assert {each.status_code for each in await passing(clock, calls, step=10.0)} == {200}
+    assert [status for is_name, status in statuses if is_name] == [200, 200, 429, 200, 200]
+
+
+async def test_renames_of_several_channels_do_not_wait_for_each_other(clock: ManualClock) -> None:
+    arrived: list[str] = []
+
+    async def answer(request: httpx.Request) -> httpx.Response:
+        arrived.append(request.url.path[-1])
+        await asyncio.Event().wait()
+        raise AssertionError("unreachable")
+
+    async with bot_of(answer, clock) as discord:
+        urls = [f"/channels/{number}" for number in (1, 2, 2, 3)]
+        calls = [asyncio.ensure_future(discord.patch(url, json={"topic": "x"})) for url in urls]
+        await passing(clock, asyncio.sleep(0))
+        assert sorted(arrived) == ["1", "2", "3"]
+        calls[1].cancel()
+        await passing(clock, asyncio.sleep(0))
+        assert sorted(arrived) == ["1", "2", "2", "3"], "a cancelled one holds up nothing"
+        for call in calls:
+            call.cancel()
+        await asyncio.wait(calls)

@@ -190,7 +190,7 @@ async def a_sub_limit_holds_only_its_kind_of_call(fakes: Town, profile: str) -> 
         renames = [discord.patch(path, json={"name": f"n{i}"}) for i in range(4)]
         others = [discord.patch(path, json={"nsfw": True}) for _ in range(10)]
         responses = await asyncio.gather(*renames, *others)
-    report = await check_all_sent(fake, [], responses, refused=range(1, 3))
+    report = await check_all_sent(fake, [], responses, refused=1)
     in_time = [seen for seen in report.requests if seen["at"] < report.requests[0]["at"] + 5.9]
     assert Counter(seen["status"] for seen in in_time)[200] == 10 + 2
 

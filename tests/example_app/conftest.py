@@ -21,6 +21,7 @@ from starlette.testclient import TestClient
 from asgi_ratelimit import MemoryStore
 from asgi_ratelimit.testing import ManualClock
 from example_app.main import create_app
+from example_app.users import MEMBERS
 
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome")
 # As root there is no sandbox, and a browser in a test has no server to call home to.
@@ -35,6 +36,11 @@ CHROMIUM_OPTIONS = (
 )
 DESKTOP = (1280, 1440)
 LOOKS = [(width, scheme) for width in (1280, 820, 390) for scheme in ("light", "dark")]
+
+
+def credentials(member: str) -> dict[str, str]:
+    """The form with which a member logs in."""
+    return {"member": member, "password": MEMBERS[member].password}
 
 
 @pytest.fixture(autouse=True)

@@ -14,6 +14,7 @@ from asgi_ratelimit.redis import RedisStore
 from asgi_ratelimit.testing import ManualClock
 from example_app.main import create_app
 from example_app.store import described, open_store
+from tests.example_app.conftest import credentials
 
 CALLS = {
     "search": ("GET", "/api/search"),
@@ -25,7 +26,7 @@ CALLS = {
 
 
 def log_in(client: TestClient, member: str) -> None:
-    response = client.post("/login", data={"member": member}, follow_redirects=False)
+    response = client.post("/login", data=credentials(member), follow_redirects=False)
     assert (response.status_code, response.headers["location"]) == (303, "/")
 
 
@@ -72,7 +73,8 @@ def test_logging_out_makes_one_a_stranger_again(client: TestClient) -> None:
 
 
 def test_no_other_user_can_log_in(client: TestClient) -> None:
-    assert client.post("/login", data={"member": "mallory"}).status_code == 404
+    assert client.post("/login", data={"member": "mallory", "password": "analytical engine"}).status_code == 401
+    assert client.post("/login", data={"member": "ada"}).status_code == 422
     assert client.post("/login").status_code == 422
     assert read(client, "app")["limit"] == 60
 
@@ -89,10 +91,12 @@ def test_a_session_is_signed_with_the_secret_of_its_start(monkeypatch: pytest.Mo
 
 
 def test_the_cookie_stays_on_this_site_and_away_from_scripts(client: TestClient) -> None:
-    response = client.post("/login", data={"member": "ada"}, follow_redirects=False)
-    flags = response.headers["set-cookie"].lower()
-    assert "samesite=lax" in flags
-    assert "httponly" in flags
+    response = client.post("/login", data=credentials("ada"), follow_redirects=False)
+    cookies = response.headers.get_list("set-cookie")
+    assert {cookie.partition("=")[0] for cookie in cookies} == {"session", "device"}
+    for flags in map(str.lower, cookies):
+        assert "samesite=lax" in flags
+        assert "httponly" in flags
 
 
 # Free pages
@@ -172,7 +176,7 @@ def test_a_socket_is_closed_for_one_frame_too_many(client: TestClient) -> None:
 
 
 def test_pages_load_nothing_from_elsewhere(client: TestClient) -> None:
-    for path in ("/", "/login"):
+    for path in ("/", "/protection", "/login"):
         page = client.get(path)
         assert page.headers["content-security-policy"].startswith("default-src 'self';")
         assert "://" not in page.text
@@ -203,4 +207,6 @@ def test_the_openapi_document_names_the_429(client: TestClient) -> None:
         "/api/channels/{channel_id}/messages",
         "/api/pictures",
         "/api/reports",
+        "/api/exports",
+        "/api/knock",
     }

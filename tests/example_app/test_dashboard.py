@@ -125,7 +125,7 @@ def test_a_red_card_names_the_limit_of_the_whole_app(page: Page) -> None:
 @pytest.mark.parametrize("store", ["in memory, 1 process", "Redis is away, each worker counts alone"])
 def test_the_header_fits_a_phone_in_two_rows(page: Page, width: int, store: str) -> None:
     page.set_viewport_size({"width": width, "height": 844})
-    for path in ("/", "/login", "/discord"):
+    for path in ("/", "/login", "/discord", "/protection"):
         page.goto(path)
         page.get_by_test_id("kept").evaluate("(badge, text) => { badge.textContent = text; }", store)
         middles = page.locator(".bar > *").evaluate_all(
@@ -133,6 +133,15 @@ def test_the_header_fits_a_phone_in_two_rows(page: Page, width: int, store: str)
         )
         assert len(set(middles)) == 2
         assert page.evaluate("document.documentElement.scrollWidth") == width
+
+
+def test_the_header_of_a_member_fits_a_phone_in_two_rows(page: Page) -> None:
+    log_in(page)
+    page.set_viewport_size({"width": 390, "height": 844})
+    tops = page.locator(".bar > *").evaluate_all(
+        "parts => parts.map(part => part.getBoundingClientRect()).map(box => Math.round(box.top + box.height / 2))"
+    )
+    assert len(set(tops)) == 2
 
 
 def test_a_burst_is_announced(page: Page) -> None:

@@ -11,7 +11,7 @@ from playwright.sync_api import Locator, Page, expect
 from starlette.testclient import TestClient
 
 from asgi_ratelimit.events import Event
-from tests.example_app.conftest import LOOKS, check_that_it_fits, look
+from tests.example_app.conftest import LOOKS, check_that_it_fits, credentials, look
 from tests.example_app.test_dashboard import answers, log_in
 
 Shoot = Callable[[str], None]
@@ -48,14 +48,14 @@ def test_a_stranger_is_sent_to_the_log_in(client: TestClient, place: str) -> Non
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_another_member_is_refused(client: TestClient, verb: str) -> None:
-    client.post("/login", data={"member": "grace"})
+    client.post("/login", data=credentials("grace"))
     assert client.post(f"/operator/{verb}", headers=OWN, json={"limiter": "app", "key": "x"}).status_code == 403
     assert {client.get(f"/operator/{place}").status_code for place in PLACES} == {403}
     assert "/operator/" not in client.get("/").text
 
 
 def test_the_operator_is_let_in_also_while_the_app_is_full(app: FastAPI, client: TestClient) -> None:
-    client.post("/login", data={"member": "margaret"})
+    client.post("/login", data=credentials("margaret"))
     while client.get("/nowhere").status_code != 429:
         pass
     assert client.get("/operator").status_code == 200  # by way of a redirect
@@ -102,6 +102,32 @@ def test_under_load_a_key_is_looked_up_blocked_and_reset(page: Page, width: int,
     expect(act(page, "reset", "/api/reports", "user:margaret")).to_contain_text("12 of 12 left")
     assert page.request.get("/api/reports").status == 200
     assert page.evaluate("document.documentElement.scrollWidth") == width
+
+
+def test_what_protects_the_app_is_shown(page: Page, served: FastAPI, shoot: Shoot) -> None:
+    log_in(page, "margaret")
+    for _ in range(6):
+        page.request.post("/protection/log-ins", data={"account": "ada"})
+    for _ in range(16):
+        page.request.post("/api/knock")
+    served.state.store.observers.emit(Event("shed", "load"))
+    page.get_by_test_id("operator").click()
+    failures = page.get_by_test_id("log-ins").get_by_role("listitem")
+    expect(failures).to_have_count(2)
+    expect(failures.first).to_contain_text("login:account")
+    expect(failures.first).to_contain_text("5 failures, 1 block begun, 1 attempt refused")
+    expect(page.get_by_test_id("shed")).to_contain_text("1 request shed")
+    expect(page.get_by_test_id("shed")).to_contain_text("1 block begun, after too many refusals of a key")
+    expect(row(page, "login:account")).to_contain_text("failed log-ins, by account")
+    expect(page.get_by_test_id("limiters")).not_to_contain_text("login:account:")
+    expect(act(page, "look-up", "login:account", "Ada")).to_contain_text("refused for")
+    expect(page.locator("tr[data-found]").first).to_be_visible()
+    expect(act(page, "reset", "login:account", "Ada")).to_contain_text("5 of 5 left")
+    expect(page.get_by_test_id("act-key")).to_have_attribute("placeholder", "the name of an account")
+    for width, scheme in (LOOKS[0], LOOKS[-1]):
+        look(page, width, 900, scheme)
+        check_that_it_fits(page, width)
+        shoot(f"operator-protection-{width}-{scheme}")
 
 
 def test_the_chart_follows_the_chosen_limiter(page: Page) -> None:

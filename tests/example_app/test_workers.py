@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from playwright.sync_api import Locator, Page, expect
 from redis import Redis
 
 from example_app.with_redis import private_redis
+from tests.example_app.conftest import credentials
 from tests.support.servers import wait_until
 
 AT_ONCE = 24
@@ -91,7 +93,7 @@ def address(demo: Demo) -> str:
 
 
 def log_in(client: httpx.Client, member: str) -> None:
-    assert client.post("/login", data={"member": member}).status_code == 303
+    assert client.post("/login", data=credentials(member)).status_code == 303
 
 
 def burst(client: httpx.Client, path: str) -> list[httpx.Response]:
@@ -160,6 +162,15 @@ def test_every_worker_reads_the_same_gauges(demo: Demo) -> None:
         assert client.post("/api/channels/random/messages").status_code == 200
         readings = {answer.json()["messages-random"]["remaining"] for answer in burst(client, "/api/gauges")}
     assert readings == {3}
+
+
+def test_all_workers_count_guesses_together(demo: Demo) -> None:
+    with demo.client() as client, ThreadPoolExecutor(AT_ONCE) as callers:
+        answers = list(callers.map(lambda _: client.post("/protection/log-ins", json={"account": "grace"}), range(12)))
+        assert {worker(answer) for answer in answers} != {worker(answers[0])}
+        assert Counter(answer.json()["status"] for answer in answers) == {401: 5, 429: 7}
+        phone = {"account": "grace", "place": "phone", "right": True}
+        assert client.post("/protection/log-ins", json=phone).json()["status"] == 200
 
 
 # The starter

@@ -230,4 +230,4 @@ def test_shadow_mode_says_what_it_would_have_refused(store: MemoryStore, caplog:
     assert [client.get("/").status_code for _ in range(3)] == [200] * 3
     said = [record.getMessage() for record in caplog.records if record.name == "asgi_ratelimit"]
     assert len(said) == 1
-    assert "would have refused 1 requests (enforce=False)" in said[0]
+    assert "1 requests would have been refused (enforce=False)" in said[0]

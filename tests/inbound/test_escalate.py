@@ -122,7 +122,7 @@ async def test_shadow_mode_blocks_no_key_and_reports_the_block(
     await hammer(app, 1)
     assert [event.seconds for event in events] == [60, 600]
     said = [record.getMessage() for record in caplog.records if "blocks" in record.getMessage()]
-    assert said == [f"app would have begun {number} blocks (enforce=False)" for number in (1, 1)]
+    assert said == [f"{number} blocks would have begun (enforce=False) at app" for number in (1, 1)]
 
 
 @pytest.mark.parametrize("exempting", [{"exempt": ("/health",)}, {"only": ("/login",)}, {"methods": ("POST",)}])

@@ -11,6 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from asgi_ratelimit import (
     Concurrency,
+    Escalate,
     Estimate,
     Limit,
     Limiter,
@@ -123,6 +124,19 @@ async def test_an_optional_key_leaves_a_request_without_it_to_the_other_limits(s
     assert [(await call(alone)).status for _ in range(3)] == [200] * 3
     assert [event.kind for event in events[-3:]] == ["exempt"] * 3
     assert [(await call(alone, "alice")).status for _ in range(2)] == [200, 429]
+
+
+async def test_hammering_blocks_the_key_that_was_refused_and_never_all_requests_without_one(
+    store: MemoryStore, clock: ManualClock, said: Said
+) -> None:
+    escalate = Escalate(after=3, within=60, block=(600,))
+    app = door(["99/s", by(account_of, "1/s")], store=store, escalate=escalate)
+    for account in ("alice", ""):
+        assert [(await call(app, account)).status for _ in range(6)] == [200] + [429] * 5
+    clock.advance(2)
+    assert (await call(app, "alice", "203.0.113.8")).status == 429
+    assert [(await call(app, account)).status for account in ("bob", "")] == [200, 200]
+    assert said() == ["ARL103"]
 
 
 async def test_a_user_that_comes_too_late_for_a_limit_of_users_is_noticed(store: MemoryStore, said: Said) -> None:

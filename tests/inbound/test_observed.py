@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from typing import Any
 
@@ -12,7 +13,7 @@ from asgi_ratelimit import LeakyBucket, Limiter, MemoryStore, RateLimitMiddlewar
 from asgi_ratelimit.events import Event
 from asgi_ratelimit.testing import ManualClock
 from tests.inbound.test_preflight import PREFLIGHT, cross_origin
-from tests.support.asgi import CONNECT, Exchange, ask, body, frame, hello, http, statuses, websocket
+from tests.support.asgi import CONNECT, GONE, Exchange, ask, body, frame, hello, http, settle, statuses, websocket
 from tests.support.stores import UnavailableStore
 
 pytestmark = pytest.mark.anyio
@@ -102,6 +103,55 @@ async def test_so_has_one_that_was_spaced(store: MemoryStore, clock: ManualClock
     clock.advance(10)
     await held.settled()
     assert kinds(events) == {"allowed": 2, "waited": 1}
+
+
+HELD = [("1/10s", {"max_wait": 15}), (LeakyBucket("1/10s", queue=3), {})]
+
+
+@pytest.mark.parametrize(("limit", "options"), HELD, ids=["max_wait", "spaced"])
+@pytest.mark.parametrize("leaves", ["client", "cancelled"])
+async def test_one_that_leaves_while_it_is_held_is_gone(
+    store: MemoryStore, events: list[Event], limit: Any, options: dict[str, Any], leaves: str
+) -> None:
+    app = door(store, limit, **options)
+    await ask(app)
+    held = await Exchange(app, http(), *body(b"")).settled()
+    if leaves == "client":
+        held.feed(GONE)
+    else:
+        held.task.cancel()
+    await held.settled()
+    assert held.task.done()
+    assert kinds(events) == {"allowed": 1, "gone": 1}
+    assert [event.key_digest for event in events if event.kind == "gone"] == [store.observers.digest("203.0.113.7")]
+
+
+async def test_a_caller_that_leaves_the_queue_is_gone(store: MemoryStore, events: list[Event]) -> None:
+    limiter = Limiter("1/10s", store=store)
+    await limiter.acquire("a")
+    waiting = asyncio.ensure_future(limiter.acquire("a"))
+    await settle()
+    waiting.cancel()
+    await settle()
+    assert kinds(events) == {"allowed": 1, "gone": 1}
+
+
+async def test_a_preflight_is_seen_though_there_is_no_answer_to_it(store: MemoryStore, events: list[Event]) -> None:
+    async def broken(scope: Any, receive: Any, send: Any) -> None:
+        raise ZeroDivisionError
+
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            await ask(door(store, app=broken), method="OPTIONS", headers=PREFLIGHT)
+    assert kinds(events) == {"allowed": 2}
+
+
+@pytest.mark.parametrize(("enforce", "status"), [(True, 503), (False, 200)])
+async def test_a_preflight_without_a_store_is_seen(clock: ManualClock, enforce: bool, status: int) -> None:
+    events: list[Event] = []
+    app = door(UnavailableStore(clock=clock, observers=[events.append]), app=cross_origin(), enforce=enforce)
+    assert await statuses(app, 2, method="OPTIONS", headers=PREFLIGHT) == [status, status]
+    assert kinds(events) == {"unavailable": 2}
 
 
 async def test_a_503_is_an_event(clock: ManualClock) -> None:

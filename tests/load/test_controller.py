@@ -93,7 +93,7 @@ def controller_after(seconds_of: list[float], *, refused: int = 0, ended: int = 
             controller.leave()
             controller.baselines.add("route", seconds, False)
         for _ in range(refused):
-            controller.refuse()
+            controller.refuse(now + SECOND // 20)
         now += SECOND // 20
         controller.tick(now, now / 1e10, 0.0)
     return controller
@@ -101,18 +101,57 @@ def controller_after(seconds_of: list[float], *, refused: int = 0, ended: int = 
 
 def test_slow_requests_alone_are_no_overload() -> None:
     controller = controller_after([0.01] * 5 + [0.5] * 50)
-    assert controller.per_turn == 0
+    assert not controller.is_overload
     assert controller.excess == 0.0
 
 
 def test_more_requests_that_wait_lower_the_limit() -> None:
     calm, busy = controller_after([0.01] * 40), controller_after([0.01] * 5 + [0.05] * 35, refused=20)
     assert busy.limit < calm.limit
-    assert busy.per_turn >= 1
+    assert busy.is_overload
+    assert busy.free_below == 0.0 < calm.free_below
 
 
 def test_requests_that_are_refused_though_nothing_waits_raise_it() -> None:
     assert controller_after([0.01] * 10, refused=5).limit > controller_after([0.01] * 10).limit
+
+
+MS = SECOND // 1000
+
+
+def refused(*moments: int, controller: Controller | None = None) -> Controller:
+    controller = controller or Controller(0, 0.0)
+    for moment in moments:
+        controller.refuse(moment * MS)
+    return controller
+
+
+def test_refusals_that_last_are_looked_into_at_once() -> None:
+    assert refused(1, 20).tick_at == 20 * MS
+    assert refused(1, 16).tick_at == 16 * MS
+
+
+@pytest.mark.parametrize("moments", [(20,), (20, 20, 21, 34), (1, 200)])
+def test_those_of_a_burst_are_not(moments: tuple[int, ...]) -> None:
+    assert refused(*moments).tick_at == Controller(0, 0.0).tick_at
+
+
+def test_what_is_shed_before_it_begins_is_no_longer_in_flight() -> None:
+    controller = controller_after([0.01] * 5 + [0.05] * 35, refused=20)
+    for _ in range(40):
+        controller.enter()
+    surplus = controller.surplus
+    assert 40 - controller.limit - 3 < surplus < 40 - controller.limit
+    for _ in range(surplus):
+        controller.withdraw()
+    assert (controller.in_flight, controller.surplus, controller.is_refusing) == (40 - surplus, 0, True)
+
+
+def test_without_an_overload_nothing_is_shed_before_it_begins() -> None:
+    controller = refused(1, 2, 3)
+    for _ in range(100):
+        controller.enter()
+    assert controller.surplus == 0
 
 
 @pytest.mark.parametrize("length", range(2, 60, 3))
@@ -124,10 +163,10 @@ def test_an_overload_may_end_at_any_moment_also_during_a_dip(length: int) -> Non
             controller.leave()
             controller.baselines.add("route", 0.2 if refused else 0.01, False)
         for _ in range(refused):
-            controller.refuse()
+            controller.refuse(now)
         now += SECOND // 100
         controller.tick(now, now / 1e10, 0.01)
-    assert controller.per_turn == 0
+    assert not controller.is_overload
     assert controller.limit > 4
 
 
@@ -152,11 +191,12 @@ def test_whatever_it_measures_somebody_gets_in(ticks: list[tuple[int, int, float
             controller.leave()
             controller.baselines.add(one % 3, seconds, is_calm)
         for number in range(refused):
-            controller.has_room(number % CLASSES, 0)
-            controller.refuse()
+            controller.has_room(number % CLASSES)
+            controller.refuse(now)
         now += length * SECOND // 20
         controller.tick(now, now / 1e10, lag)
         assert controller.in_flight == 0
         assert controller.limit >= 1.0
-        assert all(controller.has_room(one, 0) for one in range(CLASSES))
+        assert all(controller.has_room(one) for one in (None, *range(CLASSES)))
+        assert controller.per_turn >= 1
         assert -1.0 <= controller.excess <= 1.0

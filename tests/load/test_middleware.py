@@ -103,7 +103,8 @@ async def test_functions_are_called_only_if_a_request_may_be_shed(held: HeldApp,
         return 3
 
     app = LoadShedMiddleware(held, store=store, exempt=exempt, priority=priority)
-    await fill(app)
+    for _ in range(FIRST):  # one after the other: none of them waits
+        await fill(app, 1)
     assert called == []
     assert (await ask(app)).status == 503
     assert called == ["exempt", "priority"]
@@ -112,9 +113,8 @@ async def test_functions_are_called_only_if_a_request_may_be_shed(held: HeldApp,
 @pytest.mark.parametrize("answer", [None, -1, True, "0", 1.5])
 async def test_a_priority_that_is_none_counts_as_the_usual_one(answer: Any, held: HeldApp, store: MemoryStore) -> None:
     app = LoadShedMiddleware(held, store=store, priority=lambda conn: answer)
-    await fill(app)
     with pytest.warns(RateLimitWarning, match="ARL206"):
-        await fill(app, 1)
+        await fill(app, FIRST + 1)
     assert held.started == FIRST + 1
     assert (await ask(app)).status == 503
 
@@ -206,8 +206,8 @@ async def test_a_request_that_takes_very_long_is_left_out(
 ) -> None:
     app = LoadShedMiddleware(held, store=store, priority=by_header)
     exchanges = await fill(app)
+    assert await places(app, held) == 0
     clock.advance(1.5)
-    assert (await ask(app, **of_class(3))).status == 503  # which notices it
     assert await places(app, held) >= FIRST
     held.release()
     assert await statuses_of(exchanges) == {200: FIRST}
@@ -242,9 +242,25 @@ async def test_each_is_an_event_of_the_store(held: HeldApp, store: MemoryStore, 
     await fill(app)
     for _ in range(3):
         await ask(app)
-    assert [(event.kind, event.limiter) for event in events] == [("shed", "shop")] * 3
+    assert [(event.kind, event.limiter, event.priority) for event in events] == [("shed", "shop", 3)] * 3
     counts = stats.snapshot().limiters["shop"]
     assert (counts.shed, counts.refused, counts.total) == (3, 3, 3)
+
+
+async def test_what_is_shed_before_it_has_begun_is_one_event_and_no_answer_of_the_app(
+    held: HeldApp, store: MemoryStore, clock: ManualClock, events: list[Event]
+) -> None:
+    app = LoadShedMiddleware(held, store=store, priority=by_header)
+    exchanges = await fill(app, FIRST + 10, **of_class(1))
+    for _ in range(20):  # the app ends as many requests as come in, and all of them wait
+        clock.advance(0.06)
+        await settle()
+    held.release()
+    statuses = await statuses_of(exchanges)
+    assert statuses[503] == len(events) >= 1
+    assert statuses[200] == held.started
+    assert {event.priority for event in events} == {1}
+    assert await places(app, held) >= 1
 
 
 async def test_observers_without_a_store(held: HeldApp) -> None:
@@ -293,7 +309,7 @@ async def test_an_exception_of_the_users_function_is_passed_on_and_costs_no_plac
         return {"3": 3}[conn.headers["x-class"]]
 
     app = LoadShedMiddleware(held, store=store, priority=priority)
-    exchanges = await fill(app)
+    exchanges = await fill(app, **of_class(3))
     with pytest.raises(KeyError):
         await ask(app, **of_class(1))
     for exchange in exchanges:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import Iterable, Sequence
 
 import pytest
 from hypothesis import given, settings
@@ -38,7 +39,7 @@ def test_one_class() -> None:
     served = Simulation(mix=(0, 1)).run(CALM, OVERLOAD)
     unloaded = p99_ms(of(served, 0))
     assert goodput(of(served, 1), OVERLOAD) > 0.9 * CAPACITY
-    assert p99_ms(of(served, 1, since=1)) < 1.5 * unloaded
+    assert p99_ms(of(served, 1)) < 2 * unloaded
     assert share(of(served, 0)) == 1.0
 
 
@@ -48,8 +49,8 @@ def test_three_classes() -> None:
     shares = [share(one for one in loaded if one.priority == priority) for priority in range(3)]
     assert shares[0] >= 0.99
     assert shares[0] > shares[1] > 2 * shares[2]
-    assert goodput(loaded, OVERLOAD) > 0.88 * CAPACITY
-    assert p99_ms(of(served, 1, since=1)) < 2.1 * p99_ms(of(served, 0))
+    assert goodput(loaded, OVERLOAD) > 0.91 * CAPACITY
+    assert p99_ms(loaded) < 2.4 * p99_ms(of(served, 0))
     assert share(one for one in served if one.path == "/health") == 1.0
 
 
@@ -70,6 +71,24 @@ def test_nothing_is_shed_while_there_is_enough_for_all(seed: int) -> None:
     assert share(served) == 1.0
 
 
+class Bursts(Simulation):
+    """So many requests at once, each second."""
+
+    async def _run(self, phases: Sequence[Phase]) -> None:
+        app, tasks = self._app(), list[asyncio.Task[None]]()
+        for number in range(10):
+            for _ in range(int(phases[0].rate)):
+                tasks.append(asyncio.create_task(self._request(app, self._new(number, self.loop.time()))))
+            await asyncio.sleep(1.0)
+        await asyncio.gather(*tasks)
+
+
+@pytest.mark.parametrize("size", [6, 12, 32])
+def test_bursts_are_no_overload(size: int) -> None:
+    served = Bursts(mix=(0, 1)).run(Phase(size, 10))
+    assert share(served) == 1.0
+
+
 def test_an_app_that_only_waits_is_not_held_back() -> None:
     served = Simulation(work=0.0002, wait=0.1, mix=(0, 1)).run(Phase(20, 3), Phase(2000, 3))
     assert share(of(served, 1)) > 0.99
@@ -77,7 +96,7 @@ def test_an_app_that_only_waits_is_not_held_back() -> None:
 
 def test_an_app_that_starts_in_an_overload_learns_what_it_can() -> None:
     served = Simulation(mix=(0, 1)).run(Phase(750, 8))
-    assert p99_ms(of(served, 0, since=2)) < 60
+    assert p99_ms(of(served, 0, since=2)) < 70
     assert share(of(served, 0)) > 0.25
 
 

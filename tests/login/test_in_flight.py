@@ -288,8 +288,12 @@ async def test_observers_hear_of_each_attempt_once(clock: ManualClock) -> None:
     assert heard == [
         ("allowed", "login:address"),
         ("allowed", "login:account"),
+        ("failed", "login:address"),
+        ("failed", "login:account"),
         ("allowed", "login:address"),
         ("allowed", "login:account"),
+        ("failed", "login:address"),
+        ("failed", "login:account"),
         ("escalated", "login:account"),
         ("blocked", "login:account"),
     ]

@@ -32,7 +32,7 @@ _NAME = re.compile(r"\b(?:ratelimit|discord)_\w+")
 _SELECTOR = re.compile(r"(\w+)\{([^}]*)\}")
 _MATCHER = re.compile(r'(\w+)\s*(=~|!~|!=|=)\s*"([^"]*)"')
 _GROUPING = re.compile(r"\bby \(([^)]*)\)")
-_OUTCOMES = {"allowed", "limited", "blocked", "shadow", "exempt", "unavailable", "shed"}
+_OUTCOMES = {"allowed", "limited", "blocked", "shadow", "exempt", "unavailable", "shed", "gone"}
 
 
 def alerts() -> list[dict[str, Any]]:

@@ -24,7 +24,7 @@ def calls_of(runs: Iterable[tuple[str, bool, int]]) -> list[Call]:
 def counted(calls: Iterable[Call], size: int) -> HeavyHitters:
     sketch = HeavyHitters(size)
     for key, refused in calls:
-        row = sketch.find(key) or sketch.meet(key)
+        row = sketch[key]
         row[0] += 1
         row[1] += refused
     return sketch
@@ -37,7 +37,7 @@ def test_the_bounds_hold_for_every_stream(runs: list[tuple[str, bool, int]], siz
     assert len(sketch) <= 2 * size
     assert sketch.floor * (size + 1) <= len(calls)
     for key, number in truth.items():
-        row = sketch.find(key)
+        row = sketch.get(key)
         if row is None:
             assert number <= sketch.floor
         else:
@@ -53,7 +53,7 @@ def test_a_key_with_more_than_its_share_has_a_row(runs: list[tuple[str, bool, in
     calls = calls_of(runs)
     sketch = counted(calls, size)
     for key, number in Counter(key for key, _ in calls).items():
-        assert sketch.find(key) or number * (size + 1) <= len(calls)
+        assert sketch.get(key) or number * (size + 1) <= len(calls)
 
 
 @given(st.lists(st.tuples(st.integers(1, 8).map(str), st.booleans()), max_size=100))

@@ -28,9 +28,11 @@ from tests.observe.scrapes import Scraped
 CONTRACT = {
     "ratelimit_decisions_total": ("limiter", "outcome", "answered_by"),
     "ratelimit_near_total": ("limiter",),
+    "ratelimit_shed_total": ("limiter", "priority"),
     "ratelimit_wait_seconds": ("limiter",),
     "ratelimit_unsettled_total": ("limiter", "cause"),
     "ratelimit_escalations_total": ("limiter", "enforced"),
+    "ratelimit_failed_logins_total": ("limiter",),
     "ratelimit_in_flight": ("limiter",),
     "ratelimit_store_up": ("store",),
     "ratelimit_store_missed_total": ("store",),
@@ -63,7 +65,11 @@ EFFECTS: list[tuple[Event, Samples]] = [
     (Event("shadow", "/items/{id}"), decisions("shadow", limiter="/items/{id}")),
     (Event("exempt", "app"), decisions("exempt")),
     (Event("unavailable", "app"), decisions("unavailable")),
-    (Event("shed", "load"), decisions("shed", limiter="load")),
+    (
+        Event("shed", "load", priority=2),
+        {**decisions("shed", limiter="load"), "ratelimit_shed_total": [({"limiter": "load", "priority": "2"}, 1.0)]},
+    ),
+    (Event("gone", "app"), decisions("gone")),
     (Event("near", "app"), {"ratelimit_near_total": [({"limiter": "app"}, 1.0)]}),
     (Event("waited", "app", seconds=0.5), histogram("ratelimit_wait_seconds", {"limiter": "app"}, 0.5)),
     (Event("waited", "discord", seconds=2.0), histogram("ratelimit_wait_seconds", {"limiter": "discord"}, 2.0)),
@@ -73,6 +79,10 @@ EFFECTS: list[tuple[Event, Samples]] = [
     ),
     (Event("owed", "app"), {"ratelimit_unsettled_total": [({"limiter": "app", "cause": "owed"}, 1.0)]}),
     (Event("lost", "app"), {"ratelimit_unsettled_total": [({"limiter": "app", "cause": "lost"}, 1.0)]}),
+    (
+        Event("failed", "login:account"),
+        {"ratelimit_failed_logins_total": [({"limiter": "login:account"}, 1.0)]},
+    ),
     (
         Event("escalated", "app", seconds=60.0),
         {"ratelimit_escalations_total": [({"limiter": "app", "enforced": "true"}, 1.0)]},
@@ -228,9 +238,10 @@ def test_the_number_of_label_values_is_bounded(scraped: Scraped) -> None:
     assert first == 3.0
 
 
-def test_a_name_that_is_no_unicode_does_not_fail_the_scrape(scraped: Scraped) -> None:
-    scraped.observer(Event("allowed", "caf\udce9"))
-    assert 'limiter="caf?"' in scraped.text
+@pytest.mark.parametrize("name", ["caf\udce9", "caf\n"])
+def test_a_name_that_is_no_unicode_or_has_lines_is_found_by_every_query(scraped: Scraped, name: str) -> None:
+    scraped.observer(Event("allowed", name))
+    assert 'limiter="caf\ufffd"' in scraped.text
 
 
 def test_threads_lose_no_count(scraped: Scraped) -> None:

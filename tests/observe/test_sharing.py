@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator
+import zlib
+from base64 import b64encode
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 
 import pytest
 
 from asgi_ratelimit import Limiter, MemoryStore, StoreUnavailable
-from asgi_ratelimit.observe import LimiterCounts, Snapshot, Stats, shared_snapshot
+from asgi_ratelimit.events import Event
+from asgi_ratelimit.observe import LimiterCounts, Snapshot, Stats, merging, shared_snapshot
 from asgi_ratelimit.observe.packing import MOST_CHARACTERS, pack, unpack
 from asgi_ratelimit.redis import RedisStore
 from asgi_ratelimit.testing import ManualClock
@@ -23,6 +26,7 @@ pytestmark = pytest.mark.anyio
 PROGRAM = """
 import asyncio, sys
 from asgi_ratelimit import Limiter
+from asgi_ratelimit.events import Event
 from asgi_ratelimit.observe import Stats
 from asgi_ratelimit.redis import RedisStore
 
@@ -126,7 +130,7 @@ async def test_a_process_that_has_ended_counts_for_an_hour(stores: list[RedisSto
 async def test_records_expire_are_few_and_name_no_key(stores: list[RedisStore], any_redis: Server) -> None:
     for number in range(66):
         stats = Stats()
-        stats.on_decision("limited", "app", None, "ada@example.org", stores[0].clock.wall(), "store", b"")
+        stats(Event("limited", "app", key="ada@example.org", time=stores[0].clock.wall()))
         await stats.share(stores[0])
         if number == 1:
             assert len(names_of(any_redis)) == 2
@@ -214,7 +218,7 @@ def full(limiters: int, name: str) -> Snapshot:
     for limiter in range(limiters):
         for key in range(150):
             now = 1_700_000_000.0 + 60 * key
-            stats.on_decision("shadow", f"{limiter}{name}", None, f"{key}", now, "store", b"")
+            stats(Event("shadow", f"{limiter}{name}", key=f"{key}", time=now))
     return stats.snapshot()
 
 
@@ -235,6 +239,59 @@ def test_a_small_snapshot_comes_back_whole() -> None:
         assert back.limiters[name].hours == counts.hours
         assert set(back.limiters[name].keys) == set(counts.keys[:50])
     assert back.discord == {"wait": 1}
+
+
+@pytest.mark.parametrize(
+    "too_much",
+    [
+        {"limiters": [{"name": f"{number}"} for number in range(1_001)]},
+        {"limiters": [{"name": "app", "minutes": [{"start": number} for number in range(1_001)]}]},
+        {"limiters": [{"name": "app", "keys": [{"key": f"{number}"} for number in range(10_001)]}]},
+        {"outages": [{"node": "redis", "start": number} for number in range(1_001)]},
+    ],
+    ids=["limiters", "minutes", "keys", "outages"],
+)
+def test_more_than_any_process_writes_is_refused(too_much: dict[str, object]) -> None:
+    written = json.dumps({"time": 1.0, **too_much}).encode()
+    with pytest.raises(ValueError, match=r"at most, not 10?001"):
+        unpack(b64encode(zlib.compress(written)))
+
+
+def test_a_longer_text_than_any_process_writes_is_refused() -> None:
+    text = pack(Snapshot(1.0))
+    padded = b64encode(zlib.compress(json.dumps(Snapshot(1.0).to_dict()).encode() + b" " * 60_000, 0))
+    assert unpack(text) == Snapshot(1.0)
+    with pytest.raises(ValueError, match="65536 characters at most"):
+        unpack(padded)
+
+
+async def test_a_process_with_a_clock_far_ahead_hides_no_minutes(stores: list[RedisStore], clock: ManualClock) -> None:
+    ahead = ManualClock(clock.wall() + 86_400)
+    wrong, right = Stats(), listening(stores[0])
+    wrong.attach(ahead)
+    wrong(Event("allowed", "app", key="a", time=ahead.wall()))
+    await wrong.share(stores[1])
+    await use(stores[0], "ada", 3)
+    for snapshot in (await right.share(stores[0]), await shared_snapshot(stores[2])):
+        assert snapshot.time == clock.wall()
+        assert snapshot.limiters["app"].minutes[-1].total == 3
+        assert snapshot.limiters["app"].total == 4
+
+
+def test_limiters_for_which_there_is_no_room_are_merged_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """64 processes with limiters of their own would hold up the loop for a minute."""
+    merged: list[str] = []
+    merge = merging.merge_limiters
+
+    def noting(name: str, parts: Sequence[LimiterCounts], now: float) -> LimiterCounts:
+        merged.append(name)
+        return merge(name, parts, now)
+
+    monkeypatch.setattr(merging, "merge_limiters", noting)
+    parts = [Snapshot(1.0, {f"{n}": LimiterCounts(f"{n}", allowed=n) for n in range(k, k + 900)}) for k in (0, 900)]
+    snapshot = Snapshot.merge(parts)
+    assert len(merged) == len(snapshot.limiters) == 1_000
+    assert snapshot.limiters["(others)"].allowed == sum(range(801))
 
 
 def test_a_text_that_would_become_too_large_is_refused() -> None:

@@ -44,16 +44,16 @@ def emit(observers: Observers, kind: Any, times: int = 1, limiter: str = "app", 
 
 
 def test_every_kind_of_decision_is_counted(stats: Stats, observers: Observers) -> None:
-    kinds = ("allowed", "limited", "blocked", "shadow", "exempt", "unavailable", "near", "shed")
+    kinds = ("allowed", "limited", "blocked", "shadow", "exempt", "unavailable", "near", "shed", "gone", "failed")
     for times, kind in enumerate(kinds, start=1):
         emit(observers, kind, times, key="ada")
     emit(observers, "limited", 10, key="ada", answered_by="cache")
     emit(observers, "allowed", 20, key="ada", answered_by="fallback")
     emit(observers, "waited", 2, seconds=0.75, key="ada")
     counts = counts_of(stats)
-    assert [getattr(counts, kind) for kind in kinds] == [21, 12, 3, 4, 5, 6, 7, 8]
+    assert [getattr(counts, kind) for kind in kinds] == [21, 12, 3, 4, 5, 6, 7, 8, 9, 10]
     assert (counts.cached, counts.degraded, counts.waited, counts.waited_seconds) == (10, 20, 2, 1.5)
-    assert (counts.refused, counts.total) == (29, 59)
+    assert (counts.refused, counts.total) == (29, 68)
     assert counts.busiest == Period(NOON, 25, 29)
     assert counts.keys == (KeyCounts(observers.digest("ada"), 25, 29, 0),)
 
@@ -125,6 +125,24 @@ def test_a_clock_that_goes_back_breaks_nothing(stats: Stats, observers: Observer
     assert (len(counts.minutes), len(counts.hours)) == (60, 24)
 
 
+@pytest.mark.anyio
+async def test_decisions_go_to_their_minutes_also_after_a_clock_has_gone_back(stats: Stats, clock: ManualClock) -> None:
+    store = MemoryStore(clock=clock, observers=[stats])
+    limiter = Limiter("1000/s", store=store, name="app")
+    for _ in range(3):
+        await limiter.try_acquire("ada")
+        clock.advance(20)
+    await limiter.try_acquire("ada")
+    assert [period.allowed for period in counts_of(stats).minutes[-2:]] == [3, 1]
+    for _ in range(62):  # events without a decision leave no room for the earlier minutes
+        clock.advance(60)
+        store.observers.emit(Event("exempt", "app"))
+    clock.advance(-62 * 60)
+    await limiter.try_acquire("ada")
+    counts = counts_of(stats)
+    assert (counts.allowed, counts.exempt, counts.minutes[-1].start) == (5, 62, NOON + 60)
+
+
 @pytest.mark.parametrize("step", [3_600, -3_600])
 def test_memory_does_not_grow_with_time(step: int) -> None:
     stats, sizes = Stats(), []
@@ -161,8 +179,8 @@ def test_memory_does_not_grow_with_the_number_of_keys_and_limiters() -> None:
 
 def _flood(stats: Stats, numbers: range) -> None:
     for number in numbers:
-        stats.on_decision("allowed", "app", None, f"user:{number}", NOON, "store", b"")
-        stats.on_decision("shadow", "app", None, f"user:{number}", NOON, "store", b"")
+        stats(Event("allowed", "app", key=f"user:{number}", time=NOON))
+        stats(Event("shadow", "app", key=f"user:{number}", time=NOON))
 
 
 def test_limiters_without_room_are_one(stats: Stats, observers: Observers) -> None:

@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
@@ -65,8 +66,13 @@ def _await_health(address: str) -> None:
         wait_until(is_well, "the proxy serves")
 
 
-def play(client: str, addresses: Sequence[str], jobs: Sequence[Sequence[Mapping[str, Any]]]) -> list[list[Any]]:
-    """The outcomes of each process's calls. All processes begin at the same moment."""
+Calls = Sequence[Mapping[str, Any]]
+
+
+def play(
+    client: str, addresses: Sequence[str], jobs: Sequence[Calls], before: Sequence[Calls], rest: float
+) -> list[list[Any]]:
+    """The outcomes of each process's calls. All processes begin at the same moment, after those `before` and a rest."""
     command, options = command_of(client)
     with ExitStack() as stack:
         processes = [
@@ -78,10 +84,14 @@ def play(client: str, addresses: Sequence[str], jobs: Sequence[Sequence[Mapping[
         try:
             for number, (process, calls) in enumerate(zip(processes, jobs, strict=True)):
                 address = addresses[number % len(addresses)]
-                _write(process, {"address": address, "global_limit": 50, "before": [], "calls": calls, **options})
+                _write(
+                    process,
+                    {"address": address, "global_limit": 50, "before": before[number], "calls": calls, **options},
+                )
             for process in processes:
                 assert process.stdout is not None
                 assert process.stdout.readline().strip() == "ready"
+            time.sleep(rest)
             for process in processes:
                 _write(process, "go")
             outputs = [process.communicate(timeout=PATIENCE)[0] for process in processes]

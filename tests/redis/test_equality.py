@@ -22,7 +22,6 @@ from tests.support.traces import (
     SEVERAL_KEYS,
     SOFT,
     STARTS,
-    STEADY,
     STEPS,
     Check,
     Duel,
@@ -98,7 +97,7 @@ def test_a_list_of_limits_decides_as_in_memory(any_redis: Server) -> None:
 
 
 def test_limits_with_keys_of_their_own_decide_as_in_memory(any_redis: Server) -> None:
-    compare(any_redis.url, lists_of([*ALL, *SOFT]), examples=600, traces=traces_of([*STEPS, *SEVERAL_KEYS * 2]))
+    compare(any_redis.url, lists_of([*ALL, *SOFT]), examples=300, traces=traces_of([*STEPS, *SEVERAL_KEYS * 2]))
 
 
 def test_a_soft_limit_reports_as_in_memory(any_redis: Server) -> None:
@@ -169,7 +168,8 @@ def test_redis_decides_as_memory_does_when(any_redis: Server, case: str) -> None
         assert_equal(play([limit], 1_700_000_000_000_000, trace))
 
 
-# In a cluster the buckets of one key are together, the others each in a slot of their own.
+# In a cluster the buckets of one key are together, the others each in a slot of their own. Across slots a charge that
+# is given back may round a state, and after a clock that goes back that may show.
 
 
 @pytest.mark.parametrize("scope", SCOPES)
@@ -178,17 +178,19 @@ def test_a_cluster_decides_as_in_memory(cluster: Cluster, scope: Scope) -> None:
     compare(cluster.url, one_of(together) | lists_of(together), examples=100)
 
 
-@pytest.mark.parametrize("steps", [STEADY, [*STEADY, *SEVERAL_KEYS]], ids=["one key", "several keys"])
+@pytest.mark.parametrize("steps", [FORWARD, [*FORWARD, *SEVERAL_KEYS]], ids=["one key", "several keys"])
 def test_a_list_across_slots_allows_and_charges_as_memory_does(cluster: Cluster, steps: list[Step]) -> None:
     with playing(cluster.url) as play:
 
-        @settings(max_examples=150)
+        @settings(max_examples=200)
         @given(lists_of(ALL), STARTS, traces_of(steps))  # to charge and give back may round a state of another limit up
         def the_same_is_allowed(limits: list[Limit], start_us: int, trace: list[Step]) -> None:
             for memory, redis in play(limits, start_us, trace):
                 assert redis.allowed == memory.allowed
                 if redis.allowed:
                     assert by_bucket(redis) == by_bucket(memory)
+                elif memory.reason == "blocked" != redis.reason:  # a limit has refused before the blocked key's turn
+                    assert steps is not FORWARD
                 else:
                     assert redis.retry_us <= memory.retry_us
                     assert by_bucket(redis).items() <= by_bucket(memory).items() or redis.reason == "blocked"

@@ -122,7 +122,7 @@ async def test_a_server_that_is_down_is_no_reason_not_to_start() -> None:
 async def test_a_server_that_wants_another_password_is(credentials: str) -> None:
     with Server(requirepass="right") as server:
         store = new_store(f"redis://{credentials}{HOST}:{server.port}", outage="local")
-        with pytest.raises(StoreUnavailable, match=f"{HOST}:{server.port}"):
+        with pytest.raises(StoreUnavailable, match=f"{HOST}:{server.port} does not let us in: "):
             await store.start()
         await store.aclose()
         async with new_store(server.url) as right:

@@ -59,6 +59,7 @@ function show(newest) {
   showTiles();
   showLimiters();
   showChoices();
+  showHint();
   showChosen();
   showLines();
   showDiscord();
@@ -146,8 +147,8 @@ function showLimiter(row, one) {
   const [name, limits] = row.firstElementChild.children;
   name.setAttribute("aria-pressed", String(byId("shown").value === one.name));
   const more = one.limits.length - MOST_LIMITS;
-  const blocks = one.escalated ? [`${plural(one.escalated, "block")} begun after many refusals`] : [];
-  write(limits, [...one.limits.slice(0, MOST_LIMITS), ...(more > 0 ? [`${more} more`] : []), ...blocks].join("  ·  "));
+  const texts = [one.about, ...one.limits.slice(0, MOST_LIMITS), more > 0 ? `${more} more` : ""];
+  write(limits, texts.filter(Boolean).join("  ·  "));
   const cells = [...row.children].slice(1);
   write(cells[0], count(one.allowed));
   write(cells[1], count(one.refused));
@@ -177,8 +178,16 @@ function fill(select, options) {
 function choose(name) {
   byId("shown").value = name;
   if (name) byId("act-limiter").value = name;
+  showHint();
   showLimiters();
   showChosen();
+}
+
+// The store and the counts have digests of accounts only. Here one writes their names.
+function showHint() {
+  const chosen = state?.limiters.find((one) => one.name === byId("act-limiter").value);
+  const hint = chosen?.log_ins ? (chosen.name.endsWith(":address") ? "192.0.2.7" : "the name of an account") : "user:ada or 192.0.2.7";
+  if (byId("act-key").placeholder !== hint) byId("act-key").placeholder = hint;
 }
 
 function showChosen() {
@@ -244,8 +253,30 @@ function showLines() {
     write(line.children[1], `would have refused ${plural(one.shadow, "request")} of ${plural(one.shadow_keys, "caller")}`);
   });
   byId("no-shadow").hidden = shadow.length > 0;
+  showProtection();
   sync(byId("outages"), state.outages, (one) => `${one.node}\n${one.start}`, () => put("li", [["b"], ["span"], ["small"]]), showOutage);
   byId("no-outages").hidden = state.outages.length > 0;
+}
+
+function showProtection() {
+  const logIns = state.limiters.filter((one) => one.log_ins);
+  logIns.sort((a, b) => (a.name < b.name ? -1 : 1));
+  byId("log-ins").hidden = !logIns.length;
+  sync(byId("log-in-lines"), logIns, (one) => one.name, () => put("li", [["b"], ["span"], ["small"]]), (line, one) => {
+    line.dataset.level = one.failed ? "some" : "none";
+    write(line.children[0], one.name);
+    const counts = [plural(one.failed, "failure"), `${plural(one.escalated, "block")} begun`, `${plural(one.refused, "attempt")} refused`];
+    write(line.children[1], counts.join(", "));
+    write(line.children[2], one.about);
+  });
+  const shed = state.limiters.filter((one) => one.shed || (one.escalated && !one.log_ins));
+  sync(byId("shed"), shed, (one) => one.name, () => put("li", [["b"], ["span"]]), (line, one) => {
+    writePath(line.children[0], one.name);
+    const most = one.busiest ? `, the most at ${clock(one.busiest.start)}` : "";
+    const blocks = `${plural(one.escalated, "block")} begun, after too many refusals of a key`;
+    write(line.children[1], one.shed ? `${plural(one.shed, "request")} shed${most}` : blocks);
+  });
+  byId("no-shed").hidden = shed.length > 0;
 }
 
 function showOutage(line, one) {
@@ -326,6 +357,7 @@ function failed(text) {
 }
 
 byId("act").addEventListener("submit", act);
+byId("act-limiter").addEventListener("change", showHint);
 byId("shown").addEventListener("change", (event) => choose(event.target.value));
 for (const input of document.querySelectorAll("[name=span]")) input.addEventListener("change", () => state && showChosen());
 listen();

@@ -9,7 +9,8 @@ from typing import Final, Literal
 from rich.table import Table
 from rich.text import Text
 
-from asgi_ratelimit.cli.screen import draw, plain, write, write_json
+from asgi_ratelimit.cli.screen import draw, write, write_json
+from asgi_ratelimit.shown import one_line
 
 __all__ = ["Finding", "Level", "is_well", "report", "worst_of"]
 
@@ -64,9 +65,9 @@ def _table(findings: Sequence[Finding]) -> Table:
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for finding in findings:
-        says = Text(plain(finding.says))
+        says = Text(one_line(finding.says))
         if finding.advice:
-            says.append(f"\n-> {plain(finding.advice)}", style="bold")
+            says.append(f"\n-> {one_line(finding.advice)}", style="bold")
         table.add_row(Text(finding.level, _STYLES[finding.level]), Text(finding.about), says)
     return table
 

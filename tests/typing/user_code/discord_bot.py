@@ -255,6 +255,7 @@ def proxy_for_other_languages(transport: httpx.AsyncBaseTransport) -> tuple[Disc
         min_remaining=1,
         egress="default",
         max_body=10_000_000,
+        max_memory=50_000_000,
         on_event=print,
         transport=transport,
     )
