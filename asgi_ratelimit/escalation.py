@@ -42,7 +42,7 @@ class Escalate:
     after: the number of refusals
     within: the seconds in which they come
     block: the seconds of the first block, of the second, and so on; the last one repeats
-    memory: the seconds for which a block is remembered, a day by default
+    memory: the seconds for which a block is remembered, a day by default; none of the other times may be longer
 
     Raises ValueError if a value is out of range.
     """
@@ -58,7 +58,9 @@ class Escalate:
         blocks = check_blocks(block, memory)
         if not blocks:
             raise ValueError("block has the seconds of at least one block, e.g. block=(60, 600)")
-        values = {"after": after, "within": check_seconds("within", within, 60), "block": blocks, "memory": memory}
+        if memory < check_seconds("within", within, 60):
+            raise ValueError(f"memory must be at least as long as within, {within} s, not {memory!r}")
+        values = {"after": after, "within": within, "block": blocks, "memory": memory}
         for name, value in values.items():
             object.__setattr__(self, name, value)
 

@@ -178,6 +178,7 @@ async def test_processes_count_together_over_redis(any_redis: Server) -> None:
         ({"block": "60"}, "block is a list of seconds"),
         ({"block": (600, 60)}, "at least as long as the one before"),
         ({"memory": 10}, "memory must be at least as long"),
+        ({"within": 700, "memory": 600}, "memory must be at least as long as within"),
     ],
 )
 def test_a_bad_option_is_named(options: dict[str, Any], text: str) -> None:

@@ -18,7 +18,7 @@ from asgi_ratelimit.shown import shown
 __all__ = ["ChosenLimit", "KeyedLimits", "KeyedSpec", "LimitSource", "by", "keyed_limits"]
 
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
-_TAKEN: Final = ("header", "key", "user", "visitor")  # with which other keys begin
+_TAKEN: Final = ("header", "host", "key", "user", "visitor")  # with which other keys begin
 _EXAMPLE: Final = 'by(account_of, "5/15 minutes", name="account")'
 _DEEPEST: Final = 10  # lists within each other
 _MOST: Final = 100  # limits in one list, as everywhere

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import threading
+from errno import EINVAL
 from stat import S_ISREG
 from typing import Final, NamedTuple
 
@@ -19,6 +21,9 @@ logger = logging.getLogger("asgi_ratelimit")
 _LOOK_US: Final = 500_000  # from one look at the file to the next
 _SETTLED_US: Final = 500_000  # a file that was written to more recently may be half of one
 _SMALL: Final = 16_384  # bytes, which are read in 3 ms
+_LARGEST: Final = 1 << 25  # bytes: two million networks
+_NO_FILE: Final = "it is no plain file"
+_NO_WAIT: Final = getattr(os, "O_NONBLOCK", 0)  # a pipe would wait for its writer
 _EXAMPLE: Final = 'a text file with a network such as "10.0.0.0/8" on each line'
 
 
@@ -49,9 +54,10 @@ class NetworkFile:
     """
 
     def __init__(self, path: str | os.PathLike[str], *, clock: Clock | None = None) -> None:
-        if not isinstance(path, (str, os.PathLike)) or not os.fspath(path):
+        text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else ""
+        if not isinstance(text, str) or not text or "\0" in text:
             raise ValueError(f"a NetworkFile is the path of {_EXAMPLE}, not {shown(path)}")
-        self._path = os.path.abspath(path)  # the folder may be left
+        self._path = os.path.abspath(text)  # the folder may be left
         self._clock: Clock = SystemClock() if clock is None else clock
         self._next_look_us = self._clock.now_us() + _LOOK_US
         self._reader: threading.Thread | None = None
@@ -93,7 +99,7 @@ class NetworkFile:
             self._keep(error.strerror)
             return
         if not S_ISREG(status.st_mode):
-            self._keep("it is no plain file")
+            self._keep(_NO_FILE)
             return
         version = _Version.of(status)
         if version == self._version or not self._is_settled(version, now_us):
@@ -140,13 +146,26 @@ class NetworkFile:
 
 def _read(path: str) -> tuple[_Version, NetworkSet]:
     """The file as it is. Raises ValueError that names the first line which is no network."""
-    with open(path, "rb") as file:
-        raw = file.read()
-        version = _Version.of(os.fstat(file.fileno()))
+    version, raw = _content(path)
+    if len(raw) > _LARGEST:
+        raise ValueError(f"{path} has more than {_LARGEST >> 20} MB; it is {_EXAMPLE}")
     try:
-        lines = raw.decode("utf-8-sig").splitlines()
+        lines = io.StringIO(raw.decode("utf-8-sig"), newline=None)  # a comment ends where an editor says so
     except UnicodeDecodeError as error:
         number = raw.count(b"\n", 0, error.start) + 1
         raise ValueError(f"line {number} of {path} is no UTF-8; it is {_EXAMPLE}") from None
     texts = ((number, line.partition("#")[0].strip()) for number, line in enumerate(lines, 1))
     return version, NetworkSet(parse_network(text, f"line {number} of {path}") for number, text in texts if text)
+
+
+def _content(path: str) -> tuple[_Version, bytes]:
+    """What is in the file, up to a byte more than it may have. Raises OSError if it is no plain file."""
+    with open(path, "rb", opener=_open_at_once) as file:
+        if not S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(EINVAL, _NO_FILE)
+        raw = file.read(_LARGEST + 1)
+        return _Version.of(os.fstat(file.fileno())), raw
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | _NO_WAIT)

@@ -27,8 +27,10 @@ def fold_account(name: str) -> str:
     Invisible characters are left out. Of an e-mail address, dots and what follows a plus stay as written.
     """
     visible = _spaced(_INVISIBLE.sub("", name))[:_LONGEST]
-    # Compatibility caseless matching, Unicode 3.13 D146, composed at the end.
-    folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFD", visible).casefold()).casefold()
+    # Compatibility caseless matching, Unicode 3.13 D146, composed at the end. Some databases compare capitals, and the
+    # dotless i has that of the other: so capitals first.
+    capitals = unicodedata.normalize("NFD", visible).upper()
+    folded = unicodedata.normalize("NFKD", capitals.casefold()).upper().casefold()
     visible = unicodedata.normalize("NFKC", folded)
     return _spaced(_INVISIBLE.sub("", visible))
 

@@ -10,7 +10,7 @@ from typing import Literal
 from asgi_ratelimit.call_site import inside_a_request, several_workers
 from asgi_ratelimit.decision import Decision
 from asgi_ratelimit.escalation import DAY_S, Strikes, check_blocks, check_seconds
-from asgi_ratelimit.limits import LimitSpec
+from asgi_ratelimit.limits import Limit, LimitSpec, as_limits
 from asgi_ratelimit.login.account_names import Digests, fold_account, has_public_secret, secret_of
 from asgi_ratelimit.login.admission import Admission, Counts, Visitors
 from asgi_ratelimit.login.attempt import Attempt
@@ -35,7 +35,7 @@ class LoginGuard:
     name: the limiters are called `name`:account and `name`:address
     secret: the key of the digests that stand for accounts and addresses in the store; by default the store's
     max_wait: seconds for which an attempt may be held if nothing but attempts in flight is in its way
-    memory: seconds for which a block is remembered, so that the next one is longer
+    memory: seconds for which a block is remembered, so that the next one is longer. No limit may take longer to refill
     remember: seconds for which the address and the device of a log-in are known to its account
     fold: a function that makes one text of all spellings of an account's name
 
@@ -65,9 +65,12 @@ class LoginGuard:
         _warn(self.store, secret, is_own=store is None)
 
         def count(option: Literal["account", "address"], limit: LimitSpec) -> FailureCount:
-            name = f"{self.name}:{option}"
+            name, limits = f"{self.name}:{option}", as_limits(limit)
             strikes = Strikes(blocks, memory, store=self.store, name=name) if blocks else None
-            return FailureCount(option, limit, strikes, store=self.store, name=name)
+            made = FailureCount(option, limits, strikes, store=self.store, name=name)
+            if blocks:
+                _check_memory(option, limits, memory)
+            return made
 
         familiar = Familiar(check_seconds("remember", remember, "30 * 86_400"), store=self.store, name=name)
         self._counts = Counts(
@@ -139,6 +142,17 @@ def _check(name: object, secret: object, max_wait: object, fold: object) -> None
         raise ValueError(f"max_wait must be seconds from 0, e.g. max_wait=5, not {max_wait!r}")
     if not callable(fold):
         raise ValueError(f"fold is a function of an account's name, e.g. fold=str.casefold, not {fold!r}")
+
+
+def _check_memory(option: str, limits: Sequence[Limit], memory: float) -> None:
+    """Raises ValueError if failures would be forgotten after the block that they have caused."""
+    slowest = max(limits, key=lambda limit: limit.window_us)
+    seconds = math.ceil(slowest.window_us / 1e6)
+    if memory < seconds:
+        raise ValueError(
+            f"memory must be at least as long as {option} {str(slowest)!r} takes to refill, e.g. memory={seconds}, "
+            f"not {memory!r}"
+        )
 
 
 def _warn(store: Store, secret: object, *, is_own: bool) -> None:

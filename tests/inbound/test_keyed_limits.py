@@ -312,6 +312,7 @@ def a_lambda(limit: Any = "1/s") -> by:
 MISTAKES: dict[str, Any] = {
     "by needs a name of letters and digits": a_lambda,
     "other keys begin with 'user'": lambda: by(account_of, "1/s", name="user"),
+    "other keys begin with 'host'": lambda: by(account_of, "1/s", name="host"),
     "by takes a function of the connection": lambda: by("account", "1/s"),  # type: ignore[arg-type]
     "by takes a key function such as by_header": lambda: by(by_header, "1/s"),  # type: ignore[arg-type]
     "a limit is a string such as": lambda: by(account_of, 5),  # type: ignore[arg-type]

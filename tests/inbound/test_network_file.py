@@ -79,7 +79,13 @@ def test_a_bad_line_at_the_start_is_named(path: Path, text: Any, says: str) -> N
         NetworkFile(path)
 
 
-@pytest.mark.parametrize("bad", ["", None, 5, ["10.0.0.0/8"], b""])
+def test_a_comment_ends_where_its_line_does(path: Path) -> None:
+    """Not at any of the other characters at which Python splits texts."""
+    replace(path, "# a\u2028192.0.2.0/24\x0b192.0.2.0/24\x1c192.0.2.0/24\r10.0.0.0/8\r\n")
+    assert len(NetworkFile(path)) == 1
+
+
+@pytest.mark.parametrize("bad", ["", None, 5, ["10.0.0.0/8"], b"", b"networks.txt", "a\0b"])
 def test_a_path_is_a_path(bad: Any) -> None:
     with pytest.raises(ValueError, match=r'a text file with a network such as "10.0.0.0/8" on each line'):
         NetworkFile(bad)
@@ -90,6 +96,27 @@ def test_a_file_that_is_not_there_at_the_start(tmp_path: Path) -> None:
         NetworkFile(tmp_path / "none.txt")
     with pytest.raises(ValueError, match=r"is not there as a text file with .*Is a directory"):
         NetworkFile(tmp_path)
+
+
+def test_nothing_that_never_ends_is_read(tmp_path: Path) -> None:
+    become_a_pipe(tmp_path / "pipe")
+    for endless in (tmp_path / "pipe", "/dev/zero"):
+        with pytest.raises(ValueError, match=r"is not there as a text file with .*it is no plain file"):
+            NetworkFile(endless)
+
+
+def test_a_file_of_a_gigabyte_is_refused_unread(path: Path, clock: ManualClock, lines: Callable[[], list[str]]) -> None:
+    networks = NetworkFile(path, clock=clock)
+    os.truncate(path, 1 << 30)
+    with pytest.raises(ValueError, match=r"has more than 32 MB; it is a text file with"):
+        NetworkFile(path)
+    age(path)
+    clock.advance(1)
+    assert IN in networks
+    while not lines():
+        clock.advance(1)
+        assert IN in networks
+    assert "more than 32 MB" in lines()[0]
 
 
 def test_a_change_counts_once_the_file_is_looked_at_again(
@@ -131,7 +158,7 @@ def test_a_file_from_the_future_rests_as_well(path: Path, clock: ManualClock) ->
 
 
 def become_a_pipe(path: Path) -> None:
-    path.unlink()
+    path.unlink(missing_ok=True)
     os.mkfifo(path)
 
 

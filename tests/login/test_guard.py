@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from asgi_ratelimit import LeakyBucket, MemoryStore, RateLimited, RateLimitError, TokenBucket
+from asgi_ratelimit import FixedWindow, LeakyBucket, MemoryStore, RateLimited, RateLimitError, TokenBucket
 from asgi_ratelimit.login import Attempt, LoginGuard
 from asgi_ratelimit.testing import ManualClock, unlimited
 from tests.support.log_ins import RecordingStore, log_in, results
@@ -371,6 +371,8 @@ async def test_an_attempt_is_used_once(guard: LoginGuard) -> None:
         ({"block": (0,)}, "number of seconds"),
         ({"block": (True,)}, "number of seconds"),
         ({"memory": 60}, "at least as long as the longest block"),
+        ({"account": "5/week"}, "at least as long as account '5/week' takes to refill, e.g. memory=604800, not 86400"),
+        ({"address": ["9/s", FixedWindow("50/2 days")]}, "e.g. memory=172800"),
         ({"remember": -1}, "remember is a number of seconds"),
         ({"max_wait": -1}, "max_wait=5"),
         ({"name": ""}, "login"),
