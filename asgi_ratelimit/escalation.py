@@ -6,7 +6,7 @@ Everything is counted by limits in the store. A key has *rounds*: each block end
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from inspect import isawaitable
@@ -21,7 +21,7 @@ from asgi_ratelimit.store import Store
 
 __all__ = [
     "Block", "Escalate", "Escalation", "Kept", "Round", "Strikes", "block_of", "check_blocks", "check_escalate",
-    "check_seconds", "forgive",
+    "check_seconds", "forgive", "memory_of_blocks",
 ]  # fmt: skip
 
 DAY_S: Final = 86_400.0
@@ -42,7 +42,7 @@ class Escalate:
     after: the number of refusals
     within: the seconds in which they come
     block: the seconds of the first block, of the second, and so on; the last one repeats
-    memory: the seconds for which a block is remembered, a day by default; none of the other times may be longer
+    memory: the seconds for which a block is remembered: by default a day, or the longest of the other times
 
     Raises ValueError if a value is out of range.
     """
@@ -52,15 +52,15 @@ class Escalate:
     block: tuple[float, ...]
     memory: float
 
-    def __init__(self, *, after: int, within: float, block: Sequence[float], memory: float = DAY_S) -> None:
+    def __init__(self, *, after: int, within: float, block: Sequence[float], memory: float | None = None) -> None:
         if isinstance(after, bool) or not isinstance(after, int) or not 1 <= after <= _MOST_REFUSALS:
             raise ValueError(f"after is a number of refusals from 1 to {_MOST_REFUSALS}, e.g. after=20, not {after!r}")
-        blocks = check_blocks(block, memory)
+        blocks = check_blocks(block)
         if not blocks:
             raise ValueError("block has the seconds of at least one block, e.g. block=(60, 600)")
-        if memory < check_seconds("within", within, 60):
-            raise ValueError(f"memory must be at least as long as within, {within} s, not {memory!r}")
-        values = {"after": after, "within": within, "block": blocks, "memory": memory}
+        least = {"the longest block": blocks[-1], "within": check_seconds("within", within, 60)}
+        remembered = memory_of_blocks(memory, least)
+        values = {"after": after, "within": within, "block": blocks, "memory": remembered}
         for name, value in values.items():
             object.__setattr__(self, name, value)
 
@@ -227,7 +227,7 @@ async def _done(pending: Awaitable[object] | None) -> None:
         await pending
 
 
-def check_blocks(block: object, memory: object) -> tuple[float, ...]:
+def check_blocks(block: object) -> tuple[float, ...]:
     """The seconds of the blocks. Raises ValueError if they cannot be used."""
     example = "e.g. block=(60, 300, 1800)"
     if isinstance(block, (str, bytes)) or not isinstance(block, Sequence):
@@ -235,9 +235,21 @@ def check_blocks(block: object, memory: object) -> tuple[float, ...]:
     blocks = tuple([check_seconds("each part of block", seconds, 60) for seconds in block])
     if list(blocks) != sorted(blocks):
         raise ValueError(f"each block is at least as long as the one before, {example}, not {blocks!r:.80}")
-    if check_seconds("memory", memory, "86_400") < max(blocks, default=0):
-        raise ValueError(f"memory must be at least as long as the longest block, {blocks[-1]} s, not {memory!r}")
     return blocks
+
+
+def memory_of_blocks(memory: float | None, least: Mapping[str, float]) -> float:
+    """The seconds for which blocks are remembered; of None a day, or longer where that is needed.
+
+    Raises ValueError if it is shorter than one of `least`, which have names.
+    """
+    longest = max(least, key=least.__getitem__)
+    if memory is None:
+        return max(DAY_S, least[longest])
+    if check_seconds("memory", memory, "86_400") < least[longest]:
+        right = f"e.g. memory={math.ceil(least[longest])}"
+        raise ValueError(f"memory must be at least as long as {longest}, {right}, not {memory!r}")
+    return memory
 
 
 def check_seconds(option: str, seconds: object, example: object) -> float:

@@ -189,6 +189,7 @@ def test_a_bad_option_is_named(options: dict[str, Any], text: str) -> None:
 
 def test_it_is_a_value() -> None:
     assert Escalate(after=20, within=60, block=[60, 600]) == ESCALATE
+    assert (ESCALATE.memory, Escalate(after=1, within=100_000, block=(1,)).memory) == (86_400, 100_000)
     assert len({ESCALATE, Escalate(after=20, within=60.0, block=(60, 600))}) == 1
     with pytest.raises(AttributeError):
         ESCALATE.after = 1  # type: ignore[misc]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Literal
 
 from asgi_ratelimit.call_site import inside_a_request, several_workers
 from asgi_ratelimit.decision import Decision
-from asgi_ratelimit.escalation import DAY_S, Strikes, check_blocks, check_seconds
+from asgi_ratelimit.escalation import DAY_S, Strikes, check_blocks, check_seconds, memory_of_blocks
 from asgi_ratelimit.limits import Limit, LimitSpec, as_limits
 from asgi_ratelimit.login.account_names import Digests, fold_account, has_public_secret, secret_of
 from asgi_ratelimit.login.admission import Admission, Counts, Visitors
@@ -35,7 +35,8 @@ class LoginGuard:
     name: the limiters are called `name`:account and `name`:address
     secret: the key of the digests that stand for accounts and addresses in the store; by default the store's
     max_wait: seconds for which an attempt may be held if nothing but attempts in flight is in its way
-    memory: seconds for which a block is remembered, so that the next one is longer. No limit may take longer to refill
+    memory: seconds for which a block is remembered, so that the next one is longer: by default a day, or as long as the
+        slowest limit takes to refill
     remember: seconds for which the address and the device of a log-in are known to its account
     fold: a function that makes one text of all spellings of an account's name
 
@@ -54,28 +55,25 @@ class LoginGuard:
         name: str = "login",
         secret: str | bytes | None = None,
         max_wait: float = 5.0,
-        memory: float = DAY_S,
+        memory: float | None = None,
         remember: float = 30 * DAY_S,
         fold: Callable[[str], str] = fold_account,
     ) -> None:
         _check(name, secret, max_wait, fold)
         check_store(store)
-        blocks = check_blocks(block, memory)
+        blocks = check_blocks(block)
+        limits = {"account": as_limits(account), "address": as_limits(address)}
+        remembered = memory_of_blocks(memory, _least_memory(blocks, limits))
         self.name, self.store = name, MemoryStore() if store is None else store
         _warn(self.store, secret, is_own=store is None)
 
-        def count(option: Literal["account", "address"], limit: LimitSpec) -> FailureCount:
-            name, limits = f"{self.name}:{option}", as_limits(limit)
-            strikes = Strikes(blocks, memory, store=self.store, name=name) if blocks else None
-            made = FailureCount(option, limits, strikes, store=self.store, name=name)
-            if blocks:
-                _check_memory(option, limits, memory)
-            return made
+        def count(option: Literal["account", "address"]) -> FailureCount:
+            name = f"{self.name}:{option}"
+            strikes = Strikes(blocks, remembered, store=self.store, name=name) if blocks else None
+            return FailureCount(option, limits[option], strikes, store=self.store, name=name)
 
         familiar = Familiar(check_seconds("remember", remember, "30 * 86_400"), store=self.store, name=name)
-        self._counts = Counts(
-            count("account", account), count("address", address), familiar, self.store.clock, float(max_wait)
-        )
+        self._counts = Counts(count("account"), count("address"), familiar, self.store.clock, float(max_wait))
         written = secret.encode() if isinstance(secret, str) else secret
         self._visitors = Visitors(Digests(written or secret_of(self.store)), fold)
         self._operated = self._let_operate()
@@ -144,15 +142,14 @@ def _check(name: object, secret: object, max_wait: object, fold: object) -> None
         raise ValueError(f"fold is a function of an account's name, e.g. fold=str.casefold, not {fold!r}")
 
 
-def _check_memory(option: str, limits: Sequence[Limit], memory: float) -> None:
-    """Raises ValueError if failures would be forgotten after the block that they have caused."""
-    slowest = max(limits, key=lambda limit: limit.window_us)
-    seconds = math.ceil(slowest.window_us / 1e6)
-    if memory < seconds:
-        raise ValueError(
-            f"memory must be at least as long as {option} {str(slowest)!r} takes to refill, e.g. memory={seconds}, "
-            f"not {memory!r}"
-        )
+def _least_memory(blocks: Sequence[float], limits: Mapping[str, Sequence[Limit]]) -> Mapping[str, float]:
+    """The seconds that blocks are remembered at least, so that no failure outlives the block that it has caused."""
+    refills = {
+        f"{option} {str(limit)!r} takes to refill": limit.window_us / 1e6
+        for option in limits
+        for limit in limits[option]
+    }
+    return {"the longest block": blocks[-1], **refills} if blocks else {"no time": 0.0}
 
 
 def _warn(store: Store, secret: object, *, is_own: bool) -> None:

@@ -121,6 +121,13 @@ async def test_the_memory_of_blocks_outlives_a_success(guard: LoginGuard, clock:
     assert (await refusal(guard)).retry_after == 300.0
 
 
+async def test_no_block_is_forgotten_before_the_failures_that_caused_it(store: MemoryStore, clock: ManualClock) -> None:
+    guard = LoginGuard(account=FixedWindow("5/week"), store=store)
+    assert await guess(guard, 6) == {"wrong": 5, "blocked": 1}
+    clock.advance(60 + 86_400)
+    assert (await guard.peek("ada")).allowed
+
+
 async def test_stuffing_a_thousand_accounts_from_one_address(guard: LoginGuard) -> None:
     stuffed = await results(guard, [(f"user {number}", HOME) for number in range(1000)])
     assert stuffed == {"wrong": 50, "blocked": 950}
@@ -371,8 +378,8 @@ async def test_an_attempt_is_used_once(guard: LoginGuard) -> None:
         ({"block": (0,)}, "number of seconds"),
         ({"block": (True,)}, "number of seconds"),
         ({"memory": 60}, "at least as long as the longest block"),
-        ({"account": "5/week"}, "at least as long as account '5/week' takes to refill, e.g. memory=604800, not 86400"),
-        ({"address": ["9/s", FixedWindow("50/2 days")]}, "e.g. memory=172800"),
+        ({"account": "5/week", "memory": 86_400}, "as account '5/week' takes to refill, e.g. memory=604800, not 86400"),
+        ({"address": ["9/s", FixedWindow("50/2 days")], "memory": 86_400}, "e.g. memory=172800"),
         ({"remember": -1}, "remember is a number of seconds"),
         ({"max_wait": -1}, "max_wait=5"),
         ({"name": ""}, "login"),
