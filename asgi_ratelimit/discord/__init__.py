@@ -5,7 +5,7 @@ log_handler       DiscordHandler: log lines to a webhook; log_outbox: its queue;
 sync_client       SyncDiscordClient: an httpx.Client for threads; sync_transport: its transport
 transport         DiscordTransport: its httpx transport; pools: its connections; origins: whose addresses are Discord's
 order             the order of calls; per_loop: what belongs to one event loop; lone_clients: clients that should be one
-proxy             DiscordProxy: an ASGI app before Discord for bots in any language
+proxy             DiscordProxy: an ASGI app before Discord for bots in any language; bodies: the memory of its requests
 outgoing          the request as it is sent, and its response; nonces: messages that may be sent again
 sender            one call from its first attempt to its last; calls: the call; event_log: the log for operators
 scheduler         when a call may go, and the queues of waiting calls; scopes: how far a bucket reaches

@@ -13,5 +13,7 @@ path_patterns  the paths that are exempt, or the only ones that are limited
 keyed_limits   by: limits with a key of their own; own_keys: those keys for one request
 keys           the key of a request; users: who a user is; options: the types of the doors' options
 client_ip      the address of a client; forwarded: the headers of proxies; addresses: their spellings
+network_file   NetworkFile: networks in a file that may change; network_set: a look-up in many networks
+refusal_count  the refusals of a door, counted for its Escalate
 server_trust   whether the server believes every client's address
 """
