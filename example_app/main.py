@@ -34,7 +34,7 @@ INTERACTIONS = "/discord/interactions"  # Discord may post there under any name:
 OPERATOR = ("/operator", "/operator/*")  # no flood keeps the operator out
 LOOKS = ("/static/*", "/api/gauges", "/api/protection", "/limits/me", "/health")  # they cost next to nothing
 STORM = "/storm/*"  # has a limit of its own where it begins
-CALLS = "/api/*"  # cost little, and show the limits: a shed one would be in the way of counting
+CALLS = ("/api/*", "/protection/*")  # cost little, and show the limits: a shed one would be in the way of counting
 EXEMPT = (*LOOKS, *OPERATOR, INTERACTIONS, STORM)
 
 
@@ -69,7 +69,7 @@ def create_app(store: Store | None = None) -> FastAPI:
     app.add_middleware(RateLimitMiddleware, limit=app_limit, store=app.state.store, exempt=EXEMPT, messages=FRAMES)
     app.add_middleware(AuthenticationMiddleware, backend=SessionBackend())
     app.add_middleware(SessionMiddleware, secret_key=secret, same_site="lax")
-    app.add_middleware(LoadShedMiddleware, priority=priority, exempt=(*LOOKS, CALLS), store=app.state.store)
+    app.add_middleware(LoadShedMiddleware, priority=priority, exempt=(*LOOKS, *CALLS), store=app.state.store)
     # Outside, as CORS would be: each response gets its headers, also one that is shed.
     app.add_middleware(OwnSiteOnly, hosts=allowed_hosts(), open_paths=(INTERACTIONS,))
     if is_shared(app.state.store):
