@@ -16,7 +16,7 @@ __all__ = ["operator", "page_of"]
 def operator(request: Request) -> None:
     """Lets in operators. It sends strangers to the log-in, and refuses other members."""
     if not request.user.is_authenticated:
-        raise HTTPException(303, headers={"Location": "/login"})
+        raise HTTPException(303, headers={"Location": "/login?to=operator"})
     if not isinstance(request.user, Member) or not request.user.is_operator:
         raise HTTPException(403, "This page is for operators.")
 

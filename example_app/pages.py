@@ -90,8 +90,10 @@ async def log_in(
     request: Request,
     member: Annotated[str, Form()],
     password: Annotated[str, Form()],
+    to: str = "",
     device: Annotated[str | None, Cookie()] = None,
 ) -> Response:
+    """Log a member in. An operator that was sent here by the operator's page goes back to it."""
     device = device or secrets.token_urlsafe()
     guarded: log_ins.LogIns = request.app.state.log_ins
     outcome = await guarded.attempt(member, password, by_ip(request), device)
@@ -100,7 +102,7 @@ async def log_in(
         return _refusal(request, outcome)
     request.session.clear()
     request.session[SESSION_KEY] = found.identity
-    response = RedirectResponse("/", 303)
+    response = RedirectResponse("/operator/" if to == "operator" and found.is_operator else "/", 303)
     response.set_cookie("device", device, max_age=DEVICE_S, httponly=True, samesite="lax")
     return response
 

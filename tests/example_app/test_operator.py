@@ -43,7 +43,16 @@ def act(page: Page, verb: str, limiter: str, key: str) -> Locator:
 @pytest.mark.parametrize("place", PLACES)
 def test_a_stranger_is_sent_to_the_log_in(client: TestClient, place: str) -> None:
     answer = client.get(f"/operator/{place}", follow_redirects=False)
-    assert (answer.status_code, answer.headers["location"]) == (303, "/login")
+    assert (answer.status_code, answer.headers["location"]) == (303, "/login?to=operator")
+
+
+@pytest.mark.parametrize(
+    ("member", "to", "place"),
+    [("margaret", "operator", "/operator/"), ("ada", "operator", "/"), ("margaret", "//evil.example", "/")],
+)
+def test_the_log_in_leads_back_operators_only(client: TestClient, member: str, to: str, place: str) -> None:
+    answer = client.post("/login", params={"to": to}, data=credentials(member), follow_redirects=False)
+    assert (answer.status_code, answer.headers["location"]) == (303, place)
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -117,6 +126,9 @@ def test_what_protects_the_app_is_shown(page: Page, served: FastAPI, shoot: Shoo
     expect(failures.first).to_contain_text("login:account")
     expect(failures.first).to_contain_text("5 failures, 1 block begun, 1 attempt refused")
     expect(page.get_by_test_id("shed")).to_contain_text("1 request shed")
+    choices = page.get_by_test_id("act-limiter").locator("option").all_inner_texts()
+    assert "load" not in choices  # it has no keys
+    assert {"/api/knock", "login:account"} <= {*choices}
     expect(page.get_by_test_id("shed")).to_contain_text("1 block begun, after too many refusals of a key")
     expect(row(page, "login:account")).to_contain_text("failed log-ins, by account")
     expect(page.get_by_test_id("limiters")).not_to_contain_text("login:account:")

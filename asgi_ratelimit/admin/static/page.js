@@ -157,14 +157,17 @@ function showLimiter(row, one) {
   writeBar(cells[2].firstElementChild, share, `${percent(share)} refused`);
   [one.near, one.waited, one.cached, one.degraded].forEach((number, i) => write(cells[3 + i], number ? count(number) : "–"));
   cells[6].classList.toggle("warn", one.degraded > 0);
-  write(cells[7], one.most_in_flight ? `${count(one.in_flight)}, at most ${count(one.most_in_flight)}` : "–");
+  // Processes have their highest numbers at different moments, which cannot be added up.
+  const most = state.processes > 1 ? "" : `, at most ${count(one.most_in_flight)}`;
+  write(cells[7], one.most_in_flight ? `${count(one.in_flight)}${most}` : "–");
   write(cells[8], one.busiest ? `${count(one.busiest.total)} at ${clock(one.busiest.start)}` : "–");
 }
 
 function showChoices() {
   const names = state.limiters.map((one) => one.name).sort();
   fill(byId("shown"), [["", "All limiters"], ...names.map((name) => [name, name])]);
-  fill(byId("act-limiter"), names.map((name) => [name, name]));
+  const keyless = new Set(state.limiters.filter((one) => one.shed && !one.limits.length).map((one) => one.name));
+  fill(byId("act-limiter"), names.filter((name) => !keyless.has(name)).map((name) => [name, name]));
 }
 
 function fill(select, options) {
@@ -177,7 +180,8 @@ function fill(select, options) {
 
 function choose(name) {
   byId("shown").value = name;
-  if (name) byId("act-limiter").value = name;
+  const hasKeys = [...byId("act-limiter").options].some((one) => one.value === name);
+  if (hasKeys) byId("act-limiter").value = name;
   showHint();
   showLimiters();
   showChosen();
