@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 
@@ -140,6 +141,17 @@ def test_what_protects_the_app_is_shown(page: Page, served: FastAPI, shoot: Shoo
         look(page, width, 900, scheme)
         check_that_it_fits(page, width)
         shoot(f"operator-protection-{width}-{scheme}")
+
+
+@pytest.mark.parametrize(("processes", "shown"), [(1, "2, at most 3"), (4, "2")])
+def test_the_most_in_flight_is_that_of_a_lone_process(page: Page, processes: int, shown: str) -> None:
+    log_in(page, "margaret")
+    state = page.request.get("/operator/state").json()
+    state["limiters"][0] |= {"name": "exports", "in_flight": 2, "most_in_flight": 3}
+    body = f"event: state\ndata: {json.dumps(state | {'processes': processes})}\n\n"
+    page.route("**/operator/events", lambda route: route.fulfill(content_type="text/event-stream", body=body))
+    page.goto("/operator/")
+    expect(row(page, "exports").get_by_role("cell").nth(7)).to_have_text(shown)
 
 
 def test_the_chart_follows_the_chosen_limiter(page: Page) -> None:
