@@ -29,15 +29,16 @@ _BY_SECONDS: Final = {seconds: _parts(seconds) for seconds in range(1, MOST_SECO
 async def send_overloaded(scope: Scope, receive: Receive, send: Send, seconds: int) -> None:
     """Answer with a 503 and this Retry-After, of 1 to 5 seconds.
 
-    The answer is complete at once. It is declared so after the body of the request: some servers close a connection
-    with an unread body, and its client, which still sends, does not see the answer then.
+    It is sent at once, and ends after the body of the request: some servers close a connection with an unread body, and
+    its client, which still sends, does not see the answer then. So it has no length, which would end it, either.
     """
-    fixed, body = _BY_SECONDS[seconds]
-    headers = list(fixed)
+    (length, *headers), body = _BY_SECONDS[seconds]
     is_sending = scope["method"] not in _WITHOUT_BODY
     if is_sending and _expects(scope):
         headers.append(_CLOSE)
         is_sending = False
+    if not is_sending:
+        headers.append(length)
     await send({"type": "http.response.start", "status": 503, "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": is_sending})
     if is_sending:

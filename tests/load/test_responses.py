@@ -55,7 +55,8 @@ def test_the_body_is_read_after_the_answer() -> None:
     answered(client)
     assert client.bodies == [(0, 60, True), (2, 0, False)]
     status, headers = client.got[0][1]["status"], dict(client.got[0][1]["headers"])
-    assert (status, headers[b"retry-after"], headers[b"content-length"]) == (503, b"2", b"60")
+    assert (status, headers[b"retry-after"]) == (503, b"2")
+    assert b"content-length" not in headers  # with it, a server would end the answer and the connection
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])

@@ -165,16 +165,16 @@ def test_memory_does_not_grow_with_the_number_of_keys_and_limiters() -> None:
     observers = Observers([stats], ManualClock(NOON))
     tracemalloc.start()
     try:
-        _flood(stats, range(20_000))
+        _flood(stats, range(10_000))
         before, _ = tracemalloc.get_traced_memory()
-        _flood(stats, range(20_000, 120_000))
+        _flood(stats, range(10_000, 60_000))
         after, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     assert after < before + 50_000
     assert counts_of(stats).shadow_keys == 1_000
     emit(observers, "down", node="one")
-    assert counts_of(stats).allowed == 120_000
+    assert counts_of(stats).allowed == 60_000
 
 
 def _flood(stats: Stats, numbers: range) -> None:

@@ -101,7 +101,7 @@ def test_limits_with_keys_of_their_own_decide_as_in_memory(any_redis: Server) ->
 
 
 def test_a_soft_limit_reports_as_in_memory(any_redis: Server) -> None:
-    compare(any_redis.url, one_of(SOFT) | lists_of([*ALL, *SOFT]), examples=1_000)
+    compare(any_redis.url, one_of(SOFT) | lists_of([*ALL, *SOFT]), examples=500)
 
 
 @pytest.mark.parametrize("kind", OTHERS)
@@ -210,7 +210,7 @@ def test_a_cached_refusal_is_refused_in_memory_too(any_redis: Server, lists: boo
     cached = 0
     with playing(any_redis.url, deny_cache=10_000) as play:
 
-        @settings(max_examples=600)
+        @settings(max_examples=400)
         @given(lists_of(ALL) if lists else one_of(ALL), STARTS, FORWARD_TRACES)
         def refusals_are_true(limits: list[Limit], start_us: int, trace: list[Step]) -> None:
             nonlocal cached
