@@ -9,7 +9,6 @@ import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from inspect import isawaitable
 from typing import Final, NamedTuple
 
 from asgi_ratelimit.decision import Decision, Policy
@@ -17,11 +16,11 @@ from asgi_ratelimit.errors import StoreUnavailable
 from asgi_ratelimit.limiter import Limiter
 from asgi_ratelimit.limits import FixedWindow, Limit, SlidingWindow
 from asgi_ratelimit.rate import Rate
-from asgi_ratelimit.store import Store
+from asgi_ratelimit.store import Store, done
 
 __all__ = [
-    "Block", "Escalate", "Escalation", "Kept", "Round", "Strikes", "block_of", "check_blocks", "check_escalate",
-    "check_seconds", "forgive", "memory_of_blocks",
+    "FIRST_ROUND", "Block", "Escalate", "Escalation", "Kept", "Round", "Strikes", "block_of", "check_blocks",
+    "check_escalate", "check_seconds", "forgive", "memory_of_blocks",
 ]  # fmt: skip
 
 DAY_S: Final = 86_400.0
@@ -72,7 +71,7 @@ class Round(NamedTuple):
     id: str  # the same until the next block begins; "" if none is remembered
 
 
-_FIRST: Final = Round(0, "")
+FIRST_ROUND: Final = Round(0, "")
 
 
 class Kept(SlidingWindow):
@@ -97,14 +96,11 @@ class _Count:
         pending = self._buckets.peek(key, 1, "")
         return pending if isinstance(pending, Decision) else await pending
 
-    async def refund(self, decision: Decision) -> None:
-        await _done(self._buckets.refund(decision))
-
     async def reset(self, key: str) -> None:
-        await _done(self._buckets.reset(key, ""))
+        await done(self._buckets.reset(key, ""))
 
     async def block(self, key: str, seconds: float) -> None:
-        await _done(self._buckets.block(key, seconds))
+        await done(self._buckets.block(key, seconds))
 
 
 class Strikes:
@@ -122,7 +118,7 @@ class Strikes:
         blocks = await self._strikes.peek(key)
         level = blocks.limit - blocks.remaining
         # The moment at which the last block is forgotten is exact, and the same in every process.
-        return Round(level, str(blocks.now_us + blocks.reset_us)) if level else _FIRST
+        return Round(level, str(blocks.now_us + blocks.reset_us)) if level else FIRST_ROUND
 
     async def strike(self, key: str, ended: Round, block: Block) -> float:
         """End the round: block the key, and count the block. Returns its seconds.
@@ -184,7 +180,7 @@ class Escalation:
         """The round in which the key is, and its count."""
         counted = await self._first.charge(key, number)
         if counted.reason != "blocked":
-            return _FIRST, counted
+            return FIRST_ROUND, counted
         present = await self._strikes.round_of(key)
         return present, await self._later.charge(key, number, present.id)
 
@@ -220,11 +216,6 @@ def check_escalate(escalate: object) -> None:
     if escalate is not None and not isinstance(escalate, Escalate):
         example = "escalate=Escalate(after=20, within=60, block=(60, 600))"
         raise ValueError(f"escalate is an Escalate or None, e.g. {example}, not {escalate!r:.80}")
-
-
-async def _done(pending: Awaitable[object] | None) -> None:
-    if isawaitable(pending):
-        await pending
 
 
 def check_blocks(block: object) -> tuple[float, ...]:

@@ -21,7 +21,7 @@ from asgi_ratelimit.limits import MOST_COST, Limit, LimitSpec, as_limits
 from asgi_ratelimit.memory import MemoryStore
 from asgi_ratelimit.off_switch import OFF_SWITCH
 from asgi_ratelimit.shown import shown
-from asgi_ratelimit.store import Buckets, PerStore, Settlement, Store, bucket_key, check_store
+from asgi_ratelimit.store import Buckets, PerStore, Settlement, Store, bucket_key, check_store, done
 from asgi_ratelimit.waiting import WaitersByKey
 from asgi_ratelimit.warnings import WarnOnce
 
@@ -169,7 +169,7 @@ class Limiter:
         if self.holds:
             pending = self._release(decision)
             self._waiting.bells.ring(decision)
-            await _done(pending)
+            await done(pending)
 
     def hold(self, key: CallKey, cost: int = 1, *, timeout: float | None = None, per: str = "") -> Hold:
         """`acquire` for an `async with` block, at the end of which the slots are released, whatever ends it."""
@@ -196,7 +196,7 @@ class Limiter:
 
         The refusals and blocks that an Escalate of this process has counted under this name are forgotten.
         """
-        await _done(self._buckets.reset(self.checked_key(key), per))
+        await done(self._buckets.reset(self.checked_key(key), per))
         for count in [*_counts.of(self.store).get(self.name, ())]:
             for one in distinct(key):
                 await count.forget(one)
@@ -211,7 +211,7 @@ class Limiter:
         failures: list[StoreUnavailable] = []
         for pending in [self._buckets.block(one, min(seconds, _CENTURY_S)) for one in distinct(self.checked_key(key))]:
             try:
-                await _done(pending)
+                await done(pending)
             except StoreUnavailable as unavailable:  # the other keys are blocked all the same
                 failures.append(unavailable)
         if failures:
@@ -387,8 +387,3 @@ def checked_timeout(timeout: float | None) -> float | None:
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout >= 0:
         raise ValueError(f"timeout must be seconds from 0, e.g. timeout=10, or None, not {timeout!r}")
     return timeout if timeout < _CENTURY_S else None
-
-
-async def _done(pending: Awaitable[object] | None) -> None:
-    if isawaitable(pending):
-        await pending

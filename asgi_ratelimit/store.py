@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Awaitable, Callable, Sequence
+from inspect import isawaitable
 from typing import Generic, Literal, Protocol, TypeVar
 
 from asgi_ratelimit.call_keys import StoreKey
@@ -12,7 +13,7 @@ from asgi_ratelimit.clock import Clock
 from asgi_ratelimit.decision import Decision, Policy
 from asgi_ratelimit.limits import Scope
 
-__all__ = ["Buckets", "PerStore", "Settlement", "Store", "bucket_key", "check_store", "resource_text"]
+__all__ = ["Buckets", "PerStore", "Settlement", "Store", "bucket_key", "check_store", "done", "resource_text"]
 
 Value = TypeVar("Value")
 # "cut": a bucket cannot owe all of it, "lost": the server did not answer. None: nothing to report.
@@ -93,6 +94,12 @@ def bucket_key(scope: Scope, key: str, per: str) -> str:
 def resource_text(values: Sequence[str]) -> str:
     """One text for the values of a resource. No two lists of as many values share one."""
     return values[0] if len(values) == 1 and values[0] else "".join(f"{len(value)}:{value}" for value in values)
+
+
+async def done(pending: Awaitable[object] | None) -> None:
+    """Wait for a verb of buckets, if there is something to wait for."""
+    if isawaitable(pending):
+        await pending
 
 
 def check_store(store: object) -> None:

@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 from asgi_ratelimit.decision import Decision
 from asgi_ratelimit.errors import RateLimited, StoreUnavailable
-from asgi_ratelimit.escalation import Round, Strikes
+from asgi_ratelimit.escalation import FIRST_ROUND, Round, Strikes
 from asgi_ratelimit.events import Event
 from asgi_ratelimit.limiter import Limiter
 from asgi_ratelimit.limits import Limit, LimitSpec, SlidingWindow, as_limits
@@ -25,7 +25,6 @@ _OPEN: Final = "attempts in flight"
 _LEASE_US: Final = 60_000_000  # so long is an attempt waited for that never comes to a result
 _MOST_OPEN: Final = 1_000
 _BUSY_US: Final = 1_000_000  # until an attempt should be repeated that has waited for others in vain
-_FIRST: Final = Round(0, "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +165,7 @@ class FailureCount:
         return after.is_final and not decision.allowed and decision.reason != "blocked"
 
     async def _round_of(self, key: str) -> Round:
-        return _FIRST if self._strikes is None else await self._strikes.round_of(key)
+        return FIRST_ROUND if self._strikes is None else await self._strikes.round_of(key)
 
 
 def _checked(option: str, limit: LimitSpec) -> Iterator[Limit]:

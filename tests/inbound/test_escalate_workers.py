@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import secrets
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -22,35 +18,29 @@ from tests.support.asgi import ask, hello, statuses
 from tests.support.hammering_process import ESCALATES, store_at
 from tests.support.servers import KINDS, Server
 from tests.support.stores import calls_of_the_script, new_store
+from tests.support.workers import WorkerProcesses
 
 pytestmark = pytest.mark.anyio
 
-WORKERS, PATIENCE = 4, 10.0
+PATIENCE = 10.0
 ESCALATE = ESCALATES["site"]
 
 
-class Workers:
+class Workers(WorkerProcesses):
     """Processes that serve one app."""
 
     def __init__(self, url: str) -> None:
-        self.url, self.prefix = url, f"ban{secrets.token_hex(4)}"
+        super().__init__("tests.support.hammering_process", url)
         self.began: list[float] = []
-        command = [sys.executable, "-W", "error", "-m", "tests.support.hammering_process"]
-        self._processes = [
-            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(WORKERS)
-        ]
-        for process in self._processes:
-            self._say(process, [self.url, self.prefix])
-        assert [self._hear(process) for process in self._processes] == ["ready\n"] * WORKERS
 
     def hammer(self, app: str, key: str, *times: int) -> Counter[str]:
         """So many requests to each of the workers at once. Returns the statuses."""
-        at_work = self._processes[: len(times)]
+        at_work = self.processes[: len(times)]
         for process, number in zip(at_work, times, strict=True):
-            self._say(process, [app, key, number])
+            self.say(process, [app, key, number])
         total = Counter[str]()
         for process in at_work:
-            counted, began = json.loads(self._hear(process))
+            counted, began = self.answer(process)
             total.update(counted)
             self.began += began
         return total
@@ -64,19 +54,6 @@ class Workers:
 
         await until(have)
         assert self.began == [*seconds]
-
-    def end(self) -> None:
-        for process in self._processes:
-            process.communicate(timeout=10)
-
-    def _say(self, process: subprocess.Popen[str], line: object) -> None:
-        assert process.stdin is not None
-        process.stdin.write(f"{json.dumps(line)}\n")
-        process.stdin.flush()
-
-    def _hear(self, process: subprocess.Popen[str]) -> str:
-        assert process.stdout is not None
-        return process.stdout.readline()
 
 
 @pytest.fixture(scope="module")

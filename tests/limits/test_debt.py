@@ -12,16 +12,9 @@ from hypothesis import strategies as st
 
 from asgi_ratelimit import FixedWindow, LeakyBucket, Quota, SlidingWindow, TokenBucket
 from asgi_ratelimit.limits import Limit, State
-from tests.support.limits import NOW, limits, logs, played, queues, quotas, steps, tokens
+from tests.support.limits import HUNDREDS, NOW, limits, logs, played, queues, quotas, steps, tokens
 
 ANY = limits | quotas.filter(lambda quota: not quota.rollover)
-KINDS: list[Limit] = [
-    TokenBucket("100/minute"),
-    LeakyBucket("100/minute", queue=99),
-    FixedWindow("100/minute"),
-    SlidingWindow("100/minute"),
-    Quota("100/day"),
-]
 
 
 @given(ANY)
@@ -81,7 +74,7 @@ def test_owing_what_would_have_been_allowed_is_a_charge(limit: Limit, trace: Any
     assert limit.owe(state, now, cost) == (limit.take(state, now, cost), False)
 
 
-@pytest.mark.parametrize("limit", KINDS, ids=repr)
+@pytest.mark.parametrize("limit", HUNDREDS, ids=repr)
 def test_more_than_the_capacity_costs_more_than_a_refill(limit: Limit) -> None:
     """Reserved 10, used 150 of 100: the debt is 50."""
     state, is_cut = limit.owe(limit.take(None, NOW, 10), NOW, 140)

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import secrets
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
@@ -19,30 +15,23 @@ from asgi_ratelimit import Decision
 from asgi_ratelimit.login import LoginGuard
 from tests.support.log_in_process import guard_at
 from tests.support.servers import KINDS, Server
+from tests.support.workers import WORKERS, WorkerProcesses
 
-WORKERS = 4
 Visit = tuple[str, str, bool]
 OFFICE, HOME = "203.0.113.1", "198.51.100.7"
 
 
-class Workers:
+class Workers(WorkerProcesses):
     """Processes that log in at the same time."""
 
     def __init__(self, url: str) -> None:
-        self.url, self.prefix = url, f"login{secrets.token_hex(4)}"
-        command = [sys.executable, "-W", "error", "-m", "tests.support.log_in_process"]
-        self._processes = [
-            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(WORKERS)
-        ]
-        for process in self._processes:
-            self._say(process, [self.url, self.prefix])
-        assert [self._hear(process) for process in self._processes] == ["ready\n"] * WORKERS
+        super().__init__("tests.support.log_in_process", url)
 
     def visit(self, guard: str, visits: list[Visit]) -> Counter[str]:
         """Share the visits out. Returns how they have ended."""
-        for number, process in enumerate(self._processes):
-            self._say(process, [guard, visits[number::WORKERS]])
-        return sum((Counter(json.loads(self._hear(process))) for process in self._processes), Counter())
+        for number, process in enumerate(self.processes):
+            self.say(process, [guard, visits[number::WORKERS]])
+        return sum((Counter(self.answer(process)) for process in self.processes), Counter())
 
     def ask(self, question: Callable[[LoginGuard], Coroutine[Any, Any, Decision]]) -> Decision:
         """Ask a guard in this process, which is the fifth worker."""
@@ -53,19 +42,6 @@ class Workers:
                 return await question(guard)
 
         return asyncio.run(ask())
-
-    def end(self) -> None:
-        for process in self._processes:
-            process.communicate(timeout=10)
-
-    def _say(self, process: subprocess.Popen[str], line: object) -> None:
-        assert process.stdin is not None
-        process.stdin.write(f"{json.dumps(line)}\n")
-        process.stdin.flush()
-
-    def _hear(self, process: subprocess.Popen[str]) -> str:
-        assert process.stdout is not None
-        return process.stdout.readline()
 
 
 @pytest.fixture(scope="module")

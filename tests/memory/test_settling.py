@@ -12,25 +12,15 @@ import pytest
 from asgi_ratelimit import (
     Concurrency,
     FixedWindow,
-    LeakyBucket,
     Limit,
     Limiter,
     MemoryStore,
-    Quota,
-    SlidingWindow,
     TokenBucket,
 )
 from asgi_ratelimit.observe import Event
 from asgi_ratelimit.sync import SyncLimiter
 from asgi_ratelimit.testing import ManualClock
-
-KINDS: list[Limit] = [
-    TokenBucket("100/minute"),
-    LeakyBucket("100/minute", queue=99),
-    FixedWindow("100/minute"),
-    SlidingWindow("100/minute"),
-    Quota("100/day"),
-]
+from tests.support.limits import HUNDREDS
 
 
 def observed(clock: ManualClock) -> tuple[MemoryStore, list[tuple[str, int]]]:
@@ -44,7 +34,7 @@ def observed(clock: ManualClock) -> tuple[MemoryStore, list[tuple[str, int]]]:
     return MemoryStore(clock=clock, observers=[note]), events
 
 
-@pytest.mark.parametrize("limit", KINDS, ids=repr)
+@pytest.mark.parametrize("limit", HUNDREDS, ids=repr)
 def test_what_a_bucket_cannot_owe_is_an_event(clock: ManualClock, limit: Limit) -> None:
     store, events = observed(clock)
     limiter = SyncLimiter(limit, store=store)
@@ -68,7 +58,7 @@ def test_a_cost_that_is_no_whole_number_settles_nothing(store: MemoryStore, bad:
     assert limiter.peek("a").remaining == 8
 
 
-@pytest.mark.parametrize("limit", KINDS, ids=repr)
+@pytest.mark.parametrize("limit", HUNDREDS, ids=repr)
 def test_what_is_never_settled_stays_charged_as_estimated(store: MemoryStore, limit: Limit) -> None:
     limiter = SyncLimiter(limit, store=store)
     limiter.try_acquire("a", 60)
@@ -76,7 +66,7 @@ def test_what_is_never_settled_stays_charged_as_estimated(store: MemoryStore, li
     assert not limiter.try_acquire("a", 41).allowed
 
 
-@pytest.mark.parametrize("limit", KINDS, ids=repr)
+@pytest.mark.parametrize("limit", HUNDREDS, ids=repr)
 def test_a_debt_lasts_until_it_is_waited_for_however_many_ask(
     store: MemoryStore, clock: ManualClock, limit: Limit
 ) -> None:
@@ -190,7 +180,7 @@ def outlive(store: MemoryStore, clock: ManualClock) -> None:
 
 
 @pytest.mark.parametrize("drop", [clear, outlive])
-@pytest.mark.parametrize("limit", KINDS, ids=repr)
+@pytest.mark.parametrize("limit", HUNDREDS, ids=repr)
 @pytest.mark.parametrize(("used", "left"), [(0, 100), (4, 100), (10, 100), (110, 0), (150, 0)])
 def test_a_charge_is_settled_in_the_record_of_the_present(
     clock: ManualClock, limit: Limit, drop: Any, used: int, left: int
@@ -206,7 +196,7 @@ def test_a_charge_is_settled_in_the_record_of_the_present(
     assert len(store) == 0
 
 
-@pytest.mark.parametrize("limit", [*KINDS, Concurrency(3)], ids=repr)
+@pytest.mark.parametrize("limit", [*HUNDREDS, Concurrency(3)], ids=repr)
 @pytest.mark.parametrize("used", [0, 1, 90])
 def test_another_store_settles_nothing(clock: ManualClock, limit: Limit, used: int) -> None:
     store, other = MemoryStore(clock=clock), MemoryStore(clock=clock)

@@ -25,6 +25,13 @@ AWKWARD = [
     "7/s burst 3",
     "3/7s burst 20",
 ]
+HUNDREDS: list[Limit] = [
+    TokenBucket("100/minute"),
+    LeakyBucket("100/minute", queue=99),
+    FixedWindow("100/minute"),
+    SlidingWindow("100/minute"),
+    Quota("100/day"),
+]
 rates = st.sampled_from(AWKWARD) | st.builds(
     lambda count, period: str(Rate(count, period)), st.integers(1, 50), st.integers(1, 10_000_000)
 )
